@@ -1,0 +1,180 @@
+//! What the nodes of a cluster say to each other: Raft messages and forwarded requests.
+
+use crate::client::{Operation, Reply};
+use crate::frame::DecodeError;
+use crate::types::{CoreId, Entry, EntryId, Incarnation, Index, NodeId, ShardId, Term};
+
+/// A Raft message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The Raft group.
+    pub shard: ShardId,
+    /// The sender.
+    pub from: NodeId,
+    /// The receiver.
+    pub to: NodeId,
+    /// The sender's term. In a pre-vote and in a granted answer to it: the term that would be campaigned for.
+    pub term: Term,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a Raft message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Body {
+    /// Would you vote for me? (Raft thesis §9.6)
+    PreVote {
+        /// The end of the sender's log.
+        last: EntryId,
+    },
+    /// The answer to a pre-vote.
+    PreVoteReply {
+        /// Whether.
+        granted: bool,
+    },
+    /// RequestVote (Raft paper §5.2).
+    Vote {
+        /// The end of the sender's log.
+        last: EntryId,
+        /// The leader asked for this election: stickiness does not hold it up (Raft thesis §3.10).
+        transfer: bool,
+    },
+    /// The answer to a vote request.
+    VoteReply {
+        /// Whether.
+        granted: bool,
+    },
+    /// AppendEntries with entries, or as a probe without (Raft paper §5.3).
+    Append {
+        /// Identifies the sender's link to the receiver; comes back in the reply. A reply that belongs to an
+        /// earlier link is dropped.
+        link: u32,
+        /// The entry before the first of `entries`.
+        prev: EntryId,
+        /// The sender's commit index.
+        commit: Index,
+        /// Consecutive, the first at `prev.index + 1`.
+        entries: Vec<Entry>,
+    },
+    /// The answer to an append.
+    AppendReply {
+        /// From the append.
+        link: u32,
+        /// What came of it.
+        result: AppendResult,
+    },
+    /// I lead. Confirms leadership for the reads of `context`.
+    Heartbeat {
+        /// min(the sender's commit index, what it knows to be matched on the receiver).
+        commit: Index,
+        /// The read round that an answer to this confirms.
+        context: ReadContext,
+    },
+    /// The answer to a heartbeat.
+    HeartbeatReply {
+        /// From the heartbeat.
+        context: ReadContext,
+    },
+    /// Campaign now: leadership transfer (Raft thesis §3.10).
+    TimeoutNow,
+}
+
+/// What came of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendResult {
+    /// The log matches the leader's, and is durable, up to here.
+    Accepted {
+        /// min(persisted, last index verified in this term).
+        matched: Index,
+    },
+    /// The entry at `prev` is missing or another one.
+    Rejected {
+        /// The append's `prev.index`.
+        prev: Index,
+        /// The last entry that may still match: the sender's last with a term of at most `prev.term`, at or before `prev.index`.
+        hint: EntryId,
+    },
+}
+
+/// Names a read round: fresh for each, over restarts and terms too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ReadContext {
+    /// The leader's, drawn anew at each start of the process.
+    pub incarnation: Incarnation,
+    /// The leader's term.
+    pub term: Term,
+    /// Counts the rounds. 0: no round.
+    pub counter: u64,
+}
+
+/// Names a forwarded request at its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ForwardId {
+    /// The core of the origin that waits for the answer.
+    pub core: CoreId,
+    /// Unique at that core while it waits, also across restarts of the process.
+    pub serial: u64,
+}
+
+/// A client's request, sent on by a node that does not lead the key's shard to the one that does. Forwarded at most once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward<'a> {
+    /// The origin's name for it.
+    pub id: ForwardId,
+    /// The shard that the origin means.
+    pub shard: ShardId,
+    /// Put, Delete, Get, or Scan of one shard.
+    pub operation: Operation<'a>,
+    /// Milliseconds that remain until the origin gives up.
+    pub timeout_ms: u32,
+}
+
+/// The answer to a forwarded request, sent on the answering node's own link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardReply<'a> {
+    /// The origin's name for it.
+    pub id: ForwardId,
+    /// The reply; its request id is 0, the origin knows the client's.
+    pub reply: Reply<'a>,
+}
+
+/// Every frame that a peer sends after its hello.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerFrame<'a> {
+    /// For the shard's Raft group.
+    Message(Message),
+    /// Please serve this.
+    Forward(Forward<'a>),
+    /// Here is what came of it.
+    ForwardReply(ForwardReply<'a>),
+}
+
+impl Message {
+    /// Appends the message to `out` as one frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let _ = out;
+        unimplemented!()
+    }
+
+    /// Appends the message to `out` as one frame; if it is an append, with these entries instead of its own.
+    pub fn encode_with<'e>(&self, entries: impl Iterator<Item = &'e Entry>, out: &mut Vec<u8>) {
+        let _ = (entries, out);
+        unimplemented!()
+    }
+}
+
+impl<'a> PeerFrame<'a> {
+    /// Appends it to `out` as one frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let _ = out;
+        unimplemented!()
+    }
+
+    /// Reads the payload of a frame of this kind. The bodies of an append's entries share one allocation.
+    pub fn decode(kind: u8, payload: &'a [u8]) -> Result<PeerFrame<'a>, DecodeError> {
+        let _ = (kind, payload);
+        unimplemented!()
+    }
+}

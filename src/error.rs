@@ -1,0 +1,36 @@
+//! The error that ends the process: one line that says what failed, where, and what to do.
+
+use std::fmt;
+
+/// A failure that the node cannot go on from. Printed as one line; the process ends with [`Fatal::exit_code`].
+#[derive(Debug)]
+pub struct Fatal {
+    message: String,
+    exit_code: i32,
+}
+
+impl Fatal {
+    /// A failure while running: exit code 1.
+    pub fn failure(message: impl Into<String>) -> Fatal {
+        Fatal { message: message.into(), exit_code: 1 }
+    }
+
+    /// Bad usage (flags, configuration): exit code 2.
+    pub fn usage(message: impl Into<String>) -> Fatal {
+        Fatal { message: message.into(), exit_code: 2 }
+    }
+
+    /// 1 for a failure, 2 for bad usage.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        self.exit_code
+    }
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fatal {}

@@ -1,0 +1,29 @@
+//! RaftKV: a strongly consistent, replicated key-value store.
+//!
+//! The package holds the server's layers and the client library; `docs/architecture.md` tells how they fit together.
+//! A build with `default-features = false` has the [`client`] only.
+
+pub mod client;
+
+#[cfg(feature = "server")]
+pub mod api;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod error;
+#[cfg(feature = "server")]
+pub mod event_loop;
+#[cfg(feature = "server")]
+pub mod limits;
+#[cfg(feature = "server")]
+pub mod metrics;
+#[cfg(feature = "server")]
+pub mod raft;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
+pub mod shard;
+#[cfg(feature = "server")]
+pub mod state_machine;
+#[cfg(feature = "server")]
+pub mod storage;

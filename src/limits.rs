@@ -1,0 +1,62 @@
+//! Every limit of the server and how they hang together.
+
+use std::time::Duration;
+
+use raftkv_protocol::frame;
+
+/// The limits of one node. Each can be configured; the defaults are the constants below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest key, in bytes.
+    pub key_bytes_max: usize,
+    /// The longest value, in bytes.
+    pub value_bytes_max: usize,
+    /// The most keys in a page of a scan.
+    pub scan_items_max: usize,
+    /// The most bytes of keys and values in a page of a scan (one item may exceed it).
+    pub scan_bytes_max: usize,
+    /// The most client connections of a node.
+    pub connections_max: usize,
+    /// The most requests in flight on one connection.
+    pub inflight_max: usize,
+    /// Reply bytes that may wait for a slow reader before its requests are no longer read.
+    pub reply_bytes_max: usize,
+    /// Proposed but uncommitted bytes of a shard, then `overloaded`.
+    pub uncommitted_bytes_max: usize,
+    /// How long a connection may take to say hello.
+    pub hello_timeout: Duration,
+    /// How long a request may take before it is answered `timeout` or `no_leader`.
+    pub request_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            key_bytes_max: KEY_BYTES_MAX,
+            value_bytes_max: VALUE_BYTES_MAX,
+            scan_items_max: 1_000,
+            scan_bytes_max: 1 << 20,
+            connections_max: 10_000,
+            inflight_max: 1_024,
+            reply_bytes_max: 8 << 20,
+            uncommitted_bytes_max: 64 << 20,
+            hello_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The longest key that any configuration may allow, and the default.
+pub const KEY_BYTES_MAX: usize = 4 << 10;
+/// The longest value that any configuration may allow, and the default.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Room for everything but key and value in a frame, an entry or a record.
+pub const OVERHEAD_BYTES_MAX: usize = 1 << 10;
+/// The longest body of a log entry.
+pub const ENTRY_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + OVERHEAD_BYTES_MAX;
+/// The most bytes of entries that the leader puts into one append message, unless a single entry is longer.
+pub const APPEND_BYTES_MAX: usize = 1 << 20;
+
+// The longest put fits a client frame; the longest append fits a peer frame.
+const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + OVERHEAD_BYTES_MAX <= frame::CLIENT_FRAME_MAX);
+const _: () = assert!(APPEND_BYTES_MAX + ENTRY_BYTES_MAX + OVERHEAD_BYTES_MAX <= frame::PEER_FRAME_MAX);

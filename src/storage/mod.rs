@@ -1,0 +1,109 @@
+//! Everything that touches the disk.
+
+use std::fmt;
+
+use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, Term};
+
+/// Numbers the batches of one core's log: the records gathered while the batch before them is being synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchNumber(pub u64);
+
+/// The log of one core, shared by its shards. It never blocks: what it is given gathers in a batch, a batch is
+/// handed to the syncer by [`CoreLog::flush`], and the loop is woken when it is durable.
+pub trait CoreLog {
+    /// Adds entries of a shard (drained from `entries`) to the gathering batch. The first discards everything of
+    /// the shard from its index on; it is at most one past the shard's last.
+    fn append(&mut self, shard: ShardId, entries: &mut Vec<Entry>);
+
+    /// Adds a shard's new term and vote to the gathering batch.
+    fn set_hard_state(&mut self, shard: ShardId, hard_state: HardState);
+
+    /// The batch after whose durability everything added so far is durable. May be one that is durable already.
+    fn last_batch(&self) -> BatchNumber;
+
+    /// Hands the gathering batch to the syncer, unless it is empty or a batch is being synced.
+    fn flush(&mut self);
+
+    /// The newest batch that is durable, with all before it. The first failure is final: the node stops.
+    fn durable(&mut self) -> Result<BatchNumber, LogError>;
+
+    /// The entries of a shard with these indexes, if all of them are in memory still.
+    fn tail(&self, shard: ShardId, first: Index, last: Index) -> Option<impl Iterator<Item = &Entry>>;
+
+    /// Asks for entries that are no longer in memory: from `first` up to `last` or `bytes_max` bytes of bodies,
+    /// at least one. They are read off the loop, which is woken; [`CoreLog::fetched`] hands them out.
+    fn fetch(&mut self, fetch: Fetch);
+
+    /// The next finished fetch, in any order.
+    fn fetched(&mut self) -> Option<Fetched>;
+
+    /// Whether the log has room for ordinary writes.
+    fn space(&self) -> Space;
+}
+
+/// A request to read entries off the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// Whose.
+    pub shard: ShardId,
+    /// The caller's name for it.
+    pub tag: u64,
+    /// The first index.
+    pub first: Index,
+    /// The last index wanted.
+    pub last: Index,
+    /// Stop before exceeding this many bytes of bodies, but read at least one entry.
+    pub bytes_max: usize,
+}
+
+/// What a [`Fetch`] brought.
+#[derive(Debug)]
+pub struct Fetched {
+    /// What was asked.
+    pub fetch: Fetch,
+    /// Consecutive entries from `fetch.first`, or why they could not be read. Entries that were discarded meanwhile
+    /// are [`FetchError::Gone`].
+    pub result: Result<Vec<Entry>, FetchError>,
+}
+
+/// Why a fetch failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// Truncated or compacted meanwhile: ask again with what is there now.
+    Gone,
+    /// The disk returned something else than was written: file, offset and entry named. The node stops.
+    Corrupt(String),
+}
+
+/// Room in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Everything may be written.
+    Plenty,
+    /// Only the reserve is left: HardState, no-ops, configuration and deletes may be written, puts are refused.
+    ReserveOnly,
+}
+
+/// The log failed: one line that names the file and what to do. Nothing written since is trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogError(pub String);
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LogError {}
+
+/// What the log remembers of one shard, all of it durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveredShard {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The entry before the first in the log.
+    pub start: EntryId,
+    /// Term and body size of every entry after `start`, in order.
+    pub entries: Vec<(Term, u32)>,
+}

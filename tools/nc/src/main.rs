@@ -1,0 +1,2 @@
+//! Placeholder of the tool's entry point.
+fn main() {}
