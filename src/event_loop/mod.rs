@@ -1,1 +1,21 @@
-//! Placeholder: event_loop.
+//! The mechanics of one core's event loop: the clock, sockets and their buffers, the inbox from other cores.
+//!
+//! Owns how bytes move and when the loop wakes. Knows neither Raft nor what the bytes mean: frames and requests are
+//! the business of `server::core_loop`, where this layer meets the others.
+
+mod buffers;
+mod clock;
+mod inbox;
+mod listener;
+
+pub use buffers::{Appetite, Flushed, Input, Output, Received, SCRATCH_BYTES};
+pub use clock::{Clock, TimeoutQueue};
+pub use inbox::{Inbox, InboxSender, inbox};
+pub use listener::{bind_listener, dial, prove_free};
+
+#[cfg(test)]
+mod buffers_test;
+#[cfg(test)]
+mod clock_test;
+#[cfg(test)]
+mod inbox_test;

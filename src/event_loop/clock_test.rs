@@ -1,0 +1,19 @@
+use std::time::{Duration, Instant};
+
+use super::TimeoutQueue;
+
+#[test]
+fn keys_expire_in_order_and_not_early() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let mut queue = TimeoutQueue::new(Duration::from_millis(10));
+    assert_eq!(queue.deadline(), None);
+    queue.push(at(0), 'a');
+    queue.push(at(5), 'b');
+    assert_eq!(queue.deadline(), Some(at(10)));
+    assert_eq!(queue.pop_expired(at(9)), None);
+    assert_eq!(queue.pop_expired(at(10)), Some('a'));
+    assert_eq!(queue.pop_expired(at(14)), None);
+    assert_eq!(queue.pop_expired(at(15)), Some('b'));
+    assert_eq!(queue.pop_expired(at(99)), None);
+}

@@ -1,0 +1,102 @@
+//! How cores talk to each other: a bounded channel and a waker.
+//!
+//! A sleeping core is woken through an eventfd, which costs microseconds, so only the first message after the core
+//! last looked pays for it. Messages that answer something, and so are bounded by what was asked, must not be refused
+//! and go through [`InboxSender::answer`]; all others can meet a full inbox.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use mio::Waker;
+
+/// The receiving end, owned by one core.
+#[derive(Debug)]
+pub struct Inbox<T> {
+    messages: Receiver<T>,
+    answers: Receiver<T>,
+    /// Set by whoever wakes the core, cleared by the core before it looks: at most one wake-up per look.
+    woken: Arc<AtomicBool>,
+}
+
+/// The sending end, one per sending core.
+#[derive(Debug)]
+pub struct InboxSender<T> {
+    messages: Sender<T>,
+    answers: Sender<T>,
+    woken: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl<T> Clone for InboxSender<T> {
+    fn clone(&self) -> Self {
+        InboxSender {
+            messages: self.messages.clone(),
+            answers: self.answers.clone(),
+            woken: Arc::clone(&self.woken),
+            waker: Arc::clone(&self.waker),
+        }
+    }
+}
+
+/// An inbox for at most `capacity` messages (answers apart), whose core sleeps in the poll that `waker` belongs to.
+#[must_use]
+pub fn inbox<T>(capacity: usize, waker: Arc<Waker>) -> (InboxSender<T>, Inbox<T>) {
+    let (messages_in, messages) = crossbeam_channel::bounded(capacity);
+    let (answers_in, answers) = crossbeam_channel::unbounded();
+    let woken = Arc::new(AtomicBool::new(false));
+    let sender = InboxSender { messages: messages_in, answers: answers_in, woken: Arc::clone(&woken), waker };
+    (sender, Inbox { messages, answers, woken })
+}
+
+impl<T> InboxSender<T> {
+    /// Sends a message, or gives it back if the inbox is full or its core has ended.
+    pub fn send(&self, message: T) -> Result<(), T> {
+        match self.messages.try_send(message) {
+            Ok(()) => {
+                self.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+        }
+    }
+
+    /// Sends the answer to something that this core asked for; it never meets a full inbox.
+    pub fn answer(&self, message: T) {
+        if self.answers.send(message).is_ok() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("cannot wake an event loop: {error}");
+        }
+    }
+}
+
+impl<T> Inbox<T> {
+    /// Hands every waiting message to `each`. What arrives later wakes the core again.
+    pub fn drain(&self, mut each: impl FnMut(T)) {
+        // A swap, not a store: it acquires what was sent by whoever set the flag before. Whoever sets it later wakes us.
+        self.woken.swap(false, Ordering::AcqRel);
+        while let Ok(answer) = self.answers.try_recv() {
+            each(answer);
+        }
+        // Bounded, so that a busy neighbour cannot hold this core for ever; the rest is left for the next turn.
+        for _ in 0..self.messages.len() {
+            match self.messages.try_recv() {
+                Ok(message) => each(message),
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Whether something waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.answers.is_empty()
+    }
+}

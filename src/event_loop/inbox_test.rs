@@ -1,0 +1,59 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Poll, Token, Waker};
+
+use super::inbox;
+
+fn poll_and_waker() -> (Poll, Arc<Waker>) {
+    let poll = Poll::new().expect("poll");
+    let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("waker"));
+    (poll, waker)
+}
+
+#[test]
+fn a_full_inbox_gives_the_message_back_but_takes_answers() {
+    let (_poll, waker) = poll_and_waker();
+    let (sender, inbox) = inbox(2, waker);
+    assert_eq!(sender.send(1), Ok(()));
+    assert_eq!(sender.send(2), Ok(()));
+    assert_eq!(sender.send(3), Err(3));
+    sender.answer(4);
+    let mut got = Vec::new();
+    inbox.drain(|message| got.push(message));
+    assert_eq!(got, [4, 1, 2]);
+    assert!(inbox.is_empty());
+    assert_eq!(sender.send(5), Ok(()));
+}
+
+/// Every message is seen although the receiver only looks when it was woken: no wake-up is lost.
+#[test]
+fn no_wake_up_is_lost() {
+    const MESSAGES: u64 = 20_000;
+    let (mut poll, waker) = poll_and_waker();
+    let (sender, inbox) = inbox(64, waker);
+    let producers: Vec<_> = (0..2)
+        .map(|_| {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for n in 0..MESSAGES {
+                    let mut message = n;
+                    while let Err(back) = sender.send(message) {
+                        message = back;
+                        std::thread::yield_now();
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut events = Events::with_capacity(8);
+    let mut seen = 0;
+    while seen < 2 * MESSAGES {
+        poll.poll(&mut events, Some(Duration::from_secs(10))).expect("poll");
+        assert!(!events.is_empty(), "woken after {seen} messages no more");
+        inbox.drain(|_| seen += 1);
+    }
+    for producer in producers {
+        producer.join().expect("producer");
+    }
+}
