@@ -1,1 +1,89 @@
-//! Placeholder.
+//! What a node counts. Each core counts for itself in plain integers; a reader adds the cores up.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The counters of one core, or the sum of several cores'.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Adds another core's counters.
+            pub fn add(&mut self, other: &Counters) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// Every counter by its name, in alphabetical order.
+            #[must_use]
+            pub fn named(&self) -> Vec<(String, u64)> {
+                let mut named = vec![$((stringify!($name).to_owned(), self.$name)),*];
+                named.sort();
+                named
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted.
+    connections_accepted,
+    /// Connections refused because the node has too many.
+    connections_refused,
+    /// Client connections that are open.
+    connections_open,
+    /// Hellos refused: wrong magic, version, cluster, node or incarnation.
+    hellos_refused,
+    /// Connections closed because no hello came in time.
+    hellos_timed_out,
+    /// Connections closed because of bytes that are no frame: checksum, or length over the cap.
+    frames_bad,
+    /// Connections closed because of frames that are no message.
+    messages_bad,
+    /// Requests taken in.
+    requests,
+    /// Requests refused because key or value is over its limit.
+    refused_too_large,
+    /// Requests refused because they make no sense.
+    refused_bad_request,
+    /// Requests refused because too much was in flight.
+    refused_overloaded,
+    /// Puts refused because the disk is full.
+    refused_no_space,
+    /// Requests for which no leader was found in time.
+    refused_no_leader,
+    /// Requests whose outcome was not known in time.
+    timeouts,
+    /// Times that a connection was not read from because its replies were not taken.
+    reads_paused,
+    /// Replies replaced by a refusal because their reader had left too many unread.
+    replies_dropped,
+    /// Requests sent on to a shard's leader.
+    forwards_sent,
+    /// Requests served for another node.
+    forwards_served,
+    /// Raft messages received.
+    raft_messages_received,
+    /// Raft messages sent.
+    raft_messages_sent,
+    /// Messages to a peer that were dropped because its link was down or full.
+    raft_messages_dropped,
+    /// Messages to another core that were dropped because its inbox was full.
+    inbox_full,
+    /// Leadership transfers begun to bring a shard back to its preferred node.
+    transfers,
+    /// Turns of the event loops.
+    turns,
+    /// Events that the polls reported.
+    events,
+    /// Log batches made durable, one sync each.
+    log_syncs,
+    /// Bytes handed to the disk by the log.
+    log_bytes_written,
+    /// Microseconds that syncs of the log took, in all.
+    log_sync_us_total,
+    /// The longest sync of the log, in microseconds (of the worst core, summed over cores).
+    log_sync_us_max,
+    /// Log segments on disk.
+    log_segments,
+}

@@ -1,1 +1,405 @@
-//! Placeholder: shard.
+//! One shard on one node: its Raft replica, its part of the core's log, its state machine, and the requests that wait
+//! for any of them.
+//!
+//! The only place where a [`Ready`] is executed is [`Shard::drive`], top to bottom, once per turn. The shard knows no
+//! socket and no request format: who asked is an opaque reply address `R`, and what leaves goes through an [`Outbox`].
+//!
+//! - A write waits in `writes` from its proposal until its entry is applied, or until another entry has taken its
+//!   index (a definite *no*), or until its deadline (*unknown*).
+//! - A read waits in `reads` until a round has confirmed leadership, and then until its index is applied.
+//! - A completed batch of the log is told to Raft by the [`WriteId`]s it held; what had to wait for it leaves then.
+
+mod cold;
+mod reads;
+mod writes;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use raftkv_protocol::client::{Answer, Code, Consistency, Page, Refusal, Role, ShardStatus};
+use raftkv_protocol::peer::Message;
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId, ShardId};
+
+use crate::error::Fatal;
+use crate::raft::{Outgoing, ProposeError, Raft, Ready, WriteId};
+use crate::state_machine::StateMachine;
+use crate::storage::{BatchNumber, CoreLog, Fetched, Space};
+
+use cold::ColdReads;
+pub use reads::{Read, ReadKind, ShardScan};
+use reads::Reads;
+pub use writes::Write;
+use writes::Writes;
+
+/// The most entries applied in one turn: after a restart the loop must not stop for the whole log.
+const APPLY_ENTRIES_MAX: u64 = 4_096;
+
+/// Where what a shard says goes.
+pub trait Outbox<R> {
+    /// Sends a Raft message; if it is an append, with these entries.
+    fn send<'e>(&mut self, message: &Message, entries: impl Iterator<Item = &'e Entry>);
+
+    /// Answers a request.
+    fn reply(&mut self, to: R, at: EntryId, result: Result<Answer<'_>, Refusal<'_>>);
+}
+
+/// Why a request was not taken in. It never reached the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declined {
+    /// Ask this node instead, if it is known who.
+    NotLeader(Option<NodeId>),
+    /// Too much waits already.
+    Overloaded,
+    /// The log has room for deletes only.
+    NoSpace,
+    /// A stale read before this node has applied what the first leader after its start had committed.
+    NotReady,
+}
+
+/// A log batch on its way to the disk, as this shard sees it.
+#[derive(Debug)]
+struct Pending {
+    batch: BatchNumber,
+    write: WriteId,
+    after_sync: Vec<Outgoing>,
+}
+
+/// One shard on one node.
+#[derive(Debug)]
+pub struct Shard<R> {
+    id: ShardId,
+    raft: Raft,
+    machine: StateMachine,
+    ready: Ready,
+    pending: VecDeque<Pending>,
+    writes: Writes<R>,
+    reads: Reads<R>,
+    cold: ColdReads,
+    /// What the state machine must have applied before it may answer stale reads: the commit index that the first
+    /// leader after the start announced. `None` until there was one.
+    ready_at: Option<Index>,
+    uncommitted_bytes_max: usize,
+}
+
+impl<R: Copy> Shard<R> {
+    /// A shard whose replica was just made from its log. The state machine is rebuilt from the log as it commits.
+    #[must_use]
+    pub fn new(id: ShardId, raft: Raft, uncommitted_bytes_max: usize) -> Shard<R> {
+        Shard {
+            id,
+            raft,
+            machine: StateMachine::default(),
+            ready: Ready::default(),
+            pending: VecDeque::new(),
+            writes: Writes::default(),
+            reads: Reads::default(),
+            cold: ColdReads::default(),
+            ready_at: None,
+            uncommitted_bytes_max,
+        }
+    }
+
+    /// Which shard this is.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// The replica, to look at.
+    #[must_use]
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The replica, for the inputs that need nothing of the shard: ticks, messages, links, transfers.
+    pub fn raft_mut(&mut self) -> &mut Raft {
+        &mut self.raft
+    }
+
+    /// Whether this node leads the shard and takes proposals.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.raft.role() == Role::Leader
+    }
+
+    /// Takes a write in; it is proposed with all others of the turn.
+    pub fn write(&mut self, write: Write<'_>, to: R, deadline: Instant, space: Space) -> Result<(), Declined> {
+        if !self.leads() {
+            return Err(Declined::NotLeader(self.raft.leader()));
+        }
+        if space == Space::ReserveOnly && matches!(write, Write::Put { .. }) {
+            return Err(Declined::NoSpace);
+        }
+        if self.raft.uncommitted_bytes() + self.writes.queued_bytes() > self.uncommitted_bytes_max {
+            return Err(Declined::Overloaded);
+        }
+        self.writes.queue(write, to, deadline);
+        Ok(())
+    }
+
+    /// Takes a read in. A stale one is answered at once; any other waits for a round.
+    pub fn read(&mut self, read: Read, to: R, deadline: Instant, out: &mut impl Outbox<R>) -> Result<(), Declined> {
+        if read.consistency == Consistency::Stale {
+            if self.ready_at.is_none_or(|index| self.machine.applied() < index) {
+                return Err(Declined::NotReady);
+            }
+            self.serve(&read.kind, to, out);
+            return Ok(());
+        }
+        let id = self.reads.add(read.kind, to, deadline);
+        self.raft.read_index(id).map_err(|not_leader| {
+            self.reads.take(id);
+            Declined::NotLeader(not_leader.0)
+        })
+    }
+
+    /// Executes what Raft wants done, applies what is committed, and answers what is decided.
+    pub fn drive<L: CoreLog>(&mut self, log: &mut L, out: &mut impl Outbox<R>) -> Result<(), Fatal> {
+        self.propose(out);
+        let durable = log.durable().map_err(|error| Fatal::failure(error.to_string()))?;
+        loop {
+            self.complete(durable, log, out);
+            let mut ready = std::mem::take(&mut self.ready);
+            let anything = self.raft.ready(&mut ready);
+            if anything {
+                self.execute(&mut ready, log, out);
+            }
+            self.ready = ready;
+            if !anything && self.pending.front().is_none_or(|pending| pending.batch > durable) {
+                break;
+            }
+        }
+        self.apply(log, out)?;
+        self.reads.serve_applied(self.machine.applied(), |kind, to, applied| {
+            serve(&self.machine, EntryId { index: applied, term: self.raft.term() }, kind, to, out);
+        });
+        Ok(())
+    }
+
+    /// Hands in entries that were read from the disk, for a follower that lags or for applying after a restart.
+    pub fn fetched<L: CoreLog>(
+        &mut self,
+        fetched: Fetched,
+        log: &mut L,
+        out: &mut impl Outbox<R>,
+    ) -> Result<(), Fatal> {
+        let entries = self.cold.finish(&fetched.fetch, fetched.result).map_err(Fatal::failure)?;
+        match entries {
+            cold::Finished::Send(message, entries) => {
+                if self.leads() && message.term == self.raft.term() {
+                    out.send(&message, entries.iter());
+                }
+                Ok(())
+            }
+            cold::Finished::Apply(entries) => {
+                for entry in &entries {
+                    if entry.id.index > self.raft.commit() {
+                        break;
+                    }
+                    if entry.id.index == self.machine.applied().next() {
+                        self.apply_entry(entry, out)?;
+                    }
+                }
+                self.raft.applied(self.machine.applied());
+                self.apply(log, out)
+            }
+            cold::Finished::Gone => Ok(()),
+        }
+    }
+
+    /// Answers what has waited past its deadline: writes with *unknown*, reads with a definite *no*.
+    pub fn expire(&mut self, now: Instant, out: &mut impl Outbox<R>) {
+        self.writes.expire(now, |to, id| {
+            let message = "no majority confirmed the write in time; it may or may not take effect";
+            out.reply(to, id, Err(Refusal { code: Code::Timeout, leader: None, message }));
+        });
+        self.reads.expire(now, |to| {
+            let message = "no majority confirmed this node's leadership in time; the read was not served";
+            out.reply(to, EntryId::ZERO, Err(Refusal { code: Code::NoLeader, leader: None, message }));
+        });
+    }
+
+    /// Whether nothing waits for an answer.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.writes.is_empty() && self.reads.is_empty()
+    }
+
+    /// Whether log batches of this shard are on their way to the disk.
+    #[must_use]
+    pub fn awaits_disk(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether committed entries wait to be applied in the next turn.
+    #[must_use]
+    pub fn has_more_to_apply(&self) -> bool {
+        self.machine.applied() < self.raft.commit() && !self.cold.applies()
+    }
+
+    /// Whether a leader is known and everything it had committed when it was first heard of is applied here.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.raft.leader().is_some() && self.ready_at.is_some_and(|index| self.machine.applied() >= index)
+    }
+
+    /// The shard as `status` shows it.
+    #[must_use]
+    pub fn status(&self) -> ShardStatus {
+        ShardStatus {
+            id: self.id,
+            role: self.raft.role(),
+            term: self.raft.term(),
+            leader: self.raft.leader(),
+            commit: self.raft.commit(),
+            applied: self.machine.applied(),
+            persisted: self.raft.persisted_index(),
+            last: self.raft.last(),
+            snapshot: EntryId::ZERO,
+            keys: self.machine.keys(),
+            state_hash: self.machine.hash(),
+        }
+    }
+
+    /// Proposes the writes of this turn, each as one entry.
+    fn propose(&mut self, out: &mut impl Outbox<R>) {
+        let Some(mut commands) = self.writes.take_commands() else {
+            return;
+        };
+        match self.raft.propose(EntryKind::Command, &mut commands) {
+            Ok(first) => self.writes.proposed(first),
+            Err(error) => {
+                let leader = match error {
+                    ProposeError::NotLeader(leader) => leader,
+                    ProposeError::Transferring(to) => Some(to),
+                };
+                self.writes.refuse_queued(|to| refuse_not_leader(to, leader, out));
+            }
+        }
+        self.writes.give_back(commands);
+    }
+
+    /// Tells Raft which writes are durable, and sends what had to wait for them.
+    fn complete<L: CoreLog>(&mut self, durable: BatchNumber, log: &mut L, out: &mut impl Outbox<R>) {
+        while self.pending.front().is_some_and(|pending| pending.batch <= durable) {
+            let Some(pending) = self.pending.pop_front() else { break };
+            self.raft.persisted(pending.write);
+            for outgoing in pending.after_sync {
+                self.send(outgoing, log, out);
+            }
+        }
+    }
+
+    /// One `Ready`, top to bottom.
+    fn execute<L: CoreLog>(&mut self, ready: &mut Ready, log: &mut L, out: &mut impl Outbox<R>) {
+        if let Some(hard_state) = ready.hard_state {
+            log.set_hard_state(self.id, hard_state);
+        }
+        if !ready.append.is_empty() {
+            log.append(self.id, &mut ready.append);
+        }
+        for outgoing in ready.messages.drain(..) {
+            self.send(outgoing, log, out);
+        }
+        if let Some(write) = ready.write {
+            let after_sync = std::mem::take(&mut ready.after_sync);
+            self.pending.push_back(Pending { batch: log.last_batch(), write, after_sync });
+        }
+        for read in ready.reads.drain(..) {
+            self.reads.confirmed(read.read, read.index);
+        }
+        let leader = self.raft.leader();
+        for read in ready.reads_dropped.drain(..) {
+            if let Some(to) = self.reads.take(read) {
+                refuse_not_leader(to, leader, out);
+            }
+        }
+    }
+
+    fn send<L: CoreLog>(&mut self, outgoing: Outgoing, log: &mut L, out: &mut impl Outbox<R>) {
+        let Outgoing { message, entries } = outgoing;
+        if entries.is_empty() {
+            out.send(&message, std::iter::empty());
+            return;
+        }
+        let (first, last) = (Index(entries.start), Index(entries.end - 1));
+        if let Some(tail) = log.tail(self.id, first, last) {
+            out.send(&message, tail);
+            return;
+        }
+        let fetch = self.cold.send(self.id, message, first, last);
+        log.fetch(fetch);
+    }
+
+    /// Applies what is committed, as far as it is in memory and the turn's share goes; asks for the rest.
+    fn apply<L: CoreLog>(&mut self, log: &mut L, out: &mut impl Outbox<R>) -> Result<(), Fatal> {
+        self.note_readiness();
+        let first = self.machine.applied().next();
+        let commit = self.raft.commit();
+        if first > commit || self.cold.applies() {
+            return Ok(());
+        }
+        let last = Index(commit.0.min(first.0 + APPLY_ENTRIES_MAX - 1));
+        let Some(tail) = log.tail(self.id, first, last) else {
+            let fetch = self.cold.apply(self.id, first, last);
+            log.fetch(fetch);
+            return Ok(());
+        };
+        for entry in tail {
+            self.apply_entry(entry, out)?;
+        }
+        self.raft.applied(self.machine.applied());
+        Ok(())
+    }
+
+    fn apply_entry(&mut self, entry: &Entry, out: &mut impl Outbox<R>) -> Result<(), Fatal> {
+        let outcome = self
+            .machine
+            .apply(entry)
+            .map_err(|error| Fatal::failure(format!("shard {}: entry {}: {}", self.id, entry.id, error.0)))?;
+        self.writes.applied(entry.id, |to, decided| match decided {
+            writes::Decided::Applied => out.reply(to, entry.id, writes::answer(outcome)),
+            writes::Decided::Overwritten => refuse_not_leader(to, self.raft.leader(), out),
+        });
+        Ok(())
+    }
+
+    /// Remembers where the first leader after the start had committed to. A leader's own term must have committed
+    /// something first: until then its commit index may lag what is committed.
+    fn note_readiness(&mut self) {
+        let commit = self.raft.commit();
+        if self.ready_at.is_none() && self.raft.leader().is_some() && self.raft.term_at(commit) == Some(self.raft.term())
+        {
+            self.ready_at = Some(commit);
+        }
+    }
+
+    fn serve(&self, kind: &ReadKind, to: R, out: &mut impl Outbox<R>) {
+        serve(&self.machine, self.at(), kind, to, out);
+    }
+
+    /// The term and index of the state that is served now.
+    fn at(&self) -> EntryId {
+        EntryId { index: self.machine.applied(), term: self.raft.term() }
+    }
+}
+
+fn serve<R>(machine: &StateMachine, at: EntryId, kind: &ReadKind, to: R, out: &mut impl Outbox<R>) {
+    match kind {
+        ReadKind::Get { key } => match machine.get(key) {
+            Some((version, value)) => out.reply(to, at, Ok(Answer::Value { version, value })),
+            None => {
+                out.reply(to, at, Err(Refusal { code: Code::NotFound, leader: None, message: "no such key" }));
+            }
+        },
+        ReadKind::Scan(scan) => {
+            let page: Page<'_> = scan.page(machine);
+            out.reply(to, at, Ok(Answer::Page(page)));
+        }
+    }
+}
+
+fn refuse_not_leader<R>(to: R, leader: Option<NodeId>, out: &mut impl Outbox<R>) {
+    let message = "this node does not lead the key's shard; nothing was written";
+    out.reply(to, EntryId::ZERO, Err(Refusal { code: Code::NotLeader, leader, message }));
+}

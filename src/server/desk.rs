@@ -1,0 +1,136 @@
+//! What a core has under way for its clients outside its own shards: forwarded and parked calls, gathered scans, status questions.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use raftkv_protocol::client::Code;
+use raftkv_protocol::peer::ForwardId;
+use raftkv_protocol::types::{CoreId, NodeId};
+
+use super::gather::{Gathers, Statuses};
+use super::message::{OwnedCall, ReplyTo};
+
+/// Parked calls beyond this many bytes are refused.
+const PARKED_BYTES_MAX: usize = 64 << 20;
+/// How often parked calls are tried again without any news of a leader.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// A call that another node serves.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    pub(super) node: NodeId,
+    pub(super) call: OwnedCall,
+}
+
+#[derive(Debug)]
+pub(super) struct Desk {
+    next_serial: u64,
+    forwards: BTreeMap<u64, Forwarded>,
+    parked: Vec<OwnedCall>,
+    parked_bytes: usize,
+    /// There is news of a leader, so that parked calls are worth a try at once.
+    news: bool,
+    next_retry: Instant,
+    now: Instant,
+    pub(super) gathers: Gathers,
+    pub(super) statuses: Statuses,
+}
+
+impl Desk {
+    pub(super) fn new(serial: u64, now: Instant) -> Desk {
+        Desk {
+            next_serial: serial,
+            forwards: BTreeMap::new(),
+            parked: Vec::new(),
+            parked_bytes: 0,
+            news: false,
+            next_retry: now,
+            now,
+            gathers: Gathers::default(),
+            statuses: Statuses::default(),
+        }
+    }
+
+    /// The time of the last turn.
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(super) fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// Remembers a call that is being sent to `node`; returns its name there.
+    pub(super) fn forward(&mut self, core: CoreId, node: NodeId, call: OwnedCall) -> ForwardId {
+        let serial = self.next_serial;
+        self.next_serial = self.next_serial.wrapping_add(1);
+        self.forwards.insert(serial, Forwarded { node, call });
+        ForwardId { core, serial }
+    }
+
+    pub(super) fn take_forward(&mut self, serial: u64) -> Option<Forwarded> {
+        self.forwards.remove(&serial)
+    }
+
+    pub(super) fn take_forwards_to(&mut self, node: NodeId) -> Vec<Forwarded> {
+        self.forwards.extract_if(.., |_, forwarded| forwarded.node == node).map(|(_, forwarded)| forwarded).collect()
+    }
+
+    /// Keeps a call until a leader is known; gives it back if there are too many.
+    pub(super) fn park(&mut self, call: OwnedCall) -> Result<(), OwnedCall> {
+        if self.parked_bytes + call.frame.len() > PARKED_BYTES_MAX {
+            return Err(call);
+        }
+        self.parked_bytes += call.frame.len();
+        self.parked.push(call);
+        Ok(())
+    }
+
+    /// Parked calls are worth another try.
+    pub(super) fn leaders_changed(&mut self) {
+        self.news = true;
+    }
+
+    /// The parked calls, if it is time to try them again.
+    pub(super) fn take_retries(&mut self, now: Instant) -> Vec<OwnedCall> {
+        if self.parked.is_empty() || !(self.news || self.next_retry <= now) {
+            return Vec::new();
+        }
+        self.news = false;
+        self.next_retry = now + RETRY;
+        self.parked_bytes = 0;
+        std::mem::take(&mut self.parked)
+    }
+
+    /// When parked calls are tried again without any news.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        (!self.parked.is_empty()).then_some(self.next_retry)
+    }
+
+    /// Whether parked calls are to be tried again at once.
+    pub(super) fn has_retries(&self) -> bool {
+        self.news && !self.parked.is_empty()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.forwards.is_empty() && self.parked.is_empty() && self.gathers.is_empty() && self.statuses.is_empty()
+    }
+
+    /// Whoever has waited past the deadline, and what they are told.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(ReplyTo, Code, &'static str)> {
+        let mut expired = Vec::new();
+        for (_, forwarded) in self.forwards.extract_if(.., |_, forwarded| forwarded.call.deadline <= now) {
+            let message = "the shard's leader did not answer in time; a write may or may not take effect";
+            expired.push((forwarded.call.to, Code::Timeout, message));
+        }
+        for call in self.parked.extract_if(.., |call| call.deadline <= now) {
+            self.parked_bytes -= call.frame.len();
+            let message = "the shard had no leader in time, so nothing was read or written: is a majority of the nodes up?";
+            expired.push((call.to, Code::NoLeader, message));
+        }
+        for to in self.gathers.expire(now).into_iter().chain(self.statuses.expire(now)) {
+            expired.push((to, Code::Timeout, "not every shard or core answered in time"));
+        }
+        expired
+    }
+}

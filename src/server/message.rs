@@ -1,0 +1,102 @@
+//! What the cores of a node say to each other, and how a reply finds its way back.
+
+use raftkv_protocol::client::ShardStatus;
+use raftkv_protocol::peer::{ForwardId, Message};
+use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId};
+
+use std::time::Instant;
+
+use crate::metrics::Counters;
+
+/// A connection of one core. The generation tells it from a later one in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    /// The place in the core's table.
+    pub slot: u32,
+    /// Counts the connections of the core.
+    pub generation: u32,
+}
+
+/// Where the reply to a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The core of this node that waits for it.
+    pub core: CoreId,
+    /// Who waits there.
+    pub origin: Origin,
+}
+
+/// Who waits for a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A client.
+    Client {
+        /// Its connection.
+        connection: ConnectionId,
+        /// Its name for the request.
+        request: RequestId,
+    },
+    /// A scan over all shards, for which this shard's page is one part.
+    Gather {
+        /// The scan.
+        job: u64,
+        /// The shard.
+        shard: ShardId,
+    },
+    /// Another node that forwarded the request. Answered by whichever core has the answer, on its own link.
+    Peer {
+        /// That node.
+        node: NodeId,
+        /// Its name for the request.
+        id: ForwardId,
+    },
+}
+
+/// A request that outlives the bytes it came in.
+#[derive(Clone, Debug)]
+pub struct OwnedCall {
+    /// The operation as an encoded request frame (the id in it means nothing).
+    pub frame: Vec<u8>,
+    /// The shard it is for.
+    pub shard: ShardId,
+    /// Who waits.
+    pub to: ReplyTo,
+    /// Until when.
+    pub deadline: Instant,
+}
+
+/// From one core of a node to another.
+#[derive(Debug)]
+pub enum CoreMessage {
+    /// Serve this; the shard is yours.
+    Call(OwnedCall),
+    /// An answer to a call, as an encoded reply frame.
+    Reply {
+        /// Who waits at the receiving core.
+        origin: Origin,
+        /// The reply.
+        frame: Vec<u8>,
+    },
+    /// A peer's Raft message for a shard of the receiving core.
+    Raft(Message),
+    /// A peer's answer to something that the receiving core forwarded, as an encoded peer frame.
+    ForwardReply(Vec<u8>),
+    /// A peer closed a link of this node.
+    LinkLost(NodeId),
+    /// Tell what you know of your shards.
+    StatusAsked {
+        /// Whom.
+        core: CoreId,
+        /// Its name for the question.
+        job: u64,
+    },
+    /// What a core knows of its shards.
+    StatusPart {
+        /// The asking core's name for the question.
+        job: u64,
+        /// The shards.
+        shards: Vec<ShardStatus>,
+        /// The core's counters.
+        counters: Box<Counters>,
+    },
+}

@@ -1,0 +1,642 @@
+//! One core's share of a node without its sockets: finds out who serves a request, hands it there, and brings the reply back.
+//!
+//! The router owns the core's shards and their log. It is told the time and handed decoded frames; what it says leaves
+//! through a [`Transport`]. Whatever a turn brings in is taken in first, then [`Router::finish_turn`] drives each
+//! touched shard once. Because no socket and no clock is in here, a simulator can run it as it is.
+//!
+//! A request goes to the shard's leader: here, on another core of this node, or on another node, to which it is
+//! forwarded at most once. Where no leader is known, or the one that was asked says a definite *no*, the request is
+//! parked until a leader shows up or its deadline passes.
+
+use std::time::{Duration, Instant};
+
+use raftkv_protocol::client::{Answer, Code, Consistency, Operation, Refusal, Reply, Request, Scan};
+use raftkv_protocol::frame;
+use raftkv_protocol::peer::{Forward, ForwardReply, Message, PeerFrame};
+use raftkv_protocol::types::{CoreId, Entry, EntryId, NodeId, RequestId, ShardId, Slot};
+
+use crate::error::Fatal;
+use crate::metrics::Counters;
+use crate::shard::{Declined, Outbox, Read, ReadKind, Shard, ShardScan, Write};
+use crate::storage::CoreLog;
+
+use super::desk::{Desk, Forwarded};
+use super::message::{ConnectionId, CoreMessage, Origin, OwnedCall, ReplyTo};
+use super::node::Node;
+use std::sync::Arc;
+
+/// How often deadlines are looked at.
+const SWEEP: Duration = Duration::from_millis(50);
+/// After so long a read round no longer keeps the other shards' reads waiting.
+const ROUND_PATIENCE: Duration = Duration::from_millis(20);
+
+/// How the router reaches the world.
+pub trait Transport {
+    /// Answers a client. A connection that is gone swallows it.
+    fn reply(
+        &mut self,
+        connection: ConnectionId,
+        request: RequestId,
+        at: EntryId,
+        result: Result<Answer<'_>, Refusal<'_>>,
+    );
+
+    /// Where to append frames for a peer; `None` while its link is down or full.
+    fn peer(&mut self, node: NodeId) -> Option<&mut Vec<u8>>;
+
+    /// Sends to another core, or gives the message back if its inbox is full.
+    fn core(&mut self, core: CoreId, message: CoreMessage) -> Result<(), CoreMessage>;
+
+    /// Sends to another core what it has asked for.
+    fn answer(&mut self, core: CoreId, message: CoreMessage);
+}
+
+/// A request on its way to whoever serves it.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// What is asked.
+    pub operation: Operation<'a>,
+    /// The shard it is for.
+    pub shard: ShardId,
+    /// Who waits.
+    pub to: ReplyTo,
+    /// Until when.
+    pub deadline: Instant,
+}
+
+/// One core of a node.
+#[derive(Debug)]
+pub struct Router<L> {
+    node: Arc<Node>,
+    core: CoreId,
+    shards: Vec<Shard<ReplyTo>>,
+    /// By position in `shards`: has something to do this turn.
+    touched: Vec<bool>,
+    log: L,
+    desk: Desk,
+    round_started: Instant,
+    next_sweep: Instant,
+    /// What this core counts.
+    pub counters: Counters,
+}
+
+/// The way out: implements the shards' outbox over the transport.
+struct Exit<'a, T> {
+    core: CoreId,
+    desk: &'a mut Desk,
+    counters: &'a mut Counters,
+    transport: &'a mut T,
+}
+
+impl<T: Transport> Outbox<ReplyTo> for Exit<'_, T> {
+    fn send<'e>(&mut self, message: &Message, entries: impl Iterator<Item = &'e Entry>) {
+        match self.transport.peer(message.to) {
+            Some(out) => {
+                message.encode_with(entries, out);
+                self.counters.raft_messages_sent += 1;
+            }
+            None => self.counters.raft_messages_dropped += 1,
+        }
+    }
+
+    fn reply(&mut self, to: ReplyTo, at: EntryId, result: Result<Answer<'_>, Refusal<'_>>) {
+        if let Err(refusal) = &result {
+            count_refusal(self.counters, refusal.code);
+        }
+        match to.origin {
+            Origin::Peer { node, id } => {
+                self.counters.forwards_served += 1;
+                if let Some(out) = self.transport.peer(node) {
+                    let reply = Reply { id: RequestId(0), at, result };
+                    PeerFrame::ForwardReply(ForwardReply { id, reply }).encode(out);
+                }
+            }
+            origin if to.core != self.core => {
+                let id = if let Origin::Client { request, .. } = origin { request } else { RequestId(0) };
+                let mut frame = Vec::new();
+                Reply { id, at, result }.encode(&mut frame);
+                self.transport.answer(to.core, CoreMessage::Reply { origin, frame });
+            }
+            Origin::Client { connection, request } => self.transport.reply(connection, request, at, result),
+            Origin::Gather { job, shard } => self.desk.gathers.part(job, shard, at, result),
+        }
+    }
+}
+
+fn count_refusal(counters: &mut Counters, code: Code) {
+    match code {
+        Code::BadRequest => counters.refused_bad_request += 1,
+        Code::TooLarge => counters.refused_too_large += 1,
+        Code::NoLeader => counters.refused_no_leader += 1,
+        Code::Overloaded => counters.refused_overloaded += 1,
+        Code::NoSpace => counters.refused_no_space += 1,
+        Code::Timeout => counters.timeouts += 1,
+        _ => {}
+    }
+}
+
+impl<L: CoreLog> Router<L> {
+    /// A core with its shards, in the order of their ids, and their log. `serial` is where the names of forwarded
+    /// requests begin: drawn at random, so that answers meant for an earlier process meet nobody.
+    pub fn new(node: Arc<Node>, core: CoreId, shards: Vec<Shard<ReplyTo>>, log: L, serial: u64, now: Instant) -> Self {
+        let touched = vec![true; shards.len()];
+        Router {
+            node,
+            core,
+            shards,
+            touched,
+            log,
+            desk: Desk::new(serial, now),
+            round_started: now,
+            next_sweep: now + SWEEP,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The core's shards, to look at.
+    #[must_use]
+    pub fn shards(&self) -> &[Shard<ReplyTo>] {
+        &self.shards
+    }
+
+    /// The core's shards, to hand leadership on; the shards are driven at the end of the turn.
+    pub fn shards_mut(&mut self) -> &mut [Shard<ReplyTo>] {
+        self.touched.fill(true);
+        &mut self.shards
+    }
+
+    /// The core's log, to look at.
+    #[must_use]
+    pub fn log(&self) -> &L {
+        &self.log
+    }
+
+    /// Ends the router; the log is to be closed.
+    #[must_use]
+    pub fn into_log(self) -> L {
+        self.log
+    }
+
+    /// Takes in a client's request that passed the limits.
+    pub fn request(&mut self, operation: Operation<'_>, to: ReplyTo, now: Instant, transport: &mut impl Transport) {
+        self.counters.requests += 1;
+        let deadline = now + self.node.config.limits.request_timeout;
+        match operation {
+            Operation::Put { key, .. } | Operation::Delete { key, .. } | Operation::Get { key, .. } => {
+                let shard = Slot::of(key).shard(self.node.config.shards);
+                self.call(Call { operation, shard, to, deadline }, transport);
+            }
+            Operation::Scan(scan) => self.scan(scan, to, deadline, transport),
+            Operation::Slots => {
+                let table = self.node.slot_table();
+                self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Slots(table)));
+            }
+            Operation::Status => self.status(to, deadline, transport),
+            Operation::Ping => self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Pong)),
+            _ => self.refuse(to, Code::BadRequest, None, "this server does not know the operation", transport),
+        }
+    }
+
+    /// Takes in a frame of a peer's link.
+    pub fn peer_frame(
+        &mut self,
+        from: NodeId,
+        peer_frame: PeerFrame<'_>,
+        now: Instant,
+        transport: &mut impl Transport,
+    ) {
+        match peer_frame {
+            PeerFrame::Message(message) => self.raft_message(from, message, transport),
+            PeerFrame::Forward(Forward { id, shard, operation, timeout_ms }) => {
+                if shard.0 >= self.node.config.shards {
+                    self.counters.messages_bad += 1;
+                    return;
+                }
+                let patience = Duration::from_millis(u64::from(timeout_ms)).min(self.node.config.limits.request_timeout);
+                let to = ReplyTo { core: self.core, origin: Origin::Peer { node: from, id } };
+                self.call(Call { operation, shard, to, deadline: now + patience }, transport);
+            }
+            PeerFrame::ForwardReply(reply) if reply.id.core == self.core => self.forward_reply(reply, transport),
+            PeerFrame::ForwardReply(reply) => {
+                let core = CoreId(reply.id.core.0 % self.node.config.cores);
+                let mut bytes = Vec::new();
+                PeerFrame::ForwardReply(reply).encode(&mut bytes);
+                transport.answer(core, CoreMessage::ForwardReply(bytes));
+            }
+            _ => self.counters.messages_bad += 1,
+        }
+    }
+
+    /// Takes in what another core of this node says.
+    pub fn core_message(&mut self, message: CoreMessage, transport: &mut impl Transport) {
+        match message {
+            CoreMessage::Call(call) => self.owned_call(&call, transport),
+            CoreMessage::Reply { origin, frame } => {
+                let Some(reply) = decode_reply(&frame) else { return };
+                let to = ReplyTo { core: self.core, origin };
+                self.exit(transport).reply(to, reply.at, reply.result);
+            }
+            CoreMessage::Raft(message) => self.raft_message(message.from, message, transport),
+            CoreMessage::ForwardReply(bytes) => {
+                if let Ok(Some(found)) = frame::parse(&bytes, frame::PEER_FRAME_MAX)
+                    && let Ok(PeerFrame::ForwardReply(reply)) = PeerFrame::decode(found.kind, found.payload)
+                {
+                    self.forward_reply(reply, transport);
+                }
+            }
+            CoreMessage::LinkLost(node) => self.link_lost(node),
+            CoreMessage::StatusAsked { core, job } => {
+                let (shards, counters) = self.own_status();
+                transport.answer(core, CoreMessage::StatusPart { job, shards, counters: Box::new(counters) });
+            }
+            CoreMessage::StatusPart { job, shards, counters } => {
+                if let Some((to, status)) = self.desk.statuses.part(job, shards, &counters) {
+                    self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
+                }
+            }
+        }
+    }
+
+    /// The remote side closed a link on which this core's messages from `node` came.
+    pub fn link_lost(&mut self, node: NodeId) {
+        for shard in &mut self.shards {
+            shard.raft_mut().link_lost(node);
+        }
+        self.touched.fill(true);
+    }
+
+    /// This core's own link to `node` is up, after it was down.
+    pub fn link_up(&mut self, node: NodeId) {
+        for shard in &mut self.shards {
+            shard.raft_mut().link_up(node);
+        }
+        self.touched.fill(true);
+    }
+
+    /// This core's own link to `node` broke. Whatever was forwarded on it may or may not have arrived: a write is
+    /// unknown and never sent again, a read is.
+    pub fn link_down(&mut self, node: NodeId, transport: &mut impl Transport) {
+        for forwarded in self.desk.take_forwards_to(node) {
+            if is_read(&forwarded.call.frame) {
+                self.park(forwarded.call, transport);
+            } else {
+                let message = "the link to the leader broke before it answered; the write may or may not take effect";
+                self.refuse(forwarded.call.to, Code::Timeout, None, message, transport);
+            }
+        }
+    }
+
+    /// Ends a turn whose input is drained: ticks, starts read rounds, drives every touched shard, hands the log's
+    /// batch over. An error ends the node.
+    pub fn finish_turn(&mut self, now: Instant, transport: &mut impl Transport) -> Result<(), Fatal> {
+        while let Some(fetched) = self.log.fetched() {
+            let at = self.position(fetched.fetch.shard);
+            let (shard, log, mut exit) = self.parts(at, transport);
+            shard.fetched(fetched, log, &mut exit)?;
+            self.touched[at] = true;
+        }
+        for (shard, touched) in self.shards.iter_mut().zip(&mut self.touched) {
+            if shard.raft().deadline() <= now {
+                shard.raft_mut().tick(now);
+                *touched = true;
+            }
+            *touched |= shard.awaits_disk() || shard.has_more_to_apply();
+        }
+        self.sweep(now, transport);
+        self.retry_parked(now, transport);
+        self.start_read_rounds(now);
+        self.drive_touched(transport)?;
+        // A shard whose leadership was just confirmed, or that has just committed the first entry of its term, may have
+        // made room for the next round; its heartbeats leave in this turn.
+        self.start_read_rounds(now);
+        self.drive_touched(transport)?;
+        for finished in self.desk.gathers.take_finished() {
+            let to = finished.to();
+            finished.reply(|result| self.exit(transport).reply(to, EntryId::ZERO, result));
+        }
+        self.log.flush();
+        Ok(())
+    }
+
+    /// Whether the next turn must not wait: something was left undone.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.touched.iter().any(|touched| *touched)
+            || self.shards.iter().any(Shard::has_more_to_apply)
+            || self.desk.has_retries()
+    }
+
+    /// When the next turn is due at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        let ticks = self.shards.iter().map(|shard| shard.raft().deadline());
+        let sweep = if self.desk.is_empty() && self.shards.iter().all(Shard::is_idle) { None } else { Some(self.next_sweep) };
+        ticks.chain(sweep).chain(self.desk.retry_at()).min().unwrap_or(self.next_sweep)
+    }
+
+    /// Whether nobody waits for an answer.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.desk.is_empty() && self.shards.iter().all(|shard| shard.is_idle() && !shard.awaits_disk())
+    }
+
+    fn raft_message(&mut self, from: NodeId, message: Message, transport: &mut impl Transport) {
+        let in_range = message.shard.0 < self.node.config.shards;
+        if message.from != from || message.to != self.node.config.node_id || !in_range {
+            self.counters.messages_bad += 1;
+            return;
+        }
+        self.counters.raft_messages_received += 1;
+        let owner = self.node.owner(message.shard);
+        if owner == self.core {
+            let at = self.position(message.shard);
+            self.shards[at].raft_mut().step(message);
+            self.touched[at] = true;
+        } else if transport.core(owner, CoreMessage::Raft(message)).is_err() {
+            self.counters.inbox_full += 1;
+        }
+    }
+
+    fn owned_call(&mut self, call: &OwnedCall, transport: &mut impl Transport) {
+        let OwnedCall { shard, to, deadline, .. } = *call;
+        if let Some(operation) = decode_operation(&call.frame) {
+            self.call(Call { operation, shard, to, deadline }, transport);
+        }
+    }
+
+    /// Serves a call here if the shard is led here, or finds out who does.
+    fn call(&mut self, call: Call<'_>, transport: &mut impl Transport) {
+        let owner = self.node.owner(call.shard);
+        if owner != self.core {
+            return self.call_elsewhere(owner, call, transport);
+        }
+        match self.serve(call, transport) {
+            Ok(()) => {}
+            Err(Declined::NotLeader(leader)) => self.not_leader(call, leader, transport),
+            Err(declined) => {
+                let (code, message) = refusal_of(declined);
+                self.refuse(call.to, code, None, message, transport);
+            }
+        }
+    }
+
+    /// The shard belongs to another core: if it is led by another node, the call goes there straight away.
+    fn call_elsewhere(&mut self, owner: CoreId, call: Call<'_>, transport: &mut impl Transport) {
+        let leader = self.node.leaders.get(call.shard).0;
+        let remote = leader.filter(|leader| *leader != self.node.config.node_id);
+        let may_forward = !matches!(call.to.origin, Origin::Peer { .. }) && !is_stale(&call.operation);
+        if let Some(leader) = remote
+            && may_forward
+        {
+            return self.forward(call, leader, transport);
+        }
+        let owned = own(&call);
+        if transport.core(owner, CoreMessage::Call(owned)).is_err() {
+            self.counters.inbox_full += 1;
+            let message = "the core that owns the shard has too much to do; try again later";
+            self.refuse(call.to, Code::Overloaded, None, message, transport);
+        }
+    }
+
+    fn serve(&mut self, call: Call<'_>, transport: &mut impl Transport) -> Result<(), Declined> {
+        let at = self.position(call.shard);
+        self.touched[at] = true;
+        let space = self.log.space();
+        let limits = &self.node.config.limits;
+        let (items_max, bytes_max) = (limits.scan_items_max, limits.scan_bytes_max);
+        let (shard, _, mut exit) = self.parts(at, transport);
+        let Call { to, deadline, .. } = call;
+        match call.operation {
+            Operation::Put { key, value, condition } => {
+                shard.write(Write::Put { key, value, condition }, to, deadline, space)
+            }
+            Operation::Delete { key, condition } => shard.write(Write::Delete { key, condition }, to, deadline, space),
+            Operation::Get { key, consistency } => {
+                shard.read(Read { consistency, kind: ReadKind::Get { key: key.into() } }, to, deadline, &mut exit)
+            }
+            Operation::Scan(scan) => {
+                let kind = ReadKind::Scan(Box::new(shard_scan(&scan, items_max, bytes_max)));
+                shard.read(Read { consistency: scan.consistency, kind }, to, deadline, &mut exit)
+            }
+            _ => {
+                let message = "only put, delete, get and scan are served for a shard";
+                exit.reply(to, EntryId::ZERO, Err(Refusal { code: Code::BadRequest, leader: None, message }));
+                Ok(())
+            }
+        }
+    }
+
+    /// The shard is not led here: sends the call on, once, or waits for a leader.
+    fn not_leader(&mut self, call: Call<'_>, leader: Option<NodeId>, transport: &mut impl Transport) {
+        if let Origin::Peer { .. } = call.to.origin {
+            let message = "this node does not lead the key's shard; nothing was written";
+            return self.refuse(call.to, Code::NotLeader, leader, message, transport);
+        }
+        match leader {
+            Some(leader) if leader != self.node.config.node_id => self.forward(call, leader, transport),
+            _ => self.park(own(&call), transport),
+        }
+    }
+
+    fn forward(&mut self, call: Call<'_>, leader: NodeId, transport: &mut impl Transport) {
+        let Some(out) = transport.peer(leader) else {
+            return self.park(own(&call), transport);
+        };
+        let timeout = call.deadline.saturating_duration_since(self.desk.now());
+        let id = self.desk.forward(self.core, leader, own(&call));
+        let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        PeerFrame::Forward(Forward { id, shard: call.shard, operation: call.operation, timeout_ms }).encode(out);
+        self.counters.forwards_sent += 1;
+    }
+
+    fn park(&mut self, call: OwnedCall, transport: &mut impl Transport) {
+        if let Err(call) = self.desk.park(call) {
+            let message = "too many requests wait for a leader already; try again later";
+            self.refuse(call.to, Code::Overloaded, None, message, transport);
+        }
+    }
+
+    /// A peer has answered. A definite *not me* sends the call on its way again; anything else is the answer.
+    fn forward_reply(&mut self, reply: ForwardReply<'_>, transport: &mut impl Transport) {
+        let Some(Forwarded { call, .. }) = self.desk.take_forward(reply.id.serial) else {
+            return;
+        };
+        match &reply.reply.result {
+            Err(refusal) if refusal.code == Code::NotLeader => self.park(call, transport),
+            _ => self.exit(transport).reply(call.to, reply.reply.at, reply.reply.result),
+        }
+    }
+
+    /// Calls that wait for a leader are tried again when the leader table has news, and now and then.
+    fn retry_parked(&mut self, now: Instant, transport: &mut impl Transport) {
+        for call in self.desk.take_retries(now) {
+            self.owned_call(&call, transport);
+        }
+    }
+
+    fn scan(&mut self, scan: Scan<'_>, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
+        if let Some(shard) = scan.shard {
+            if shard.0 < self.node.config.shards {
+                return self.call(Call { operation: Operation::Scan(scan), shard, to, deadline }, transport);
+            }
+            return self.refuse(to, Code::BadRequest, None, "there is no such shard", transport);
+        }
+        let limits = &self.node.config.limits;
+        let shards = self.node.config.shards;
+        let Some(job) = self.desk.gathers.start(to, &scan, shards, limits, deadline) else {
+            let message = "too many scans are under way; try again later";
+            return self.refuse(to, Code::Overloaded, None, message, transport);
+        };
+        for shard in (0..shards).map(ShardId) {
+            let part = Operation::Scan(Scan { shard: Some(shard), ..scan });
+            let to = ReplyTo { core: self.core, origin: Origin::Gather { job, shard } };
+            self.call(Call { operation: part, shard, to, deadline }, transport);
+        }
+    }
+
+    fn status(&mut self, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
+        let cores = self.node.config.cores;
+        let job = self.desk.statuses.start(to, &self.node, deadline);
+        for core in (0..cores).map(CoreId).filter(|core| *core != self.core) {
+            transport.answer(core, CoreMessage::StatusAsked { core: self.core, job });
+        }
+        let (shards, counters) = self.own_status();
+        if let Some((to, status)) = self.desk.statuses.part(job, shards, &counters) {
+            self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
+        }
+    }
+
+    fn own_status(&self) -> (Vec<raftkv_protocol::client::ShardStatus>, Counters) {
+        (self.shards.iter().map(Shard::status).collect(), self.counters.clone())
+    }
+
+    /// Gives up on whatever has waited past its deadline.
+    fn sweep(&mut self, now: Instant, transport: &mut impl Transport) {
+        self.desk.set_now(now);
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now + SWEEP;
+        for at in 0..self.shards.len() {
+            let (shard, _, mut exit) = self.parts(at, transport);
+            shard.expire(now, &mut exit);
+        }
+        for (to, code, message) in self.desk.expire(now) {
+            self.refuse(to, code, None, message, transport);
+        }
+    }
+
+    /// One round at a time for all shards of the core: what comes meanwhile waits for the next.
+    fn start_read_rounds(&mut self, now: Instant) {
+        let in_flight = self.shards.iter().any(|shard| shard.raft().read_round_in_flight());
+        if in_flight && now.saturating_duration_since(self.round_started) < ROUND_PATIENCE {
+            return;
+        }
+        for (shard, touched) in self.shards.iter_mut().zip(&mut self.touched) {
+            if shard.raft().reads_waiting() {
+                shard.raft_mut().start_read_round();
+                self.round_started = now;
+                *touched = true;
+            }
+        }
+    }
+
+    fn drive_touched(&mut self, transport: &mut impl Transport) -> Result<(), Fatal> {
+        for at in 0..self.shards.len() {
+            if std::mem::take(&mut self.touched[at]) {
+                let (shard, log, mut exit) = self.parts(at, transport);
+                shard.drive(log, &mut exit)?;
+                self.publish_leader(at);
+            }
+        }
+        Ok(())
+    }
+
+    fn publish_leader(&mut self, at: usize) {
+        let raft = self.shards[at].raft();
+        if self.node.leaders.set(self.shards[at].id(), raft.leader(), raft.term()) {
+            self.desk.leaders_changed();
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        to: ReplyTo,
+        code: Code,
+        leader: Option<NodeId>,
+        message: &str,
+        transport: &mut impl Transport,
+    ) {
+        self.exit(transport).reply(to, EntryId::ZERO, Err(Refusal { code, leader, message }));
+    }
+
+    /// The position of an own shard: the core owns every `cores`-th.
+    fn position(&self, shard: ShardId) -> usize {
+        usize::from(shard.0 / self.node.config.cores)
+    }
+
+    fn exit<'a, T: Transport>(&'a mut self, transport: &'a mut T) -> Exit<'a, T> {
+        Exit { core: self.core, desk: &mut self.desk, counters: &mut self.counters, transport }
+    }
+
+    fn parts<'a, T: Transport>(
+        &'a mut self,
+        at: usize,
+        transport: &'a mut T,
+    ) -> (&'a mut Shard<ReplyTo>, &'a mut L, Exit<'a, T>) {
+        let exit = Exit { core: self.core, desk: &mut self.desk, counters: &mut self.counters, transport };
+        (&mut self.shards[at], &mut self.log, exit)
+    }
+}
+
+fn own(call: &Call<'_>) -> OwnedCall {
+    let mut frame = Vec::new();
+    Request { id: RequestId(0), operation: call.operation }.encode(&mut frame);
+    OwnedCall { frame, shard: call.shard, to: call.to, deadline: call.deadline }
+}
+
+fn decode_operation(bytes: &[u8]) -> Option<Operation<'_>> {
+    let found = frame::parse(bytes, frame::PEER_FRAME_MAX).ok()??;
+    Some(Request::decode(found.kind, found.payload).ok()?.operation)
+}
+
+fn decode_reply(bytes: &[u8]) -> Option<Reply<'_>> {
+    let found = frame::parse(bytes, frame::PEER_FRAME_MAX).ok()??;
+    Reply::decode(found.kind, found.payload).ok()
+}
+
+fn is_read(request_frame: &[u8]) -> bool {
+    matches!(decode_operation(request_frame), Some(Operation::Get { .. } | Operation::Scan(_)))
+}
+
+fn is_stale(operation: &Operation<'_>) -> bool {
+    match operation {
+        Operation::Get { consistency, .. } => *consistency == Consistency::Stale,
+        Operation::Scan(scan) => scan.consistency == Consistency::Stale,
+        _ => false,
+    }
+}
+
+fn shard_scan(scan: &Scan<'_>, items_max: usize, bytes_max: usize) -> ShardScan {
+    let asked = usize::try_from(scan.limit).unwrap_or(usize::MAX);
+    ShardScan {
+        prefix: scan.prefix.into(),
+        start: scan.start.into(),
+        end: scan.end.into(),
+        cursor: scan.cursor.into(),
+        reverse: scan.reverse,
+        items_max: if asked == 0 { items_max } else { asked.min(items_max) },
+        bytes_max,
+    }
+}
+
+fn refusal_of(declined: Declined) -> (Code, &'static str) {
+    match declined {
+        Declined::Overloaded => (Code::Overloaded, "too many bytes of the shard wait for a majority; try again later"),
+        Declined::NoSpace => {
+            (Code::NoSpace, "the disk of the shard's leader is full: only deletes are taken until space returns")
+        }
+        Declined::NotReady => (Code::NotReady, "this node has not caught up since its start; ask again, or another node"),
+        Declined::NotLeader(_) => (Code::NotLeader, "this node does not lead the key's shard; nothing was written"),
+    }
+}

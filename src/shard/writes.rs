@@ -1,0 +1,163 @@
+//! Writes on their way: queued for the turn's proposal, then waiting for their entry to be applied.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+use raftkv_protocol::client::{Answer, Code, Condition, Refusal};
+use raftkv_protocol::types::EntryId;
+
+use crate::state_machine::{Outcome, encode_delete, encode_put};
+
+/// A client's write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write<'a> {
+    /// Write a key.
+    Put {
+        /// Within the limit.
+        key: &'a [u8],
+        /// Within the limit.
+        value: &'a [u8],
+        /// Checked at apply.
+        condition: Condition,
+    },
+    /// Remove a key.
+    Delete {
+        /// Within the limit.
+        key: &'a [u8],
+        /// Checked at apply.
+        condition: Condition,
+    },
+}
+
+/// What became of a waiting write when the entry at its index was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// It is that entry.
+    Applied,
+    /// Another leader's entry took its place: it never happens.
+    Overwritten,
+}
+
+#[derive(Debug)]
+struct Waiting<R> {
+    id: EntryId,
+    deadline: Instant,
+    /// `None` once it was answered *unknown*.
+    to: Option<R>,
+}
+
+/// All writes of a shard that are not decided.
+#[derive(Debug)]
+pub(super) struct Writes<R> {
+    /// The turn's commands back to back; `ends` cuts them.
+    block: Vec<u8>,
+    ends: Vec<usize>,
+    queued: Vec<(R, Instant)>,
+    /// By rising index.
+    waiting: VecDeque<Waiting<R>>,
+    spare: Vec<Bytes>,
+}
+
+impl<R> Default for Writes<R> {
+    fn default() -> Self {
+        let (block, ends, queued) = (Vec::new(), Vec::new(), Vec::new());
+        Writes { block, ends, queued, waiting: VecDeque::new(), spare: Vec::new() }
+    }
+}
+
+impl<R: Copy> Writes<R> {
+    pub(super) fn queue(&mut self, write: Write<'_>, to: R, deadline: Instant) {
+        match write {
+            Write::Put { key, value, condition } => encode_put(key, value, condition, &mut self.block),
+            Write::Delete { key, condition } => encode_delete(key, condition, &mut self.block),
+        }
+        self.ends.push(self.block.len());
+        self.queued.push((to, deadline));
+    }
+
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.block.len()
+    }
+
+    /// The queued commands, all slices of one allocation; `None` if there are none.
+    pub(super) fn take_commands(&mut self) -> Option<Vec<Bytes>> {
+        if self.ends.is_empty() {
+            return None;
+        }
+        let room = self.block.len();
+        let block = Bytes::from(std::mem::replace(&mut self.block, Vec::with_capacity(room)));
+        let mut commands = std::mem::take(&mut self.spare);
+        let mut start = 0;
+        for end in self.ends.drain(..) {
+            commands.push(block.slice(start..end));
+            start = end;
+        }
+        Some(commands)
+    }
+
+    /// Takes the emptied vector back for the next turn.
+    pub(super) fn give_back(&mut self, mut commands: Vec<Bytes>) {
+        commands.clear();
+        self.spare = commands;
+    }
+
+    /// The queued writes have become entries, the first of which is `first`.
+    pub(super) fn proposed(&mut self, first: EntryId) {
+        // Whoever waits at these indexes still was overwritten here, and learns so when the new entries are applied.
+        let mut id = first;
+        for (to, deadline) in self.queued.drain(..) {
+            self.waiting.push_back(Waiting { id, deadline, to: Some(to) });
+            id.index = id.index.next();
+        }
+    }
+
+    pub(super) fn refuse_queued(&mut self, mut refuse: impl FnMut(R)) {
+        for (to, _) in self.queued.drain(..) {
+            refuse(to);
+        }
+    }
+
+    /// An entry was applied: decides everybody who waits at its index or before.
+    pub(super) fn applied(&mut self, id: EntryId, mut decide: impl FnMut(R, Decided)) {
+        while let Some(front) = self.waiting.front() {
+            if front.id.index > id.index {
+                return;
+            }
+            let decided = if front.id == id { Decided::Applied } else { Decided::Overwritten };
+            if let Some(to) = front.to {
+                decide(to, decided);
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Gives up on the writes whose deadline has passed. They keep their place: their entries may be applied yet.
+    pub(super) fn expire(&mut self, now: Instant, mut unknown: impl FnMut(R, EntryId)) {
+        for waiting in &mut self.waiting {
+            if waiting.deadline <= now
+                && let Some(to) = waiting.to.take()
+            {
+                unknown(to, waiting.id);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ends.is_empty() && self.waiting.iter().all(|waiting| waiting.to.is_none())
+    }
+}
+
+/// The reply to a write that was applied with this outcome.
+pub(super) fn answer(outcome: Outcome) -> Result<Answer<'static>, Refusal<'static>> {
+    match outcome {
+        Outcome::Put => Ok(Answer::Put),
+        Outcome::Deleted { existed } => Ok(Answer::Deleted { existed }),
+        Outcome::ConditionFailed => {
+            let message = "the key's version is not the one that the condition asks for";
+            Err(Refusal { code: Code::PreconditionFailed, leader: None, message })
+        }
+        // A client's write is a command, and a command has an outcome.
+        Outcome::Nothing => Err(Refusal { code: Code::BadRequest, leader: None, message: "the entry was empty" }),
+    }
+}
