@@ -1,5 +1,7 @@
 //! Everything that touches the disk.
 
+pub mod data_dir;
+
 use std::fmt;
 
 use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, Term};
