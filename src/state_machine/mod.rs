@@ -117,7 +117,7 @@ impl StateMachine {
 
     /// Calls `item(key, version, value)` for the keys that `scan` wants of this shard (its cursor included), in its
     /// order, until `item` returns false. `scan.limit` and `scan.shard` are the caller's business.
-    pub fn scan(&self, scan: &Scan<'_>, item: impl FnMut(&[u8], Index, &[u8]) -> bool) {
+    pub fn scan<'a>(&'a self, scan: &Scan<'_>, item: impl FnMut(&'a [u8], Index, &'a [u8]) -> bool) {
         let range = ScanRange::of(scan);
         let Some(bounds) = range.bounds() else { return };
         let items = self.map.range::<_, [u8]>(bounds);
@@ -207,7 +207,7 @@ impl StateMachine {
 
 fn visit<'m>(
     items: impl Iterator<Item = (&'m SmallKey, &'m Stored)>,
-    mut item: impl FnMut(&[u8], Index, &[u8]) -> bool,
+    mut item: impl FnMut(&'m [u8], Index, &'m [u8]) -> bool,
 ) {
     for (key, stored) in items {
         if !item(key.as_bytes(), stored.version, &stored.value) {
