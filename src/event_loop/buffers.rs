@@ -175,6 +175,13 @@ impl Output {
         self.bytes.len() - self.sent
     }
 
+    /// What waits.
+    #[must_use]
+    pub fn into_unsent(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.sent);
+        self.bytes
+    }
+
     /// Writes as much as the socket takes.
     pub fn flush(&mut self, stream: &mut impl Write) -> io::Result<Flushed> {
         while self.sent < self.bytes.len() {

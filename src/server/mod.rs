@@ -1,7 +1,16 @@
 //! The node: starts the cores, wires the layers together, and stops them in order.
 
+mod connection;
+mod core_loop;
 mod desk;
 mod gather;
+mod greeting;
+mod io;
+mod link;
 pub mod message;
 pub mod node;
+mod placement;
 pub mod router;
+mod start;
+
+pub use start::run;

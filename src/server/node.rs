@@ -47,6 +47,13 @@ impl Node {
         CoreId(shard.0 % self.config.cores)
     }
 
+    /// Who should lead a shard, so that leaders spread over the nodes.
+    #[must_use]
+    pub fn preferred_leader(&self, shard: ShardId) -> NodeId {
+        let voters = &self.config.initial_cluster;
+        voters[usize::from(shard.0) % voters.len()].0
+    }
+
     /// The slot table as far as this node knows.
     #[must_use]
     pub fn slot_table(&self) -> SlotTable {

@@ -559,7 +559,7 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
-    fn refuse(
+    pub fn refuse(
         &mut self,
         to: ReplyTo,
         code: Code,

@@ -109,3 +109,4 @@ pub struct RecoveredShard {
     /// Term and body size of every entry after `start`, in order.
     pub entries: Vec<(Term, u32)>,
 }
+

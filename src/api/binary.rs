@@ -1,0 +1,104 @@
+//! The binary protocol's face: who may talk to this node, and which requests make sense.
+
+use raftkv_protocol::client::{Code, Operation};
+use raftkv_protocol::frame::{DecodeError, FrameError};
+use raftkv_protocol::hello::{Hello, HelloRefusal, HelloRole, negotiate};
+use raftkv_protocol::types::{ClusterId, NodeId};
+
+use crate::limits::Limits;
+
+/// What a request's operands are checked against; `Err` is the refusal's code and words.
+pub fn check(operation: &Operation<'_>, limits: &Limits) -> Result<(), (Code, String)> {
+    match operation {
+        Operation::Put { key, value, .. } => {
+            check_key(key, limits)?;
+            within("the value", value.len(), limits.value_bytes_max, "--value-bytes-max")
+        }
+        Operation::Delete { key, .. } | Operation::Get { key, .. } => check_key(key, limits),
+        Operation::Scan(scan) => {
+            for bound in [scan.prefix, scan.start, scan.end, scan.cursor] {
+                within("a bound of the scan", bound.len(), limits.key_bytes_max, "--key-bytes-max")?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_key(key: &[u8], limits: &Limits) -> Result<(), (Code, String)> {
+    if key.is_empty() {
+        return Err((Code::BadRequest, "the key is empty: a key has at least one byte".to_owned()));
+    }
+    within("the key", key.len(), limits.key_bytes_max, "--key-bytes-max")
+}
+
+fn within(what: &str, length: usize, max: usize, flag: &str) -> Result<(), (Code, String)> {
+    if length <= max {
+        return Ok(());
+    }
+    Err((Code::TooLarge, format!("{what} has {length} bytes, the limit is {max} ({flag} of the server)")))
+}
+
+/// Checks what a hello says against this node; `Ok` is the protocol version to speak.
+pub fn check_hello(
+    hello: &Hello<'_>,
+    cluster: ClusterId,
+    own: NodeId,
+    is_member: impl FnOnce(NodeId) -> bool,
+) -> Result<u16, (HelloRefusal, String)> {
+    let Some(version) = negotiate(hello.version_min, hello.version_max) else {
+        let words = format!(
+            "you speak protocol versions {} to {}, this server {} to {}",
+            hello.version_min,
+            hello.version_max,
+            raftkv_protocol::hello::VERSION_MIN,
+            raftkv_protocol::hello::VERSION_MAX
+        );
+        return Err((HelloRefusal::Version, words));
+    };
+    if hello.auth.method != 0 {
+        let words = format!("authentication method {} is not known here", hello.auth.method);
+        return Err((HelloRefusal::Unauthorized, words));
+    }
+    match hello.role {
+        HelloRole::Client { .. } if hello.cluster == ClusterId(0) || hello.cluster == cluster => Ok(version),
+        HelloRole::Peer { node, .. } if hello.cluster == cluster => {
+            if node == own || !is_member(node) {
+                let words = format!("node {node} is not another member of this cluster (this is node {own})");
+                return Err((HelloRefusal::UnknownNode, words));
+            }
+            Ok(version)
+        }
+        _ => {
+            let words = format!(
+                "this is cluster {cluster}, you mean {}: do name, members and shards agree on all nodes?",
+                hello.cluster
+            );
+            Err((HelloRefusal::Cluster, words))
+        }
+    }
+}
+
+/// What a client is told before its connection is closed because of bytes that are no frame.
+#[must_use]
+pub fn bad_frame(error: FrameError) -> (Code, String) {
+    match error {
+        FrameError::Length { announced, max } => {
+            (Code::TooLarge, format!("a frame of {announced} bytes was announced, the limit is {max}; closing"))
+        }
+        FrameError::Checksum => (Code::BadRequest, "the frame's checksum does not match; closing".to_owned()),
+        _ => (Code::BadRequest, "the bytes are not a frame; closing".to_owned()),
+    }
+}
+
+/// What a client is told before its connection is closed because of a frame that is no request.
+#[must_use]
+pub fn bad_message(error: DecodeError) -> (Code, String) {
+    let words = match error {
+        DecodeError::Kind(kind) => format!("frames of kind 0x{kind:02x} are not requests; closing"),
+        DecodeError::Truncated(field) => format!("the request ends inside its {field}; closing"),
+        DecodeError::Invalid(field) => format!("the request's {field} has a value that it cannot have; closing"),
+        _ => "the frame is not a request; closing".to_owned(),
+    };
+    (Code::BadRequest, words)
+}

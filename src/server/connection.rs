@@ -1,0 +1,157 @@
+//! The connections that others have dialled to this core: clients, and peers that send to it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use mio::net::TcpStream;
+use raftkv_protocol::client::{Answer, Code, Refusal, Reply};
+use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
+
+use crate::event_loop::{Input, Output};
+use crate::limits::Limits;
+
+use super::message::ConnectionId;
+
+/// What a reply is taken to weigh before any was seen.
+const REPLY_ESTIMATE_START: usize = 1 << 10;
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nobody knows before the hello.
+    Unknown,
+    /// A client.
+    Client,
+    /// A node of the cluster, which sends Raft messages here.
+    Peer {
+        /// Which.
+        node: NodeId,
+        /// Its core.
+        core: CoreId,
+        /// Some of its messages were for other cores than this one.
+        crosses: bool,
+    },
+}
+
+/// One accepted connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: Rc<TcpStream>,
+    pub(super) remote: SocketAddr,
+    pub(super) kind: Kind,
+    pub(super) input: Input,
+    pub(super) output: Output,
+    pub(super) generation: u32,
+    /// Requests that are not answered yet.
+    pub(super) inflight: usize,
+    /// What an answer may weigh, from what the last ones weighed.
+    reply_estimate: usize,
+    /// Its reader leaves too much unread, or too much of it is under way: nothing more is read from it.
+    pub(super) paused: bool,
+    /// The remote side has sent its last byte. The connection ends when everything is answered.
+    pub(super) read_closed: bool,
+    /// The socket takes nothing more until it says so.
+    pub(super) blocked: bool,
+    /// Waits to be flushed at the end of the turn.
+    pub(super) dirty: bool,
+    /// To be closed as soon as its output is gone, whatever comes in.
+    pub(super) closing: bool,
+    /// To be handed to this core once the current bytes are looked at.
+    pub(super) leaving: Option<CoreId>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, remote: SocketAddr, kind: Kind, input: Input) -> Connection {
+        Connection {
+            stream: Rc::new(stream),
+            remote,
+            kind,
+            input,
+            output: Output::default(),
+            generation: 0,
+            inflight: 0,
+            reply_estimate: REPLY_ESTIMATE_START,
+            paused: false,
+            read_closed: false,
+            blocked: false,
+            dirty: false,
+            closing: false,
+            leaving: None,
+        }
+    }
+
+    /// Whether another request may be taken in: what is under way and unread stays within the limits.
+    pub(super) fn has_room(&self, limits: &Limits) -> bool {
+        self.inflight < limits.inflight_max
+            && self.output.waiting_bytes() + self.inflight * self.reply_estimate < limits.reply_bytes_max
+    }
+
+    /// Appends a reply. Returns false if its bytes were replaced by a refusal, because twice the limit waits unread.
+    pub(super) fn reply(
+        &mut self,
+        id: RequestId,
+        at: EntryId,
+        result: Result<Answer<'_>, Refusal<'_>>,
+        limits: &Limits,
+    ) -> bool {
+        self.inflight = self.inflight.saturating_sub(1);
+        let before = self.output.waiting_bytes();
+        let is_heavy = matches!(result, Ok(Answer::Value { .. } | Answer::Page(_)));
+        if is_heavy && before > 2 * limits.reply_bytes_max {
+            let message = "too many replies wait unread on this connection; read them and ask again";
+            let refusal = Refusal { code: Code::Overloaded, leader: None, message };
+            Reply { id, at, result: Err(refusal) }.encode(self.output.buffer());
+            return false;
+        }
+        Reply { id, at, result }.encode(self.output.buffer());
+        let weight = self.output.waiting_bytes() - before;
+        self.reply_estimate = weight.max(self.reply_estimate - self.reply_estimate / 64);
+        true
+    }
+
+    /// Whether nothing is owed to the remote side any more.
+    pub(super) fn is_settled(&self) -> bool {
+        self.inflight == 0 && self.output.waiting_bytes() == 0
+    }
+}
+
+/// All accepted connections of a core.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    slots: Vec<Option<Connection>>,
+    free: Vec<u32>,
+    generation: u32,
+}
+
+impl Connections {
+    pub(super) fn insert(&mut self, mut connection: Connection) -> ConnectionId {
+        self.generation = self.generation.wrapping_add(1);
+        connection.generation = self.generation;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).expect("fewer connections than file descriptors")
+        });
+        self.slots[slot as usize] = Some(connection);
+        ConnectionId { slot, generation: self.generation }
+    }
+
+    pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slots.get_mut(id.slot as usize)?.as_mut().filter(|connection| connection.generation == id.generation)
+    }
+
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        self.get(id)?;
+        self.free.push(id.slot);
+        self.slots[id.slot as usize].take()
+    }
+
+    /// The connection in a place, for an event of the poll.
+    pub(super) fn at(&self, slot: usize) -> Option<ConnectionId> {
+        let connection = self.slots.get(slot)?.as_ref()?;
+        Some(ConnectionId { slot: u32::try_from(slot).ok()?, generation: connection.generation })
+    }
+
+    pub(super) fn ids(&self) -> Vec<ConnectionId> {
+        (0..self.slots.len()).filter_map(|slot| self.at(slot)).collect()
+    }
+}

@@ -1,0 +1,489 @@
+//! One core: the thread in which its event loop, the binary face and its router meet.
+//!
+//! A turn: wait for events; read every ready socket until it is empty and hand the frames on; then, with the time
+//! read anew, let the router drive its shards and hand the log's batch over; then one write per connection. Nothing
+//! in a turn waits for the disk or for another core.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::net::TcpListener;
+use mio::{Events, Poll};
+use raftkv_protocol::client::{Code, Refusal, Reply, Request};
+use raftkv_protocol::frame::{self, DecodeError, FrameError};
+use raftkv_protocol::hello::HelloRefusal;
+use raftkv_protocol::peer::PeerFrame;
+use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
+
+use crate::api::binary;
+use crate::error::Fatal;
+use crate::event_loop::{Appetite, Clock, Inbox, Input, Received, SCRATCH_BYTES, TimeoutQueue};
+use crate::storage::FileLog;
+
+use super::connection::{Connection, Kind};
+use super::io::{Io, Post, Source};
+use super::link::LinkEvent;
+use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
+use super::node::Node;
+use super::placement::Placement;
+use super::router::Router;
+
+/// The longest sleep of an idle loop.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// After accepting failed for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection that was told to go may take to go by itself.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long an ordered stop may take before the node ends with requests unanswered.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a connection is closed from this side.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Io(io::Error),
+    Frame(FrameError),
+    Message(DecodeError),
+    /// The hello was refused; the answer is in the output.
+    Refused,
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Fault {
+        Fault::Io(error)
+    }
+}
+
+/// What a core's thread is made of.
+pub(super) struct CoreLoop {
+    pub(super) node: Arc<Node>,
+    core: CoreId,
+    poll: Poll,
+    clock: Clock,
+    listener: TcpListener,
+    accept_again_at: Option<Instant>,
+    inbox: Inbox<Post>,
+    pub(super) router: Router<FileLog>,
+    pub(super) io: Io,
+    scratch: Vec<u8>,
+    hellos: TimeoutQueue<ConnectionId>,
+    /// Connections that were told to go: what they still send is thrown away for a while, so that the last words reach them.
+    lingering: TimeoutQueue<ConnectionId>,
+    placement: Placement,
+    stop_at: Option<Instant>,
+}
+
+/// What a core is made from; unlike the loop itself it can be moved to its thread.
+pub(super) struct Parts {
+    pub(super) node: Arc<Node>,
+    pub(super) core: CoreId,
+    pub(super) poll: Poll,
+    pub(super) listener: TcpListener,
+    pub(super) inbox: Inbox<Post>,
+    pub(super) posts: Vec<crate::event_loop::InboxSender<Post>>,
+    pub(super) router: Router<FileLog>,
+}
+
+impl CoreLoop {
+    pub(super) fn new(parts: Parts) -> io::Result<CoreLoop> {
+        let Parts { node, core, poll, mut listener, inbox, posts, router } = parts;
+        let clock = Clock::start();
+        let registry = poll.registry().try_clone()?;
+        registry.register(&mut listener, super::io::LISTENER, mio::Interest::READABLE)?;
+        let io = Io::new(Arc::clone(&node), core, registry, posts, clock.now());
+        Ok(CoreLoop {
+            core,
+            poll,
+            listener,
+            accept_again_at: None,
+            inbox,
+            router,
+            io,
+            scratch: vec![0; SCRATCH_BYTES],
+            hellos: TimeoutQueue::new(node.config.limits.hello_timeout),
+            lingering: TimeoutQueue::new(LINGER),
+            placement: Placement::new(Arc::clone(&node), clock.now()),
+            stop_at: None,
+            clock,
+            node,
+        })
+    }
+
+    /// Runs until the node is told to stop, or fails.
+    pub(super) fn run(mut self) -> Result<(), Fatal> {
+        let mut events = Events::with_capacity(1_024);
+        loop {
+            let sleep = self.sleep();
+            match self.poll.poll(&mut events, Some(sleep)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(Fatal::failure(format!("cannot wait for events: {error}")));
+                }
+                _ => {}
+            }
+            self.clock.refresh();
+            self.router.counters.turns += 1;
+            for event in &events {
+                self.router.counters.events += 1;
+                self.handle(event);
+            }
+            self.take_posts();
+            for id in std::mem::take(&mut self.io.resumed) {
+                self.receive(id);
+            }
+            // Timers are judged only now that everything that has arrived was taken in.
+            let now = self.clock.refresh();
+            self.tick_sockets(now);
+            self.router.finish_turn(now, &mut self.io)?;
+            self.placement.tick(now, &mut self.router, &self.io);
+            for peer in self.io.flush(now) {
+                self.router.link_down(peer, &mut self.io);
+            }
+            self.gather_counters();
+            if self.has_stopped(now) {
+                return self.router.into_log().close().map_err(|error| Fatal::failure(error.to_string()));
+            }
+        }
+    }
+
+    /// Which core this is.
+    pub(super) fn core(&self) -> CoreId {
+        self.core
+    }
+
+    fn sleep(&self) -> Duration {
+        if self.router.is_busy() || !self.io.resumed.is_empty() || !self.inbox.is_empty() {
+            return Duration::ZERO;
+        }
+        let links = self.io.links.iter().filter_map(super::link::Link::deadline);
+        let timers = [self.hellos.deadline(), self.lingering.deadline(), self.accept_again_at, self.stop_at, self.placement.deadline()];
+        let next = links.chain(timers.into_iter().flatten()).chain([self.router.deadline()]).min();
+        let until = next.map_or(SLEEP_MAX, |next| next.saturating_duration_since(self.clock.now()));
+        until.min(if self.stop_at.is_some() { Duration::from_millis(5) } else { SLEEP_MAX })
+    }
+
+    fn handle(&mut self, event: &Event) {
+        match Source::from(event.token()) {
+            Source::Waker => {}
+            Source::Listener => self.accept(),
+            Source::Link(at) => self.link_ready(at),
+            Source::Connection(slot) => {
+                let Some(id) = self.io.connections.at(slot) else { return };
+                if let Some(connection) = self.io.connections.get(id) {
+                    connection.read_closed |= event.is_read_closed();
+                    if event.is_writable() {
+                        connection.blocked = false;
+                        self.io.mark_dirty(id);
+                    }
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.receive(id);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        self.accept_again_at = None;
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.welcome(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // Most likely no file descriptors are left. The listener is level, not edge: ask again by the clock.
+                    log::warn!("cannot accept connections: {error}; trying again (is the limit of open files too low?)");
+                    self.accept_again_at = Some(self.clock.now() + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, stream: mio::net::TcpStream) {
+        self.router.counters.connections_accepted += 1;
+        let added = stream.set_nodelay(true).and_then(|()| self.io.add(stream, Kind::Unknown, Input::default()));
+        match added {
+            Ok(id) => {
+                self.hellos.push(self.clock.now(), id);
+            }
+            Err(error) => log::debug!("a connection was gone before it could be served: {error}"),
+        }
+    }
+
+    fn take_posts(&mut self) {
+        let mut posts = Vec::new();
+        self.inbox.drain(|post| posts.push(post));
+        for post in posts {
+            match post {
+                Post::Message(message) => self.router.core_message(message, &mut self.io),
+                Post::Adopt(adopted) => self.adopt(*adopted),
+                Post::Stop => self.stop_at = Some(self.clock.now() + STOP_PATIENCE),
+            }
+        }
+    }
+
+    fn adopt(&mut self, adopted: super::io::Adopted) {
+        let super::io::Adopted { stream, kind, unread, unsent } = adopted;
+        match self.io.add(stream, kind, Input::with(unread)) {
+            Ok(id) => {
+                if let Some(connection) = self.io.connections.get(id) {
+                    connection.output.buffer().extend_from_slice(&unsent);
+                }
+                self.settle(id, kind);
+                self.io.mark_dirty(id);
+                self.io.resumed.push(id);
+            }
+            Err(error) => log::debug!("a connection was gone before its core could serve it: {error}"),
+        }
+    }
+
+    /// Books a connection whose hello was accepted and which stays at this core.
+    pub(super) fn settle(&mut self, id: ConnectionId, kind: Kind) {
+        match kind {
+            Kind::Client => self.io.count_client(1),
+            Kind::Peer { node, core, .. } => {
+                self.io.peer_links.insert((node, core), id);
+            }
+            Kind::Unknown => {}
+        }
+    }
+
+    fn tick_sockets(&mut self, now: Instant) {
+        if self.accept_again_at.is_some_and(|at| at <= now) {
+            self.accept();
+        }
+        while let Some(id) = self.hellos.pop_expired(now) {
+            if self.io.connections.get(id).is_some_and(|connection| connection.kind == Kind::Unknown) {
+                self.router.counters.hellos_timed_out += 1;
+                self.io.close(id);
+            }
+        }
+        while let Some(id) = self.lingering.pop_expired(now) {
+            self.io.close(id);
+        }
+        for link in &mut self.io.links {
+            link.tick(&self.node, self.core, &self.io.registry, now);
+        }
+    }
+
+    fn link_ready(&mut self, at: usize) {
+        let now = self.clock.now();
+        let Some(link) = self.io.links.get_mut(at) else { return };
+        let peer = link.peer.id;
+        match link.ready(&self.node, &self.io.registry, &mut self.scratch, now) {
+            LinkEvent::Nothing => {}
+            LinkEvent::Up => self.router.link_up(peer),
+            LinkEvent::Down => self.router.link_down(peer, &mut self.io),
+        }
+    }
+
+    /// Reads a connection until it is empty, or until it has had its share.
+    fn receive(&mut self, id: ConnectionId) {
+        let Some(connection) = self.io.connections.get(id) else { return };
+        if connection.paused {
+            return;
+        }
+        let known_closed = connection.read_closed;
+        let stream = Rc::clone(&connection.stream);
+        let mut input = std::mem::take(&mut connection.input);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let outcome =
+            input.receive(&mut &*stream, &mut scratch, known_closed, |bytes| self.take_frames(id, bytes));
+        drop(stream);
+        self.scratch = scratch;
+        let Some(connection) = self.io.connections.get(id) else { return };
+        connection.input = input;
+        match outcome {
+            Ok(_) if connection.leaving.is_some() => self.hand_over(id),
+            Ok(Received::Drained) => {}
+            Ok(Received::More) if connection.paused => self.router.counters.reads_paused += 1,
+            Ok(Received::More) => self.io.resumed.push(id),
+            Ok(Received::Closed) => self.remote_closed(id),
+            Err(fault) => self.fault(id, fault),
+        }
+    }
+
+    /// Looks at the whole frames in `bytes`, as many as the connection has room for.
+    fn take_frames(&mut self, id: ConnectionId, bytes: &[u8]) -> Result<(usize, Appetite), Fault> {
+        let mut at = 0;
+        loop {
+            let limits = &self.node.config.limits;
+            let Some(connection) = self.io.connections.get(id) else { return Ok((at, Appetite::Full)) };
+            if connection.closing {
+                return Ok((bytes.len(), Appetite::Hungry));
+            }
+            if connection.leaving.is_some() {
+                return Ok((at, Appetite::Full));
+            }
+            if connection.kind == Kind::Client && !connection.has_room(limits) {
+                connection.paused = true;
+                return Ok((at, Appetite::Full));
+            }
+            let kind = connection.kind;
+            let frame_max = if let Kind::Peer { .. } = kind { frame::PEER_FRAME_MAX } else { frame::CLIENT_FRAME_MAX };
+            let Some(found) = frame::parse(&bytes[at..], frame_max).map_err(Fault::Frame)? else {
+                return Ok((at, Appetite::Hungry));
+            };
+            match kind {
+                Kind::Unknown => self.take_hello(id, found.kind, found.payload)?,
+                Kind::Client => self.take_request(id, found.kind, found.payload)?,
+                Kind::Peer { node, .. } => self.take_peer_frame(id, node, found.kind, found.payload)?,
+            }
+            at += found.consumed;
+        }
+    }
+
+    fn take_request(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
+        let request = Request::decode(kind, payload).map_err(Fault::Message)?;
+        if let Some(connection) = self.io.connections.get(id) {
+            connection.inflight += 1;
+        }
+        let origin = Origin::Client { connection: id, request: request.id };
+        let to = ReplyTo { core: self.core, origin };
+        match binary::check(&request.operation, &self.node.config.limits) {
+            Ok(()) => self.router.request(request.operation, to, self.clock.now(), &mut self.io),
+            Err((code, message)) => self.router.refuse(to, code, None, &message, &mut self.io),
+        }
+        Ok(())
+    }
+
+    fn take_peer_frame(&mut self, id: ConnectionId, from: NodeId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
+        let peer_frame = PeerFrame::decode(kind, payload).map_err(Fault::Message)?;
+        if let PeerFrame::Message(message) = &peer_frame
+            && self.node.owner(message.shard) != self.core
+            && let Some(connection) = self.io.connections.get(id)
+            && let Kind::Peer { crosses, .. } = &mut connection.kind
+        {
+            *crosses = true;
+        }
+        self.router.peer_frame(from, peer_frame, self.clock.now(), &mut self.io);
+        Ok(())
+    }
+
+    fn remote_closed(&mut self, id: ConnectionId) {
+        let is_newest = |io: &Io, node, core| io.peer_links.get(&(node, core)) == Some(&id);
+        let Some(connection) = self.io.connections.get(id) else { return };
+        match connection.kind {
+            _ if connection.closing => {
+                self.io.close(id);
+            }
+            Kind::Client if !connection.is_settled() => {
+                // Half-closed: it still wants its answers, and the flush closes it when it has them.
+                connection.read_closed = true;
+                self.io.mark_dirty(id);
+            }
+            Kind::Peer { node, core, crosses } => {
+                let newest = is_newest(&self.io, node, core);
+                self.io.close(id);
+                if newest {
+                    self.peer_gone(node, crosses);
+                }
+            }
+            Kind::Client | Kind::Unknown => {
+                self.io.close(id);
+            }
+        }
+    }
+
+    /// The remote side has closed the link that its heartbeats came on: most likely the process has ended.
+    fn peer_gone(&mut self, node: NodeId, crosses: bool) {
+        self.router.link_lost(node);
+        if crosses {
+            for core in 0..self.node.config.cores {
+                if CoreId(core) != self.core {
+                    self.io.posts[usize::from(core)].answer(Post::Message(CoreMessage::LinkLost(node)));
+                }
+            }
+        }
+    }
+
+    /// Says what was wrong with the bytes, where the other side can be told, and closes the connection.
+    fn fault(&mut self, id: ConnectionId, fault: Fault) {
+        let Some(connection) = self.io.connections.get(id) else { return };
+        let remote = connection.remote;
+        let words = match fault {
+            Fault::Io(error) if matches!(connection.kind, Kind::Peer { .. }) => {
+                log::debug!("the link from {remote} broke: {error}");
+                return self.remote_closed(id);
+            }
+            Fault::Io(error) => {
+                log::debug!("the connection from {remote} broke: {error}");
+                self.io.close(id);
+                return;
+            }
+            Fault::Refused => None,
+            Fault::Frame(error) => {
+                self.router.counters.frames_bad += 1;
+                Some(binary::bad_frame(error))
+            }
+            Fault::Message(error) => {
+                self.router.counters.messages_bad += 1;
+                Some(binary::bad_message(error))
+            }
+        };
+        if let Some((code, words)) = words {
+            log::warn!("connection from {remote}: {words}");
+            match connection.kind {
+                Kind::Client => farewell(connection, code, &words),
+                Kind::Unknown => self.refuse_hello(id, HelloRefusal::Malformed, &words),
+                Kind::Peer { .. } => {}
+            }
+        }
+        if let Some(connection) = self.io.connections.get(id) {
+            connection.closing = true;
+            self.lingering.push(self.clock.now(), id);
+            self.io.mark_dirty(id);
+        }
+    }
+
+    /// Moves a connection to the core that it is for; if that core has no room for it, it stays.
+    fn hand_over(&mut self, id: ConnectionId) {
+        let Some(connection) = self.io.connections.get(id) else { return };
+        let Some(core) = connection.leaving.take() else { return };
+        let kind = std::mem::replace(&mut connection.kind, Kind::Unknown);
+        let Some(connection) = self.io.close(id) else { return };
+        let Ok(stream) = Rc::try_unwrap(connection.stream) else { return };
+        let unsent = connection.output.into_unsent();
+        let adopted = Box::new(super::io::Adopted { stream, kind, unread: connection.input.into_bytes(), unsent });
+        if let Err(Post::Adopt(adopted)) = self.io.posts[usize::from(core.0)].send(Post::Adopt(adopted)) {
+            self.adopt(*adopted);
+        }
+    }
+
+    fn gather_counters(&mut self) {
+        self.router.counters.replies_dropped = self.io.replies_dropped;
+        self.router.counters.connections_open = self.io.clients_open;
+        let stats = self.router.log().stats();
+        let counters = &mut self.router.counters;
+        counters.log_syncs = stats.syncs;
+        counters.log_bytes_written = stats.bytes_written;
+        counters.log_sync_us_total = stats.sync_us_total;
+        counters.log_sync_us_max = stats.sync_us_max;
+        counters.log_segments = stats.segments;
+    }
+
+    /// Whether an ordered stop has come to its end: nothing is led here, nobody waits, everything is written.
+    fn has_stopped(&mut self, now: Instant) -> bool {
+        let Some(stop_at) = self.stop_at else { return false };
+        if now >= stop_at {
+            log::warn!("stopping although not everything is answered: {STOP_PATIENCE:?} have passed");
+            return true;
+        }
+        let leads_alone = self.node.peers.is_empty();
+        let has_handed_over = leads_alone || !self.router.shards().iter().any(crate::shard::Shard::leads);
+        has_handed_over && self.router.is_idle() && self.io.is_flushed()
+    }
+}
+
+/// The last words to a client whose bytes could not be understood.
+fn farewell(connection: &mut Connection, code: Code, words: &str) {
+    let refusal = Refusal { code, leader: None, message: words };
+    Reply { id: RequestId(0), at: EntryId::ZERO, result: Err(refusal) }.encode(connection.output.buffer());
+}
+
+pub(super) fn is_full(node: &Node) -> bool {
+    node.connections.load(Ordering::Relaxed) >= node.config.limits.connections_max
+}

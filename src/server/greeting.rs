@@ -1,0 +1,97 @@
+//! The hello of a connection: who dials, whether they may, and which core serves them.
+
+use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
+use raftkv_protocol::types::CoreId;
+
+use crate::api::binary;
+
+use super::connection::Kind;
+use super::core_loop::{CoreLoop, Fault, is_full};
+use super::link::check_incarnation;
+use super::message::ConnectionId;
+
+impl CoreLoop {
+    /// Takes the first frame of a connection.
+    pub(super) fn take_hello(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
+        let checked = match Hello::decode(kind, payload) {
+            Ok(hello) => self.check_hello(&hello).map(|version| (version, hello.role)),
+            Err(_) => Err((HelloRefusal::Malformed, "the first frame is not a hello of this protocol".to_owned())),
+        };
+        match checked {
+            Ok((version, role)) => {
+                self.say_welcome(id, version);
+                self.seat(id, role);
+                Ok(())
+            }
+            Err((reason, words)) => {
+                self.refuse_hello(id, reason, &words);
+                Err(Fault::Refused)
+            }
+        }
+    }
+
+    fn check_hello(&mut self, hello: &Hello<'_>) -> Result<u16, (HelloRefusal, String)> {
+        let node = &self.node;
+        let is_member = |id| node.peers.iter().any(|peer| peer.id == id);
+        let version = binary::check_hello(hello, node.cluster, node.config.node_id, is_member)?;
+        match hello.role {
+            HelloRole::Client { .. } if is_full(node) => {
+                self.router.counters.connections_refused += 1;
+                let max = node.config.limits.connections_max;
+                Err((HelloRefusal::Connections, format!("{max} clients are connected, the limit (--connections-max)")))
+            }
+            HelloRole::Client { .. } => Ok(version),
+            HelloRole::Peer { node: peer, incarnation, .. } => {
+                check_incarnation(node, peer, incarnation).map_err(|words| (HelloRefusal::Incarnation, words))?;
+                Ok(version)
+            }
+        }
+    }
+
+    /// Tells the other side why it may not stay.
+    pub(super) fn refuse_hello(&mut self, id: ConnectionId, reason: HelloRefusal, words: &str) {
+        self.router.counters.hellos_refused += 1;
+        if let Some(connection) = self.io.connections.get(id) {
+            log::warn!("refused the hello from {}: {words}", connection.remote);
+            HelloReply::Refused { reason, message: words }.encode(connection.output.buffer());
+        }
+    }
+
+    fn say_welcome(&mut self, id: ConnectionId, version: u16) {
+        let reply = HelloReply::Welcome {
+            version,
+            cluster: self.node.cluster,
+            node: self.node.config.node_id,
+            incarnation: self.node.incarnation,
+            shards: self.node.config.shards,
+            cores: self.node.config.cores,
+            features: 0,
+            http: "",
+            auth: Auth::default(),
+        };
+        if let Some(connection) = self.io.connections.get(id) {
+            reply.encode(connection.output.buffer());
+            self.io.mark_dirty(id);
+        }
+    }
+
+    /// Books the connection here, or sends it to the core that it is for.
+    fn seat(&mut self, id: ConnectionId, role: HelloRole) {
+        let cores = self.node.config.cores;
+        let (kind, core) = match role {
+            HelloRole::Client { home } => {
+                let home = home.filter(|shard| shard.0 < self.node.config.shards);
+                (Kind::Client, home.map(|shard| self.node.owner(shard)))
+            }
+            HelloRole::Peer { node, core, .. } => {
+                (Kind::Peer { node, core, crosses: false }, Some(CoreId(core.0 % cores)))
+            }
+        };
+        let Some(connection) = self.io.connections.get(id) else { return };
+        connection.kind = kind;
+        match core.filter(|core| *core != self.core()) {
+            Some(core) => connection.leaving = Some(core),
+            None => self.settle(id, kind),
+        }
+    }
+}

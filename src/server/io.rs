@@ -1,0 +1,247 @@
+//! Everything of a core that is a socket or leads to another core: the way in for bytes and the way out for replies.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use raftkv_protocol::client::{Answer, Refusal};
+use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
+
+use crate::event_loop::{Flushed, InboxSender, Input};
+
+use super::connection::{Connection, Connections, Kind};
+use super::link::{Link, LinkEvent};
+use super::message::{ConnectionId, CoreMessage};
+use super::node::Node;
+use super::router::Transport;
+
+/// The poll's name for the waker.
+pub(super) const WAKER: Token = Token(0);
+/// The poll's name for the listener.
+pub(super) const LISTENER: Token = Token(1);
+const LINKS: usize = 2;
+const CONNECTIONS: usize = 1 << 16;
+
+/// What a token of the poll stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Waker,
+    Listener,
+    Link(usize),
+    Connection(usize),
+}
+
+impl From<Token> for Source {
+    fn from(token: Token) -> Source {
+        match token.0 {
+            0 => Source::Waker,
+            1 => Source::Listener,
+            link if link < CONNECTIONS => Source::Link(link - LINKS),
+            slot => Source::Connection(slot - CONNECTIONS),
+        }
+    }
+}
+
+/// From one core's thread to another's.
+#[derive(Debug)]
+pub(super) enum Post {
+    /// For the router.
+    Message(CoreMessage),
+    /// A connection that this core is to serve from now on.
+    Adopt(Box<Adopted>),
+    /// Hand leadership over, finish what is in flight, and end.
+    Stop,
+}
+
+/// A connection on its way to another core, with what was read and not looked at, and what waits to be written.
+#[derive(Debug)]
+pub(super) struct Adopted {
+    pub(super) stream: TcpStream,
+    pub(super) kind: Kind,
+    pub(super) unread: Vec<u8>,
+    pub(super) unsent: Vec<u8>,
+}
+
+/// The sockets of a core, and its ways to the other cores.
+#[derive(Debug)]
+pub(super) struct Io {
+    pub(super) node: Arc<Node>,
+    pub(super) core: CoreId,
+    pub(super) registry: Registry,
+    pub(super) connections: Connections,
+    pub(super) links: Vec<Link>,
+    /// By core, this one included.
+    pub(super) posts: Vec<InboxSender<Post>>,
+    /// Connections with something to write.
+    dirty: Vec<ConnectionId>,
+    /// Connections to be read from in the next turn although the poll will not name them.
+    pub(super) resumed: Vec<ConnectionId>,
+    /// The newest link of each peer's core to this one: the closing of an older one means nothing.
+    pub(super) peer_links: BTreeMap<(NodeId, CoreId), ConnectionId>,
+    pub(super) replies_dropped: u64,
+    pub(super) clients_open: u64,
+}
+
+impl Io {
+    pub(super) fn new(
+        node: Arc<Node>,
+        core: CoreId,
+        registry: Registry,
+        posts: Vec<InboxSender<Post>>,
+        now: Instant,
+    ) -> Io {
+        let link = |(at, peer): (usize, &super::node::Peer)| Link::new(peer.clone(), Token(LINKS + at), now);
+        let links = node.peers.iter().enumerate().map(link).collect();
+        Io {
+            node,
+            core,
+            registry,
+            connections: Connections::default(),
+            links,
+            posts,
+            dirty: Vec::new(),
+            resumed: Vec::new(),
+            peer_links: BTreeMap::new(),
+            replies_dropped: 0,
+            clients_open: 0,
+        }
+    }
+
+    /// Takes a connection in, new or from another core.
+    pub(super) fn add(&mut self, stream: TcpStream, kind: Kind, input: Input) -> std::io::Result<ConnectionId> {
+        let remote = stream.peer_addr()?;
+        let id = self.connections.insert(Connection::new(stream, remote, kind, input));
+        let token = Token(CONNECTIONS + id.slot as usize);
+        let mut registered = Err(std::io::ErrorKind::NotFound.into());
+        if let Some(connection) = self.connections.get(id)
+            && let Some(stream) = std::rc::Rc::get_mut(&mut connection.stream)
+        {
+            registered = self.registry.register(stream, token, Interest::READABLE | Interest::WRITABLE);
+        }
+        if registered.is_err() {
+            self.connections.remove(id);
+        }
+        registered.map(|()| id)
+    }
+
+    /// Forgets a connection and closes its socket. What it still waits for is answered to nobody.
+    pub(super) fn close(&mut self, id: ConnectionId) -> Option<Connection> {
+        let mut connection = self.connections.remove(id)?;
+        if let Some(stream) = std::rc::Rc::get_mut(&mut connection.stream)
+            && let Err(error) = self.registry.deregister(stream)
+        {
+            log::debug!("cannot deregister the connection from {}: {error}", connection.remote);
+        }
+        match connection.kind {
+            Kind::Client => self.count_client(-1),
+            Kind::Peer { node, core, .. } if self.peer_links.get(&(node, core)) == Some(&id) => {
+                self.peer_links.remove(&(node, core));
+            }
+            Kind::Peer { .. } | Kind::Unknown => {}
+        }
+        Some(connection)
+    }
+
+    /// Counts a client that came or went.
+    pub(super) fn count_client(&mut self, change: isize) {
+        if change > 0 {
+            self.clients_open += 1;
+            self.node.connections.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.clients_open -= 1;
+            self.node.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection has something to write at the end of the turn.
+    pub(super) fn mark_dirty(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(id)
+            && !connection.dirty
+        {
+            connection.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// One write for each connection with something to say. Returns the peers whose links broke.
+    pub(super) fn flush(&mut self, now: Instant) -> Vec<NodeId> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            self.flush_connection(id);
+        }
+        self.dirty = dirty;
+        let registry = &self.registry;
+        let flushed = |link: &mut Link| (link.flush_or_fall(registry, now) == LinkEvent::Down).then_some(link.peer.id);
+        self.links.iter_mut().filter_map(flushed).collect()
+    }
+
+    /// Whether every byte for clients is with the kernel.
+    pub(super) fn is_flushed(&mut self) -> bool {
+        let mut ids = self.connections.ids().into_iter();
+        ids.all(|id| self.connections.get(id).is_none_or(|connection| connection.is_settled()))
+    }
+
+    fn flush_connection(&mut self, id: ConnectionId) {
+        let limits = &self.node.config.limits;
+        let Some(connection) = self.connections.get(id) else { return };
+        connection.dirty = false;
+        if connection.blocked {
+            return;
+        }
+        match connection.output.flush(&mut &*connection.stream) {
+            Ok(flushed) => connection.blocked = flushed == Flushed::Blocked,
+            Err(error) => {
+                log::debug!("cannot write to {}: {error}", connection.remote);
+                self.close(id);
+                return;
+            }
+        }
+        if connection.closing && connection.output.waiting_bytes() == 0 {
+            // Not closed yet: closing with unread input would reset the connection and take the last words with it.
+            if connection.stream.shutdown(std::net::Shutdown::Write).is_err() {
+                self.close(id);
+            }
+        } else if connection.read_closed && connection.is_settled() && connection.input.kept_bytes() == 0 {
+            self.close(id);
+        } else if connection.paused && connection.has_room(limits) {
+            connection.paused = false;
+            self.resumed.push(id);
+        }
+    }
+}
+
+impl Transport for Io {
+    fn reply(
+        &mut self,
+        connection: ConnectionId,
+        request: RequestId,
+        at: EntryId,
+        result: Result<Answer<'_>, Refusal<'_>>,
+    ) {
+        let limits = &self.node.config.limits;
+        if let Some(found) = self.connections.get(connection) {
+            if !found.reply(request, at, result, limits) {
+                self.replies_dropped += 1;
+            }
+            self.mark_dirty(connection);
+        }
+    }
+
+    fn peer(&mut self, node: NodeId) -> Option<&mut Vec<u8>> {
+        self.links.iter_mut().find(|link| link.peer.id == node)?.buffer()
+    }
+
+    fn core(&mut self, core: CoreId, message: CoreMessage) -> Result<(), CoreMessage> {
+        self.posts[usize::from(core.0)].send(Post::Message(message)).map_err(|post| match post {
+            Post::Message(message) => message,
+            Post::Adopt(_) | Post::Stop => unreachable!("a message was sent"),
+        })
+    }
+
+    fn answer(&mut self, core: CoreId, message: CoreMessage) {
+        self.posts[usize::from(core.0)].answer(Post::Message(message));
+    }
+}

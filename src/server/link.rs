@@ -1,0 +1,293 @@
+//! This core's own links to the peers: dialled here, one per peer, carrying Raft messages and forwards one way.
+//!
+//! A link that breaks is dialled again with growing pauses. Nothing is sent again on the new one: Raft probes what
+//! arrived, and whatever was forwarded is unknown.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use raftkv_protocol::frame;
+use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
+use raftkv_protocol::types::{CoreId, Incarnation, NodeId};
+
+use crate::event_loop::{Appetite, Flushed, Input, Output, Received, dial};
+
+use super::node::{Node, Peer};
+
+/// Unsent bytes above which a link takes nothing more: its peer does not read.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// How long connecting and greeting may take.
+const GREETING: Duration = Duration::from_secs(3);
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// After a refusal there is no hurry.
+const PAUSE_REFUSED: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+enum State {
+    /// Between two other states.
+    Idle,
+    Down { retry_at: Instant },
+    Greeting { stream: TcpStream, give_up_at: Instant },
+    Up { stream: TcpStream },
+}
+
+/// Why a link broke.
+#[derive(Debug)]
+struct Fault {
+    words: String,
+    /// The peer has said no, so that there is no hurry to ask again.
+    refused: bool,
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Fault {
+        Fault { words: error.to_string(), refused: false }
+    }
+}
+
+impl Fault {
+    fn of(words: impl Into<String>) -> Fault {
+        Fault { words: words.into(), refused: false }
+    }
+
+    fn refusal(words: String) -> Fault {
+        Fault { words, refused: true }
+    }
+}
+
+/// What happened to a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkEvent {
+    /// Nothing that others need to know.
+    Nothing,
+    /// It can be used now.
+    Up,
+    /// It can no longer be used.
+    Down,
+}
+
+/// A link to one peer.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) peer: Peer,
+    token: Token,
+    state: State,
+    input: Input,
+    output: Output,
+    pause: Duration,
+    blocked: bool,
+    complained: bool,
+    pub(super) dirty: bool,
+}
+
+impl Link {
+    pub(super) fn new(peer: Peer, token: Token, now: Instant) -> Link {
+        Link {
+            peer,
+            token,
+            state: State::Down { retry_at: now },
+            input: Input::default(),
+            output: Output::default(),
+            pause: PAUSE_MIN,
+            blocked: false,
+            complained: false,
+            dirty: false,
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.state, State::Up { .. })
+    }
+
+    /// Where to append frames, while the link is up and its peer reads.
+    pub(super) fn buffer(&mut self) -> Option<&mut Vec<u8>> {
+        let has_room = self.output.waiting_bytes() < WAITING_BYTES_MAX;
+        (self.is_up() && has_room).then(|| self.output.buffer())
+    }
+
+    /// When the link has something to do by itself.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Down { retry_at } => Some(*retry_at),
+            State::Greeting { give_up_at, .. } => Some(*give_up_at),
+            State::Up { .. } | State::Idle => None,
+        }
+    }
+
+    /// Dials if it is time to, or gives up on a greeting that takes too long.
+    pub(super) fn tick(&mut self, node: &Node, core: CoreId, registry: &Registry, now: Instant) {
+        match &self.state {
+            State::Down { retry_at } if *retry_at <= now => self.dial(node, core, registry, now),
+            State::Greeting { give_up_at, .. } if *give_up_at <= now => {
+                self.fall(registry, now, &Fault::of("it does not answer"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Handles readiness of the socket.
+    pub(super) fn ready(&mut self, node: &Node, registry: &Registry, scratch: &mut [u8], now: Instant) -> LinkEvent {
+        self.blocked = false;
+        let was_up = self.is_up();
+        let outcome = self.flush().and_then(|()| self.receive(node, scratch));
+        match outcome {
+            Ok(()) if !was_up && self.is_up() => LinkEvent::Up,
+            Ok(()) => LinkEvent::Nothing,
+            Err(fault) => {
+                self.fall(registry, now, &fault);
+                if was_up { LinkEvent::Down } else { LinkEvent::Nothing }
+            }
+        }
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    pub(super) fn flush_or_fall(&mut self, registry: &Registry, now: Instant) -> LinkEvent {
+        if !self.is_up() {
+            return LinkEvent::Nothing;
+        }
+        match self.flush() {
+            Ok(()) => LinkEvent::Nothing,
+            Err(fault) => {
+                self.fall(registry, now, &fault);
+                LinkEvent::Down
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        self.dirty = false;
+        let (State::Greeting { stream, .. } | State::Up { stream }) = &mut self.state else {
+            return Ok(());
+        };
+        if self.blocked {
+            return Ok(());
+        }
+        match self.output.flush(stream) {
+            Ok(flushed) => self.blocked = flushed == Flushed::Blocked,
+            // Still connecting: the socket tells when it has.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => self.blocked = true,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn dial(&mut self, node: &Node, core: CoreId, registry: &Registry, now: Instant) {
+        let dialled = dial(self.peer.address).and_then(|mut stream| {
+            registry.register(&mut stream, self.token, Interest::READABLE | Interest::WRITABLE)?;
+            Ok(stream)
+        });
+        self.input = Input::default();
+        self.output = Output::default();
+        self.blocked = false;
+        match dialled {
+            Ok(stream) => {
+                let role =
+                    HelloRole::Peer { node: node.config.node_id, incarnation: node.incarnation, core };
+                let hello = Hello {
+                    version_min: VERSION_MIN,
+                    version_max: VERSION_MAX,
+                    cluster: node.cluster,
+                    role,
+                    features: 0,
+                    auth: Auth::default(),
+                };
+                hello.encode(self.output.buffer());
+                self.state = State::Greeting { stream, give_up_at: now + GREETING };
+            }
+            Err(error) => self.fall(registry, now, &error.into()),
+        }
+    }
+
+    /// Reads what the peer says: its answer to the hello, then nothing but the end.
+    fn receive(&mut self, node: &Node, scratch: &mut [u8]) -> Result<(), Fault> {
+        let mut welcomed = false;
+        let is_greeting = matches!(self.state, State::Greeting { .. });
+        let (State::Greeting { stream, .. } | State::Up { stream }) = &mut self.state else {
+            return Ok(());
+        };
+        let peer = self.peer.id;
+        let received = self.input.receive(stream, scratch, false, |bytes| -> Result<_, Fault> {
+            if !is_greeting || welcomed {
+                return Ok((bytes.len(), Appetite::Hungry));
+            }
+            let Some(found) = frame::parse(bytes, frame::CLIENT_FRAME_MAX).map_err(|_| bad_greeting())? else {
+                return Ok((0, Appetite::Hungry));
+            };
+            let reply = HelloReply::decode(found.kind, found.payload).map_err(|_| bad_greeting())?;
+            check_welcome(&reply, node, peer)?;
+            welcomed = true;
+            Ok((found.consumed, Appetite::Hungry))
+        })?;
+        if welcomed {
+            self.rise();
+        }
+        if received == Received::Closed {
+            return Err(Fault::of("it has closed the link"));
+        }
+        Ok(())
+    }
+
+    fn rise(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Idle) {
+            State::Greeting { stream, .. } => State::Up { stream },
+            other => other,
+        };
+        log::info!("link to node {} at {} is up", self.peer.id, self.peer.address);
+        self.pause = PAUSE_MIN;
+        self.complained = false;
+    }
+
+    fn fall(&mut self, registry: &Registry, now: Instant, fault: &Fault) {
+        let was_up = self.is_up();
+        if let State::Greeting { stream, .. } | State::Up { stream } = &mut self.state
+            && let Err(error) = registry.deregister(stream)
+        {
+            log::debug!("cannot deregister the link to node {}: {error}", self.peer.id);
+        }
+        if was_up || !self.complained {
+            log::warn!("link to node {} at {}: {}; trying again", self.peer.id, self.peer.address, fault.words);
+            self.complained = !was_up;
+        }
+        let pause = if fault.refused { PAUSE_REFUSED } else { self.pause };
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        self.state = State::Down { retry_at: now + pause };
+        self.output = Output::default();
+        self.dirty = false;
+    }
+}
+
+fn bad_greeting() -> Fault {
+    Fault::of("it does not speak this protocol")
+}
+
+/// The answer must come from the node that was meant, and from the disk that it had before.
+fn check_welcome(reply: &HelloReply<'_>, node: &Node, peer: NodeId) -> Result<(), Fault> {
+    match reply {
+        HelloReply::Welcome { node: answering, incarnation, .. } if *answering == peer => {
+            check_incarnation(node, peer, *incarnation).map_err(Fault::refusal)
+        }
+        HelloReply::Welcome { node: answering, .. } => {
+            Err(Fault::refusal(format!("node {answering} answers there instead: is the address right?")))
+        }
+        HelloReply::Refused { message, .. } => Err(Fault::refusal(format!("it refuses this node: {message}"))),
+    }
+}
+
+/// A node that comes back with another incarnation has lost its disk: it may have voted or acknowledged what it no
+/// longer knows, so nothing it says counts. The first incarnation seen is remembered durably.
+pub(super) fn check_incarnation(node: &Node, peer: NodeId, incarnation: Incarnation) -> Result<(), String> {
+    use crate::storage::data_dir::PeerCheck;
+    let mut data_dir = node.data_dir.lock().map_err(|_| "the data directory is in an unknown state".to_owned())?;
+    match data_dir.record_peer(peer, incarnation) {
+        Ok(PeerCheck::Known | PeerCheck::Recorded) => Ok(()),
+        Ok(PeerCheck::Changed { was }) => Err(format!(
+            "node {peer} came back with another data directory (incarnation {:016x}, known is {:016x}): it may have \
+             forgotten votes and entries; bring its old directory back, or replace the node under a new id",
+            incarnation.0, was.0
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,104 @@
+//! Which node leads which shard: brings leadership back to the preferred nodes, and hands all of it on before a stop.
+//!
+//! The preferred leader of shard *s* is `voters[s mod n]`, so that leaders spread over the nodes. Leadership goes back
+//! only to a node that has kept up for a while, one shard a second, so that a node that flaps gets nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use raftkv_protocol::types::{Index, NodeId, ShardId};
+
+use crate::shard::Shard;
+use crate::storage::CoreLog;
+
+use super::io::Io;
+use super::message::ReplyTo;
+use super::node::Node;
+use super::router::Router;
+
+/// How often placement is looked at; also the pause between two transfers of a core.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How often, while the node is being stopped.
+const PERIOD_STOPPING: Duration = Duration::from_millis(20);
+/// How long the preferred node must have kept up.
+const STEADY: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct Placement {
+    node: Arc<Node>,
+    next: Instant,
+    /// By position of the shard in its core: since when the preferred node keeps up, and what was committed at the
+    /// last look.
+    steady: Vec<Option<(Instant, Index)>>,
+}
+
+impl Placement {
+    pub(super) fn new(node: Arc<Node>, now: Instant) -> Placement {
+        Placement { node, next: now + PERIOD, steady: Vec::new() }
+    }
+
+    /// When placement wants to look again.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.node.peers.is_empty()).then_some(self.next)
+    }
+
+    pub(super) fn tick<L: CoreLog>(&mut self, now: Instant, router: &mut Router<L>, io: &Io) {
+        let stopping = self.node.is_stopping();
+        if self.node.peers.is_empty() || (now < self.next && !(stopping && self.next > now + PERIOD_STOPPING)) {
+            return;
+        }
+        self.next = now + if stopping { PERIOD_STOPPING } else { PERIOD };
+        if stopping { self.hand_over_all(router, io) } else { self.spread(now, router, io) }
+    }
+
+    /// Gives every led shard to the peer that has most of its log.
+    fn hand_over_all<L: CoreLog>(&self, router: &mut Router<L>, io: &Io) {
+        for shard in router.shards_mut().iter_mut().filter(|shard| shard.leads() && !shard.raft().is_transferring()) {
+            let reachable = io.links.iter().filter(|link| link.is_up()).map(|link| link.peer.id);
+            let Some(heir) = reachable.max_by_key(|peer| shard.raft().matched(*peer)) else { return };
+            hand_over(shard, heir);
+        }
+    }
+
+    /// Begins at most one transfer of a shard to its preferred node.
+    fn spread<L: CoreLog>(&mut self, now: Instant, router: &mut Router<L>, io: &Io) {
+        self.steady.resize(router.shards().len(), None);
+        let mut due = None;
+        for (at, shard) in router.shards().iter().enumerate() {
+            let preferred = self.node.preferred_leader(shard.id());
+            let up = io.links.iter().any(|link| link.peer.id == preferred && link.is_up());
+            self.steady[at] = steady_since(shard, preferred, self.steady[at], now).filter(|_| up);
+            if due.is_none() && self.steady[at].is_some_and(|(since, _)| now.saturating_duration_since(since) >= STEADY) {
+                due = Some((at, preferred));
+            }
+        }
+        if let Some((at, preferred)) = due {
+            self.steady[at] = None;
+            router.counters.transfers += 1;
+            hand_over(&mut router.shards_mut()[at], preferred);
+        }
+    }
+}
+
+fn hand_over(shard: &mut Shard<ReplyTo>, heir: NodeId) {
+    let id: ShardId = shard.id();
+    match shard.raft_mut().transfer(heir) {
+        Ok(()) => log::info!("handing leadership of shard {id} to node {heir}"),
+        Err(_) => log::debug!("shard {id} is no longer led here"),
+    }
+}
+
+/// Since when `preferred` has had, at every look, what was committed at the look before.
+fn steady_since(
+    shard: &Shard<ReplyTo>,
+    preferred: NodeId,
+    before: Option<(Instant, Index)>,
+    now: Instant,
+) -> Option<(Instant, Index)> {
+    let matched = shard.raft().matched(preferred).filter(|_| shard.leads())?;
+    let commit = shard.raft().commit();
+    match before {
+        Some((since, wanted)) if matched >= wanted => Some((since, commit)),
+        _ => Some((now, commit)),
+    }
+}
