@@ -1,13 +1,93 @@
 //! The Raft consensus algorithm, sans-I/O.
+//!
+//! One [`Raft`] is one replica of one group. It is a deterministic state machine: messages ([`Raft::step`]), the clock
+//! ([`Raft::tick`]), proposals, reads and completions of writes go in, and one reused [`Ready`] comes out that says
+//! what is to be written, sent, applied and answered, in the order in which that must happen. It knows no file, socket,
+//! clock, thread or source of randomness; it keeps no entry bodies (they pass through to the log) but only the term
+//! and the size of each entry. The same inputs give the same outputs, on every machine.
+//!
+//! # The protocol
+//!
+//! Section numbers are those of the extended Raft paper (Ongaro and Ousterhout, 2014), or of Ongaro's thesis where said.
+//!
+//! **Elections** (§5.2, §5.4.1). Time is divided into terms, each with at most one leader. A follower that hears
+//! nothing for a random wait in [T, 1.5 T) first asks in a *pre-vote* whether it could win (thesis §9.6) and changes no
+//! term for it, so that a node that comes back from a partition disturbs nobody. With a majority of yeses it enters the
+//! next term, votes for itself and asks for votes. A voter votes once a term, and only for a log at least as good as
+//! its own. Whoever heard from a leader within T does not help to depose it (*stickiness*), and a leader that does not
+//! hear from a majority within T steps down (*check-quorum*).
+//!
+//! **A broken link** is a hint. When the remote side closes the link on which the leader's heartbeats came
+//! ([`Raft::link_lost`]) the leader's process most likely died. A follower then gives up its stickiness for this leader
+//! and asks for pre-votes within 20 ms, a few times if need be. The other voters hold on to theirs unless they lost their own
+//! link: a majority that lost the leader replaces it within milliseconds, and a single cut link changes nothing.
+//!
+//! **Replication** (§5.3). The leader appends what is proposed to its log and sends it to the followers at once, while
+//! its own disk writes; appends are pipelined within limits of bytes and messages ([`progress`]). Each names the entry
+//! before its first; a follower whose log differs there refuses and says where the logs may still agree, and both sides
+//! skip whole terms to find the place. Entries that match are never written again; only a conflict truncates.
+//!
+//! **Commitment** (§5.3, §5.4.2). An entry is committed when a majority has it on disk, and it or an entry after it is
+//! of the leader's own term. The leader's disk counts like any other. A new leader appends an empty entry to get there.
+//!
+//! **Durability.** What a response promises must be durable before it leaves. Votes and requests for them, and every
+//! answer that carries a term that is not durable yet, are handed out as `after_sync` of a named write. Append
+//! acknowledgements are made only from what is durable when they leave ([`follower`]); completions of writes are
+//! protected against truncation and regrowth of the log in between ([`persistence`]). Appends, heartbeats and
+//! pre-votes promise nothing and leave at once: a leader's term is durable since its election.
+//!
+//! **Reads** (thesis §6.4) are linearizable without the log: one round of heartbeats confirms the leadership for all
+//! reads that wait ([`reads`]).
+//!
+//! **Handing over** (thesis §3.10): the leader brings the target up to date, takes no proposals meanwhile, and tells it
+//! to stand for election at once.
+//!
+//! # Not implemented
+//!
+//! Membership changes (§6): the configuration is static, though votes and quorums are already counted over joint
+//! configurations and learners ([`quorum`]). Snapshots and log compaction (§7): a log may start after an entry other
+//! than 0@0, but a follower that lacks what came before it is not helped. Leases. Client sessions (§8) belong to the
+//! state machine.
 
+#![deny(clippy::iter_over_hash_type)]
+
+mod candidate;
+mod follower;
+pub mod invariants;
+mod leader;
+mod persistence;
+mod progress;
+mod quorum;
+mod reads;
 mod ready;
+mod status;
+mod step;
+mod terms;
+mod timing;
+mod voter;
 
+#[cfg(test)]
+mod cluster;
+#[cfg(test)]
+mod election_test;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use raftkv_protocol::client::Role;
 use raftkv_protocol::peer::Message;
-use raftkv_protocol::types::{EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, Term};
+use raftkv_protocol::types::{Entry, EntryId, HardState, Incarnation, Index, NodeId, ShardId, Term};
+
+use candidate::Cause;
+use follower::Verified;
+use leader::{LeaderTimes, Transfer};
+use persistence::Persistence;
+use progress::Progress;
+use quorum::Configuration;
+use reads::Reads;
+use ready::Outbox;
+use terms::Terms;
+use timing::ElectionTimer;
 
 pub use ready::{Outgoing, ReadId, ReadReady, Ready, WriteId};
 
@@ -64,96 +144,154 @@ pub struct NotLeader(pub Option<NodeId>);
 
 /// One replica of one Raft group.
 #[derive(Debug)]
-pub struct Raft {}
+pub struct Raft {
+    config: Config,
+    configuration: Configuration,
+    /// The clock of the last tick.
+    now: Instant,
 
-#[expect(unused_variables, missing_docs, reason = "signatures only")]
+    /// Term and vote, durable or not.
+    hard_state: HardState,
+    /// The log, durable or not.
+    terms: Terms,
+    persistence: Persistence,
+    commit: Index,
+    applied: Index,
+
+    /// Never `Learner`: that is a follower without a vote.
+    role: Role,
+    /// Who leads this term.
+    leader: Option<NodeId>,
+    /// The leader's link was closed by the other side, and nothing was heard from it since.
+    leader_link_lost: bool,
+    timer: ElectionTimer,
+    /// Requests to depose the leader that came since the last tick: at most one of each peer.
+    held_votes: Vec<Message>,
+    /// As a follower: what of this log is known to be the leader's.
+    verified: Verified,
+
+    /// As a (pre-)candidate: who answered what, and why there is an election.
+    votes: BTreeMap<NodeId, bool>,
+    cause: Cause,
+
+    /// As a leader: its view of every other member, ascending by node.
+    progress: Vec<Progress>,
+    leader_times: LeaderTimes,
+    reads: Reads,
+    transfer: Option<Transfer>,
+    uncommitted_bytes: usize,
+
+    out: Outbox,
+    dropped_messages: u64,
+    elections_started: u64,
+}
+
 impl Raft {
+    /// A replica as it comes back from its disk: a follower, for now.
     pub fn new(config: Config, recovered: Recovered, now: Instant) -> Raft {
-        unimplemented!()
+        let Recovered { hard_state, start, entries } = recovered;
+        let terms = Terms::new(start, &entries);
+        let last = terms.last();
+        // A vote belongs to its term. A log that is ahead of it proves a later term, in which this node did not vote.
+        let term_or_later =
+            if last.term > hard_state.term { HardState { term: last.term, vote: None } } else { hard_state };
+        let configuration = Configuration::new(&config.voters, &[], &[]);
+        let peers = configuration.members().into_iter().filter(|&node| node != config.id);
+        let seed = config.seed ^ config.id.0.rotate_left(32) ^ u64::from(config.shard.0);
+        let mut raft = Raft {
+            now,
+            hard_state: term_or_later,
+            persistence: Persistence::new(last.index, hard_state),
+            commit: start.index,
+            applied: start.index,
+            role: Role::Follower,
+            leader: None,
+            leader_link_lost: false,
+            timer: ElectionTimer::new(config.election_timeout, seed, now),
+            held_votes: Vec::new(),
+            verified: Verified::default(),
+            votes: BTreeMap::new(),
+            cause: Cause::Timeout,
+            progress: peers.map(Progress::new).collect(),
+            leader_times: LeaderTimes::default(),
+            reads: Reads::default(),
+            transfer: None,
+            uncommitted_bytes: 0,
+            out: Outbox::default(),
+            dropped_messages: 0,
+            elections_started: 0,
+            terms,
+            configuration,
+            config,
+        };
+        if raft.progress.is_empty() {
+            // Nobody else could lead.
+            raft.timer.fire_now();
+        }
+        raft
     }
+
     /// The clock, after the turn's input was handed in.
     pub fn tick(&mut self, now: Instant) {
-        unimplemented!()
+        let was_paused = now.saturating_duration_since(self.now) > self.config.election_timeout;
+        self.now = self.now.max(now);
+        self.timer.settle(self.now);
+        self.judge_held_votes();
+        self.timer.settle(self.now);
+        if self.role == Role::Leader {
+            self.tick_leader(was_paused);
+        } else if self.timer.is_due(self.now) {
+            self.stand_for_election();
+        }
+        self.timer.settle(self.now);
     }
-    /// When `tick` next has something to do.
+
+    /// When `tick` next has something to do. In the past if input came since the last tick that waits for the time.
     pub fn deadline(&self) -> Instant {
-        unimplemented!()
+        if self.timer.is_unsettled() || !self.held_votes.is_empty() {
+            return self.now;
+        }
+        if self.role != Role::Leader {
+            return self.timer.deadline();
+        }
+        let Some(earliest) = self.leader_times.earliest() else { return self.now };
+        match self.transfer {
+            Some(transfer) => transfer.deadline().map_or(self.now, |at| at.min(earliest)),
+            None => earliest,
+        }
     }
-    pub fn step(&mut self, message: Message) {
-        unimplemented!()
-    }
-    /// Drains `commands`, each one entry; returns the id of the first (the others follow, of the same term).
-    pub fn propose(&mut self, kind: EntryKind, commands: &mut Vec<Bytes>) -> Result<EntryId, ProposeError> {
-        unimplemented!()
-    }
-    /// Queues a linearizable read for the next round.
-    pub fn read_index(&mut self, read: ReadId) -> Result<(), NotLeader> {
-        unimplemented!()
-    }
-    /// Whether reads wait for a round to be started.
-    pub fn reads_waiting(&self) -> bool {
-        unimplemented!()
-    }
-    /// Whether a round is in flight: started, not confirmed, leadership not lost.
-    pub fn read_round_in_flight(&self) -> bool {
-        unimplemented!()
-    }
-    /// Starts the next read round for all queued reads, if there are any. (A core starts the rounds of all its shards together.)
-    pub fn start_read_round(&mut self) {
-        unimplemented!()
-    }
-    /// Everything up to and including this write is durable.
-    pub fn persisted(&mut self, write: WriteId) {
-        unimplemented!()
-    }
+
     /// The state machine has applied up to here.
     pub fn applied(&mut self, index: Index) {
-        unimplemented!()
+        debug_assert!(index <= self.commit, "applied {index} beyond commit {}", self.commit);
+        self.applied = self.applied.max(index);
     }
-    /// The remote side closed the link on which this node's heartbeats came.
-    pub fn link_lost(&mut self, from: NodeId) {
-        unimplemented!()
-    }
+
     /// The link to this node was established anew: what was sent before may be lost.
     pub fn link_up(&mut self, to: NodeId) {
-        unimplemented!()
+        if let Some(progress) = self.progress_mut(to) {
+            progress.link_up();
+        }
+        self.ask_for_vote(to);
     }
-    /// Hands leadership to a voter. Given up after an election timeout.
-    pub fn transfer(&mut self, to: NodeId) -> Result<(), NotLeader> {
-        unimplemented!()
+
+    /// Adds an entry to the end of the log, whoever made it.
+    fn append_entry(&mut self, entry: Entry) {
+        let size = u32::try_from(entry.body.len()).unwrap_or(u32::MAX);
+        let id = self.terms.push(entry.id.term, size);
+        debug_assert_eq!(id, entry.id, "entries are appended at the end");
+        self.out.append.push(entry);
     }
-    /// Collects what is to be done; `false` if nothing is. `ready` is cleared first and reused.
-    pub fn ready(&mut self, ready: &mut Ready) -> bool {
-        unimplemented!()
+
+    fn position(&self, node: NodeId) -> Option<usize> {
+        self.progress.binary_search_by_key(&node, |progress| progress.node).ok()
     }
-    pub fn role(&self) -> Role {
-        unimplemented!()
+
+    fn progress_of(&self, node: NodeId) -> Option<&Progress> {
+        self.position(node).map(|at| &self.progress[at])
     }
-    pub fn term(&self) -> Term {
-        unimplemented!()
-    }
-    pub fn leader(&self) -> Option<NodeId> {
-        unimplemented!()
-    }
-    pub fn commit(&self) -> Index {
-        unimplemented!()
-    }
-    pub fn last(&self) -> EntryId {
-        unimplemented!()
-    }
-    pub fn persisted_index(&self) -> Index {
-        unimplemented!()
-    }
-    /// The term of an entry in the log, or of its start.
-    pub fn term_at(&self, index: Index) -> Option<Term> {
-        unimplemented!()
-    }
-    /// The leader's view of a follower's log: matched up to here. `None` if not leading or not a voter.
-    pub fn matched(&self, node: NodeId) -> Option<Index> {
-        unimplemented!()
-    }
-    /// How many bytes of proposed entries are not committed yet.
-    pub fn uncommitted_bytes(&self) -> usize {
-        unimplemented!()
+
+    fn progress_mut(&mut self, node: NodeId) -> Option<&mut Progress> {
+        self.position(node).map(|at| &mut self.progress[at])
     }
 }

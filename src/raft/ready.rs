@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
+use raftkv_protocol::client::Role;
 use raftkv_protocol::peer::Message;
 use raftkv_protocol::types::{Entry, HardState, Index};
+
+use super::Raft;
 
 /// Names what one [`Ready`] wrote; monotone per shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,4 +54,70 @@ pub struct Ready {
     pub reads: Vec<ReadReady>,
     /// These reads will never be confirmed: leadership was lost.
     pub reads_dropped: Vec<ReadId>,
+}
+
+impl Ready {
+    /// Empties it and keeps its memory.
+    fn clear(&mut self) {
+        self.hard_state = None;
+        self.append.clear();
+        self.write = None;
+        self.messages.clear();
+        self.after_sync.clear();
+        self.reads.clear();
+        self.reads_dropped.clear();
+    }
+
+    fn is_idle(&self) -> bool {
+        self.write.is_none() && self.messages.is_empty() && self.reads.is_empty() && self.reads_dropped.is_empty()
+    }
+}
+
+/// What gathers for the next [`Ready`].
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// New entries, consecutive, the last one the end of the log.
+    pub(super) append: Vec<Entry>,
+    /// May leave at once.
+    pub(super) messages: Vec<Outgoing>,
+    /// Wait for what has been written when they leave.
+    pub(super) after_sync: Vec<Outgoing>,
+    pub(super) reads: Vec<ReadReady>,
+    pub(super) reads_dropped: Vec<ReadId>,
+    /// The commit index that was handed out last.
+    commit: Index,
+}
+
+impl Raft {
+    /// Collects what is to be done; `false` if nothing is. `ready` is cleared first and reused.
+    pub fn ready(&mut self, ready: &mut Ready) -> bool {
+        ready.clear();
+        match self.role {
+            Role::Leader => self.send_appends(),
+            _ => self.acknowledge(),
+        }
+        let out = &mut self.out;
+        std::mem::swap(&mut out.append, &mut ready.append);
+        std::mem::swap(&mut out.messages, &mut ready.messages);
+        std::mem::swap(&mut out.after_sync, &mut ready.after_sync);
+        std::mem::swap(&mut out.reads, &mut ready.reads);
+        std::mem::swap(&mut out.reads_dropped, &mut ready.reads_dropped);
+        ready.hard_state = self.persistence.take_unwritten(self.hard_state);
+        if ready.hard_state.is_some() || !ready.append.is_empty() || !ready.after_sync.is_empty() {
+            ready.write = Some(self.persistence.begin(self.terms.last()));
+        }
+        ready.commit = self.commit;
+        let committed = std::mem::replace(&mut self.out.commit, self.commit) != self.commit;
+        committed || !ready.is_idle()
+    }
+
+    /// Everything up to and including this write is durable.
+    pub fn persisted(&mut self, write: WriteId) {
+        self.persistence.complete(write);
+        match self.role {
+            Role::Leader => self.advance_commit(),
+            Role::Candidate => self.count_own_vote(),
+            Role::Follower | Role::PreCandidate | Role::Learner => {}
+        }
+    }
 }

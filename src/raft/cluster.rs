@@ -1,0 +1,371 @@
+//! A cluster in memory for the tests: replicas, their disks and the network between them, all moved by hand.
+//!
+//! Every input to a replica is followed by its invariants, and its `Ready` is executed as a shard would. What needs a
+//! view of all replicas is checked here: one leader a term, and committed entries that never differ.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use raftkv_protocol::client::Role;
+use raftkv_protocol::peer::{Body, Message};
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, Term};
+
+use super::invariants::{Observed, check, check_step};
+use super::{Config, Raft, ReadId, ReadReady, Ready, Recovered, WriteId};
+
+/// When writes become durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Disk {
+    /// As soon as they are made.
+    Prompt,
+    /// When the test says so.
+    Held,
+}
+
+/// A write on its way to a disk.
+struct Write {
+    id: WriteId,
+    hard_state: Option<HardState>,
+    append: Vec<Entry>,
+    after_sync: Vec<Message>,
+}
+
+/// A replica with its log in memory and on disk.
+pub(super) struct Node {
+    pub(super) raft: Raft,
+    config: Config,
+    pub(super) disk: Disk,
+    pub(super) log: Vec<Entry>,
+    pub(super) durable_log: Vec<Entry>,
+    durable_state: HardState,
+    writes: VecDeque<Write>,
+    /// Every read that was confirmed or dropped.
+    pub(super) reads: Vec<ReadReady>,
+    pub(super) reads_dropped: Vec<ReadId>,
+}
+
+/// Replicas, disks, network and clock.
+pub(super) struct Cluster {
+    epoch: Instant,
+    pub(super) time: Duration,
+    pub(super) nodes: BTreeMap<u64, Node>,
+    /// Sent, and neither delivered nor lost.
+    pub(super) network: Vec<Message>,
+    /// Links, from and to, that lose everything.
+    cut: BTreeSet<(u64, u64)>,
+    /// Who led which term.
+    leaders: BTreeMap<Term, u64>,
+    /// What was committed anywhere.
+    pub(super) committed: BTreeMap<Index, Entry>,
+    incarnations: u64,
+}
+
+/// T in all tests.
+pub(super) const T: Duration = Duration::from_millis(800);
+/// The heartbeat in all tests.
+pub(super) const BEAT: Duration = Duration::from_millis(100);
+
+fn put(log: &mut Vec<Entry>, entries: &[Entry]) {
+    if let Some(first) = entries.first() {
+        log.truncate((first.id.index.0 - 1) as usize);
+        assert_eq!(log.len() as u64 + 1, first.id.index.0, "a gap in the log");
+        log.extend_from_slice(entries);
+    }
+}
+
+impl Cluster {
+    /// A cluster of `size` voters with empty logs.
+    pub(super) fn new(size: u64, seed: u64) -> Cluster {
+        Cluster::with(size, |config| config.seed = seed)
+    }
+
+    /// A cluster whose configurations are adapted first.
+    pub(super) fn with(size: u64, adapt: impl Fn(&mut Config)) -> Cluster {
+        let epoch = Instant::now();
+        let mut cluster = Cluster {
+            epoch,
+            time: Duration::ZERO,
+            nodes: BTreeMap::new(),
+            network: Vec::new(),
+            cut: BTreeSet::new(),
+            leaders: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            incarnations: 0,
+        };
+        for id in 1..=size {
+            let mut config = Config {
+                id: NodeId(id),
+                shard: ShardId(0),
+                voters: (1..=size).map(NodeId).collect(),
+                incarnation: Incarnation(0),
+                heartbeat: BEAT,
+                election_timeout: T,
+                epoch,
+                seed: 0,
+                append_bytes_max: 1 << 20,
+                inflight_bytes_max: 4 << 20,
+                inflight_messages_max: 64,
+            };
+            adapt(&mut config);
+            cluster.boot(id, config, Recovered::default());
+        }
+        cluster
+    }
+
+    /// Starts a replica from what it recovered.
+    fn boot(&mut self, id: u64, mut config: Config, recovered: Recovered) {
+        self.incarnations += 1;
+        config.incarnation = Incarnation(self.incarnations);
+        let durable_state = recovered.hard_state;
+        let node = Node {
+            raft: Raft::new(config.clone(), recovered, self.epoch + self.time),
+            config,
+            disk: Disk::Prompt,
+            log: Vec::new(),
+            durable_log: Vec::new(),
+            durable_state,
+            writes: VecDeque::new(),
+            reads: Vec::new(),
+            reads_dropped: Vec::new(),
+        };
+        self.nodes.insert(id, node);
+    }
+
+    /// Kills a replica and starts it again with what its disk holds: the first `kept` of its writes on their way made it.
+    pub(super) fn restart(&mut self, id: u64, kept: usize) {
+        for _ in 0..kept {
+            self.complete_write(id);
+        }
+        let old = self.nodes.remove(&id).expect("the node exists");
+        let entries = old.durable_log.iter().map(|entry| (entry.id.term, entry.body.len() as u32)).collect();
+        let recovered = Recovered { hard_state: old.durable_state, start: EntryId::ZERO, entries };
+        self.boot(id, old.config, recovered);
+        let node = self.node_mut(id);
+        node.log = old.durable_log.clone();
+        node.durable_log = old.durable_log;
+        self.network.retain(|message| message.to != NodeId(id));
+        let others: Vec<u64> = self.nodes.keys().copied().filter(|&other| other != id).collect();
+        for other in others {
+            self.act(other, |raft| raft.link_up(NodeId(id)));
+        }
+    }
+
+    pub(super) fn node(&self, id: u64) -> &Node {
+        &self.nodes[&id]
+    }
+
+    pub(super) fn node_mut(&mut self, id: u64) -> &mut Node {
+        self.nodes.get_mut(&id).expect("the node exists")
+    }
+
+    pub(super) fn raft(&self, id: u64) -> &Raft {
+        &self.nodes[&id].raft
+    }
+
+    /// One input to a replica, its invariants, and everything that it then wants done.
+    pub(super) fn act<R>(&mut self, id: u64, input: impl FnOnce(&mut Raft) -> R) -> R {
+        let result = self.checked(id, input);
+        self.drive(id);
+        result
+    }
+
+    fn checked<R>(&mut self, id: u64, input: impl FnOnce(&mut Raft) -> R) -> R {
+        let raft = &mut self.node_mut(id).raft;
+        let before = Observed::of(raft);
+        let result = input(raft);
+        check(raft);
+        check_step(&before, raft);
+        let (role, term) = (raft.role(), raft.term());
+        if role == Role::Leader {
+            let leader = *self.leaders.entry(term).or_insert(id);
+            assert_eq!(leader, id, "two leaders in term {term}");
+        }
+        result
+    }
+
+    /// Executes a replica's `Ready` until it wants nothing more.
+    pub(super) fn drive(&mut self, id: u64) {
+        let mut ready = Ready::default();
+        while self.checked(id, |raft| raft.ready(&mut ready)) {
+            let node = self.node_mut(id);
+            put(&mut node.log, &ready.append);
+            let fill = |outgoing: &super::Outgoing| {
+                let mut message = outgoing.message.clone();
+                if let Body::Append { entries, .. } = &mut message.body {
+                    let (from, to) = (outgoing.entries.start as usize - 1, outgoing.entries.end as usize - 1);
+                    entries.extend_from_slice(&node.log[from..to]);
+                }
+                message
+            };
+            let messages: Vec<Message> = ready.messages.iter().map(fill).collect();
+            let after_sync: Vec<Message> = ready.after_sync.iter().map(fill).collect();
+            if let Some(write) = ready.write {
+                let append = std::mem::take(&mut ready.append);
+                node.writes.push_back(Write { id: write, hard_state: ready.hard_state, append, after_sync });
+            } else {
+                assert!(ready.hard_state.is_none() && ready.append.is_empty() && after_sync.is_empty());
+            }
+            node.reads.append(&mut ready.reads);
+            node.reads_dropped.append(&mut ready.reads_dropped);
+            let is_prompt = node.disk == Disk::Prompt;
+            self.send(messages);
+            self.apply(id, ready.commit);
+            while is_prompt && self.complete_write(id) {}
+        }
+    }
+
+    /// The oldest write on its way becomes durable. `false` if there is none. The caller drives the replica.
+    fn complete_write(&mut self, id: u64) -> bool {
+        let node = self.node_mut(id);
+        let Some(write) = node.writes.pop_front() else { return false };
+        put(&mut node.durable_log, &write.append);
+        node.durable_state = write.hard_state.unwrap_or(node.durable_state);
+        self.send(write.after_sync);
+        self.checked(id, |raft| raft.persisted(write.id));
+        true
+    }
+
+    /// The oldest `count` writes of a replica become durable.
+    pub(super) fn persist(&mut self, id: u64, count: usize) {
+        for _ in 0..count {
+            self.complete_write(id);
+        }
+        self.drive(id);
+    }
+
+    /// How many writes of a replica are on their way.
+    pub(super) fn writes(&self, id: u64) -> usize {
+        self.nodes[&id].writes.len()
+    }
+
+    fn apply(&mut self, id: u64, commit: Index) {
+        let node = &self.nodes[&id];
+        let applied = node.raft.applied.0 as usize;
+        for entry in &node.log[applied..commit.0 as usize] {
+            let known = self.committed.entry(entry.id.index).or_insert_with(|| entry.clone());
+            assert_eq!(known, entry, "n{id} committed another entry: {}", node.raft.state_line());
+        }
+        self.checked(id, |raft| raft.applied(commit));
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        let passes = |message: &Message| !self.cut.contains(&(message.from.0, message.to.0));
+        let messages: Vec<Message> = messages.into_iter().filter(passes).collect();
+        self.network.extend(messages);
+    }
+
+    /// Takes the oldest message on its way and hands it to its receiver. `None` if there is none.
+    pub(super) fn deliver_one(&mut self) -> Option<Message> {
+        if self.network.is_empty() {
+            return None;
+        }
+        let message = self.network.remove(0);
+        self.hand_over(message.clone());
+        Some(message)
+    }
+
+    /// Hands a message to its receiver.
+    pub(super) fn hand_over(&mut self, message: Message) {
+        let to = message.to.0;
+        if self.nodes.contains_key(&to) {
+            self.act(to, |raft| raft.step(message));
+        }
+    }
+
+    /// Delivers until nothing is on its way; replicas that wait for the clock get it.
+    pub(super) fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 1_000, "the cluster does not come to rest");
+            while self.deliver_one().is_some() {}
+            self.tick_due();
+            if self.network.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Gives the clock to the replicas that are due.
+    pub(super) fn tick_due(&mut self) {
+        let now = self.epoch + self.time;
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in ids {
+            if self.raft(id).deadline() <= now {
+                self.act(id, |raft| raft.tick(now));
+            }
+        }
+    }
+
+    /// Lets time pass, millisecond by millisecond, with every message delivered at once.
+    pub(super) fn run(&mut self, duration: Duration) {
+        let end = self.time + duration;
+        while self.time < end {
+            self.time += Duration::from_millis(1);
+            self.settle();
+        }
+    }
+
+    /// Lets time pass until the condition holds.
+    pub(super) fn run_until(&mut self, limit: Duration, holds: impl Fn(&Cluster) -> bool) {
+        let end = self.time + limit;
+        while !holds(self) {
+            assert!(self.time < end, "not within {limit:?}:\n{}", self.lines().join("\n"));
+            self.run(Duration::from_millis(1));
+        }
+    }
+
+    /// Makes a replica stand for election now and win it.
+    pub(super) fn elect(&mut self, id: u64) {
+        self.campaign(id);
+        self.settle();
+        assert_eq!(self.raft(id).role(), Role::Leader, "{}", self.raft(id).state_line());
+    }
+
+    /// Makes a replica's election timer fire.
+    pub(super) fn campaign(&mut self, id: u64) {
+        let now = self.epoch + self.time;
+        self.act(id, |raft| {
+            raft.timer.fire_now();
+            raft.tick(now);
+        });
+    }
+
+    /// Proposes one command for each word.
+    pub(super) fn propose(&mut self, id: u64, words: &[&str]) {
+        let mut commands: Vec<Bytes> = words.iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+        self.act(id, |raft| raft.propose(EntryKind::Command, &mut commands)).expect("the node leads");
+    }
+
+    /// Cuts the link from one node to another, and what is on its way.
+    pub(super) fn cut(&mut self, from: u64, to: u64) {
+        self.cut.insert((from, to));
+        self.network.retain(|message| (message.from.0, message.to.0) != (from, to));
+    }
+
+    /// Cuts all links of a node.
+    pub(super) fn isolate(&mut self, id: u64) {
+        let others: Vec<u64> = self.nodes.keys().copied().filter(|&other| other != id).collect();
+        for other in others {
+            self.cut(id, other);
+            self.cut(other, id);
+        }
+    }
+
+    /// Mends every link; the ends that could not send hear of it.
+    pub(super) fn heal(&mut self) {
+        for (from, to) in std::mem::take(&mut self.cut) {
+            self.act(from, |raft| raft.link_up(NodeId(to)));
+        }
+    }
+
+    /// The node that leads the highest term.
+    pub(super) fn leader(&self) -> Option<u64> {
+        let leaders = self.nodes.iter().filter(|(_, node)| node.raft.role() == Role::Leader);
+        leaders.max_by_key(|(_, node)| node.raft.term()).map(|(&id, _)| id)
+    }
+
+    /// Every replica's state line.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.nodes.values().map(|node| node.raft.state_line()).collect()
+    }
+}

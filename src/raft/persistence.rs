@@ -1,0 +1,92 @@
+//! What of the log and of the term is durable, learned from completions.
+//!
+//! Every `Ready` that writes gets a [`WriteId`]; several may be on their way to the disk. A completion says that its
+//! write and everything before it is durable. Between the write and its completion the log may have been truncated
+//! and may have grown again, even to the very same ids (10@3, then 10@4, then 10@3 again), while the disk holds any
+//! prefix of these writes. So a truncation lowers the end of every write on its way as well as `persisted`: what a
+//! write still claims when it completes has been in the log, untouched, ever since it was written.
+
+use std::collections::VecDeque;
+
+use raftkv_protocol::types::{EntryId, HardState, Index};
+
+use super::WriteId;
+
+/// One write on its way to the disk.
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    id: WriteId,
+    /// The end of the log when it was written, lowered by truncations since.
+    last: EntryId,
+    /// Term and vote when it was written.
+    hard_state: HardState,
+}
+
+/// The writes on their way, and what is durable.
+#[derive(Debug)]
+pub(super) struct Persistence {
+    /// Oldest first, ids ascending.
+    writes: VecDeque<Write>,
+    newest: WriteId,
+    /// The log is durable up to here.
+    persisted: Index,
+    /// The newest term and vote that are durable.
+    durable: HardState,
+    /// The newest term and vote that were handed out to be written.
+    written: HardState,
+}
+
+impl Persistence {
+    /// After a start: everything that was recovered is durable.
+    pub(super) fn new(persisted: Index, durable: HardState) -> Persistence {
+        Persistence { writes: VecDeque::new(), newest: WriteId(0), persisted, durable, written: durable }
+    }
+
+    /// The log is durable up to here.
+    pub(super) fn persisted(&self) -> Index {
+        self.persisted
+    }
+
+    /// The newest term and vote that are durable.
+    pub(super) fn durable(&self) -> HardState {
+        self.durable
+    }
+
+    /// The term and vote, if they are yet to be handed out.
+    pub(super) fn take_unwritten(&mut self, hard_state: HardState) -> Option<HardState> {
+        let unwritten = hard_state != self.written;
+        self.written = hard_state;
+        unwritten.then_some(hard_state)
+    }
+
+    /// A write leaves, after which the log ends at `last` on disk.
+    pub(super) fn begin(&mut self, last: EntryId) -> WriteId {
+        self.newest = WriteId(self.newest.0 + 1);
+        self.writes.push_back(Write { id: self.newest, last, hard_state: self.written });
+        self.newest
+    }
+
+    /// This write and all before it are durable.
+    pub(super) fn complete(&mut self, write: WriteId) {
+        while let Some(&done) = self.writes.front()
+            && done.id <= write
+        {
+            self.writes.pop_front();
+            self.persisted = self.persisted.max(done.last.index);
+            self.durable = done.hard_state;
+        }
+    }
+
+    /// The log now ends at `last`: what is or becomes durable beyond it is no longer part of it.
+    pub(super) fn truncated(&mut self, last: EntryId) {
+        self.persisted = self.persisted.min(last.index);
+        for write in self.writes.iter_mut().filter(|write| write.last.index > last.index) {
+            write.last = last;
+        }
+    }
+
+    /// The ends of the writes on their way, oldest first.
+    pub(super) fn pending(&self) -> impl Iterator<Item = (WriteId, EntryId)> {
+        self.writes.iter().map(|write| (write.id, write.last))
+    }
+}

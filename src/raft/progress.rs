@@ -1,0 +1,208 @@
+//! The leader's view of one follower: what it has, what it is sent next, and how much may be on the way.
+//!
+//! A progress moves between two states. In `Probe` the leader does not know where the logs agree and sends one append
+//! at a time; the first acknowledgement moves it to `Replicate`, where appends are pipelined ahead of their
+//! acknowledgements; a rejection or a new link moves it back. `Snapshot` is the state of a follower that needs entries
+//! that the log no longer has: it is sent nothing until snapshots can be.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use raftkv_protocol::types::{Index, NodeId};
+
+/// How a follower is sent entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// One append at a time, because it is not known where the logs agree.
+    Probe(Probe),
+    /// Pipelined.
+    Replicate,
+    /// The log no longer holds what the follower needs.
+    Snapshot,
+}
+
+/// Whether the one append of a probe is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// It may be sent.
+    Due,
+    /// It was sent and nothing was heard since.
+    Sent,
+}
+
+/// Appends on their way to one follower, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Inflight {
+    /// The last index and the bytes of each.
+    appends: VecDeque<(Index, usize)>,
+    bytes: usize,
+}
+
+/// The leader's view of one follower.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// Whose.
+    pub(super) node: NodeId,
+    /// Counts the links to the follower; answers that belong to an earlier one are dropped.
+    pub(super) link: u32,
+    /// Its log matches the leader's, durably, up to here.
+    pub(super) matched: Index,
+    /// The first entry of the next append.
+    pub(super) next: Index,
+    pub(super) state: State,
+    pub(super) inflight: Inflight,
+    /// Heard from since the last quorum check.
+    pub(super) active: bool,
+    /// Has answered the read round in flight.
+    pub(super) confirmed: bool,
+    /// `matched` at its last heartbeat reply.
+    matched_at_beat: Index,
+}
+
+impl Inflight {
+    /// How many appends.
+    pub(super) fn len(&self) -> usize {
+        self.appends.len()
+    }
+
+    /// The bytes of their entries.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn push(&mut self, last: Index, bytes: usize) {
+        self.appends.push_back((last, bytes));
+        self.bytes += bytes;
+    }
+
+    fn answered(&mut self, matched: Index) {
+        while let Some(&(last, bytes)) = self.appends.front()
+            && last <= matched
+        {
+            self.appends.pop_front();
+            self.bytes -= bytes;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.appends.clear();
+        self.bytes = 0;
+    }
+}
+
+impl Progress {
+    /// The view of a follower of whom nothing is known.
+    pub(super) fn new(node: NodeId) -> Progress {
+        Progress {
+            node,
+            link: 0,
+            matched: Index(0),
+            next: Index(1),
+            state: State::Probe(Probe::Due),
+            inflight: Inflight::default(),
+            active: false,
+            confirmed: false,
+            matched_at_beat: Index(0),
+        }
+    }
+
+    /// Forgets everything but the link: a new leader knows nothing and guesses that the logs are alike (§5.3).
+    pub(super) fn reset(&mut self, last: Index) {
+        self.matched = Index(0);
+        self.active = false;
+        self.confirmed = false;
+        self.matched_at_beat = Index(0);
+        self.probe_from(last.next());
+    }
+
+    /// What was sent may be lost and is asked for anew, and answers to it no longer count.
+    pub(super) fn link_up(&mut self) {
+        self.link = self.link.wrapping_add(1);
+        self.probe_from(self.matched.next());
+    }
+
+    /// Whether an append of so many bytes may be sent now.
+    pub(super) fn has_room(&self, bytes: usize, bytes_max: usize, messages_max: usize) -> bool {
+        match self.state {
+            State::Probe(probe) => probe == Probe::Due,
+            State::Replicate => {
+                self.inflight.len() == 0
+                    || (self.inflight.len() < messages_max && self.inflight.bytes() + bytes <= bytes_max)
+            }
+            State::Snapshot => false,
+        }
+    }
+
+    /// An append with the entries from `next` up to `end` (exclusive) leaves.
+    pub(super) fn sent(&mut self, end: Index, bytes: usize) {
+        match self.state {
+            State::Probe(_) => self.state = State::Probe(Probe::Sent),
+            State::Replicate if end > self.next => {
+                self.inflight.push(end.prev(), bytes);
+                self.next = end;
+            }
+            State::Replicate | State::Snapshot => {}
+        }
+    }
+
+    /// The follower's log matches up to here. Returns whether that is news.
+    pub(super) fn accepted(&mut self, matched: Index) -> bool {
+        let news = matched > self.matched;
+        self.matched = self.matched.max(matched);
+        if self.state != State::Replicate {
+            self.inflight.clear();
+            self.state = State::Replicate;
+            self.next = self.matched.next();
+        }
+        self.next = self.next.max(self.matched.next());
+        self.inflight.answered(self.matched);
+        news
+    }
+
+    /// The follower does not have the entry at `prev`; it may agree up to `hint`. Returns false if the answer is
+    /// to an append that no longer matters.
+    pub(super) fn rejected(&mut self, prev: Index, hint: Index) -> bool {
+        match self.state {
+            // The pipeline broke somewhere after `matched`.
+            State::Replicate if prev > self.matched => self.probe_from(self.matched.next()),
+            State::Probe(_) if prev == self.next.prev() && prev > self.matched => {
+                self.probe_from(prev.min(hint.next()).max(self.matched.next()));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// The follower answered a heartbeat, so it lives: a probe that got no answer is sent again. Returns whether the
+    /// pipeline stands still: everything was sent, and not one of the appends was answered in a whole beat.
+    pub(super) fn beat(&mut self) -> bool {
+        if self.state == State::Probe(Probe::Sent) {
+            self.state = State::Probe(Probe::Due);
+        }
+        let stalled = self.state == State::Replicate && self.inflight.len() > 0 && self.matched == self.matched_at_beat;
+        self.matched_at_beat = self.matched;
+        stalled
+    }
+
+    fn probe_from(&mut self, next: Index) {
+        self.state = State::Probe(Probe::Due);
+        self.inflight.clear();
+        self.next = next;
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Probe(Probe::Due) => "probe",
+            State::Probe(Probe::Sent) => "probe sent",
+            State::Replicate => "replicate",
+            State::Snapshot => "snapshot",
+        };
+        write!(f, "{}:{}>{} {state}", self.node, self.matched, self.next)?;
+        if self.inflight.len() > 0 {
+            write!(f, " inflight={}", self.inflight.len())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! What can be asked of a Raft replica without changing it.
+
+use std::fmt::Write as _;
+
+use raftkv_protocol::client::Role;
+use raftkv_protocol::types::{EntryId, Index, NodeId, Term};
+
+use super::Raft;
+
+impl Raft {
+    /// What the node is to the group. A node without a vote follows as a learner.
+    pub fn role(&self) -> Role {
+        match self.role {
+            Role::Follower if !self.configuration.is_voter(self.config.id) => Role::Learner,
+            role => role,
+        }
+    }
+
+    /// The latest term seen.
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// Who leads this term, as far as is known.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// Committed up to here.
+    pub fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The end of the log, durable or not.
+    pub fn last(&self) -> EntryId {
+        self.terms.last()
+    }
+
+    /// The own log is durable up to here.
+    pub fn persisted_index(&self) -> Index {
+        self.persistence.persisted()
+    }
+
+    /// The term of an entry in the log, or of its start.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.terms.term_at(index)
+    }
+
+    /// The leader's view of a follower's log: matched up to here. `None` if not leading or not a follower.
+    pub fn matched(&self, node: NodeId) -> Option<Index> {
+        match self.role {
+            Role::Leader => self.progress_of(node).map(|progress| progress.matched),
+            _ => None,
+        }
+    }
+
+    /// How many bytes of entries this leader has not committed yet; 0 for the others.
+    pub fn uncommitted_bytes(&self) -> usize {
+        self.uncommitted_bytes
+    }
+
+    /// How many messages made no sense and were dropped.
+    pub fn dropped_messages(&self) -> u64 {
+        self.dropped_messages
+    }
+
+    /// How many elections this node has stood in; pre-votes do not count.
+    pub fn elections_started(&self) -> u64 {
+        self.elections_started
+    }
+
+    /// The whole state in one line, as in
+    /// `n1@3 leader last=7@3 persisted=6@3 commit=6 applied=5 progress={2:6>7 replicate, 3:4>5 probe}`.
+    pub fn state_line(&self) -> String {
+        let role = match self.role() {
+            Role::Follower => "follower",
+            Role::PreCandidate => "pre-candidate",
+            Role::Candidate => "candidate",
+            Role::Leader => "leader",
+            Role::Learner => "learner",
+        };
+        let persisted = self.terms.id_at(self.persistence.persisted()).unwrap_or(self.terms.start());
+        let mut line = format!(
+            "n{}@{} {role} last={} persisted={persisted} commit={} applied={}",
+            self.config.id,
+            self.hard_state.term,
+            self.terms.last(),
+            self.commit,
+            self.applied
+        );
+        if self.role == Role::Leader {
+            let progress: Vec<String> = self.progress.iter().map(ToString::to_string).collect();
+            let _ = write!(line, " progress={{{}}}", progress.join(", "));
+            let (queued, waiting) = self.reads.counts();
+            if queued + waiting > 0 {
+                let _ = write!(line, " reads={queued}+{waiting}");
+            }
+            if let Some(transfer) = self.transfer {
+                let _ = write!(line, " transfer={}", transfer.to);
+            }
+            return line;
+        }
+        if let Some(leader) = self.leader {
+            let _ = write!(line, " leader={leader}");
+        }
+        if let Some(vote) = self.hard_state.vote {
+            let _ = write!(line, " vote={vote}");
+        }
+        line
+    }
+}
