@@ -1,9 +1,18 @@
 //! What clients and servers say to each other.
 //!
-//! Everything borrows from the buffer it was decoded from, so that neither side allocates to read a frame.
+//! Keys, values and messages borrow from the buffer they were decoded from: neither side allocates to read a put, a
+//! get or its reply. Here are the types; `request` and `reply` beside this file hold their bytes, `code` the refusals.
 
-use crate::frame::DecodeError;
+mod code;
+mod reply;
+mod request;
+
+use std::fmt;
+use std::str::FromStr;
+
 use crate::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
+
+pub use code::{Code, Refusal};
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -234,102 +243,95 @@ pub struct ShardStatus {
     pub state_hash: u128,
 }
 
-/// Why a request was not served, as a stable code. The same on every face of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum Code {
-    /// The request makes no sense; its message says why.
-    BadRequest = 1,
-    /// The key does not exist.
-    NotFound = 2,
-    /// Over a limit, which the message names.
-    TooLarge = 3,
-    /// The condition of a write does not hold.
-    PreconditionFailed = 4,
-    /// An atomic batch spans shards.
-    CrossShard = 5,
-    /// The asked node does not lead the shard; the hint names who does, if known.
-    NotLeader = 6,
-    /// The shard had no leader until the deadline.
-    NoLeader = 7,
-    /// The node is not ready to serve the shard yet.
-    NotReady = 8,
-    /// Too much is in flight; try again later.
-    Overloaded = 9,
-    /// The disk is full.
-    NoSpace = 10,
-    /// This replica differs from the majority and does not serve.
-    Diverged = 11,
-    /// No outcome until the deadline. A write may have been applied, or may be later.
-    Timeout = 12,
-    /// The connection may not do this.
-    Unauthorized = 13,
-}
-
-impl Code {
-    /// The name in the specification, as in `no_leader`.
+impl Consistency {
+    /// The name in the specification.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Code::BadRequest => "bad_request",
-            Code::NotFound => "not_found",
-            Code::TooLarge => "too_large",
-            Code::PreconditionFailed => "precondition_failed",
-            Code::CrossShard => "cross_shard",
-            Code::NotLeader => "not_leader",
-            Code::NoLeader => "no_leader",
-            Code::NotReady => "not_ready",
-            Code::Overloaded => "overloaded",
-            Code::NoSpace => "no_space",
-            Code::Diverged => "diverged",
-            Code::Timeout => "timeout",
-            Code::Unauthorized => "unauthorized",
+            Consistency::Linearizable => "linearizable",
+            Consistency::Lease => "lease",
+            Consistency::Stale => "stale",
+        }
+    }
+}
+
+impl fmt::Display for Consistency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Consistency {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Consistency, String> {
+        [Consistency::Linearizable, Consistency::Lease, Consistency::Stale]
+            .into_iter()
+            .find(|consistency| consistency.name() == text)
+            .ok_or_else(|| format!("{text:?} is none of linearizable, lease, stale"))
+    }
+}
+
+impl Role {
+    /// The name in the specification, as in `pre_candidate`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Follower => "follower",
+            Role::PreCandidate => "pre_candidate",
+            Role::Candidate => "candidate",
+            Role::Leader => "leader",
+            Role::Learner => "learner",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl<'a> Operation<'a> {
+    /// The name in the specification, as in `put`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Operation::Put { .. } => "put",
+            Operation::Delete { .. } => "delete",
+            Operation::Get { .. } => "get",
+            Operation::Scan(_) => "scan",
+            Operation::Slots => "slots",
+            Operation::Status => "status",
+            Operation::Ping => "ping",
         }
     }
 
-    /// Whether a write answered with this may have been applied, or may be in future.
+    /// The one key it is about, if it is about one.
     #[must_use]
-    pub fn maybe_applied(self) -> bool {
-        self == Code::Timeout
+    pub fn key(&self) -> Option<&'a [u8]> {
+        match *self {
+            Operation::Put { key, .. } | Operation::Delete { key, .. } | Operation::Get { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Whether it changes anything, so that it must not be sent twice when its outcome is unknown.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        matches!(self, Operation::Put { .. } | Operation::Delete { .. })
     }
 }
 
-/// The bad outcomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal<'a> {
-    /// What kind.
-    pub code: Code,
-    /// Who leads the shard, with [`Code::NotLeader`] where it is known.
-    pub leader: Option<NodeId>,
-    /// For people: what, where, and what to do.
-    pub message: &'a str,
-}
-
-impl<'a> Request<'a> {
-    /// Appends the request to `out` as one frame.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let _ = out;
-        unimplemented!()
-    }
-
-    /// Reads the payload of a request frame of this kind.
-    pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Request<'a>, DecodeError> {
-        let _ = (kind, payload);
-        unimplemented!()
-    }
-}
-
-impl<'a> Reply<'a> {
-    /// Appends the reply to `out` as one frame.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let _ = out;
-        unimplemented!()
-    }
-
-    /// Reads the payload of a reply frame of this kind.
-    pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Reply<'a>, DecodeError> {
-        let _ = (kind, payload);
-        unimplemented!()
+impl fmt::Display for Operation<'_> {
+    /// For logs: the name and, escaped, the key or the prefix; never the value.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Operation::Put { key, value, .. } => write!(f, " \"{}\" ({} bytes)", key.escape_ascii(), value.len()),
+            Operation::Delete { key, .. } | Operation::Get { key, .. } => write!(f, " \"{}\"", key.escape_ascii()),
+            Operation::Scan(scan) => write!(f, " \"{}\"", scan.prefix.escape_ascii()),
+            _ => Ok(()),
+        }
     }
 }

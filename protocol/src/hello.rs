@@ -1,7 +1,14 @@
 //! The first frame in each direction: who are you, and can we talk?
+//!
+//! The frame envelope, the magic and the two version fields that follow it, and the refusal are the same in every
+//! version of the protocol, past and future: whoever speaks another version can still read why it was turned away.
 
-use crate::frame::DecodeError;
+use std::fmt;
+
+use crate::frame::{self, DecodeError};
+use crate::kind;
 use crate::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId};
+use crate::wire::{Reader, Writer};
 
 /// The first bytes of a hello's payload.
 pub const MAGIC: [u8; 8] = *b"RAFTKV\r\n";
@@ -9,6 +16,18 @@ pub const MAGIC: [u8; 8] = *b"RAFTKV\r\n";
 pub const VERSION_MIN: u16 = 1;
 /// The highest protocol version spoken here.
 pub const VERSION_MAX: u16 = 1;
+
+/// Stands for "no home shard": shard numbers end below 16,384.
+const NO_SHARD: u16 = u16::MAX;
+const ROLE_CLIENT: u8 = 1;
+const ROLE_PEER: u8 = 2;
+
+/// The highest version spoken both here and by a side that speaks `min` to `max`.
+#[must_use]
+pub fn negotiate(min: u16, max: u16) -> Option<u16> {
+    let version = max.min(VERSION_MAX);
+    (version >= min.max(VERSION_MIN)).then_some(version)
+}
 
 /// What the dialling side says first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +114,8 @@ pub enum HelloReply<'a> {
 #[non_exhaustive]
 #[repr(u8)]
 pub enum HelloRefusal {
+    /// For a reason that has no number here; a newer server's is read as this.
+    Other = 0,
     /// The payload does not begin with the magic, or makes no sense.
     Malformed = 1,
     /// No common protocol version.
@@ -111,30 +132,177 @@ pub enum HelloRefusal {
     Unauthorized = 7,
 }
 
+impl HelloRefusal {
+    /// The reason with this number; [`HelloRefusal::Other`] if there is none.
+    #[must_use]
+    pub fn from_u8(number: u8) -> HelloRefusal {
+        match number {
+            1 => HelloRefusal::Malformed,
+            2 => HelloRefusal::Version,
+            3 => HelloRefusal::Cluster,
+            4 => HelloRefusal::UnknownNode,
+            5 => HelloRefusal::Incarnation,
+            6 => HelloRefusal::Connections,
+            7 => HelloRefusal::Unauthorized,
+            _ => HelloRefusal::Other,
+        }
+    }
+
+    /// The name in the specification, as in `unknown_node`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            HelloRefusal::Other => "other",
+            HelloRefusal::Malformed => "malformed",
+            HelloRefusal::Version => "version",
+            HelloRefusal::Cluster => "cluster",
+            HelloRefusal::UnknownNode => "unknown_node",
+            HelloRefusal::Incarnation => "incarnation",
+            HelloRefusal::Connections => "connections",
+            HelloRefusal::Unauthorized => "unauthorized",
+        }
+    }
+}
+
+impl fmt::Display for HelloRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl<'a> Hello<'a> {
     /// Appends it to `out` as one frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let _ = out;
-        unimplemented!()
+        frame::write(out, kind::HELLO, |out| {
+            out.extend_from_slice(&MAGIC);
+            out.put_u16(self.version_min);
+            out.put_u16(self.version_max);
+            out.put_u128(self.cluster.0);
+            self.role.put(out);
+            out.put_u64(self.features);
+            self.auth.put(out);
+        });
     }
 
-    /// Reads the payload of a frame of this kind.
+    /// Reads the payload of a frame of this kind. Ask [`Hello::versions`] first: the fields after the versions may
+    /// lie elsewhere in a version that is not spoken here.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Hello<'a>, DecodeError> {
-        let _ = (kind, payload);
-        unimplemented!()
+        let (version_min, version_max, mut fields) = Hello::preamble(kind, payload)?;
+        Ok(Hello {
+            version_min,
+            version_max,
+            cluster: ClusterId(fields.u128("cluster")?),
+            role: HelloRole::read(&mut fields)?,
+            features: fields.u64("features")?,
+            auth: Auth::read(&mut fields)?,
+        })
+    }
+
+    /// The lowest and the highest version that the sender speaks, whatever the rest of the payload looks like.
+    pub fn versions(kind: u8, payload: &[u8]) -> Result<(u16, u16), DecodeError> {
+        Hello::preamble(kind, payload).map(|(min, max, _)| (min, max))
+    }
+
+    fn preamble(kind: u8, payload: &[u8]) -> Result<(u16, u16, Reader<'_>), DecodeError> {
+        if kind != kind::HELLO {
+            return Err(DecodeError::Kind(kind));
+        }
+        let mut fields = Reader::new(payload);
+        if fields.take(MAGIC.len(), "magic")? != MAGIC {
+            return Err(DecodeError::Invalid("magic"));
+        }
+        Ok((fields.u16("version_min")?, fields.u16("version_max")?, fields))
+    }
+}
+
+impl HelloRole {
+    /// The same fields for both roles, so that every offset is fixed; those of the other role are 0 (home: none).
+    fn put(self, out: &mut Vec<u8>) {
+        let (number, home, node, incarnation, core) = match self {
+            HelloRole::Client { home } => (ROLE_CLIENT, home, NodeId(0), Incarnation(0), CoreId(0)),
+            HelloRole::Peer { node, incarnation, core } => (ROLE_PEER, None, node, incarnation, core),
+        };
+        out.put_u8(number);
+        out.put_u16(home.map_or(NO_SHARD, |shard| shard.0));
+        out.put_u64(node.0);
+        out.put_u64(incarnation.0);
+        out.put_u16(core.0);
+    }
+
+    fn read(fields: &mut Reader<'_>) -> Result<HelloRole, DecodeError> {
+        let number = fields.u8("role")?;
+        let home = fields.u16("home")?;
+        let node = NodeId(fields.u64("node")?);
+        let incarnation = Incarnation(fields.u64("incarnation")?);
+        let core = CoreId(fields.u16("core")?);
+        match number {
+            ROLE_CLIENT => Ok(HelloRole::Client { home: (home != NO_SHARD).then_some(ShardId(home)) }),
+            ROLE_PEER => Ok(HelloRole::Peer { node, incarnation, core }),
+            _ => Err(DecodeError::Invalid("role")),
+        }
+    }
+}
+
+impl<'a> Auth<'a> {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u8(self.method);
+        out.put_bytes16(self.nonce);
+        out.put_bytes16(self.mac);
+    }
+
+    fn read(fields: &mut Reader<'a>) -> Result<Auth<'a>, DecodeError> {
+        Ok(Auth {
+            method: fields.u8("auth method")?,
+            nonce: fields.bytes16("auth nonce")?,
+            mac: fields.bytes16("auth mac")?,
+        })
     }
 }
 
 impl<'a> HelloReply<'a> {
     /// Appends it to `out` as one frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let _ = out;
-        unimplemented!()
+        match self {
+            HelloReply::Welcome { version, cluster, node, incarnation, shards, cores, features, http, auth } => {
+                frame::write(out, kind::WELCOME, |out| {
+                    out.put_u16(*version);
+                    out.put_u128(cluster.0);
+                    out.put_u64(node.0);
+                    out.put_u64(incarnation.0);
+                    out.put_u16(*shards);
+                    out.put_u16(*cores);
+                    out.put_u64(*features);
+                    out.put_text(http);
+                    auth.put(out);
+                });
+            }
+            HelloReply::Refused { reason, message } => frame::write(out, kind::HELLO_REFUSED, |out| {
+                out.put_u8(*reason as u8);
+                out.put_text(message);
+            }),
+        }
     }
 
     /// Reads the payload of a frame of this kind.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<HelloReply<'a>, DecodeError> {
-        let _ = (kind, payload);
-        unimplemented!()
+        let mut fields = Reader::new(payload);
+        match kind {
+            kind::WELCOME => Ok(HelloReply::Welcome {
+                version: fields.u16("version")?,
+                cluster: ClusterId(fields.u128("cluster")?),
+                node: NodeId(fields.u64("node")?),
+                incarnation: Incarnation(fields.u64("incarnation")?),
+                shards: fields.u16("shards")?,
+                cores: fields.u16("cores")?,
+                features: fields.u64("features")?,
+                http: fields.text("http")?,
+                auth: Auth::read(&mut fields)?,
+            }),
+            kind::HELLO_REFUSED => Ok(HelloReply::Refused {
+                reason: HelloRefusal::from_u8(fields.u8("reason")?),
+                message: fields.text("message")?,
+            }),
+            _ => Err(DecodeError::Kind(kind)),
+        }
     }
 }

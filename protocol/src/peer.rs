@@ -1,7 +1,13 @@
 //! What the nodes of a cluster say to each other: Raft messages and forwarded requests.
+//!
+//! Here are the types; `raft` and `forward` beside this file hold their bytes.
+
+mod forward;
+mod raft;
 
 use crate::client::{Operation, Reply};
 use crate::frame::DecodeError;
+use crate::kind;
 use crate::types::{CoreId, Entry, EntryId, Incarnation, Index, NodeId, ShardId, Term};
 
 /// A Raft message.
@@ -151,30 +157,22 @@ pub enum PeerFrame<'a> {
     ForwardReply(ForwardReply<'a>),
 }
 
-impl Message {
-    /// Appends the message to `out` as one frame.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let _ = out;
-        unimplemented!()
-    }
-
-    /// Appends the message to `out` as one frame; if it is an append, with these entries instead of its own.
-    pub fn encode_with<'e>(&self, entries: impl Iterator<Item = &'e Entry>, out: &mut Vec<u8>) {
-        let _ = (entries, out);
-        unimplemented!()
-    }
-}
-
 impl<'a> PeerFrame<'a> {
     /// Appends it to `out` as one frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let _ = out;
-        unimplemented!()
+        match self {
+            PeerFrame::Message(message) => message.encode(out),
+            PeerFrame::Forward(forward) => forward.encode(out),
+            PeerFrame::ForwardReply(reply) => reply.encode(out),
+        }
     }
 
     /// Reads the payload of a frame of this kind. The bodies of an append's entries share one allocation.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<PeerFrame<'a>, DecodeError> {
-        let _ = (kind, payload);
-        unimplemented!()
+        match kind {
+            kind::FORWARD => Forward::decode(payload).map(PeerFrame::Forward),
+            kind::FORWARD_REPLY => ForwardReply::decode(payload).map(PeerFrame::ForwardReply),
+            _ => Message::decode(kind, payload).map(PeerFrame::Message),
+        }
     }
 }

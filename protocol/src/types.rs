@@ -1,8 +1,14 @@
 //! The words that every layer shares: identifiers, terms, indexes, slots and entries.
 
 use std::fmt;
+use std::num::ParseIntError;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use crate::wire::Writer;
 
 /// A slice of the key space. There are [`SLOTS`] of them.
 pub const SLOTS: u16 = 16_384;
@@ -16,6 +22,14 @@ macro_rules! newtype {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIntError;
+
+            fn from_str(text: &str) -> Result<$name, ParseIntError> {
+                text.parse().map($name)
             }
         }
     };
@@ -62,6 +76,15 @@ pub struct ClusterId(pub u128);
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for ClusterId {
+    type Err = ParseIntError;
+
+    /// Reads what is displayed: up to 32 hexadecimal digits.
+    fn from_str(text: &str) -> Result<ClusterId, ParseIntError> {
+        u128::from_str_radix(text, 16).map(ClusterId)
     }
 }
 
@@ -126,6 +149,19 @@ pub enum EntryKind {
     Configuration = 2,
 }
 
+impl EntryKind {
+    /// The kind with this number, if there is one.
+    #[must_use]
+    pub fn from_u8(number: u8) -> Option<EntryKind> {
+        match number {
+            0 => Some(EntryKind::Noop),
+            1 => Some(EntryKind::Command),
+            2 => Some(EntryKind::Configuration),
+            _ => None,
+        }
+    }
+}
+
 /// One entry of a shard's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -139,11 +175,10 @@ pub struct Entry {
 
 impl Slot {
     /// The slot of a key: `xxh3_64(tag) >> 50`, where the tag is the text between the first `{` and the next `}`
-    /// if there is any, and the whole key otherwise.
+    /// after it if there is any, and the whole key otherwise.
     #[must_use]
     pub fn of(key: &[u8]) -> Slot {
-        let _ = key;
-        unimplemented!()
+        Slot((xxh3_64(hashed_part(key)) >> 50) as u16)
     }
 
     /// The shard that owns the slot in a cluster of `shards`.
@@ -151,13 +186,44 @@ impl Slot {
     pub fn shard(self, shards: u16) -> ShardId {
         ShardId((u32::from(self.0) * u32::from(shards) / u32::from(SLOTS)) as u16)
     }
+
+    /// The first and the last slot of a shard in a cluster of `shards`, which is 1 to [`SLOTS`].
+    #[must_use]
+    pub fn range(shard: ShardId, shards: u16) -> RangeInclusive<Slot> {
+        let first_of = |shard: u32| (shard * u32::from(SLOTS)).div_ceil(u32::from(shards)) as u16;
+        let shard = u32::from(shard.0);
+        Slot(first_of(shard))..=Slot(first_of(shard + 1) - 1)
+    }
+}
+
+/// The tag of a key that has one that is not empty; otherwise the whole key.
+fn hashed_part(key: &[u8]) -> &[u8] {
+    let Some(open) = key.iter().position(|&byte| byte == b'{') else { return key };
+    let after = &key[open + 1..];
+    match after.iter().position(|&byte| byte == b'}') {
+        Some(len) if len > 0 => &after[..len],
+        _ => key,
+    }
 }
 
 impl ClusterId {
-    /// The id of the cluster with this name, these members (any order) and this many shards.
+    /// The id of the cluster with this name, these members (any order) and this many shards. Never 0.
+    ///
+    /// The XXH3-128 (seed 0) of name length (u32), name, number of members (u32), for each member in the order of the
+    /// ids its id (u64), address length (u32) and address, and at last the number of shards (u16), all little-endian.
+    /// The lengths make two different clusters two different byte strings.
     #[must_use]
     pub fn derive(name: &str, members: &[(NodeId, String)], shards: u16) -> ClusterId {
-        let _ = (name, members, shards);
-        unimplemented!()
+        let mut members: Vec<_> = members.iter().collect();
+        members.sort();
+        let mut input = Vec::new();
+        input.put_bytes32(name.as_bytes());
+        input.put_count(members.len());
+        for (id, address) in members {
+            input.put_u64(id.0);
+            input.put_bytes32(address.as_bytes());
+        }
+        input.put_u16(shards);
+        ClusterId(xxh3_128(&input).max(1))
     }
 }

@@ -1,0 +1,272 @@
+//! The bytes of replies. The answer to a forwarded request carries the same bytes behind another head.
+
+use super::{Answer, Code, Item, Page, Refusal, Reply, Role, ShardStatus, SlotTable, Status};
+use crate::frame::{self, DecodeError};
+use crate::kind;
+use crate::types::{ClusterId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
+use crate::wire::{Reader, Writer, put_entry_id, read_entry_id, read_list};
+
+/// An item of a page: key length, version, value length.
+const ITEM_LEN_MIN: usize = 2 + 8 + 4;
+/// A list element with its own length: the length, an id or counter, and the length of an address or name.
+const NODE_LEN_MIN: usize = 2 + 8 + 2;
+const COUNTER_LEN_MIN: usize = 2 + 2 + 8;
+/// A shard's leader: the element's length, the node, the term.
+const LEADER_LEN_MIN: usize = 2 + 8 + 8;
+/// A shard's state: the element's length, id and role, 6 numbers, 2 entry ids, the hash.
+const SHARD_STATUS_LEN_MIN: usize = 2 + (2 + 1) + 6 * 8 + 2 * 16 + 16;
+
+impl<'a> Reply<'a> {
+    /// Appends the reply to `out` as one frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        frame::write(out, self.kind(), |out| {
+            out.put_u64(self.id.0);
+            self.put(out);
+        });
+    }
+
+    /// Reads the payload of a reply frame of this kind.
+    pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Reply<'a>, DecodeError> {
+        let mut fields = Reader::new(payload);
+        let id = RequestId(fields.u64("id")?);
+        Reply::read(kind, id, &mut fields)
+    }
+
+    pub(crate) fn kind(&self) -> u8 {
+        match &self.result {
+            Ok(Answer::Put) => kind::PUT_REPLY,
+            Ok(Answer::Deleted { .. }) => kind::DELETE_REPLY,
+            Ok(Answer::Value { .. }) => kind::GET_REPLY,
+            Ok(Answer::Page(_)) => kind::SCAN_REPLY,
+            Ok(Answer::Slots(_)) => kind::SLOTS_REPLY,
+            Ok(Answer::Status(_)) => kind::STATUS_REPLY,
+            Ok(Answer::Pong) => kind::PING_REPLY,
+            Err(_) => kind::REFUSAL,
+        }
+    }
+
+    /// Everything after the id.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        put_entry_id(out, self.at);
+        match &self.result {
+            Ok(answer) => answer.put(out),
+            Err(refusal) => refusal.put(out),
+        }
+    }
+
+    /// Everything after the id.
+    pub(crate) fn read(kind: u8, id: RequestId, fields: &mut Reader<'a>) -> Result<Reply<'a>, DecodeError> {
+        let at = read_entry_id(fields, "at")?;
+        let result = match kind {
+            kind::REFUSAL => Err(Refusal::read(fields)?),
+            _ => Ok(Answer::read(kind, fields)?),
+        };
+        Ok(Reply { id, at, result })
+    }
+}
+
+impl<'a> Answer<'a> {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Answer::Put | Answer::Pong => {}
+            Answer::Deleted { existed } => out.put_u8(u8::from(*existed)),
+            Answer::Value { version, value } => {
+                out.put_u64(version.0);
+                out.put_bytes32(value);
+            }
+            Answer::Page(page) => page.put(out),
+            Answer::Slots(table) => table.put(out),
+            Answer::Status(status) => status.put(out),
+        }
+    }
+
+    fn read(kind: u8, fields: &mut Reader<'a>) -> Result<Answer<'a>, DecodeError> {
+        Ok(match kind {
+            kind::PUT_REPLY => Answer::Put,
+            kind::DELETE_REPLY => Answer::Deleted { existed: fields.bool("existed")? },
+            kind::GET_REPLY => {
+                Answer::Value { version: Index(fields.u64("version")?), value: fields.bytes32("value")? }
+            }
+            kind::SCAN_REPLY => Answer::Page(Page::read(fields)?),
+            kind::SLOTS_REPLY => Answer::Slots(SlotTable::read(fields)?),
+            kind::STATUS_REPLY => Answer::Status(Box::new(Status::read(fields)?)),
+            kind::PING_REPLY => Answer::Pong,
+            _ => return Err(DecodeError::Kind(kind)),
+        })
+    }
+}
+
+impl<'a> Refusal<'a> {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u8(self.code as u8);
+        put_node(out, self.leader);
+        out.put_text(self.message);
+    }
+
+    /// A code that has no name here comes from a newer server. It is read as [`Code::Timeout`], the one code that
+    /// promises nothing: a write may have been applied, and nothing is sent again on its account.
+    fn read(fields: &mut Reader<'a>) -> Result<Refusal<'a>, DecodeError> {
+        let code = Code::from_u8(fields.u8("code")?).unwrap_or(Code::Timeout);
+        Ok(Refusal { code, leader: read_node(fields, "leader")?, message: fields.text("message")? })
+    }
+}
+
+impl<'a> Page<'a> {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u8(u8::from(self.more));
+        out.put_count(self.items.len());
+        for item in &self.items {
+            out.put_bytes16(item.key);
+            out.put_u64(item.version.0);
+            out.put_bytes32(item.value);
+        }
+    }
+
+    fn read(fields: &mut Reader<'a>) -> Result<Page<'a>, DecodeError> {
+        let more = fields.bool("more")?;
+        let items = read_list(fields, ITEM_LEN_MIN, "items", |fields| {
+            Ok(Item {
+                key: fields.bytes16("item key")?,
+                version: Index(fields.u64("item version")?),
+                value: fields.bytes32("item value")?,
+            })
+        })?;
+        Ok(Page { items, more })
+    }
+}
+
+impl SlotTable {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u128(self.cluster.0);
+        put_nodes(out, &self.nodes);
+        out.put_count(self.leaders.len());
+        for (leader, term) in &self.leaders {
+            out.put_element(|out| {
+                put_node(out, *leader);
+                out.put_u64(term.0);
+            });
+        }
+    }
+
+    fn read(fields: &mut Reader<'_>) -> Result<SlotTable, DecodeError> {
+        Ok(SlotTable {
+            cluster: ClusterId(fields.u128("cluster")?),
+            nodes: read_nodes(fields)?,
+            leaders: read_list(fields, LEADER_LEN_MIN, "leaders", |fields| {
+                let mut leader = fields.element("leader")?;
+                Ok((read_node(&mut leader, "leader node")?, Term(leader.u64("leader term")?)))
+            })?,
+        })
+    }
+}
+
+impl Status {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u128(self.cluster.0);
+        out.put_u64(self.node.0);
+        out.put_u64(self.incarnation.0);
+        out.put_text(&self.version);
+        put_nodes(out, &self.nodes);
+        out.put_count(self.shards.len());
+        for shard in &self.shards {
+            out.put_element(|out| shard.put(out));
+        }
+        out.put_count(self.counters.len());
+        for (name, value) in &self.counters {
+            out.put_element(|out| {
+                out.put_text(name);
+                out.put_u64(*value);
+            });
+        }
+    }
+
+    fn read(fields: &mut Reader<'_>) -> Result<Status, DecodeError> {
+        Ok(Status {
+            cluster: ClusterId(fields.u128("cluster")?),
+            node: NodeId(fields.u64("node")?),
+            incarnation: Incarnation(fields.u64("incarnation")?),
+            version: fields.text("version")?.to_owned(),
+            nodes: read_nodes(fields)?,
+            shards: read_list(fields, SHARD_STATUS_LEN_MIN, "shards", |fields| {
+                ShardStatus::read(&mut fields.element("shard")?)
+            })?,
+            counters: read_list(fields, COUNTER_LEN_MIN, "counters", |fields| {
+                let mut counter = fields.element("counter")?;
+                Ok((counter.text("counter name")?.to_owned(), counter.u64("counter value")?))
+            })?,
+        })
+    }
+}
+
+impl ShardStatus {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u16(self.id.0);
+        out.put_u8(self.role as u8);
+        out.put_u64(self.term.0);
+        put_node(out, self.leader);
+        out.put_u64(self.commit.0);
+        out.put_u64(self.applied.0);
+        out.put_u64(self.persisted.0);
+        put_entry_id(out, self.last);
+        put_entry_id(out, self.snapshot);
+        out.put_u64(self.keys);
+        out.put_u128(self.state_hash);
+    }
+
+    fn read(fields: &mut Reader<'_>) -> Result<ShardStatus, DecodeError> {
+        Ok(ShardStatus {
+            id: ShardId(fields.u16("shard id")?),
+            role: Role::from_u8(fields.u8("role")?),
+            term: Term(fields.u64("term")?),
+            leader: read_node(fields, "leader")?,
+            commit: Index(fields.u64("commit")?),
+            applied: Index(fields.u64("applied")?),
+            persisted: Index(fields.u64("persisted")?),
+            last: read_entry_id(fields, "last")?,
+            snapshot: read_entry_id(fields, "snapshot")?,
+            keys: fields.u64("keys")?,
+            state_hash: fields.u128("state_hash")?,
+        })
+    }
+}
+
+impl Role {
+    /// A role that has no name here comes from a newer node. All that is known of it is that it is none of those
+    /// that vote, so it is read as a learner; the rest of the state stays readable.
+    fn from_u8(number: u8) -> Role {
+        match number {
+            0 => Role::Follower,
+            1 => Role::PreCandidate,
+            2 => Role::Candidate,
+            3 => Role::Leader,
+            _ => Role::Learner,
+        }
+    }
+}
+
+/// No node is 0, which no node has as its id.
+fn put_node(out: &mut Vec<u8>, node: Option<NodeId>) {
+    out.put_u64(node.map_or(0, |node| node.0));
+}
+
+fn read_node(fields: &mut Reader<'_>, field: &'static str) -> Result<Option<NodeId>, DecodeError> {
+    let id = fields.u64(field)?;
+    Ok((id != 0).then_some(NodeId(id)))
+}
+
+fn put_nodes(out: &mut Vec<u8>, nodes: &[(NodeId, String)]) {
+    out.put_count(nodes.len());
+    for (id, address) in nodes {
+        out.put_element(|out| {
+            out.put_u64(id.0);
+            out.put_text(address);
+        });
+    }
+}
+
+fn read_nodes(fields: &mut Reader<'_>) -> Result<Vec<(NodeId, String)>, DecodeError> {
+    read_list(fields, NODE_LEN_MIN, "nodes", |fields| {
+        let mut node = fields.element("node")?;
+        Ok((NodeId(node.u64("node id")?), node.text("node address")?.to_owned()))
+    })
+}

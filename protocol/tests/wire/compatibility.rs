@@ -1,0 +1,178 @@
+//! What an older side makes of a newer one.
+
+use raftkv_protocol::client::{Answer, Code, Operation, Reply, Request, Role, SlotTable};
+use raftkv_protocol::frame::{self, DecodeError, HEADER_LEN};
+use raftkv_protocol::hello::{self, Hello, HelloRefusal, HelloReply, VERSION_MAX, VERSION_MIN};
+use raftkv_protocol::kind;
+use raftkv_protocol::peer::PeerFrame;
+use raftkv_protocol::types::{ClusterId, EntryId, NodeId, RequestId, Term};
+
+use crate::message::{AnyMessage, open};
+use crate::samples;
+
+/// The payload of a sample.
+fn payload_of(name: &str) -> Vec<u8> {
+    let (_, message) = samples::all().into_iter().find(|(sample, _)| sample == name).expect("a sample of this name");
+    message.frame()[HEADER_LEN..].to_vec()
+}
+
+#[test]
+fn what_follows_the_known_fields_is_skipped() {
+    for (name, message) in samples::all() {
+        let bytes = message.frame();
+        let (kind, payload) = open(&bytes);
+        let newer = [payload, b"a newer field"].concat();
+        assert_eq!(AnyMessage::decode(kind, &newer), Ok(message), "{name}");
+    }
+}
+
+#[test]
+fn list_elements_may_grow() {
+    let mut payload = Vec::new();
+    payload.extend(9_u64.to_le_bytes());
+    payload.extend([0; 16]);
+    payload.extend(5_u128.to_le_bytes());
+    payload.extend(1_u32.to_le_bytes());
+    payload.extend(16_u16.to_le_bytes());
+    payload.extend(3_u64.to_le_bytes());
+    payload.extend(3_u16.to_le_bytes());
+    payload.extend(b"a:1");
+    payload.extend(b"new");
+    payload.extend(1_u32.to_le_bytes());
+    payload.extend(17_u16.to_le_bytes());
+    payload.extend(3_u64.to_le_bytes());
+    payload.extend(8_u64.to_le_bytes());
+    payload.push(0xff);
+    let table = SlotTable {
+        cluster: ClusterId(5),
+        nodes: vec![(NodeId(3), "a:1".to_owned())],
+        leaders: vec![(Some(NodeId(3)), Term(8))],
+    };
+    let reply = Reply { id: RequestId(9), at: EntryId::ZERO, result: Ok(Answer::Slots(table)) };
+    assert_eq!(Reply::decode(kind::SLOTS_REPLY, &payload), Ok(reply));
+}
+
+#[test]
+fn a_hello_of_any_version_shows_its_versions() {
+    let newer = [b"RAFTKV\r\n".as_slice(), &7_u16.to_le_bytes(), &9_u16.to_le_bytes(), b"?"].concat();
+    assert_eq!(Hello::versions(kind::HELLO, &newer), Ok((7, 9)));
+    assert_eq!(Hello::decode(kind::HELLO, &newer), Err(DecodeError::Truncated("cluster")));
+    assert_eq!(Hello::versions(kind::HELLO, b"GET / HTTP/1.1\r\n"), Err(DecodeError::Invalid("magic")));
+    assert_eq!(Hello::versions(kind::PING, &newer), Err(DecodeError::Kind(kind::PING)));
+}
+
+#[test]
+fn the_highest_common_version_is_spoken() {
+    assert_eq!(hello::negotiate(VERSION_MIN, VERSION_MAX), Some(VERSION_MAX));
+    assert_eq!(hello::negotiate(0, u16::MAX), Some(VERSION_MAX));
+    assert_eq!(hello::negotiate(VERSION_MAX, VERSION_MAX + 5), Some(VERSION_MAX));
+    assert_eq!(hello::negotiate(VERSION_MAX + 1, VERSION_MAX + 5), None);
+    assert_eq!(hello::negotiate(0, VERSION_MIN - 1), None);
+    assert_eq!(hello::negotiate(VERSION_MAX + 1, VERSION_MIN - 1), None);
+}
+
+#[test]
+fn an_unknown_code_promises_nothing() {
+    let mut payload = payload_of("refusal_not_found");
+    for unknown in [0, 14, 0xff] {
+        payload[24] = unknown;
+        let reply = Reply::decode(kind::REFUSAL, &payload).expect("the reply stays readable");
+        let code = reply.result.expect_err("a refusal").code;
+        assert_eq!(code, Code::Timeout);
+        assert!(code.maybe_applied() && !code.is_retryable());
+    }
+}
+
+#[test]
+fn no_code_both_may_have_been_applied_and_is_sent_again() {
+    for code in Code::all() {
+        assert!(!(code.maybe_applied() && code.is_retryable()), "{code}");
+        assert_eq!(Code::from_u8(code as u8), Some(code));
+    }
+    assert_eq!(Code::all().count(), 13);
+}
+
+#[test]
+fn an_unknown_reason_and_an_unknown_role_stay_readable() {
+    let refused = HelloReply::decode(kind::HELLO_REFUSED, &[200, 2, 0, b'n', b'o']);
+    assert_eq!(refused, Ok(HelloReply::Refused { reason: HelloRefusal::Other, message: "no" }));
+
+    let mut payload = payload_of("status_reply");
+    let hash = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff_u128.to_le_bytes();
+    let end_of_first_shard = payload.windows(16).position(|bytes| bytes == hash).expect("the hash") + 16;
+    payload[end_of_first_shard - 99 + 2] = 77;
+    let reply = Reply::decode(kind::STATUS_REPLY, &payload).expect("the status stays readable");
+    let Ok(Answer::Status(status)) = reply.result else { panic!("a status") };
+    assert_eq!(status.shards[0].role, Role::Learner);
+    assert_eq!(status.shards[1].role, Role::PreCandidate);
+}
+
+#[test]
+fn a_request_that_cannot_be_read_can_still_be_refused_by_its_id() {
+    let mut payload = payload_of("put");
+    payload[8] = 9;
+    assert_eq!(Request::decode(kind::PUT, &payload), Err(DecodeError::Invalid("condition")));
+    assert_eq!(Request::id_of(&payload), Some(RequestId(1)));
+    assert_eq!(Request::decode(0x3f, &payload), Err(DecodeError::Kind(0x3f)));
+    assert_eq!(Request::id_of(&payload[..7]), None);
+}
+
+#[test]
+fn only_what_concerns_one_shard_is_forwarded() {
+    let mut payload = payload_of("forward_get");
+    for kind in [kind::SLOTS, kind::STATUS, kind::PING, kind::APPEND] {
+        payload[16] = kind;
+        assert_eq!(PeerFrame::decode(kind::FORWARD, &payload), Err(DecodeError::Invalid("operation kind")));
+    }
+}
+
+#[test]
+fn entries_of_an_append_follow_each_other() {
+    let head = 26 + 4 + 16 + 8 + 4;
+    let append = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut payload = payload_of("append");
+        change(&mut payload);
+        PeerFrame::decode(kind::APPEND, &payload).map(|_| ())
+    };
+    assert_eq!(append(&|_| ()), Ok(()));
+    assert_eq!(append(&|payload| payload[head] = 1), Err(DecodeError::Invalid("entry term")));
+    assert_eq!(append(&|payload| payload[head] = 4), Err(DecodeError::Invalid("entry term")));
+    assert_eq!(append(&|payload| payload[head + 8] = 3), Err(DecodeError::Invalid("entry kind")));
+    assert_eq!(append(&|payload| payload[30..38].fill(0xff)), Err(DecodeError::Invalid("prev")));
+    assert_eq!(append(&|payload| payload[head - 4] = 4), Err(DecodeError::Truncated("entry term")));
+}
+
+#[test]
+fn the_answers_of_yes_and_no_are_one_and_zero() {
+    let mut payload = payload_of("vote_reply");
+    *payload.last_mut().expect("a byte") = 2;
+    assert_eq!(PeerFrame::decode(kind::VOTE_REPLY, &payload), Err(DecodeError::Invalid("granted")));
+}
+
+#[test]
+fn a_long_text_is_cut_between_characters() {
+    let message = "ä".repeat(5000) + "b";
+    let mut out = Vec::new();
+    HelloReply::Refused { reason: HelloRefusal::Other, message: &format!("x{message}") }.encode(&mut out);
+    let frame = frame::parse(&out, 10_000).expect("valid").expect("whole");
+    let Ok(HelloReply::Refused { message: cut, .. }) = HelloReply::decode(frame.kind, frame.payload) else {
+        panic!("a refusal")
+    };
+    assert_eq!(cut, format!("x{}", "ä".repeat(2047)));
+}
+
+#[test]
+fn kinds_are_numbered_once_and_replies_follow_their_requests() {
+    assert!(kind::ALL.is_sorted_by(|one, next| one.0 < next.0));
+    for (number, name) in kind::ALL.into_iter().filter(|(number, _)| (0x10..0x40).contains(number)) {
+        assert_eq!(kind::name(number + 0x40), Some(format!("{name}_reply").as_str()));
+    }
+    assert_eq!(kind::name(0xff), None);
+}
+
+#[test]
+fn operations_print_without_their_values() {
+    let put = Operation::Put { key: b"a\x00b", value: b"secret", condition: Default::default() };
+    assert_eq!(put.to_string(), "put \"a\\x00b\" (6 bytes)");
+    assert_eq!(Operation::Ping.to_string(), "ping");
+}

@@ -1,0 +1,226 @@
+//! One message of every variant: what the golden files hold.
+
+use bytes::Bytes;
+use raftkv_protocol::client::{
+    Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardStatus,
+    SlotTable, Status,
+};
+use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
+use raftkv_protocol::peer::{AppendResult, Body, Forward, ForwardId, ForwardReply, Message, PeerFrame, ReadContext};
+use raftkv_protocol::types::{
+    ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, Term,
+};
+
+use crate::message::AnyMessage;
+
+/// Every sample with the name of its golden file.
+pub fn all() -> Vec<(String, AnyMessage<'static>)> {
+    [hellos(), hello_replies(), requests(), answers(), refusals(), raft(), forwards()].concat()
+}
+
+type Samples = Vec<(String, AnyMessage<'static>)>;
+
+/// The cluster of all samples: it is also the test vector of the specification.
+pub fn members() -> Vec<(NodeId, String)> {
+    [(1, "10.0.0.1:7001"), (2, "10.0.0.2:7001"), (3, "10.0.0.3:7001")]
+        .map(|(id, address)| (NodeId(id), address.to_owned()))
+        .to_vec()
+}
+
+pub fn cluster() -> ClusterId {
+    ClusterId::derive("raftkv", &members(), 12)
+}
+
+const INCARNATION: Incarnation = Incarnation(0x1122_3344_5566_7788);
+
+fn named<'a, const N: usize>(samples: [(&str, AnyMessage<'a>); N]) -> Vec<(String, AnyMessage<'a>)> {
+    samples.map(|(name, message)| (name.to_owned(), message)).to_vec()
+}
+
+fn hellos() -> Samples {
+    let hello = |cluster, role, auth| {
+        AnyMessage::Hello(Hello { version_min: 1, version_max: 1, cluster, role, features: 0, auth })
+    };
+    let peer = HelloRole::Peer { node: NodeId(2), incarnation: INCARNATION, core: CoreId(1) };
+    let auth = Auth { method: 7, nonce: b"nonce", mac: b"mac" };
+    named([
+        ("hello_client", hello(ClusterId(0), HelloRole::Client { home: None }, Auth::default())),
+        ("hello_client_home", hello(cluster(), HelloRole::Client { home: Some(ShardId(5)) }, Auth::default())),
+        ("hello_client_auth", hello(cluster(), HelloRole::Client { home: None }, auth)),
+        ("hello_peer", hello(cluster(), peer, Auth::default())),
+    ])
+}
+
+fn hello_replies() -> Samples {
+    let welcome = HelloReply::Welcome {
+        version: 1,
+        cluster: cluster(),
+        node: NodeId(1),
+        incarnation: INCARNATION,
+        shards: 12,
+        cores: 2,
+        features: 0,
+        http: "10.0.0.1:8001",
+        auth: Auth::default(),
+    };
+    let mut samples = named([("welcome", AnyMessage::HelloReply(welcome))]);
+    for reason in (0..=7).map(HelloRefusal::from_u8) {
+        let refused = HelloReply::Refused { reason, message: "no" };
+        samples.push((format!("hello_refused_{reason}"), AnyMessage::HelloReply(refused)));
+    }
+    samples
+}
+
+fn requests() -> Samples {
+    let request = |operation| AnyMessage::Request(Request { id: RequestId(1), operation });
+    let put = |condition| request(Operation::Put { key: b"city", value: b"Bern", condition });
+    let delete = |condition| request(Operation::Delete { key: b"city", condition });
+    let get = |key: &'static [u8], consistency| request(Operation::Get { key, consistency });
+    let version = Condition::Version(Index(7));
+    let full_scan = Scan {
+        prefix: b"c",
+        start: b"ca",
+        end: b"cz",
+        cursor: b"city",
+        limit: 10,
+        reverse: true,
+        consistency: Consistency::Stale,
+        shard: Some(ShardId(3)),
+    };
+    named([
+        ("put", put(Condition::None)),
+        ("put_if_version", put(version)),
+        ("put_if_exists", put(Condition::Exists)),
+        ("put_if_absent", put(Condition::Absent)),
+        ("put_empty_value", request(Operation::Put { key: b"k", value: b"", condition: Condition::None })),
+        ("delete", delete(Condition::None)),
+        ("delete_if_version", delete(version)),
+        ("delete_if_exists", delete(Condition::Exists)),
+        ("delete_if_absent", delete(Condition::Absent)),
+        ("get", get(b"city", Consistency::Linearizable)),
+        ("get_lease", get(b"city", Consistency::Lease)),
+        ("get_stale", get(b"\x00\xff", Consistency::Stale)),
+        ("scan", request(Operation::Scan(Scan { prefix: b"c", limit: 2, ..Scan::default() }))),
+        ("scan_everything_set", request(Operation::Scan(full_scan))),
+        ("slots", request(Operation::Slots)),
+        ("status", request(Operation::Status)),
+        ("ping", request(Operation::Ping)),
+    ])
+}
+
+fn answers() -> Samples {
+    let reply = |at, answer| AnyMessage::Reply(Reply { id: RequestId(1), at, result: Ok(answer) });
+    let at = EntryId::new(7, 3);
+    let items = vec![
+        Item { key: b"city", version: Index(7), value: b"Bern" },
+        Item { key: b"country", version: Index(4), value: b"" },
+    ];
+    let table = SlotTable {
+        cluster: cluster(),
+        nodes: members(),
+        leaders: vec![(Some(NodeId(1)), Term(3)), (Some(NodeId(2)), Term(1)), (None, Term(5))],
+    };
+    named([
+        ("put_reply", reply(at, Answer::Put)),
+        ("delete_reply", reply(at, Answer::Deleted { existed: true })),
+        ("delete_reply_absent", reply(at, Answer::Deleted { existed: false })),
+        ("get_reply", reply(at, Answer::Value { version: Index(7), value: b"Bern" })),
+        ("scan_reply", reply(EntryId::ZERO, Answer::Page(Page { items, more: true }))),
+        ("scan_reply_empty", reply(EntryId::ZERO, Answer::Page(Page::default()))),
+        ("slots_reply", reply(EntryId::ZERO, Answer::Slots(table))),
+        ("status_reply", reply(EntryId::ZERO, Answer::Status(Box::new(status())))),
+        ("ping_reply", reply(EntryId::ZERO, Answer::Pong)),
+    ])
+}
+
+fn status() -> Status {
+    let shard = |(number, role)| ShardStatus {
+        id: ShardId(number),
+        role,
+        term: Term(3),
+        leader: (role != Role::Candidate).then_some(NodeId(1)),
+        commit: Index(7),
+        applied: Index(6),
+        persisted: Index(8),
+        last: EntryId::new(9, 3),
+        snapshot: EntryId::new(2, 1),
+        keys: 2,
+        state_hash: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
+    };
+    let roles = [Role::Follower, Role::PreCandidate, Role::Candidate, Role::Leader, Role::Learner];
+    Status {
+        cluster: cluster(),
+        node: NodeId(1),
+        incarnation: INCARNATION,
+        version: "0.1.0".to_owned(),
+        nodes: members(),
+        shards: (0..).zip(roles).map(shard).collect(),
+        counters: vec![("connections".to_owned(), 3), ("syncs".to_owned(), 1000)],
+    }
+}
+
+fn refusals() -> Samples {
+    let refusal = |code: Code| {
+        let leader = (code == Code::NotLeader).then_some(NodeId(2));
+        let result = Err(Refusal { code, leader, message: "no such key" });
+        (format!("refusal_{code}"), AnyMessage::Reply(Reply { id: RequestId(1), at: EntryId::new(7, 3), result }))
+    };
+    Code::all().map(refusal).collect()
+}
+
+fn raft() -> Samples {
+    let message = |body| {
+        let (shard, from, to, term) = (ShardId(5), NodeId(1), NodeId(2), Term(3));
+        AnyMessage::Peer(PeerFrame::Message(Message { shard, from, to, term, body }))
+    };
+    let append =
+        |entries| message(Body::Append { link: 0xa1b2_c3d4, prev: EntryId::new(7, 2), commit: Index(6), entries });
+    let entry = |index, term, kind, body| Entry { id: EntryId::new(index, term), kind, body: Bytes::from_static(body) };
+    let entries = vec![
+        entry(8, 2, EntryKind::Command, b"command"),
+        entry(9, 3, EntryKind::Noop, b""),
+        entry(10, 3, EntryKind::Configuration, b"voters"),
+    ];
+    let append_reply = |result| message(Body::AppendReply { link: 0xa1b2_c3d4, result });
+    let context = ReadContext { incarnation: INCARNATION, term: Term(3), counter: 42 };
+    let last = EntryId::new(9, 2);
+    named([
+        ("pre_vote", message(Body::PreVote { last })),
+        ("pre_vote_reply", message(Body::PreVoteReply { granted: true })),
+        ("pre_vote_reply_no", message(Body::PreVoteReply { granted: false })),
+        ("vote", message(Body::Vote { last, transfer: false })),
+        ("vote_transfer", message(Body::Vote { last, transfer: true })),
+        ("vote_reply", message(Body::VoteReply { granted: true })),
+        ("vote_reply_no", message(Body::VoteReply { granted: false })),
+        ("append", append(entries)),
+        ("append_probe", append(Vec::new())),
+        ("append_reply", append_reply(AppendResult::Accepted { matched: Index(10) })),
+        ("append_reply_rejected", append_reply(AppendResult::Rejected { prev: Index(7), hint: EntryId::new(5, 1) })),
+        ("heartbeat", message(Body::Heartbeat { commit: Index(6), context })),
+        ("heartbeat_reply", message(Body::HeartbeatReply { context })),
+        ("timeout_now", message(Body::TimeoutNow)),
+    ])
+}
+
+fn forwards() -> Samples {
+    let id = ForwardId { core: CoreId(1), serial: 99 };
+    let forward = |operation| {
+        AnyMessage::Peer(PeerFrame::Forward(Forward { id, shard: ShardId(5), operation, timeout_ms: 4750 }))
+    };
+    let reply = |result| {
+        let reply = Reply { id: RequestId(0), at: EntryId::new(7, 3), result };
+        AnyMessage::Peer(PeerFrame::ForwardReply(ForwardReply { id, reply }))
+    };
+    let scan = Scan { prefix: b"c", shard: Some(ShardId(5)), ..Scan::default() };
+    let not_leader = Refusal { code: Code::NotLeader, leader: Some(NodeId(3)), message: "node 3 leads shard 5" };
+    let (key, consistency, condition) = (b"city", Consistency::Linearizable, Condition::None);
+    named([
+        ("forward_put", forward(Operation::Put { key, value: b"Bern", condition })),
+        ("forward_delete", forward(Operation::Delete { key, condition })),
+        ("forward_get", forward(Operation::Get { key, consistency })),
+        ("forward_scan", forward(Operation::Scan(scan))),
+        ("forward_reply_put", reply(Ok(Answer::Put))),
+        ("forward_reply_get", reply(Ok(Answer::Value { version: Index(7), value: b"Bern" }))),
+        ("forward_reply_refusal", reply(Err(not_leader))),
+    ])
+}

@@ -1,0 +1,279 @@
+//! Random messages of every kind.
+//!
+//! Messages borrow their bytes, so the bytes are leaked: a few hundred KiB in a test process.
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use raftkv_protocol::client::{
+    Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardStatus,
+    SlotTable, Status,
+};
+use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
+use raftkv_protocol::peer::{AppendResult, Body, Forward, ForwardId, ForwardReply, Message, PeerFrame, ReadContext};
+use raftkv_protocol::types::{
+    ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, Term,
+};
+
+use crate::message::AnyMessage;
+
+pub fn message() -> impl Strategy<Value = AnyMessage<'static>> {
+    prop_oneof![
+        hello().prop_map(AnyMessage::Hello),
+        hello_reply().prop_map(AnyMessage::HelloReply),
+        (any::<u64>(), operation())
+            .prop_map(|(id, operation)| AnyMessage::Request(Request { id: RequestId(id), operation })),
+        (any::<u64>(), reply()).prop_map(|(id, reply)| AnyMessage::Reply(Reply { id: RequestId(id), ..reply })),
+        raft().prop_map(|message| AnyMessage::Peer(PeerFrame::Message(message))),
+        forward().prop_map(|forward| AnyMessage::Peer(PeerFrame::Forward(forward))),
+        (forward_id(), reply())
+            .prop_map(|(id, reply)| AnyMessage::Peer(PeerFrame::ForwardReply(ForwardReply { id, reply }))),
+    ]
+}
+
+fn bytes() -> impl Strategy<Value = &'static [u8]> {
+    vec(any::<u8>(), 0..40).prop_map(|bytes| &*bytes.leak())
+}
+
+fn text() -> impl Strategy<Value = &'static str> {
+    ".{0,20}".prop_map(|text: String| &*text.leak())
+}
+
+fn node() -> impl Strategy<Value = NodeId> {
+    (1..=u64::MAX).prop_map(NodeId)
+}
+
+fn nodes() -> impl Strategy<Value = Vec<(NodeId, String)>> {
+    vec((node(), text().prop_map(str::to_owned)), 0..5)
+}
+
+/// Below 16,384, as all shards are.
+fn shard() -> impl Strategy<Value = ShardId> {
+    (0..16_384_u16).prop_map(ShardId)
+}
+
+fn index() -> impl Strategy<Value = Index> {
+    any::<u64>().prop_map(Index)
+}
+
+fn entry_id() -> impl Strategy<Value = EntryId> {
+    (any::<u64>(), any::<u64>()).prop_map(|(index, term)| EntryId::new(index, term))
+}
+
+fn cluster() -> impl Strategy<Value = ClusterId> {
+    any::<u128>().prop_map(ClusterId)
+}
+
+fn incarnation() -> impl Strategy<Value = Incarnation> {
+    any::<u64>().prop_map(Incarnation)
+}
+
+fn auth() -> impl Strategy<Value = Auth<'static>> {
+    (any::<u8>(), bytes(), bytes()).prop_map(|(method, nonce, mac)| Auth { method, nonce, mac })
+}
+
+fn hello() -> impl Strategy<Value = Hello<'static>> {
+    let role = prop_oneof![
+        option::of(shard()).prop_map(|home| HelloRole::Client { home }),
+        (node(), incarnation(), any::<u16>()).prop_map(|(node, incarnation, core)| HelloRole::Peer {
+            node,
+            incarnation,
+            core: CoreId(core)
+        }),
+    ];
+    (any::<u16>(), any::<u16>(), cluster(), role, any::<u64>(), auth()).prop_map(
+        |(version_min, version_max, cluster, role, features, auth)| Hello {
+            version_min,
+            version_max,
+            cluster,
+            role,
+            features,
+            auth,
+        },
+    )
+}
+
+fn hello_reply() -> impl Strategy<Value = HelloReply<'static>> {
+    let numbers = (any::<u16>(), any::<u16>(), any::<u16>(), any::<u64>());
+    prop_oneof![
+        (numbers, cluster(), node(), incarnation(), text(), auth()).prop_map(
+            |((version, shards, cores, features), cluster, node, incarnation, http, auth)| HelloReply::Welcome {
+                version,
+                cluster,
+                node,
+                incarnation,
+                shards,
+                cores,
+                features,
+                http,
+                auth,
+            }
+        ),
+        (0..=7_u8, text())
+            .prop_map(|(reason, message)| HelloReply::Refused { reason: HelloRefusal::from_u8(reason), message }),
+    ]
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    prop_oneof![
+        Just(Condition::None),
+        index().prop_map(Condition::Version),
+        Just(Condition::Exists),
+        Just(Condition::Absent),
+    ]
+}
+
+fn consistency() -> impl Strategy<Value = Consistency> {
+    prop_oneof![Just(Consistency::Linearizable), Just(Consistency::Lease), Just(Consistency::Stale)]
+}
+
+/// What may be forwarded: what concerns one shard.
+fn shard_operation() -> impl Strategy<Value = Operation<'static>> {
+    let keys = (bytes(), bytes(), bytes(), bytes());
+    prop_oneof![
+        (bytes(), bytes(), condition()).prop_map(|(key, value, condition)| Operation::Put { key, value, condition }),
+        (bytes(), condition()).prop_map(|(key, condition)| Operation::Delete { key, condition }),
+        (bytes(), consistency()).prop_map(|(key, consistency)| Operation::Get { key, consistency }),
+        (keys, any::<u32>(), any::<bool>(), consistency(), option::of(shard())).prop_map(
+            |((prefix, start, end, cursor), limit, reverse, consistency, shard)| Operation::Scan(Scan {
+                prefix,
+                start,
+                end,
+                cursor,
+                limit,
+                reverse,
+                consistency,
+                shard,
+            })
+        ),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation<'static>> {
+    prop_oneof![4 => shard_operation(), 1 => Just(Operation::Slots), 1 => Just(Operation::Status), 1 => Just(Operation::Ping)]
+}
+
+/// With the request id 0, as in the answer to a forwarded request.
+fn reply() -> impl Strategy<Value = Reply<'static>> {
+    let code = (1..=13_u8).prop_map(|number| Code::from_u8(number).expect("the codes are 1 to 13"));
+    let refusal =
+        (code, option::of(node()), text()).prop_map(|(code, leader, message)| Refusal { code, leader, message });
+    let result = prop_oneof![3 => answer().prop_map(Ok), 1 => refusal.prop_map(Err)];
+    (entry_id(), result).prop_map(|(at, result)| Reply { id: RequestId(0), at, result })
+}
+
+fn answer() -> impl Strategy<Value = Answer<'static>> {
+    let item = (bytes(), index(), bytes()).prop_map(|(key, version, value)| Item { key, version, value });
+    prop_oneof![
+        Just(Answer::Put),
+        any::<bool>().prop_map(|existed| Answer::Deleted { existed }),
+        (index(), bytes()).prop_map(|(version, value)| Answer::Value { version, value }),
+        (vec(item, 0..6), any::<bool>()).prop_map(|(items, more)| Answer::Page(Page { items, more })),
+        slot_table().prop_map(Answer::Slots),
+        status().prop_map(|status| Answer::Status(Box::new(status))),
+        Just(Answer::Pong),
+    ]
+}
+
+fn slot_table() -> impl Strategy<Value = SlotTable> {
+    let leader = (option::of(node()), any::<u64>().prop_map(Term));
+    (cluster(), nodes(), vec(leader, 0..6)).prop_map(|(cluster, nodes, leaders)| SlotTable { cluster, nodes, leaders })
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    let counters = vec((text().prop_map(str::to_owned), any::<u64>()), 0..4);
+    (cluster(), node(), incarnation(), text(), nodes(), vec(shard_status(), 0..4), counters).prop_map(
+        |(cluster, node, incarnation, version, nodes, shards, counters)| Status {
+            cluster,
+            node,
+            incarnation,
+            version: version.to_owned(),
+            nodes,
+            shards,
+            counters,
+        },
+    )
+}
+
+fn shard_status() -> impl Strategy<Value = ShardStatus> {
+    let role = prop_oneof![
+        Just(Role::Follower),
+        Just(Role::PreCandidate),
+        Just(Role::Candidate),
+        Just(Role::Leader),
+        Just(Role::Learner)
+    ];
+    let indexes = (index(), index(), index());
+    (shard(), role, any::<u64>(), option::of(node()), indexes, entry_id(), entry_id(), any::<u64>(), any::<u128>())
+        .prop_map(|(id, role, term, leader, (commit, applied, persisted), last, snapshot, keys, state_hash)| {
+            let term = Term(term);
+            ShardStatus { id, role, term, leader, commit, applied, persisted, last, snapshot, keys, state_hash }
+        })
+}
+
+fn raft() -> impl Strategy<Value = Message> {
+    (shard(), node(), node(), any::<u64>(), body()).prop_map(|(shard, from, to, term, body)| Message {
+        shard,
+        from,
+        to,
+        term: Term(term),
+        body,
+    })
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    let append_result = prop_oneof![
+        index().prop_map(|matched| AppendResult::Accepted { matched }),
+        (index(), entry_id()).prop_map(|(prev, hint)| AppendResult::Rejected { prev, hint }),
+    ];
+    prop_oneof![
+        entry_id().prop_map(|last| Body::PreVote { last }),
+        any::<bool>().prop_map(|granted| Body::PreVoteReply { granted }),
+        (entry_id(), any::<bool>()).prop_map(|(last, transfer)| Body::Vote { last, transfer }),
+        any::<bool>().prop_map(|granted| Body::VoteReply { granted }),
+        append(),
+        (any::<u32>(), append_result).prop_map(|(link, result)| Body::AppendReply { link, result }),
+        (index(), context()).prop_map(|(commit, context)| Body::Heartbeat { commit, context }),
+        context().prop_map(|context| Body::HeartbeatReply { context }),
+        Just(Body::TimeoutNow),
+    ]
+}
+
+fn context() -> impl Strategy<Value = ReadContext> {
+    (incarnation(), any::<u64>(), any::<u64>()).prop_map(|(incarnation, term, counter)| ReadContext {
+        incarnation,
+        term: Term(term),
+        counter,
+    })
+}
+
+/// Entries that follow each other, with terms that never fall.
+fn append() -> impl Strategy<Value = Body> {
+    let kind = prop_oneof![Just(EntryKind::Noop), Just(EntryKind::Command), Just(EntryKind::Configuration)];
+    let prev = (0..1_u64 << 40, 0..1_u64 << 40).prop_map(|(index, term)| EntryId::new(index, term));
+    (any::<u32>(), prev, index(), vec((0..3_u64, kind, bytes()), 0..6)).prop_map(|(link, prev, commit, parts)| {
+        let mut id = prev;
+        let entries = parts
+            .into_iter()
+            .map(|(term_growth, kind, body)| {
+                id = EntryId { index: id.index.next(), term: Term(id.term.0 + term_growth) };
+                Entry { id, kind, body: Bytes::from_static(body) }
+            })
+            .collect();
+        Body::Append { link, prev, commit, entries }
+    })
+}
+
+fn forward_id() -> impl Strategy<Value = ForwardId> {
+    (any::<u16>(), any::<u64>()).prop_map(|(core, serial)| ForwardId { core: CoreId(core), serial })
+}
+
+fn forward() -> impl Strategy<Value = Forward<'static>> {
+    (forward_id(), shard(), shard_operation(), any::<u32>()).prop_map(|(id, shard, operation, timeout_ms)| Forward {
+        id,
+        shard,
+        operation,
+        timeout_ms,
+    })
+}
