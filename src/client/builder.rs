@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use raftkv_protocol::types::ClusterId;
 
-use super::{Client, Result};
+use super::{Client, Error, ErrorKind, Result};
 
 /// Settings of a [`Client`]; start with [`Client::builder`].
 #[derive(Clone, Debug)]
@@ -117,7 +117,9 @@ impl Builder {
     /// [`WrongCluster`](super::ErrorKind::WrongCluster) or [`Version`](super::ErrorKind::Version). No endpoint at all is
     /// [`BadRequest`](super::ErrorKind::BadRequest).
     pub fn connect(self) -> Result<Client> {
-        unimplemented!()
+        let client = self.start()?;
+        client.learn_slots()?;
+        Ok(client)
     }
 
     /// Starts the client without contacting anybody: the first call dials, within its own deadline, and waits there for
@@ -127,6 +129,9 @@ impl Builder {
     /// [`BadRequest`](super::ErrorKind::BadRequest) without an endpoint; [`Closed`](super::ErrorKind::Closed) if the
     /// operating system grants no thread or poll descriptor.
     pub fn start(self) -> Result<Client> {
-        unimplemented!()
+        if self.endpoints.is_empty() {
+            return Err(Error::new(ErrorKind::BadRequest, "a client needs at least one endpoint, as host:port"));
+        }
+        Client::start(self.endpoints, self.settings)
     }
 }

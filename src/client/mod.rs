@@ -42,14 +42,26 @@
 //!
 //! The module knows the protocol and the network, nothing of the server.
 
+mod backoff;
+mod buffer;
 mod builder;
+pub mod connection;
+mod driver;
 mod error;
+mod lane;
+mod oneshot;
 mod pipeline;
+mod request;
+pub mod slots;
 mod values;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
 pub use raftkv_protocol::client::{Condition, Consistency, Role, ShardStatus, SlotTable, Status};
 pub use raftkv_protocol::types::{ClusterId, NodeId, ShardId, Slot, Term};
@@ -59,15 +71,25 @@ pub use error::{Error, ErrorKind, Result};
 pub use pipeline::{Pending, Pipeline};
 pub use values::{Item, Page, ScanOptions, Target, Value, Version, WhenFull};
 
-/// A connection to a cluster. Cheap to clone, and shared by as many threads as like; the last one dropped closes the
-/// connections.
+use builder::Settings;
+use driver::{Doorbell, Driver};
+use oneshot::oneshot;
+use request::{Job, Operation, Origin, Patience};
+
+/// A connection to a cluster. Cheap to clone, and shared by as many threads as like. When the last one is dropped, and
+/// the last [`Pipeline`], the connections are closed and what is still in flight fails with [`ErrorKind::Closed`].
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
 }
 
+/// The callers' side of the I/O thread.
 struct Shared {
     timeout: Duration,
+    jobs: Sender<Job>,
+    doorbell: Arc<Doorbell>,
+    /// Taken when it is joined.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Client {
@@ -82,6 +104,28 @@ impl Client {
     /// See [`Builder::connect`].
     pub fn connect(endpoint: impl Into<String>) -> Result<Client> {
         Client::builder().endpoints([endpoint]).connect()
+    }
+
+    fn start(endpoints: Vec<String>, settings: Settings) -> Result<Client> {
+        let no_thread =
+            |error: io::Error| Error::new(ErrorKind::Closed, format!("the client's I/O thread cannot start: {error}"));
+        let timeout = settings.timeout;
+        let (jobs, receiver) = crossbeam_channel::bounded(settings.queue_max);
+        let driver = Driver::new(endpoints, settings, receiver).map_err(no_thread)?;
+        let doorbell = driver.doorbell();
+        let thread =
+            thread::Builder::new().name("raftkv-client".into()).spawn(move || driver.run()).map_err(no_thread)?;
+        Ok(Client { shared: Arc::new(Shared { timeout, jobs, doorbell, thread: Some(thread) }) })
+    }
+
+    /// Fetches the slot table, or fails as soon as every endpoint has failed.
+    fn learn_slots(&self) -> Result<()> {
+        let (completer, receiver) = oneshot(|| Error::new(ErrorKind::Closed, "the client's I/O thread ended"));
+        let deadline = Instant::now() + self.shared.timeout;
+        let mut job = Job::new(Operation::Slots, Origin::Caller(completer), deadline);
+        job.patience = Patience::OneRound;
+        self.shared.hand_over(job, WhenFull::Block)?;
+        receiver.wait().map(|_| ())
     }
 
     /// A handle for many requests in flight.
@@ -175,6 +219,50 @@ impl Client {
     /// As [`Client::get`].
     pub fn ping(&self) -> Result<()> {
         self.pipeline().ping(Target::Any)?.wait()
+    }
+}
+
+impl Shared {
+    fn hand_over(&self, job: Job, when_full: WhenFull) -> Result<()> {
+        let deadline = job.deadline;
+        let job = match self.jobs.try_send(job) {
+            Ok(()) => {
+                self.doorbell.ring();
+                return Ok(());
+            }
+            Err(TrySendError::Full(job)) if when_full == WhenFull::Block => job,
+            Err(TrySendError::Full(job)) => return refuse(job, ErrorKind::QueueFull, "too many requests wait already"),
+            Err(TrySendError::Disconnected(job)) => return refuse(job, ErrorKind::Closed, GONE),
+        };
+        match self.jobs.send_deadline(job, deadline) {
+            Ok(()) => {
+                self.doorbell.ring();
+                Ok(())
+            }
+            Err(SendTimeoutError::Timeout(job)) => {
+                refuse(job, ErrorKind::Timeout, "the deadline passed while too many other requests were waiting")
+            }
+            Err(SendTimeoutError::Disconnected(job)) => refuse(job, ErrorKind::Closed, GONE),
+        }
+    }
+}
+
+const GONE: &str = "the client's I/O thread ended";
+
+/// Ends a job that was not handed over.
+fn refuse(job: Job, kind: ErrorKind, message: &str) -> Result<()> {
+    let error = Error::new(kind, message);
+    job.complete(Err(error.clone()));
+    Err(error)
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.doorbell.close();
+        if let Some(thread) = self.thread.take() {
+            // It fails if the thread panicked: every caller has learnt that already.
+            let _ = thread.join();
+        }
     }
 }
 

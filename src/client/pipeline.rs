@@ -1,11 +1,13 @@
 //! Many requests in flight from one thread.
 
-use std::marker::PhantomData;
-use std::time::Duration;
+use std::fmt;
+use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Condition, Consistency, SlotTable, Status};
 
-use super::{Client, Page, Result, ScanOptions, Target, Value, Version, WhenFull};
+use super::oneshot::{Receiver, oneshot};
+use super::request::{Job, Operation, Origin, Outcome};
+use super::{Client, Error, ErrorKind, Page, Result, ScanOptions, Target, Value, Version, WhenFull};
 
 /// Sends requests without waiting for their replies: each call hands over a request and returns a [`Pending`].
 ///
@@ -32,10 +34,11 @@ pub struct Pipeline {
 }
 
 /// A reply that has yet to come. Dropping it abandons the reply, not the request.
-#[derive(Debug)]
 #[must_use = "the outcome of the request is lost with it"]
 pub struct Pending<T> {
-    marker: PhantomData<T>,
+    receiver: Receiver<Outcome>,
+    /// Picks what the caller wants; `None` for an outcome of another operation.
+    pick: fn(Outcome) -> Option<T>,
 }
 
 impl<T> Pending<T> {
@@ -44,7 +47,7 @@ impl<T> Pending<T> {
     /// # Errors
     /// Whatever became of the request.
     pub fn wait(self) -> Result<T> {
-        unimplemented!()
+        pick(self.receiver.wait(), self.pick)
     }
 
     /// The outcome if it is there; otherwise the pending reply back.
@@ -52,13 +55,27 @@ impl<T> Pending<T> {
     /// # Errors
     /// The outer error is the pending reply itself; the inner result is the request's.
     pub fn try_wait(self) -> std::result::Result<Result<T>, Pending<T>> {
-        unimplemented!()
+        match self.receiver.try_wait() {
+            Ok(outcome) => Ok(pick(outcome, self.pick)),
+            Err(receiver) => Err(Pending { receiver, pick: self.pick }),
+        }
     }
 
     /// Whether [`wait`](Pending::wait) would return at once.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        unimplemented!()
+        self.receiver.is_ready()
+    }
+}
+
+fn pick<T>(outcome: Result<Outcome>, pick: fn(Outcome) -> Option<T>) -> Result<T> {
+    let mismatch = || Error::new(ErrorKind::Protocol, "the outcome belongs to another operation").unknown_outcome();
+    pick(outcome?).ok_or_else(mismatch)
+}
+
+impl<T> fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("is_ready", &self.is_ready()).finish_non_exhaustive()
     }
 }
 
@@ -96,8 +113,11 @@ impl Pipeline {
         value: impl AsRef<[u8]>,
         condition: Condition,
     ) -> Result<Pending<Version>> {
-        let _ = (key, value, condition);
-        unimplemented!()
+        let operation = Operation::Put { key: own(key), value: own(value), condition };
+        self.submit(operation, |outcome| match outcome {
+            Outcome::Put(version) => Some(version),
+            _ => None,
+        })
     }
 
     /// See [`Client::delete`].
@@ -113,8 +133,10 @@ impl Pipeline {
     /// # Errors
     /// See [`Pipeline::put`].
     pub fn delete_if(&self, key: impl AsRef<[u8]>, condition: Condition) -> Result<Pending<bool>> {
-        let _ = (key, condition);
-        unimplemented!()
+        self.submit(Operation::Delete { key: own(key), condition }, |outcome| match outcome {
+            Outcome::Deleted(existed) => Some(existed),
+            _ => None,
+        })
     }
 
     /// See [`Client::get`].
@@ -130,8 +152,10 @@ impl Pipeline {
     /// # Errors
     /// See [`Pipeline::put`].
     pub fn get_with(&self, key: impl AsRef<[u8]>, consistency: Consistency) -> Result<Pending<Option<Value>>> {
-        let _ = (key, consistency);
-        unimplemented!()
+        self.submit(Operation::Get { key: own(key), consistency }, |outcome| match outcome {
+            Outcome::Value(value) => Some(value),
+            _ => None,
+        })
     }
 
     /// See [`Client::scan`].
@@ -139,8 +163,10 @@ impl Pipeline {
     /// # Errors
     /// See [`Pipeline::put`].
     pub fn scan(&self, options: ScanOptions) -> Result<Pending<Page>> {
-        let _ = options;
-        unimplemented!()
+        self.submit(Operation::Scan(options), |outcome| match outcome {
+            Outcome::Page(page) => Some(page),
+            _ => None,
+        })
     }
 
     /// See [`Client::slots`].
@@ -148,7 +174,10 @@ impl Pipeline {
     /// # Errors
     /// See [`Pipeline::put`].
     pub fn slots(&self) -> Result<Pending<SlotTable>> {
-        unimplemented!()
+        self.submit(Operation::Slots, |outcome| match outcome {
+            Outcome::Slots(table) => Some(table),
+            _ => None,
+        })
     }
 
     /// See [`Client::status`].
@@ -156,8 +185,10 @@ impl Pipeline {
     /// # Errors
     /// See [`Pipeline::put`].
     pub fn status(&self, target: impl Into<Target>) -> Result<Pending<Status>> {
-        let _ = target.into();
-        unimplemented!()
+        self.submit(Operation::Status(target.into()), |outcome| match outcome {
+            Outcome::Status(status) => Some(*status),
+            _ => None,
+        })
     }
 
     /// See [`Client::ping`].
@@ -165,11 +196,33 @@ impl Pipeline {
     /// # Errors
     /// See [`Pipeline::put`].
     pub fn ping(&self, target: impl Into<Target>) -> Result<Pending<()>> {
-        let _ = target.into();
-        unimplemented!()
+        self.submit(Operation::Ping(target.into()), |outcome| match outcome {
+            Outcome::Pong => Some(()),
+            _ => None,
+        })
+    }
+
+    fn submit<T>(&self, operation: Operation, pick: fn(Outcome) -> Option<T>) -> Result<Pending<T>> {
+        operation.check_size()?;
+        let (completer, receiver) = oneshot(if operation.is_write() { lost_with_a_write } else { lost_with_a_read });
+        let job = Job::new(operation, Origin::Caller(completer), Instant::now() + self.timeout);
+        self.client.shared.hand_over(job, self.when_full)?;
+        Ok(Pending { receiver, pick })
     }
 
     pub(super) fn new(client: Client, timeout: Duration) -> Pipeline {
         Pipeline { client, timeout, when_full: WhenFull::default() }
     }
+}
+
+fn own(bytes: impl AsRef<[u8]>) -> Box<[u8]> {
+    bytes.as_ref().into()
+}
+
+fn lost_with_a_read() -> Error {
+    Error::new(ErrorKind::Closed, "the client's I/O thread ended")
+}
+
+fn lost_with_a_write() -> Error {
+    lost_with_a_read().unknown_outcome()
 }
