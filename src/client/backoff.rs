@@ -1,0 +1,63 @@
+//! Pauses between attempts.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// Pauses that double from attempt to attempt up to a longest, each shortened by a random part of up to a half, so that
+/// clients that failed together do not come back together.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    first: Duration,
+    longest: Duration,
+    random: u64,
+}
+
+impl Backoff {
+    pub(super) fn new((first, longest): (Duration, Duration)) -> Backoff {
+        // The standard library's hasher keys are the only randomness that needs no further dependency.
+        Backoff::seeded((first, longest), RandomState::new().hash_one(0_u8))
+    }
+
+    fn seeded((first, longest): (Duration, Duration), seed: u64) -> Backoff {
+        Backoff { first, longest: longest.max(first), random: seed | 1 }
+    }
+
+    /// How long to wait before attempt number `attempt`, counted from 1.
+    pub(super) fn pause(&mut self, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(30);
+        let full = self.first.saturating_mul(1 << doublings).min(self.longest);
+        full - full.mul_f64(self.next_fraction() / 2.0)
+    }
+
+    /// In [0, 1), by xorshift64 (Marsaglia, 2003).
+    fn next_fraction(&mut self) -> f64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_lose_at_most_half() {
+        let (first, longest) = (Duration::from_millis(10), Duration::from_secs(1));
+        for seed in 0..100 {
+            let mut backoff = Backoff::seeded((first, longest), seed);
+            for attempt in 1..50 {
+                let full = first.saturating_mul(1 << (attempt - 1).min(20)).min(longest);
+                let pause = backoff.pause(attempt);
+                assert!(pause <= full && pause >= full / 2, "seed {seed}, attempt {attempt}: {pause:?} of {full:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn pauses_differ() {
+        let mut backoff = Backoff::seeded((Duration::from_secs(1), Duration::from_secs(1)), 7);
+        assert_ne!(backoff.pause(1), backoff.pause(1));
+    }
+}

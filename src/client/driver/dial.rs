@@ -1,0 +1,156 @@
+//! Opening connections, and what happens when they break.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::thread;
+
+use mio::Token;
+use raftkv_protocol::hello::HelloRefusal;
+use raftkv_protocol::types::ShardId;
+
+use super::Driver;
+use crate::client::connection::{Broken, Connection};
+use crate::client::lane::Availability;
+use crate::client::request::Origin;
+use crate::client::{Error, ErrorKind};
+
+/// A host name's addresses, brought by a helper thread: name services may block for seconds.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    lane: usize,
+    addresses: io::Result<Vec<SocketAddr>>,
+}
+
+impl Driver {
+    /// Dials the lanes that were given requests in this turn, or sends those requests.
+    pub(super) fn settle_touched(&mut self) {
+        while let Some(lane) = self.touched.pop() {
+            match self.lanes[lane].availability(self.now) {
+                Availability::Closed if self.lanes[lane].waiting() > 0 => self.open(lane),
+                Availability::Open => {
+                    let inflight_max = self.settings.inflight_max;
+                    if let Err(broken) = self.lanes[lane].pump(self.now, &mut self.next_id, inflight_max) {
+                        self.on_broken(lane, &broken);
+                    }
+                }
+                Availability::Closed | Availability::Opening | Availability::Down(_) => {}
+            }
+        }
+    }
+
+    fn open(&mut self, lane: usize) {
+        let address = &self.peers[self.peer_of(lane)].address;
+        if let Ok(address) = address.parse() {
+            return self.dial(lane, vec![address]);
+        }
+        let (address, sender, doorbell) = (address.clone(), self.resolved.0.clone(), self.doorbell());
+        self.lanes[lane].resolve(self.now + self.settings.connect_timeout);
+        let resolve = move || {
+            let addresses = address.to_socket_addrs().map(Iterator::collect);
+            // Fails only if the client is gone.
+            let _ = sender.send(Resolved { lane, addresses });
+            doorbell.ring();
+        };
+        if let Err(error) = thread::Builder::new().name("raftkv-resolve".into()).spawn(resolve) {
+            self.on_dial_failed(lane, &format!("cannot start a thread to resolve its name: {error}"));
+        }
+    }
+
+    pub(super) fn on_resolved(&mut self) {
+        while let Ok(Resolved { lane, addresses }) = self.resolved.1.try_recv() {
+            if !self.lanes[lane].is_resolving() {
+                continue;
+            }
+            match addresses {
+                Ok(addresses) => self.dial(lane, addresses.into_iter().rev().collect()),
+                Err(error) => self.on_dial_failed(lane, &format!("its name cannot be resolved: {error}")),
+            }
+        }
+    }
+
+    /// Tries the last of `addresses`, and the others after it.
+    fn dial(&mut self, lane: usize, mut addresses: Vec<SocketAddr>) {
+        let home = self.home_of(lane);
+        let mut reason = "its name has no address".to_owned();
+        while let Some(address) = addresses.pop() {
+            match Connection::dial(address, self.cluster, home, self.poll.registry(), Token(lane)) {
+                Ok(connection) => {
+                    let give_up = self.now + self.settings.connect_timeout;
+                    return self.lanes[lane].dial(connection, addresses, give_up);
+                }
+                Err(broken) => reason = broken.to_string(),
+            }
+        }
+        self.on_dial_failed(lane, &reason);
+    }
+
+    /// The first shard that the node leads and whose requests go over this lane.
+    fn home_of(&self, lane: usize) -> Option<ShardId> {
+        let per_node = self.settings.connections_per_node;
+        let node = self.peers[self.peer_of(lane)].node?;
+        self.slots.led_by(node).find(|shard| usize::from(shard.0) % per_node == lane % per_node)
+    }
+
+    pub(super) fn on_broken(&mut self, lane: usize, broken: &Broken) {
+        let address = &self.peers[self.peer_of(lane)].address;
+        let (kind, remedy) = match broken {
+            Broken::Io(_) | Broken::Closed if self.lanes[lane].is_open() => {
+                return self.on_lane_failed(lane, &self.lost(lane, &broken.to_string()));
+            }
+            Broken::Io(_) => return self.on_dial_failed(lane, &broken.to_string()),
+            Broken::Closed => (ErrorKind::Unreachable, "; is it a RaftKV server?"),
+            Broken::Frame(_) | Broken::Decode(_) => (ErrorKind::Protocol, "; is it a RaftKV server's client port?"),
+            Broken::Refused { reason, .. } => (kind_of_refusal(*reason), ""),
+        };
+        let error = Error::new(kind, format!("{address}: {broken}{remedy}"));
+        self.on_lane_failed(lane, &error);
+    }
+
+    /// A dial came to nothing: the next address of the name, if there is one.
+    pub(super) fn on_dial_failed(&mut self, lane: usize, reason: &str) {
+        let others = self.lanes[lane].take_other_addresses();
+        if !others.is_empty() {
+            return self.dial(lane, others);
+        }
+        let message = format!("{}: {reason}", self.peers[self.peer_of(lane)].address);
+        self.on_lane_failed(lane, &Error::new(ErrorKind::Unreachable, message));
+    }
+
+    /// The error of requests whose connection broke.
+    pub(super) fn lost(&self, lane: usize, reason: &str) -> Error {
+        let address = &self.peers[self.peer_of(lane)].address;
+        Error::new(ErrorKind::ConnectionLost, format!("the connection to {address} was lost: {reason}"))
+    }
+
+    /// Gives a lane up for a while and sends elsewhere what may be sent elsewhere.
+    pub(super) fn on_lane_failed(&mut self, lane: usize, error: &Error) {
+        log::debug!("{error}");
+        let peer = self.peer_of(lane);
+        let was_open = self.lanes[lane].is_open();
+        let until = self.now + self.backoff.pause(self.lanes[lane].failures() + 1);
+        for mut job in self.lanes[lane].fail(error, until, self.poll.registry()) {
+            if matches!(job.origin, Origin::Probe) {
+                continue;
+            }
+            job.attempts += 1;
+            job.avoid = Some(peer);
+            job.last_error = Some(error.clone());
+            self.route(job);
+        }
+        if was_open {
+            // Its shards will have other leaders soon.
+            self.refresh.avoid = Some(peer);
+            self.refresh.wanted = true;
+        }
+    }
+}
+
+fn kind_of_refusal(reason: HelloRefusal) -> ErrorKind {
+    match reason {
+        HelloRefusal::Cluster => ErrorKind::WrongCluster,
+        HelloRefusal::Version => ErrorKind::Version,
+        HelloRefusal::Unauthorized => ErrorKind::Unauthorized,
+        HelloRefusal::Connections => ErrorKind::Overloaded,
+        _ => ErrorKind::Protocol,
+    }
+}

@@ -1,0 +1,385 @@
+//! The client's I/O thread: one poll over all connections.
+//!
+//! A turn of its loop reads every ready connection, takes in the requests that callers handed over, sees to what time
+//! has made due, and only then writes: the requests of one turn leave with one write per connection. It alone owns
+//! connections, slot table and unfinished requests, so that nothing here is locked.
+
+mod dial;
+mod routing;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use mio::{Events, Poll, Token, Waker};
+use raftkv_protocol::client::Code;
+use raftkv_protocol::types::{ClusterId, NodeId};
+
+use super::backoff::Backoff;
+use super::builder::Settings;
+use super::connection::Welcome;
+use super::lane::{Incident, Lane, Overdue};
+use super::request::{Job, Operation, Origin, Outcome, Refused};
+use super::slots::SlotMap;
+use super::{Error, ErrorKind};
+use dial::Resolved;
+
+const DOORBELL: Token = Token(usize::MAX);
+const EVENTS_MAX: usize = 256;
+/// The slot table is asked for no more often than this, however many replies hint that it is old.
+const REFRESH_PAUSE: Duration = Duration::from_millis(50);
+/// A table that has not come by then is asked for again.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
+/// A shard's supposed leaders may send a request to each other; after so many redirects it waits in between.
+const PROMPT_REDIRECTS_MAX: u32 = 3;
+
+/// Wakes the I/O thread, once for any number of requests handed over before it looks.
+#[derive(Debug)]
+pub(super) struct Doorbell {
+    waker: Waker,
+    rung: AtomicBool,
+    closing: AtomicBool,
+}
+
+impl Doorbell {
+    /// There is something in the channel.
+    pub(super) fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // It fails only if the poll is gone, and then nobody is there to be woken.
+            let _ = self.waker.wake();
+        }
+    }
+
+    /// The I/O thread shall end.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        let _ = self.waker.wake();
+    }
+}
+
+/// A node, known by its address, and by its id once it said so or a slot table did. Its lanes are
+/// `peer * connections_per_node ..` in [`Driver::lanes`].
+#[derive(Debug)]
+struct Peer {
+    address: String,
+    node: Option<NodeId>,
+}
+
+/// When to ask for the slot table.
+#[derive(Debug)]
+struct Refresh {
+    wanted: bool,
+    not_before: Instant,
+    /// The peer that is the last to ask.
+    avoid: Option<usize>,
+}
+
+/// The I/O thread's state.
+#[derive(Debug)]
+pub(super) struct Driver {
+    settings: Settings,
+    poll: Poll,
+    doorbell: Arc<Doorbell>,
+    jobs: Receiver<Job>,
+    resolved: (Sender<Resolved>, Receiver<Resolved>),
+    cluster: ClusterId,
+    slots: SlotMap,
+    peers: Vec<Peer>,
+    lanes: Vec<Lane>,
+    /// Lanes that were given something in this turn.
+    touched: Vec<usize>,
+    /// Requests that wait out a pause.
+    paused: Vec<(Instant, Job)>,
+    incidents: Vec<Incident>,
+    refresh: Refresh,
+    backoff: Backoff,
+    /// Rotates the peers for requests that any of them can serve.
+    rotation: usize,
+    next_id: u64,
+    /// No request's deadline is earlier.
+    first_deadline: Instant,
+    now: Instant,
+}
+
+impl Driver {
+    pub(super) fn new(endpoints: Vec<String>, settings: Settings, jobs: Receiver<Job>) -> io::Result<Driver> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), DOORBELL)?;
+        let doorbell = Doorbell { waker, rung: AtomicBool::new(false), closing: AtomicBool::new(false) };
+        let now = Instant::now();
+        let mut driver = Driver {
+            poll,
+            doorbell: Arc::new(doorbell),
+            jobs,
+            resolved: crossbeam_channel::unbounded(),
+            cluster: settings.cluster,
+            slots: SlotMap::default(),
+            peers: Vec::new(),
+            lanes: Vec::new(),
+            touched: Vec::new(),
+            paused: Vec::new(),
+            incidents: Vec::new(),
+            refresh: Refresh { wanted: false, not_before: now, avoid: None },
+            backoff: Backoff::new(settings.backoff),
+            rotation: 0,
+            next_id: 1,
+            first_deadline: now + IDLE,
+            now,
+            settings,
+        };
+        for endpoint in endpoints {
+            driver.peer_at(&endpoint);
+        }
+        Ok(driver)
+    }
+
+    pub(super) fn doorbell(&self) -> Arc<Doorbell> {
+        Arc::clone(&self.doorbell)
+    }
+
+    /// Runs until the client is dropped.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        while !self.doorbell.closing.load(Ordering::Acquire) {
+            let timeout = self.next_timer().saturating_duration_since(Instant::now());
+            match self.poll.poll(&mut events, Some(round_up(timeout))) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    log::error!("the client's poll failed, all its requests fail with it: {error}");
+                    break;
+                }
+                _ => self.turn(&events),
+            }
+        }
+        self.close();
+    }
+
+    fn turn(&mut self, events: &Events) {
+        self.now = Instant::now();
+        // Cleared before the channels are read, so that what is handed over later rings again. A swap, not a store: it
+        // reads the last ring, and with it sees what was handed over before that.
+        self.doorbell.rung.swap(false, Ordering::AcqRel);
+        for event in events {
+            if event.token() != DOORBELL {
+                self.on_ready(event.token().0);
+            }
+        }
+        self.on_resolved();
+        self.on_timers();
+        loop {
+            let taken_all = self.take_in();
+            self.refresh_table();
+            self.settle_touched();
+            if taken_all || self.waiting() >= self.settings.queue_max {
+                break;
+            }
+        }
+    }
+
+    /// Takes requests from the callers as long as there is room; returns whether there are no more.
+    fn take_in(&mut self) -> bool {
+        while self.waiting() < self.settings.queue_max {
+            match self.jobs.try_recv() {
+                Ok(job) => {
+                    self.first_deadline = self.first_deadline.min(job.deadline);
+                    self.route(job);
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+            }
+        }
+        false
+    }
+
+    fn waiting(&self) -> usize {
+        self.paused.len() + self.lanes.iter().map(Lane::waiting).sum::<usize>()
+    }
+
+    fn on_ready(&mut self, lane: usize) {
+        let result = self.lanes[lane].on_ready(self.now, &self.slots, &mut self.incidents);
+        let mut incidents = std::mem::take(&mut self.incidents);
+        for incident in incidents.drain(..) {
+            self.on_incident(lane, incident);
+        }
+        self.incidents = incidents;
+        match result {
+            Ok(()) => self.touched.push(lane),
+            Err(broken) => self.on_broken(lane, &broken),
+        }
+    }
+
+    fn on_incident(&mut self, lane: usize, incident: Incident) {
+        match incident {
+            Incident::Welcome(welcome) => self.on_welcome(lane, &welcome),
+            Incident::TableOutdated => self.refresh.wanted = true,
+            Incident::Refused(job, refused) => self.on_refused(lane, job, refused),
+            Incident::Table(job, table) => {
+                self.slots.merge(table.clone());
+                self.name_peers();
+                job.complete(Ok(Outcome::Slots(table)));
+            }
+        }
+    }
+
+    fn on_welcome(&mut self, lane: usize, welcome: &Welcome) {
+        if self.cluster == ClusterId(0) {
+            self.cluster = welcome.cluster;
+        }
+        let peer = self.peer_of(lane);
+        if self.cluster != welcome.cluster {
+            let message =
+                format!("{} belongs to cluster {}, not {}", self.peers[peer].address, welcome.cluster, self.cluster);
+            return self.on_lane_failed(lane, &Error::new(ErrorKind::WrongCluster, message));
+        }
+        self.peers[peer].node = Some(welcome.node);
+        self.refresh.wanted |= self.slots.shards() == 0;
+    }
+
+    /// The node did not serve the request, and for all codes but `timeout` certainly never will.
+    fn on_refused(&mut self, lane: usize, mut job: Job, refused: Refused) {
+        let peer = self.peer_of(lane);
+        let message = format!("{} (says {})", refused.message, self.peers[peer].address);
+        let error = Error::new(refused.code.into(), message);
+        match refused.code {
+            Code::Timeout if job.operation.is_write() => return job.fail_after_sending(error),
+            Code::NotLeader => return self.on_not_leader(peer, job, &refused, error),
+            Code::NoLeader | Code::NotReady | Code::Diverged => {
+                self.refresh.wanted = true;
+                job.avoid = Some(peer);
+            }
+            Code::Overloaded | Code::Timeout => {}
+            _ => return job.complete(Err(error)),
+        }
+        self.retry_later(job, error);
+    }
+
+    fn on_not_leader(&mut self, peer: usize, mut job: Job, refused: &Refused, error: Error) {
+        self.refresh.wanted = true;
+        self.refresh.avoid = Some(peer);
+        if let Some(shard) = job.shard {
+            self.slots.redirect(shard, refused.leader, refused.term, self.peers[peer].node);
+        }
+        let elsewhere = refused.leader.is_some() && refused.leader != self.peers[peer].node;
+        if elsewhere && job.attempts < PROMPT_REDIRECTS_MAX {
+            job.attempts += 1;
+            job.last_error = Some(error);
+            self.route(job);
+        } else {
+            job.avoid = Some(peer);
+            self.retry_later(job, error);
+        }
+    }
+
+    fn retry_later(&mut self, mut job: Job, error: Error) {
+        job.attempts += 1;
+        job.last_error = Some(error);
+        let due = self.now + self.backoff.pause(job.attempts);
+        self.paused.push((due, job));
+    }
+
+    fn refresh_table(&mut self) {
+        if !self.refresh.wanted || self.refresh.not_before > self.now {
+            return;
+        }
+        let deadline = self.now + REFRESH_TIMEOUT;
+        let mut job = Job::new(Operation::Slots, Origin::Refresh, deadline);
+        job.avoid = self.refresh.avoid.take();
+        self.refresh.wanted = false;
+        self.refresh.not_before = self.now + REFRESH_PAUSE;
+        self.first_deadline = self.first_deadline.min(deadline);
+        self.route(job);
+    }
+
+    fn on_timers(&mut self) {
+        for lane in 0..self.lanes.len() {
+            match self.lanes[lane].overdue(self.now, self.settings.silence_timeout).0 {
+                Some(Overdue::Probe) => self.probe(lane),
+                Some(Overdue::Silent) => {
+                    let message = format!("no sign of life for {:?}", self.settings.silence_timeout);
+                    self.on_lane_failed(lane, &self.lost(lane, &message));
+                }
+                Some(Overdue::Dial) => {
+                    let message = format!("no answer within {:?}", self.settings.connect_timeout);
+                    self.on_dial_failed(lane, &message);
+                }
+                None => {}
+            }
+        }
+        let now = self.now;
+        let due: Vec<_> = self.paused.extract_if(.., |(due, job)| *due <= now && job.deadline > now).collect();
+        for (_, job) in due {
+            self.route(job);
+        }
+        if self.first_deadline <= self.now {
+            self.expire();
+        }
+    }
+
+    fn probe(&mut self, lane: usize) {
+        self.refresh.wanted = true;
+        self.refresh.avoid = Some(self.peer_of(lane));
+        let deadline = self.now + self.settings.silence_timeout;
+        if let Err(broken) = self.lanes[lane].probe(self.now, &mut self.next_id, deadline) {
+            self.on_broken(lane, &broken);
+        }
+    }
+
+    /// Ends every request whose deadline has passed, and finds the next deadline.
+    fn expire(&mut self) {
+        let now = self.now;
+        let mut next = now + IDLE;
+        for (_, job) in self.paused.extract_if(.., |(_, job)| job.deadline <= now) {
+            expire_unsent(job, None);
+        }
+        for lane in 0..self.lanes.len() {
+            let address = &self.peers[self.peer_of(lane)].address;
+            let (unsent, sent) = self.lanes[lane].take_expired(now);
+            unsent.into_iter().for_each(|job| expire_unsent(job, Some(address)));
+            for job in sent {
+                let message = format!("no reply from {address} before the deadline");
+                job.fail_after_sending(Error::new(ErrorKind::Timeout, message));
+            }
+            next = self.lanes[lane].first_deadline().map_or(next, |first| next.min(first));
+        }
+        self.first_deadline = self.paused.iter().map(|(_, job)| job.deadline).fold(next, Instant::min);
+    }
+
+    fn next_timer(&self) -> Instant {
+        let silence = self.settings.silence_timeout;
+        let lanes = self.lanes.iter().filter_map(|lane| lane.overdue(self.now, silence).1);
+        let paused = self.paused.iter().map(|(due, _)| *due);
+        let refresh = self.refresh.wanted.then_some(self.refresh.not_before);
+        lanes.chain(paused).chain(refresh).fold(self.first_deadline, Instant::min)
+    }
+
+    fn close(mut self) {
+        let closed = || Error::new(ErrorKind::Closed, "the client was dropped");
+        self.jobs.try_iter().for_each(|job| job.complete(Err(closed())));
+        self.paused.drain(..).for_each(|(_, job)| job.complete(Err(closed())));
+        self.lanes.iter_mut().for_each(Lane::close);
+    }
+}
+
+/// How long the thread sleeps when nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The poll counts in milliseconds and would return just before a timer is due, again and again.
+fn round_up(timeout: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(timeout.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX))
+}
+
+/// The last refusal says more than that time is up.
+fn expire_unsent(job: Job, dialling: Option<&str>) {
+    let error = match (&job.last_error, dialling) {
+        (Some(last), _) => {
+            let message = format!("{}; gave up at the deadline after {} attempts", last.message(), job.attempts);
+            Error::new(last.kind(), message)
+        }
+        (None, Some(address)) => {
+            let message = format!("the deadline passed while waiting for a connection to {address}");
+            Error::new(ErrorKind::Timeout, message)
+        }
+        (None, None) => Error::new(ErrorKind::Timeout, "the deadline passed before the request could be sent"),
+    };
+    job.complete(Err(error));
+}

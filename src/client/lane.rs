@@ -1,0 +1,320 @@
+//! One of the client's connections over its whole life: closed, dialling, open with requests in flight, and down for a
+//! while after a failure, together with the requests that wait for it.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::Registry;
+use raftkv_protocol::client::{Reply, Request, SlotTable};
+use raftkv_protocol::types::RequestId;
+
+use super::connection::{Broken, Connection, Incoming, Welcome};
+use super::request::{Job, Operation, Origin, Outcome, Refused, Verdict, judge};
+use super::slots::SlotMap;
+use super::{Error, ErrorKind, Target};
+
+/// Encoded bytes that may wait for a socket; further requests wait unencoded.
+const UNWRITTEN_BYTES_MAX: usize = 4 << 20;
+
+/// One connection, in whatever state.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    state: State,
+    waiting: VecDeque<Job>,
+    /// In a row, without a reply in between.
+    failures: u32,
+    last_error: Option<Error>,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Closed,
+    Down {
+        until: Instant,
+    },
+    Resolving {
+        give_up: Instant,
+    },
+    Dialing {
+        connection: Connection,
+        others: Vec<SocketAddr>,
+        give_up: Instant,
+    },
+    Open(Open),
+}
+
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    in_flight: HashMap<RequestId, InFlight>,
+    /// Since when the node owes a reply and has said nothing.
+    owed_since: Option<Instant>,
+    probed: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    job: Job,
+    /// Where the request ends in the stream.
+    end: u64,
+}
+
+/// Whether a request given to the lane now would get anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Availability {
+    Open,
+    Opening,
+    /// It has to be dialled first.
+    Closed,
+    /// It failed a moment ago.
+    Down(Instant),
+}
+
+/// What a lane cannot settle by itself.
+#[derive(Debug)]
+pub(super) enum Incident {
+    Welcome(Welcome),
+    Table(Job, SlotTable),
+    Refused(Job, Refused),
+    /// A reply came from a later term than the slot table knows.
+    TableOutdated,
+}
+
+/// What a lane wants done because time went by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    Dial,
+    Probe,
+    Silent,
+}
+
+impl Lane {
+    pub(super) fn availability(&self, now: Instant) -> Availability {
+        match &self.state {
+            State::Closed => Availability::Closed,
+            State::Down { until } if *until <= now => Availability::Closed,
+            State::Down { until } => Availability::Down(*until),
+            State::Resolving { .. } | State::Dialing { .. } => Availability::Opening,
+            State::Open(_) => Availability::Open,
+        }
+    }
+
+    pub(super) fn last_error(&self) -> Option<&Error> {
+        self.last_error.as_ref()
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn enqueue(&mut self, job: Job) {
+        self.waiting.push_back(job);
+    }
+
+    pub(super) fn resolve(&mut self, give_up: Instant) {
+        self.state = State::Resolving { give_up };
+    }
+
+    pub(super) fn is_resolving(&self) -> bool {
+        matches!(self.state, State::Resolving { .. })
+    }
+
+    /// `others` are the addresses to try if this one fails.
+    pub(super) fn dial(&mut self, connection: Connection, others: Vec<SocketAddr>, give_up: Instant) {
+        self.state = State::Dialing { connection, others, give_up };
+    }
+
+    /// The addresses that a failed dial has left.
+    pub(super) fn take_other_addresses(&mut self) -> Vec<SocketAddr> {
+        match &mut self.state {
+            State::Dialing { others, .. } => std::mem::take(others),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether what breaks now breaks an accepted connection.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    /// Reads what came and writes what waits.
+    pub(super) fn on_ready(
+        &mut self,
+        now: Instant,
+        slots: &SlotMap,
+        incidents: &mut Vec<Incident>,
+    ) -> Result<(), Broken> {
+        match &mut self.state {
+            State::Dialing { connection, .. } => {
+                connection.flush()?;
+                let mut welcome = None;
+                connection.receive(|incoming| {
+                    if let Incoming::Welcome(said) = incoming {
+                        welcome = Some(said);
+                    }
+                })?;
+                if let Some(welcome) = welcome {
+                    self.open();
+                    incidents.push(Incident::Welcome(welcome));
+                }
+                Ok(())
+            }
+            State::Open(open) => {
+                let received = open.receive(now, slots, incidents, &mut self.failures);
+                received.and_then(|()| open.connection.flush().map(|_| ()))
+            }
+            // An event for a socket that is gone.
+            State::Closed | State::Down { .. } | State::Resolving { .. } => Ok(()),
+        }
+    }
+
+    fn open(&mut self) {
+        self.state = match std::mem::take(&mut self.state) {
+            State::Dialing { connection, .. } => {
+                self.last_error = None;
+                State::Open(Open { connection, in_flight: HashMap::new(), owed_since: None, probed: false })
+            }
+            other => other,
+        };
+    }
+
+    /// Sends what waits, as far as there is room, with one write.
+    pub(super) fn pump(&mut self, now: Instant, next_id: &mut u64, inflight_max: usize) -> Result<(), Broken> {
+        let State::Open(open) = &mut self.state else { return Ok(()) };
+        while open.in_flight.len() < inflight_max && open.connection.unwritten() < UNWRITTEN_BYTES_MAX {
+            let Some(job) = self.waiting.pop_front() else { break };
+            open.send(job, now, next_id);
+        }
+        open.connection.flush()?;
+        Ok(())
+    }
+
+    /// Asks the node for a sign of life.
+    pub(super) fn probe(&mut self, now: Instant, next_id: &mut u64, deadline: Instant) -> Result<(), Broken> {
+        let State::Open(open) = &mut self.state else { return Ok(()) };
+        open.probed = true;
+        open.send(Job::new(Operation::Ping(Target::Any), Origin::Probe, deadline), now, next_id);
+        open.connection.flush()?;
+        Ok(())
+    }
+
+    /// Gives the connection up until `until`. Writes that the node may have seen end here with an unknown outcome; all
+    /// other requests are returned, to be sent elsewhere.
+    pub(super) fn fail(&mut self, error: &Error, until: Instant, registry: &Registry) -> Vec<Job> {
+        let mut movable: Vec<Job> = self.waiting.drain(..).collect();
+        match std::mem::replace(&mut self.state, State::Down { until }) {
+            State::Dialing { mut connection, .. } => connection.deregister(registry),
+            State::Open(mut open) => {
+                open.connection.deregister(registry);
+                for InFlight { job, end } in open.in_flight.into_values() {
+                    if job.operation.is_write() && open.connection.written() >= end {
+                        job.fail_after_sending(error.clone());
+                    } else {
+                        movable.push(job);
+                    }
+                }
+            }
+            State::Closed | State::Down { .. } | State::Resolving { .. } => {}
+        }
+        self.failures += 1;
+        self.last_error = Some(error.clone());
+        movable
+    }
+
+    /// Takes out what `now` is too late for: first what was not sent, then what was.
+    pub(super) fn take_expired(&mut self, now: Instant) -> (Vec<Job>, Vec<Job>) {
+        let (expired, waiting) = self.waiting.drain(..).partition(|job| job.deadline <= now);
+        self.waiting = waiting;
+        let mut sent = Vec::new();
+        if let State::Open(open) = &mut self.state {
+            sent.extend(open.in_flight.extract_if(|_, entry| entry.job.deadline <= now).map(|(_, entry)| entry.job));
+        }
+        (expired.into(), sent)
+    }
+
+    /// The first deadline of a request here.
+    pub(super) fn first_deadline(&self) -> Option<Instant> {
+        let in_flight = match &self.state {
+            State::Open(open) => open.in_flight.values().map(|entry| entry.job.deadline).min(),
+            _ => None,
+        };
+        self.waiting.iter().map(|job| job.deadline).chain(in_flight).min()
+    }
+
+    /// What is overdue, and otherwise when something will be.
+    pub(super) fn overdue(&self, now: Instant, silence: Duration) -> (Option<Overdue>, Option<Instant>) {
+        let (what, when) = match &self.state {
+            State::Resolving { give_up } | State::Dialing { give_up, .. } => (Overdue::Dial, *give_up),
+            State::Open(Open { owed_since: Some(since), probed: false, .. }) => (Overdue::Probe, *since + silence / 2),
+            State::Open(Open { owed_since: Some(since), probed: true, .. }) => (Overdue::Silent, *since + silence),
+            State::Open(_) | State::Closed | State::Down { .. } => return (None, None),
+        };
+        if when <= now { (Some(what), None) } else { (None, Some(when)) }
+    }
+
+    /// Ends everything, as the client is closing.
+    pub(super) fn close(&mut self) {
+        let closed = || Error::new(ErrorKind::Closed, "the client was dropped");
+        self.waiting.drain(..).for_each(|job| job.complete(Err(closed())));
+        if let State::Open(open) = std::mem::take(&mut self.state) {
+            open.in_flight.into_values().for_each(|entry| entry.job.fail_after_sending(closed()));
+        }
+    }
+}
+
+impl Open {
+    fn send(&mut self, job: Job, now: Instant, next_id: &mut u64) {
+        let id = RequestId(*next_id);
+        *next_id += 1;
+        let end = self.connection.send(&Request { id, operation: job.operation.as_wire() });
+        self.in_flight.insert(id, InFlight { job, end });
+        self.owed_since.get_or_insert(now);
+    }
+
+    fn receive(
+        &mut self,
+        now: Instant,
+        slots: &SlotMap,
+        incidents: &mut Vec<Incident>,
+        failures: &mut u32,
+    ) -> Result<(), Broken> {
+        let mut heard = false;
+        let in_flight = &mut self.in_flight;
+        let received = self.connection.receive(|incoming| {
+            heard = true;
+            if let Incoming::Reply(reply) = incoming {
+                // A reply that nobody waits for any more belongs to a request whose deadline has passed.
+                if let Some(entry) = in_flight.remove(&reply.id) {
+                    settle(entry.job, reply, slots, incidents);
+                }
+            }
+        });
+        if heard {
+            *failures = 0;
+            self.probed = false;
+            self.owed_since = if self.in_flight.is_empty() { None } else { Some(now) };
+        }
+        received
+    }
+}
+
+fn settle(job: Job, reply: Reply<'_>, slots: &SlotMap, incidents: &mut Vec<Incident>) {
+    if job.shard.is_some_and(|shard| slots.is_behind(shard, reply.at.term)) {
+        incidents.push(Incident::TableOutdated);
+    }
+    match judge(&job.operation, reply) {
+        Verdict::Done(Outcome::Slots(table)) => incidents.push(Incident::Table(job, table)),
+        Verdict::Done(outcome) => job.complete(Ok(outcome)),
+        Verdict::Refused(refused) => incidents.push(Incident::Refused(job, refused)),
+        Verdict::Nonsense => {
+            let message = "the node answered another question than was asked";
+            job.fail_after_sending(Error::new(ErrorKind::Protocol, message));
+        }
+    }
+}
