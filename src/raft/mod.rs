@@ -108,6 +108,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// Where the beat is counted from.
     pub epoch: Instant,
+    /// This node should lead if nobody does: its first wait after the start is drawn from [T/4, T/2) instead.
+    pub preferred: bool,
     /// For jitter.
     pub seed: u64,
     /// The most bytes of entries in one append, unless a single entry is longer.
@@ -227,6 +229,8 @@ impl Raft {
         if raft.progress.is_empty() {
             // Nobody else could lead.
             raft.timer.fire_now();
+        } else if raft.config.preferred {
+            raft.timer.go_first();
         }
         raft
     }

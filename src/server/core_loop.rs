@@ -459,9 +459,9 @@ impl CoreLoop {
         let stats = self.router.log().stats();
         let counters = &mut self.router.counters;
         counters.log_syncs = stats.syncs;
-        counters.log_bytes_written = stats.bytes_written;
-        counters.log_sync_us_total = stats.sync_us_total;
-        counters.log_sync_us_max = stats.sync_us_max;
+        counters.log_bytes_written = stats.bytes;
+        counters.log_sync_us_total = stats.sync_latency_sum_us;
+        counters.log_sync_us_max = stats.sync_latency_max_us;
         counters.log_segments = stats.segments;
     }
 

@@ -87,9 +87,10 @@ impl CoreLoop {
                 (Kind::Peer { node, core, crosses: false }, Some(CoreId(core.0 % cores)))
             }
         };
+        let own = self.core();
         let Some(connection) = self.io.connections.get(id) else { return };
         connection.kind = kind;
-        match core.filter(|core| *core != self.core()) {
+        match core.filter(|core| *core != own) {
             Some(core) => connection.leaving = Some(core),
             None => self.settle(id, kind),
         }

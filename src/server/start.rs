@@ -18,8 +18,8 @@ use crate::event_loop::{Inbox, InboxSender, bind_listener, inbox, prove_free};
 use crate::limits;
 use crate::raft::{self, Raft};
 use crate::shard::Shard;
-use crate::storage::data_dir::{DataDir, Identity};
-use crate::storage::{FileLog, LogIo, LogOptions, RecoveredShard};
+use crate::storage::data_dir::DataDir;
+use crate::storage::{self, FileLog, LogIo, RecoveredShard};
 
 use super::core_loop::{CoreLoop, Parts};
 use super::io::{Post, WAKER};
@@ -33,8 +33,6 @@ const INBOX_MESSAGES: usize = 16 << 10;
 const INFLIGHT_BYTES_MAX: usize = 8 << 20;
 /// Unanswered appends to one follower of one shard.
 const INFLIGHT_MESSAGES_MAX: usize = 256;
-/// Bytes of the newest entries that a core keeps in memory for followers that lag a little.
-const TAIL_BYTES_MAX: usize = 64 << 20;
 
 /// What the main thread waits for.
 enum Event {
@@ -84,15 +82,7 @@ fn mailboxes(cores: u16) -> std::io::Result<Vec<Mailbox>> {
 fn open_node(config: Config) -> Result<Node, Fatal> {
     let cluster = config.cluster_id();
     let peers = resolve_peers(&config)?;
-    let identity = Identity {
-        cluster,
-        cluster_name: config.cluster_name.clone(),
-        members: config.initial_cluster.clone(),
-        shards: config.shards,
-        node: config.node_id,
-        cores: config.cores,
-    };
-    let data_dir = DataDir::open(&config.data_dir, &identity)?;
+    let data_dir = DataDir::open(&config.data_dir, &config.identity())?;
     Ok(Node {
         cluster,
         incarnation: data_dir.incarnation(),
@@ -122,21 +112,17 @@ fn open_logs(node: &Node, mailboxes: &[Mailbox]) -> Result<Vec<(FileLog, Vec<Rec
     let data_dir = node.data_dir.lock().map_err(|_| Fatal::failure("the data directory is in an unknown state"))?;
     let open = |(core, (_, waker, _, _)): (CoreId, &Mailbox)| {
         let waker = Arc::clone(waker);
-        let options = LogOptions {
-            dir: data_dir.log_dir(core),
-            shards: shards_of(&node.config, core).collect(),
-            segment_size: node.config.segment_size,
-            tail_bytes_max: TAIL_BYTES_MAX,
-            io: match node.config.log_io {
-                config::LogIo::Map => LogIo::Map,
-                config::LogIo::Direct => LogIo::Direct,
-            },
-            wake: Arc::new(move || {
-                if let Err(error) = waker.wake() {
-                    log::error!("cannot wake an event loop: {error}");
-                }
-            }),
-            ..LogOptions::default()
+        let wake: storage::Wake = Arc::new(move || {
+            if let Err(error) = waker.wake() {
+                log::error!("cannot wake an event loop: {error}");
+            }
+        });
+        let shards = shards_of(&node.config, core).collect();
+        let mut options = storage::Options::new(data_dir.log_dir(core), shards, wake);
+        options.segment_size = node.config.segment_size;
+        options.io = match node.config.log_io {
+            config::LogIo::Map => LogIo::Map,
+            config::LogIo::Direct => LogIo::Direct,
         };
         FileLog::open(options).map_err(|error| Fatal::failure(error.to_string()))
     };
