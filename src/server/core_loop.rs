@@ -93,7 +93,7 @@ impl CoreLoop {
         let clock = Clock::start();
         let registry = poll.registry().try_clone()?;
         registry.register(&mut listener, super::io::LISTENER, mio::Interest::READABLE)?;
-        let io = Io::new(Arc::clone(&node), core, registry, posts, clock.now());
+        let io = Io::new(Arc::clone(&node), registry, posts, clock.now());
         Ok(CoreLoop {
             core,
             poll,

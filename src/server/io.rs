@@ -69,7 +69,6 @@ pub(super) struct Adopted {
 #[derive(Debug)]
 pub(super) struct Io {
     pub(super) node: Arc<Node>,
-    pub(super) core: CoreId,
     pub(super) registry: Registry,
     pub(super) connections: Connections,
     pub(super) links: Vec<Link>,
@@ -88,7 +87,6 @@ pub(super) struct Io {
 impl Io {
     pub(super) fn new(
         node: Arc<Node>,
-        core: CoreId,
         registry: Registry,
         posts: Vec<InboxSender<Post>>,
         now: Instant,
@@ -97,7 +95,6 @@ impl Io {
         let links = node.peers.iter().enumerate().map(link).collect();
         Io {
             node,
-            core,
             registry,
             connections: Connections::default(),
             links,

@@ -559,6 +559,7 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
+    /// Answers a request with a refusal.
     pub fn refuse(
         &mut self,
         to: ReplyTo,

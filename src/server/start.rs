@@ -36,7 +36,7 @@ const INFLIGHT_MESSAGES_MAX: usize = 256;
 
 /// What the main thread waits for.
 enum Event {
-    Signal(i32),
+    Signal,
     Ended(CoreId, Result<(), Fatal>),
 }
 
@@ -176,8 +176,8 @@ fn start_core(parts: Parts, events: Sender<Event>) -> Result<(), Fatal> {
 fn forward_signals(events: Sender<Event>) -> Result<(), Fatal> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| resource("a signal handler", &error))?;
     let body = move || {
-        for signal in signals.forever() {
-            if events.send(Event::Signal(signal)).is_err() {
+        for _ in signals.forever() {
+            if events.send(Event::Signal).is_err() {
                 return;
             }
         }
@@ -203,10 +203,10 @@ fn supervise(node: &Node, posts: &[InboxSender<Post>], events: &Receiver<Event>)
     let mut running = posts.len();
     while let Ok(event) = events.recv() {
         match event {
-            Event::Signal(_) if node.is_stopping() => {
+            Event::Signal if node.is_stopping() => {
                 return Err(Fatal::failure("told to stop a second time: ended without finishing what was in flight"));
             }
-            Event::Signal(_) => {
+            Event::Signal => {
                 log::info!("stopping: handing leadership over and finishing what is in flight");
                 node.stopping.store(true, Ordering::Relaxed);
                 for post in posts {
