@@ -7,10 +7,14 @@ mod gather;
 mod greeting;
 mod io;
 mod link;
+pub mod local_cluster;
 pub mod message;
 pub mod node;
 mod placement;
 pub mod router;
 mod start;
+
+#[cfg(test)]
+mod local_cluster_test;
 
 pub use start::run;
