@@ -7,4 +7,5 @@ mod hostile;
 mod message;
 mod properties;
 mod samples;
+mod specification;
 mod strategies;

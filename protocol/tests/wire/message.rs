@@ -35,9 +35,9 @@ impl<'a> AnyMessage<'a> {
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<AnyMessage<'a>, DecodeError> {
         match kind {
             kind::HELLO => Hello::decode(kind, payload).map(AnyMessage::Hello),
-            ..0x10 => HelloReply::decode(kind, payload).map(AnyMessage::HelloReply),
-            ..0x40 => Request::decode(kind, payload).map(AnyMessage::Request),
-            ..0x80 => Reply::decode(kind, payload).map(AnyMessage::Reply),
+            0 | 2..0x10 => HelloReply::decode(kind, payload).map(AnyMessage::HelloReply),
+            0x10..0x40 => Request::decode(kind, payload).map(AnyMessage::Request),
+            0x40..0x80 => Reply::decode(kind, payload).map(AnyMessage::Reply),
             _ => PeerFrame::decode(kind, payload).map(AnyMessage::Peer),
         }
     }
