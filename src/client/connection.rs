@@ -263,9 +263,9 @@ impl fmt::Display for Broken {
         match self {
             Broken::Io(error) => error.kind().fmt(f),
             Broken::Closed => f.write_str("the other side closed the connection"),
-            Broken::Frame(error) => write!(f, "what came is not RaftKV's protocol ({error:?})"),
-            Broken::Decode(error) => write!(f, "what came is not a message of RaftKV's protocol ({error:?})"),
-            Broken::Refused { reason, message } => write!(f, "the hello was refused ({reason:?}): {message}"),
+            Broken::Frame(error) => write!(f, "what came is not RaftKV's protocol: {error}"),
+            Broken::Decode(error) => write!(f, "what came is not RaftKV's protocol: {error}"),
+            Broken::Refused { reason, message } => write!(f, "it refused the hello ({}): {message}", reason.name()),
         }
     }
 }

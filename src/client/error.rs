@@ -133,8 +133,8 @@ impl From<Code> for ErrorKind {
             Code::Diverged => ErrorKind::Diverged,
             Code::Timeout => ErrorKind::Timeout,
             Code::Unauthorized => ErrorKind::Unauthorized,
-            // A code that a later protocol added: all that is known is that the request was refused.
-            _ => ErrorKind::Protocol,
+            // The specification: take a code that is not known for the one that promises nothing.
+            _ => ErrorKind::Timeout,
         }
     }
 }
@@ -186,19 +186,11 @@ impl Error {
     /// [`maybe_applied`](Error::maybe_applied) is true.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        let passes = matches!(
-            self.kind,
-            ErrorKind::NotLeader
-                | ErrorKind::NoLeader
-                | ErrorKind::NotReady
-                | ErrorKind::Overloaded
-                | ErrorKind::NoSpace
-                | ErrorKind::Diverged
-                | ErrorKind::Timeout
-                | ErrorKind::Unreachable
-                | ErrorKind::ConnectionLost
-                | ErrorKind::QueueFull
-        );
+        let passes = self.code().is_some_and(Code::is_retryable)
+            || matches!(
+                self.kind,
+                ErrorKind::Timeout | ErrorKind::Unreachable | ErrorKind::ConnectionLost | ErrorKind::QueueFull
+            );
         passes && !self.maybe_applied
     }
 }

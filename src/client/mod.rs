@@ -53,6 +53,8 @@ mod oneshot;
 mod pipeline;
 mod request;
 pub mod slots;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::fmt;

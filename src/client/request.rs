@@ -10,8 +10,15 @@ use raftkv_protocol::types::{NodeId, ShardId, Term};
 use super::oneshot::Completer;
 use super::{Error, ErrorKind, Item, Page, Result, ScanOptions, Target, Value, Version};
 
-/// Room for everything of a request but the caller's bytes.
+/// The length of a key travels in 16 bits.
+const KEY_BYTES_MAX: usize = u16::MAX as usize;
+/// Room for everything of a put but key and value.
 const OVERHEAD_BYTES_MAX: usize = 256;
+/// Fits a frame with any key.
+const VALUE_BYTES_MAX: usize = CLIENT_FRAME_MAX - KEY_BYTES_MAX - OVERHEAD_BYTES_MAX;
+
+// The four keys of a scan fit as well.
+const _: () = assert!(4 * KEY_BYTES_MAX + OVERHEAD_BYTES_MAX <= CLIENT_FRAME_MAX);
 
 /// What is asked, owned, so that it can be sent again.
 #[derive(Debug)]
@@ -65,21 +72,26 @@ impl Operation {
         }
     }
 
-    /// A server closes the connection on a frame over the cap, with everything else in flight on it: such a request is
-    /// refused here. All lower limits are the server's to judge.
+    /// Refuses what no frame can carry: a server would close the connection over it, with everything else in flight
+    /// there. All lower limits are the server's to judge.
     pub(super) fn check_size(&self) -> Result<()> {
-        let bytes = match self {
-            Operation::Put { key, value, .. } => key.len().saturating_add(value.len()),
-            Operation::Delete { key, .. } | Operation::Get { key, .. } => key.len(),
-            Operation::Scan(options) => options.payload_bytes(),
-            Operation::Slots | Operation::Status(_) | Operation::Ping(_) => 0,
+        let (keys, value): (&[&[u8]], usize) = match self {
+            Operation::Put { key, value, .. } => (&[key], value.len()),
+            Operation::Delete { key, .. } | Operation::Get { key, .. } => (&[key], 0),
+            Operation::Scan(options) => (&options.keys(), 0),
+            Operation::Slots | Operation::Status(_) | Operation::Ping(_) => (&[], 0),
         };
-        let limit = CLIENT_FRAME_MAX - OVERHEAD_BYTES_MAX;
-        if bytes <= limit {
-            return Ok(());
+        let too_large = |what, bytes, limit| {
+            let message = format!("{what} has {bytes} bytes, the protocol carries at most {limit}");
+            Err(Error::new(ErrorKind::TooLarge, message))
+        };
+        if let Some(key) = keys.iter().find(|key| key.len() > KEY_BYTES_MAX) {
+            return too_large("a key", key.len(), KEY_BYTES_MAX);
         }
-        let message = format!("the request's {bytes} bytes exceed the {limit} that fit into a frame");
-        Err(Error::new(ErrorKind::TooLarge, message))
+        if value > VALUE_BYTES_MAX {
+            return too_large("the value", value, VALUE_BYTES_MAX);
+        }
+        Ok(())
     }
 }
 

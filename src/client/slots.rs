@@ -84,14 +84,15 @@ impl SlotMap {
             .is_some_and(|(leader, known)| term > *known || (leader.is_none() && term == *known))
     }
 
-    /// Takes over what another table knows better: of each shard the leader of the higher term.
+    /// Takes over what another table knows better: of each shard the leader of the higher term. A term has one leader,
+    /// so that another one known for the same term comes from a redirect, and is younger.
     pub(super) fn merge(&mut self, newer: SlotTable) {
         if newer.leaders.len() != self.table.leaders.len() {
             self.table = newer;
             return;
         }
         for (known, told) in self.table.leaders.iter_mut().zip(newer.leaders) {
-            if told.1 > known.1 || (told.1 == known.1 && told.0.is_some()) {
+            if told.1 > known.1 || (told.1 == known.1 && known.0.is_none()) {
                 *known = told;
             }
         }

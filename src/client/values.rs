@@ -119,9 +119,8 @@ impl ScanOptions {
         self.consistency
     }
 
-    /// Bytes that the options take in a frame, apart from a fixed overhead.
-    pub(super) fn payload_bytes(&self) -> usize {
-        self.prefix.len() + self.start.len() + self.end.len() + self.cursor.len()
+    pub(super) fn keys(&self) -> [&[u8]; 4] {
+        [&self.prefix, &self.start, &self.end, &self.cursor]
     }
 
     pub(super) fn as_scan(&self) -> Scan<'_> {

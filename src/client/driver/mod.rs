@@ -72,6 +72,8 @@ struct Peer {
 struct Refresh {
     wanted: bool,
     not_before: Instant,
+    /// A table was asked for, here or by a caller; if it has not come by then, it is not counted on any more.
+    running_until: Option<Instant>,
     /// The peer that is the last to ask.
     avoid: Option<usize>,
 }
@@ -121,7 +123,7 @@ impl Driver {
             touched: Vec::new(),
             paused: Vec::new(),
             incidents: Vec::new(),
-            refresh: Refresh { wanted: false, not_before: now, avoid: None },
+            refresh: Refresh { wanted: false, not_before: now, running_until: None, avoid: None },
             backoff: Backoff::new(settings.backoff),
             rotation: 0,
             next_id: 1,
@@ -211,9 +213,10 @@ impl Driver {
     fn on_incident(&mut self, lane: usize, incident: Incident) {
         match incident {
             Incident::Welcome(welcome) => self.on_welcome(lane, &welcome),
-            Incident::TableOutdated => self.refresh.wanted = true,
+            Incident::TableOutdated => self.refresh.wanted |= !self.refresh_runs(),
             Incident::Refused(job, refused) => self.on_refused(lane, job, refused),
             Incident::Table(job, table) => {
+                self.refresh.running_until = None;
                 self.slots.merge(table.clone());
                 self.name_peers();
                 job.complete(Ok(Outcome::Slots(table)));
@@ -232,25 +235,27 @@ impl Driver {
             return self.on_lane_failed(lane, &Error::new(ErrorKind::WrongCluster, message));
         }
         self.peers[peer].node = Some(welcome.node);
-        self.refresh.wanted |= self.slots.shards() == 0;
+        self.refresh.wanted |= self.slots.shards() == 0 && !self.refresh_runs();
     }
 
-    /// The node did not serve the request, and for all codes but `timeout` certainly never will.
     fn on_refused(&mut self, lane: usize, mut job: Job, refused: Refused) {
         let peer = self.peer_of(lane);
         let message = format!("{} (says {})", refused.message, self.peers[peer].address);
-        let error = Error::new(refused.code.into(), message);
-        match refused.code {
-            Code::Timeout if job.operation.is_write() => return job.fail_after_sending(error),
-            Code::NotLeader => return self.on_not_leader(peer, job, &refused, error),
-            Code::NoLeader | Code::NotReady | Code::Diverged => {
+        let (code, error) = (refused.code, Error::new(refused.code.into(), message));
+        if code == Code::NotLeader {
+            self.on_not_leader(peer, job, &refused, error);
+        } else if code.maybe_applied() && job.operation.is_write() {
+            job.fail_after_sending(error);
+        } else if code.maybe_applied() || code.is_retryable() {
+            if code != Code::Overloaded {
+                // The node itself may be the trouble.
                 self.refresh.wanted = true;
                 job.avoid = Some(peer);
             }
-            Code::Overloaded | Code::Timeout => {}
-            _ => return job.complete(Err(error)),
+            self.retry_later(job, error);
+        } else {
+            job.complete(Err(error));
         }
-        self.retry_later(job, error);
     }
 
     fn on_not_leader(&mut self, peer: usize, mut job: Job, refused: &Refused, error: Error) {
@@ -275,6 +280,10 @@ impl Driver {
         job.last_error = Some(error);
         let due = self.now + self.backoff.pause(job.attempts);
         self.paused.push((due, job));
+    }
+
+    fn refresh_runs(&self) -> bool {
+        self.refresh.running_until.is_some_and(|until| until > self.now)
     }
 
     fn refresh_table(&mut self) {

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use raftkv_protocol::types::NodeId;
 
-use super::{Driver, Peer};
+use super::{Driver, Peer, REFRESH_TIMEOUT};
 use crate::client::lane::{Availability, Lane};
-use crate::client::request::{Job, Patience};
+use crate::client::request::{Job, Operation, Patience};
 use crate::client::{Error, ErrorKind, Target};
 
 /// What to do with a request.
@@ -21,6 +21,9 @@ impl Driver {
     /// Puts a request where it is best served. It is sent at the end of the turn.
     pub(super) fn route(&mut self, mut job: Job) {
         job.shard = job.operation.key().and_then(|key| self.slots.shard_of(key));
+        if matches!(job.operation, Operation::Slots) {
+            self.refresh.running_until = Some(self.now + REFRESH_TIMEOUT);
+        }
         let route = match job.operation.target() {
             Target::Any => self.route_anywhere(&job),
             Target::Node(node) => self.route_to_node(&job, *node),

@@ -1,0 +1,132 @@
+//! Many requests at once: order, limits, threads.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use raftkv_protocol::client::{Answer, Operation};
+use raftkv_protocol::types::{EntryId, Index, RequestId};
+
+use super::fake_node::{FakeNode, Next, answer, lock, table_of};
+use super::{builder, connect, eventually};
+use crate::client::{ErrorKind, WhenFull};
+
+/// A node that keeps replies back until `batch` puts are there, and then answers the last first. The version of a put
+/// is the number in its key.
+fn reversing_node(batch: usize, held_max: &Arc<Mutex<usize>>) -> FakeNode {
+    let held: Mutex<Vec<(RequestId, u64)>> = Mutex::default();
+    let held_max = Arc::clone(held_max);
+    FakeNode::start(1, &table_of(1), move |request, out| {
+        let Operation::Put { key, .. } = request.operation else { unreachable!("only puts are sent") };
+        let number = std::str::from_utf8(key).unwrap().parse().unwrap();
+        let mut held = lock(&held);
+        held.push((request.id, number));
+        let mut held_max = lock(&held_max);
+        *held_max = held.len().max(*held_max);
+        if held.len() == batch {
+            while let Some((id, number)) = held.pop() {
+                answer(out, id, EntryId::new(number, 1), Answer::Put);
+            }
+        }
+        Next::Go
+    })
+}
+
+#[test]
+fn replies_find_their_requests_in_any_order() {
+    let node = reversing_node(100, &Arc::default());
+    let client = connect(&[&node]);
+    let pipeline = client.pipeline();
+    let pending: Vec<_> = (1..=100).map(|n| (n, pipeline.put(n.to_string(), "v").unwrap())).collect();
+    for (number, put) in pending {
+        assert_eq!(put.wait().unwrap(), Index(number));
+    }
+}
+
+#[test]
+fn no_more_are_in_flight_than_allowed() {
+    let held_max = Arc::default();
+    let node = reversing_node(4, &held_max);
+    let client = builder(&[&node]).inflight_max(4).queue_max(2).connect().unwrap();
+    let pipeline = client.pipeline();
+    let pending: Vec<_> = (1..=40).map(|n| pipeline.put(n.to_string(), "v").unwrap()).collect();
+    for put in pending {
+        put.wait().unwrap();
+    }
+    assert_eq!(*lock(&held_max), 4);
+}
+
+#[test]
+fn a_full_queue_refuses_or_blocks_until_the_deadline() {
+    let node = reversing_node(usize::MAX, &Arc::default());
+    let client = builder(&[&node]).inflight_max(1).queue_max(1).connect().unwrap();
+    let eager = client.pipeline().when_full(WhenFull::Fail);
+    let mut pending = Vec::new();
+    let error = loop {
+        match eager.put("1", "v") {
+            Ok(put) => pending.push(put),
+            Err(error) => break error,
+        }
+        assert!(pending.len() <= 3, "one in flight, one waiting, one handed over");
+    };
+    assert_eq!((error.kind(), error.maybe_applied()), (ErrorKind::QueueFull, false));
+
+    eventually("the I/O thread has taken what it can", || match eager.put("1", "v") {
+        Ok(put) => {
+            pending.push(put);
+            false
+        }
+        Err(_) => pending.len() == 3,
+    });
+    let patient = client.pipeline().timeout(Duration::from_millis(50));
+    let error = patient.put("1", "v").unwrap_err();
+    assert_eq!((error.kind(), error.maybe_applied()), (ErrorKind::Timeout, false));
+}
+
+#[test]
+fn requests_in_the_queue_expire_unsent() {
+    let node = reversing_node(usize::MAX, &Arc::default());
+    let client = builder(&[&node]).inflight_max(1).connect().unwrap();
+    let pipeline = client.pipeline().timeout(Duration::from_millis(100));
+    let (sent, queued) = (pipeline.put("1", "v").unwrap(), pipeline.put("2", "v").unwrap());
+    assert!(sent.wait().unwrap_err().maybe_applied());
+    let error = queued.wait().unwrap_err();
+    // The first may expire a moment earlier and leave its place to the second.
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.maybe_applied(), node.requests() == 2);
+}
+
+#[test]
+fn threads_share_a_client() {
+    let node = FakeNode::start(1, &table_of(4), |request, out| {
+        let Operation::Put { key, .. } = request.operation else { unreachable!("only puts are sent") };
+        let number = std::str::from_utf8(key).unwrap().parse().unwrap();
+        answer(out, request.id, EntryId::new(number, 1), Answer::Put);
+        Next::Go
+    });
+    let client = connect(&[&node]);
+    thread::scope(|scope| {
+        for thread in 0..8_u64 {
+            let client = client.clone();
+            scope.spawn(move || {
+                for n in 1..=200 {
+                    let number = thread * 1_000 + n;
+                    assert_eq!(client.put(number.to_string(), "v").unwrap(), Index(number));
+                }
+            });
+        }
+    });
+    assert_eq!((node.requests(), node.open_connections()), (1_600, 1));
+}
+
+#[test]
+fn try_wait_gives_the_request_back_until_it_is_done() {
+    let node = reversing_node(2, &Arc::default());
+    let client = connect(&[&node]);
+    let pipeline = client.pipeline();
+    let first = pipeline.put("1", "v").unwrap();
+    let first = first.try_wait().expect_err("the node answers in pairs");
+    let second = pipeline.put("2", "v").unwrap();
+    eventually("both are answered", || first.is_ready() && second.is_ready());
+    assert_eq!(first.try_wait().expect("ready").unwrap(), Index(1));
+}
