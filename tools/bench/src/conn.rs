@@ -14,8 +14,8 @@ use raftkv_protocol::types::RequestId;
 use crate::blocking::{hello, welcomed};
 use crate::inflight::Inflight;
 use crate::link::{Link, garbled};
+use crate::meter::Recorder;
 use crate::operations::Operations;
-use crate::run::Recorder;
 use crate::schedule::Schedule;
 use crate::tally::Fault;
 use crate::topology::Target;
@@ -55,11 +55,11 @@ pub struct News {
 
 /// What all connections of a thread use.
 #[derive(Debug)]
-pub struct Tools {
+pub struct Tools<'a> {
     /// The requests.
     pub operations: Operations,
     /// The counts.
-    pub recorder: Recorder,
+    pub recorder: Recorder<'a>,
     /// The shared read buffer.
     pub buffer: Vec<u8>,
 }
@@ -107,7 +107,7 @@ impl Conn {
 
     /// The socket is ready for something: finishes connecting and reads what has come. [`Conn::fill`] and
     /// [`Conn::flush`] should follow. An error means that the connection is of no use any more.
-    pub fn on_ready(&mut self, readable: bool, tools: &mut Tools, now: u64) -> io::Result<News> {
+    pub fn on_ready(&mut self, readable: bool, tools: &mut Tools<'_>, now: u64) -> io::Result<News> {
         let mut news = News::default();
         if self.phase == Phase::Connecting && !self.greet()? {
             return Ok(news);
@@ -129,7 +129,7 @@ impl Conn {
         Ok(true)
     }
 
-    fn receive(&mut self, tools: &mut Tools, now: u64, news: &mut News) -> io::Result<()> {
+    fn receive(&mut self, tools: &mut Tools<'_>, now: u64, news: &mut News) -> io::Result<()> {
         let Some(link) = self.link.as_mut() else { return Ok(()) };
         let Tools { recorder, buffer, .. } = tools;
         let Conn { inflight, phase, paused_until, backoff_ns, cores, .. } = self;
@@ -187,7 +187,7 @@ impl Conn {
 
     /// Drops the socket. Whatever was in flight is lost, with an unknown outcome. Returns how long to wait before the
     /// next attempt.
-    pub fn close(&mut self, recorder: &mut Recorder, now: u64) -> u64 {
+    pub fn close(&mut self, recorder: &mut Recorder<'_>, now: u64) -> u64 {
         self.link = None;
         self.phase = Phase::Down;
         self.inflight.expire(u64::MAX, |since| recorder.failed(Fault::ConnectionLost, since, now, 1));
@@ -197,7 +197,7 @@ impl Conn {
     }
 
     /// Gives up what has waited since before `deadline`.
-    pub fn expire(&mut self, deadline: u64, recorder: &mut Recorder, now: u64) {
+    pub fn expire(&mut self, deadline: u64, recorder: &mut Recorder<'_>, now: u64) {
         self.inflight.expire(deadline, |since| recorder.failed(Fault::NoReply, since, now, 1));
     }
 
@@ -221,7 +221,7 @@ enum Settled {
     },
 }
 
-fn settle(frame: Frame<'_>, inflight: &mut Inflight, recorder: &mut Recorder, now: u64) -> io::Result<Settled> {
+fn settle(frame: Frame<'_>, inflight: &mut Inflight, recorder: &mut Recorder<'_>, now: u64) -> io::Result<Settled> {
     let reply = Reply::decode(frame.kind, frame.payload).map_err(garbled)?;
     if reply.id == TABLE_ID {
         return Ok(match reply.result {
@@ -235,7 +235,7 @@ fn settle(frame: Frame<'_>, inflight: &mut Inflight, recorder: &mut Recorder, no
         recorder.answered(since, now);
         return Ok(Settled::Done);
     };
-    recorder.failed(Fault::Refused(refusal.code), since, now, 1);
+    recorder.failed(Fault::Refused(refusal.code.name()), since, now, 1);
     Ok(match refusal.code {
         Code::NotLeader | Code::NoLeader => Settled::Later { moved: true },
         Code::NotReady | Code::Overloaded | Code::NoSpace | Code::Diverged => Settled::Later { moved: false },

@@ -1,18 +1,39 @@
 //! The result of a run, for people and for programs.
 
 use std::fmt::Write;
+use std::io::{self, Write as _};
 
-use clap::ValueEnum;
-
-use crate::args::Load;
 use crate::process::Usage;
 use crate::tally::Tally;
 
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Who answered.
+    pub target: String,
+    /// What was asked.
+    pub workload: String,
+    /// Connections in all.
+    pub conns: u32,
+    /// Requests in flight on each.
+    pub inflight: u32,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// How many keys there were.
+    pub keys: u32,
+    /// Requests a second in an open loop.
+    pub rate: Option<u64>,
+    /// Seconds of load before the measurement.
+    pub warmup_s: f64,
+}
+
 /// What came of a run.
 #[derive(Clone, Debug)]
-pub struct Report<'a> {
+pub struct Report {
     /// What was asked for.
-    pub load: &'a Load,
+    pub setup: Setup,
     /// What was measured.
     pub tally: Tally,
     /// Over how many seconds.
@@ -23,7 +44,17 @@ pub struct Report<'a> {
     pub client: (Usage, Usage),
 }
 
-impl Report<'_> {
+impl Report {
+    /// Prints the result, as JSON or to be read. Fails if nothing succeeded.
+    pub fn print(&self, as_json: bool) -> Result<(), String> {
+        let text = if as_json { self.json() + "\n" } else { self.table() };
+        io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
+        if self.tally.ops() == 0 {
+            return Err(format!("no operation succeeded; errors: {}", faults_text(&self.tally)));
+        }
+        Ok(())
+    }
+
     fn ops_per_s(&self) -> f64 {
         self.tally.ops() as f64 / self.measured_s.max(f64::MIN_POSITIVE)
     }
@@ -42,7 +73,7 @@ impl Report<'_> {
 
     /// One line with one JSON object.
     pub fn json(&self) -> String {
-        let (load, tally) = (self.load, &self.tally);
+        let (setup, tally) = (&self.setup, &self.tally);
         let memory = |of: fn(&Usage) -> u64| optional(self.servers.map(|(_, end)| of(&end)));
         let growth = self.servers.map(|(begin, end)| end.rss_anon_bytes as i64 - begin.rss_anon_bytes as i64);
         let mut json = String::from("{");
@@ -50,16 +81,16 @@ impl Report<'_> {
             let comma = if json.len() > 1 { ", " } else { "" };
             write!(json, "{comma}\"{name}\": {value}").expect("a string takes everything");
         };
-        field("workload", &quoted(&name(load.workload)));
-        field("target", &quoted(&name(load.target)));
-        field("conns", &load.conns);
-        field("inflight", &load.inflight);
-        field("key_size", &load.key_size);
-        field("value_size", &load.value_size);
-        field("keys", &load.keys);
-        field("rate", &optional(load.rate));
+        field("workload", &quoted(&setup.workload));
+        field("target", &quoted(&setup.target));
+        field("conns", &setup.conns);
+        field("inflight", &setup.inflight);
+        field("key_size", &setup.key_size);
+        field("value_size", &setup.value_size);
+        field("keys", &setup.keys);
+        field("rate", &optional(setup.rate));
         field("duration_s", &rounded(self.measured_s));
-        field("warmup_s", &rounded(load.warmup.as_secs_f64()));
+        field("warmup_s", &rounded(setup.warmup_s));
         field("ops", &tally.ops());
         field("ops_per_s", &rounded(self.ops_per_s()));
         field("errors", &tally.fault_count());
@@ -91,16 +122,16 @@ impl Report<'_> {
 
     /// Several lines to read.
     pub fn table(&self) -> String {
-        let (load, tally) = (self.load, &self.tally);
+        let (setup, tally) = (&self.setup, &self.tally);
         let mut text = format!(
             "{} on {} connections x {} in flight, keys of {} B, values of {} B, {:.1} s measured{}\n",
-            name(load.workload),
-            load.conns,
-            load.inflight,
-            load.key_size,
-            load.value_size,
+            setup.workload,
+            setup.conns,
+            setup.inflight,
+            setup.key_size,
+            setup.value_size,
             self.measured_s,
-            load.rate.map_or(String::new(), |rate| format!(", open loop at {rate}/s")),
+            setup.rate.map_or(String::new(), |rate| format!(", open loop at {rate}/s")),
         );
         let mut line = |name: &str, value: String| {
             writeln!(text, "  {name:<12}{value}").expect("a string takes everything");
@@ -143,10 +174,6 @@ pub fn readable_us(us: f64) -> String {
 
 fn readable_cpu(us: Option<f64>) -> String {
     us.map_or_else(|| "-".into(), |us| format!("{us:.2} us"))
-}
-
-fn name(value: impl ValueEnum) -> String {
-    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn quoted(text: &str) -> String {

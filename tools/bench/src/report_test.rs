@@ -1,13 +1,11 @@
-use clap::Parser;
-use raftkv_protocol::client::Code;
-
-use crate::args::{Cli, Load};
 use crate::process::Usage;
-use crate::report::{Report, readable_us};
+use crate::report::{Report, Setup, readable_us};
 use crate::tally::{Fault, Tally};
 
-fn load(flags: &[&str]) -> Load {
-    Cli::parse_from([&["raftkv-bench"], flags].concat()).load
+fn setup(rate: Option<u64>) -> Setup {
+    let (target, workload) = ("raftkv".into(), "get".into());
+    let (conns, inflight, key_size, value_size, keys) = (64, 4, 16, 128, 100_000);
+    Setup { target, workload, conns, inflight, key_size, value_size, keys, rate, warmup_s: 1.0 }
 }
 
 fn usage(cpu_s: f64, rss_bytes: u64) -> Usage {
@@ -19,7 +17,7 @@ fn tally() -> Tally {
     for latency_us in 1..=1_000 {
         tally.answered(latency_us * 1_000);
     }
-    tally.failed(Fault::Refused(Code::NotLeader), 2);
+    tally.failed(Fault::Refused("not_leader"), 2);
     tally.failed(Fault::NoReply, 1);
     tally.failed(Fault::Garbled, 0);
     tally
@@ -27,9 +25,8 @@ fn tally() -> Tally {
 
 #[test]
 fn the_json_line_has_every_field() {
-    let load = load(&["--workload", "get", "--rate", "500", "--warmup", "1s"]);
     let report = Report {
-        load: &load,
+        setup: setup(Some(500)),
         tally: tally(),
         measured_s: 2.0,
         servers: Some((usage(1.0, 1_000), usage(1.5, 4_000))),
@@ -48,9 +45,8 @@ fn the_json_line_has_every_field() {
 
 #[test]
 fn what_is_not_known_is_null() {
-    let load = load(&[]);
     let client = (usage(0.0, 0), usage(0.0, 0));
-    let report = Report { load: &load, tally: Tally::default(), measured_s: 0.0, servers: None, client };
+    let report = Report { setup: setup(None), tally: Tally::default(), measured_s: 0.0, servers: None, client };
     let json = report.json();
     for part in ["\"rate\": null", "\"server_cpu_s\": null", "\"cpu_us_per_op\": null", "\"ops_per_s\": 0"] {
         assert!(json.contains(part), "{part} is not in {json}");
@@ -60,9 +56,8 @@ fn what_is_not_known_is_null() {
 
 #[test]
 fn the_table_names_every_kind_of_error() {
-    let load = load(&["--workload", "put"]);
     let client = (usage(0.0, 0), usage(1.0, 0));
-    let table = Report { load: &load, tally: tally(), measured_s: 2.0, servers: None, client }.table();
+    let table = Report { setup: setup(None), tally: tally(), measured_s: 2.0, servers: None, client }.table();
     assert!(table.contains("throughput  500 ops/s (1000 ops)"), "{table}");
     assert!(table.contains("errors      3 (no_reply 1, not_leader 2)"), "{table}");
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use raftkv_protocol::client::Code;
 
 /// Latencies are kept to three digits, in nanoseconds, up to this.
 const LATENCY_MAX: Duration = Duration::from_secs(600);
@@ -12,8 +11,8 @@ const LATENCY_MAX: Duration = Duration::from_secs(600);
 /// Why a request, or a connection, came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The server answered with an error.
-    Refused(Code),
+    /// The server answered with the error of this name.
+    Refused(&'static str),
     /// No connection could be made, or the hello was refused.
     ConnectFailed,
     /// A connection broke.
@@ -30,7 +29,7 @@ impl Fault {
     /// As in the reports.
     pub fn name(self) -> &'static str {
         match self {
-            Fault::Refused(code) => code.name(),
+            Fault::Refused(name) => name,
             Fault::ConnectFailed => "connect_failed",
             Fault::Disconnected => "disconnected",
             Fault::ConnectionLost => "connection_lost",

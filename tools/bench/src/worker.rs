@@ -19,7 +19,7 @@ use crate::blocking::resolve;
 use crate::conn::{Conn, News, Phase, Tools};
 use crate::link::READ_BUFFER_LEN;
 use crate::operations::Operations;
-use crate::run::{Recorder, Run};
+use crate::run::Run;
 use crate::schedule::{Arrivals, Calendar, Schedule};
 use crate::tally::Fault;
 use crate::topology::{Target, Topology, reassign};
@@ -35,11 +35,11 @@ const POLL_MAX_NS: u64 = 100_000_000;
 #[derive(Debug)]
 pub struct Worker<'a> {
     run: &'a Run,
-    number: usize,
+    window_end: u64,
     topology: Topology,
     key_sets: KeySets,
     conns: Vec<Conn>,
-    tools: Tools,
+    tools: Tools<'a>,
     poll: Poll,
     alarm: Option<(Calendar, Alarm)>,
     /// When which connection has to be looked at without an event: to dial again, or after a pause.
@@ -71,14 +71,14 @@ impl<'a> Worker<'a> {
         };
         Ok(Worker {
             run,
-            number,
+            window_end: run.meter.window().end,
             key_sets: KeySets::new(run, &topology),
             topology,
             timers: (0..conns.len()).map(|conn| Reverse((0, conn))).collect(),
             conns,
             tools: Tools {
                 operations: Operations::new(run.mix.clone(), run.seed.wrapping_add(number as u64)),
-                recorder: Recorder::new(run),
+                recorder: run.meter.recorder(number),
                 buffer: vec![0; READ_BUFFER_LEN],
             },
             poll,
@@ -100,7 +100,7 @@ impl<'a> Worker<'a> {
                     self.on_ready(conn, event.is_readable() || event.is_read_closed() || event.is_error());
                 }
             }
-            let now = self.run.now();
+            let now = self.run.meter.now();
             self.on_timers(now);
             self.on_arrivals(now);
             if now >= self.tick_at {
@@ -114,15 +114,15 @@ impl<'a> Worker<'a> {
             }
         }
         self.give_up_the_rest();
-        self.tools.recorder.post(&self.run.boards[self.number]);
+        self.tools.recorder.post();
         Ok(())
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let now = self.run.now();
+        let now = self.run.meter.now();
         let mut until = self.tick_at.min(self.table_at).min(now + POLL_MAX_NS);
-        if now < self.run.window.end {
-            until = until.min(self.run.window.end);
+        if now < self.window_end {
+            until = until.min(self.window_end);
         }
         if let Some(&Reverse((at, _))) = self.timers.peek() {
             until = until.min(at);
@@ -137,7 +137,7 @@ impl<'a> Worker<'a> {
     }
 
     fn on_ready(&mut self, number: usize, readable: bool) {
-        let now = self.run.now();
+        let now = self.run.meter.now();
         match self.conns[number].on_ready(readable, &mut self.tools, now) {
             Ok(news) => {
                 self.on_news(number, news, now);
@@ -166,7 +166,7 @@ impl<'a> Worker<'a> {
     /// Sends what is due on a connection, with one write.
     fn pump(&mut self, number: usize, now: u64) {
         let conn = &mut self.conns[number];
-        conn.fill(&mut self.tools.operations, now, self.run.window.end);
+        conn.fill(&mut self.tools.operations, now, self.window_end);
         if let Err(error) = conn.flush() {
             self.on_broken(number, &error, now);
         } else if conn.phase == Phase::Leaving && conn.waiting() == 0 {
@@ -232,7 +232,7 @@ impl<'a> Worker<'a> {
             self.conns[number].expire(deadline, &mut self.tools.recorder, now);
             self.pump(number, now);
         }
-        self.tools.recorder.post(&self.run.boards[self.number]);
+        self.tools.recorder.post();
     }
 
     /// Has the next usable connection ask for the slot table: each time another one, for a node may be mute.
@@ -274,8 +274,8 @@ impl<'a> Worker<'a> {
 
     /// A closed loop ends with its window. An open one waits for what was due in it, but not for ever.
     fn is_over(&self, now: u64) -> bool {
-        let end = self.run.window.end;
-        if self.run.stopped() {
+        let end = self.window_end;
+        if self.run.meter.stopped() {
             return true;
         }
         if self.run.rate.is_none() || now < end {
@@ -289,8 +289,8 @@ impl<'a> Worker<'a> {
         if self.run.rate.is_none() {
             return;
         }
-        let now = self.run.now();
-        let until = now.min(self.run.window.end);
+        let now = self.run.meter.now();
+        let until = now.min(self.window_end);
         for conn in &mut self.conns {
             conn.expire(u64::MAX, &mut self.tools.recorder, now);
             let unsent = conn.unsent(until);

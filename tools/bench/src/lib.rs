@@ -1,0 +1,50 @@
+//! The parts of `raftkv-bench`: how fast is a RaftKV cluster?
+//!
+//! [`load`] runs the load generator: [`prepare`] learns the cluster and writes every key once, a [`worker`] per
+//! thread keeps its [`conn`]ections busy, [`report`] prints the result. [`null_server`] answers the same frames
+//! without doing anything, which shows what the machine and the protocol allow.
+//!
+//! [`meter`], [`watch`], [`report`] and what they use know no protocol: load generators for other systems share them, so
+//! that all are measured alike.
+//!
+//! The generator shares its machine with the servers that it measures, so what it spends on a request decides what
+//! is left for them: no allocation, no lock and no system call belongs to a single request.
+
+pub mod alarm;
+pub mod args;
+pub mod blocking;
+pub mod conn;
+pub mod inflight;
+pub mod keys;
+pub mod link;
+pub mod load;
+pub mod meter;
+pub mod null_server;
+pub mod operations;
+pub mod prepare;
+pub mod process;
+pub mod report;
+pub mod rng;
+pub mod run;
+pub mod schedule;
+pub mod tally;
+pub mod topology;
+pub mod watch;
+pub mod worker;
+
+#[cfg(test)]
+mod args_test;
+#[cfg(test)]
+mod inflight_test;
+#[cfg(test)]
+mod keys_test;
+#[cfg(test)]
+mod meter_test;
+#[cfg(test)]
+mod process_test;
+#[cfg(test)]
+mod report_test;
+#[cfg(test)]
+mod schedule_test;
+#[cfg(test)]
+mod topology_test;
