@@ -43,6 +43,8 @@ pub(super) struct Node {
     /// Every read that was confirmed or dropped.
     pub(super) reads: Vec<ReadReady>,
     pub(super) reads_dropped: Vec<ReadId>,
+    /// What was committed anywhere when each read was asked for: the least that it may see.
+    reads_asked: BTreeMap<u64, Index>,
 }
 
 /// Replicas, disks, network and clock.
@@ -128,6 +130,7 @@ impl Cluster {
             writes: VecDeque::new(),
             reads: Vec::new(),
             reads_dropped: Vec::new(),
+            reads_asked: BTreeMap::new(),
         };
         self.nodes.insert(id, node);
     }
@@ -206,10 +209,15 @@ impl Cluster {
             } else {
                 assert!(ready.hard_state.is_none() && ready.append.is_empty() && after_sync.is_empty());
             }
+            for read in &ready.reads {
+                let least = node.reads_asked[&read.read.0];
+                assert!(read.index >= least, "{read:?} misses what was committed up to {least}: {}", node.raft);
+            }
             node.reads.append(&mut ready.reads);
             node.reads_dropped.append(&mut ready.reads_dropped);
             let is_prompt = node.disk == Disk::Prompt;
             self.send(messages);
+            self.check_durable_majority(id);
             self.apply(id, ready.commit);
             while is_prompt && self.complete_write(id) {}
         }
@@ -229,7 +237,9 @@ impl Cluster {
     /// The oldest `count` writes of a replica become durable.
     pub(super) fn persist(&mut self, id: u64, count: usize) {
         for _ in 0..count {
-            self.complete_write(id);
+            if !self.complete_write(id) {
+                break;
+            }
         }
         self.drive(id);
     }
@@ -237,6 +247,19 @@ impl Cluster {
     /// How many writes of a replica are on their way.
     pub(super) fn writes(&self, id: u64) -> usize {
         self.nodes[&id].writes.len()
+    }
+
+    /// What a leader commits is on the disks of a majority.
+    fn check_durable_majority(&self, id: u64) {
+        let raft = self.raft(id);
+        let commit = raft.commit();
+        if raft.role() != Role::Leader || commit == Index(0) {
+            return;
+        }
+        let entry = &self.nodes[&id].log[commit.0 as usize - 1];
+        let holds = |node: &&Node| node.durable_log.get(commit.0 as usize - 1) == Some(entry);
+        let holders = self.nodes.values().filter(holds).count();
+        assert!(self.committed.contains_key(&commit) || holders > self.nodes.len() / 2, "not durable: {raft}");
     }
 
     fn apply(&mut self, id: u64, commit: Index) {
@@ -334,6 +357,17 @@ impl Cluster {
     pub(super) fn propose(&mut self, id: u64, words: &[&str]) {
         let mut commands: Vec<Bytes> = words.iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
         self.act(id, |raft| raft.propose(EntryKind::Command, &mut commands)).expect("the node leads");
+    }
+
+    /// Asks a replica for a linearizable read and starts a round. Whether it leads.
+    pub(super) fn read(&mut self, id: u64, read: u64) -> bool {
+        let committed = self.committed.last_key_value().map_or(Index(0), |(&index, _)| index);
+        self.node_mut(id).reads_asked.insert(read, committed);
+        self.act(id, |raft| {
+            let is_queued = raft.read_index(ReadId(read)).is_ok();
+            raft.start_read_round();
+            is_queued
+        })
     }
 
     /// Cuts the link from one node to another, and what is on its way.

@@ -43,73 +43,72 @@ impl Observed {
 ///
 /// If it does not, with the replica's state.
 pub fn check(raft: &Raft) {
-    let line = raft.state_line();
     let last = raft.terms.last();
-    assert!(raft.terms.start().index <= raft.commit, "commit before the start of the log: {line}");
-    assert!(raft.commit <= last.index, "commit beyond the log: {line}");
-    assert!(raft.applied <= raft.commit, "applied beyond commit: {line}");
-    assert!(raft.persistence.persisted() <= last.index, "persisted beyond the log: {line}");
-    assert!(last.term <= raft.hard_state.term, "an entry of a later term: {line}");
-    assert!(raft.verified.upto <= last.index, "verified beyond the log: {line}");
-    assert!(raft.persistence.durable().term <= raft.hard_state.term, "a later term on disk: {line}");
-    check_writes(raft, &line);
-    check_outgoing_entries(raft, &line);
-    check_role(raft, &line);
+    assert!(raft.terms.start().index <= raft.commit, "commit before the start of the log: {raft}");
+    assert!(raft.commit <= last.index, "commit beyond the log: {raft}");
+    assert!(raft.applied <= raft.commit, "applied beyond commit: {raft}");
+    assert!(raft.persistence.persisted() <= last.index, "persisted beyond the log: {raft}");
+    assert!(last.term <= raft.hard_state.term, "an entry of a later term: {raft}");
+    assert!(raft.verified.upto <= last.index, "verified beyond the log: {raft}");
+    assert!(raft.persistence.durable().term <= raft.hard_state.term, "a later term on disk: {raft}");
+    check_writes(raft);
+    check_outgoing_entries(raft);
+    check_role(raft);
 }
 
 /// Writes on their way are ascending and claim only what is still in the log.
-fn check_writes(raft: &Raft, line: &str) {
+fn check_writes(raft: &Raft) {
     let mut before = None;
     for (write, last) in raft.persistence.pending() {
-        assert!(before < Some(write), "writes out of order: {line}");
-        assert!(raft.terms.matches(last), "{write:?} claims {last}, which is not in the log: {line}");
+        assert!(before < Some(write), "writes out of order: {raft}");
+        assert!(raft.terms.matches(last), "{write:?} claims {last}, which is not in the log: {raft}");
         before = Some(write);
     }
 }
 
 /// New entries are consecutive and end where the log ends.
-fn check_outgoing_entries(raft: &Raft, line: &str) {
+fn check_outgoing_entries(raft: &Raft) {
     let ids = raft.out.append.iter().map(|entry| entry.id);
     for (id, index) in ids.rev().zip((1..=raft.terms.last().index.0).rev()) {
-        assert_eq!(id.index, Index(index), "a gap in the new entries: {line}");
-        assert!(raft.terms.matches(id), "the new entry {id} is not in the log: {line}");
+        assert_eq!(id.index, Index(index), "a gap in the new entries: {raft}");
+        assert!(raft.terms.matches(id), "the new entry {id} is not in the log: {raft}");
     }
 }
 
-fn check_role(raft: &Raft, line: &str) {
+fn check_role(raft: &Raft) {
     let id = raft.config.id;
     let has_reads = raft.reads.counts() != (0, 0) || raft.read_round_in_flight();
     match raft.role {
         Role::Leader => {
-            assert_eq!(raft.leader, Some(id), "a leader that follows: {line}");
-            assert_eq!(raft.hard_state, HardState { term: raft.hard_state.term, vote: Some(id) }, "{line}");
-            assert_eq!(raft.persistence.durable(), raft.hard_state, "a leader whose own vote is not durable: {line}");
-            assert_eq!(raft.terms.last().term, raft.hard_state.term, "a leader without a no-op: {line}");
-            raft.progress.iter().for_each(|progress| check_progress(raft, progress, line));
+            assert_eq!(raft.leader, Some(id), "a leader that follows: {raft}");
+            assert_eq!(raft.hard_state, HardState { term: raft.hard_state.term, vote: Some(id) }, "{raft}");
+            assert_eq!(raft.persistence.durable(), raft.hard_state, "a leader whose own vote is not durable: {raft}");
+            assert_eq!(raft.terms.last().term, raft.hard_state.term, "a leader without a no-op: {raft}");
+            raft.progress.iter().for_each(|progress| check_progress(raft, progress));
         }
         Role::Candidate => {
-            assert_eq!(raft.hard_state.vote, Some(id), "a candidate that votes for another: {line}");
-            assert_eq!(raft.leader, None, "a candidate with a leader: {line}");
+            assert_eq!(raft.hard_state.vote, Some(id), "a candidate that votes for another: {raft}");
+            assert_eq!(raft.leader, None, "a candidate with a leader: {raft}");
         }
-        Role::PreCandidate => assert_eq!(raft.leader, None, "a pre-candidate with a leader: {line}"),
-        Role::Follower => assert_ne!(raft.leader, Some(id), "a follower that follows itself: {line}"),
-        Role::Learner => panic!("learner is no state of its own: {line}"),
+        Role::PreCandidate => assert_eq!(raft.leader, None, "a pre-candidate with a leader: {raft}"),
+        Role::Follower => assert_ne!(raft.leader, Some(id), "a follower that follows itself: {raft}"),
+        Role::Learner => panic!("learner is no state of its own: {raft}"),
     }
     if raft.role != Role::Leader {
-        assert!(!has_reads && raft.transfer.is_none(), "only a leader has reads and transfers: {line}");
+        assert!(!has_reads && raft.transfer.is_none(), "only a leader has reads and transfers: {raft}");
     }
     if raft.read_round_in_flight() {
-        assert_eq!(raft.terms.term_at(raft.commit), Some(raft.hard_state.term), "a round before the no-op: {line}");
+        assert_eq!(raft.terms.term_at(raft.commit), Some(raft.hard_state.term), "a round before the no-op: {raft}");
     }
 }
 
-fn check_progress(raft: &Raft, progress: &Progress, line: &str) {
+fn check_progress(raft: &Raft, progress: &Progress) {
     let Progress { matched, next, state, inflight, .. } = progress;
-    assert!(*matched < *next && *next <= raft.terms.last().index.next(), "matched < next <= last + 1: {line}");
-    assert!(inflight.len() <= raft.config.inflight_messages_max.max(1), "too many appends on their way: {line}");
+    assert!(*matched < *next && *next <= raft.terms.last().index.next(), "matched < next <= last + 1: {raft}");
+    assert!(inflight.len() <= raft.config.inflight_messages_max.max(1), "too many appends on their way: {raft}");
     let fits = inflight.bytes() <= raft.config.inflight_bytes_max || inflight.len() == 1;
-    assert!(fits, "too many bytes on their way: {line}");
-    assert!(*state == State::Replicate || inflight.len() == 0, "only Replicate pipelines: {line}");
+    assert!(fits, "too many bytes on their way: {raft}");
+    assert!(*state == State::Replicate || inflight.len() == 0, "only Replicate pipelines: {raft}");
 }
 
 /// Checks what one step may do to a replica.
@@ -118,25 +117,24 @@ fn check_progress(raft: &Raft, progress: &Progress, line: &str) {
 ///
 /// If it did something else, with the replica's state after it.
 pub fn check_step(before: &Observed, after: &Raft) {
-    let line = after.state_line();
     let (old, new) = (before.hard_state, after.hard_state);
-    assert!(new.term >= old.term, "the term fell from {}: {line}", old.term);
+    assert!(new.term >= old.term, "the term fell from {}: {after}", old.term);
     if new.term == old.term {
-        assert!(old.vote.is_none() || new.vote == old.vote, "the vote changed from {:?}: {line}", old.vote);
-        assert!(after.verified.upto >= before.verified, "verified fell in a term: {line}");
+        assert!(old.vote.is_none() || new.vote == old.vote, "the vote changed from {:?}: {after}", old.vote);
+        assert!(after.verified.upto >= before.verified, "verified fell in a term: {after}");
         let regained = before.role != Role::Leader && before.role != Role::Candidate && after.role == Role::Leader;
-        assert!(!regained, "led the term without standing for it: {line}");
+        assert!(!regained, "led the term without standing for it: {after}");
         if before.role == Role::Leader {
-            assert!(after.terms.matches(before.last), "a leader overwrote {}: {line}", before.last);
+            assert!(after.terms.matches(before.last), "a leader overwrote {}: {after}", before.last);
         }
     }
-    assert!(after.persistence.durable().term >= before.durable.term, "the durable term fell: {line}");
-    assert!(after.commit >= before.commit.index, "the commit index fell from {}: {line}", before.commit);
-    assert!(after.terms.matches(before.commit), "the committed {} changed: {line}", before.commit);
-    assert!(after.applied >= before.applied, "applied fell from {}: {line}", before.applied);
+    assert!(after.persistence.durable().term >= before.durable.term, "the durable term fell: {after}");
+    assert!(after.commit >= before.commit.index, "the commit index fell from {}: {after}", before.commit);
+    assert!(after.terms.matches(before.commit), "the committed {} changed: {after}", before.commit);
+    assert!(after.applied >= before.applied, "applied fell from {}: {after}", before.applied);
     if after.role == Role::Leader && before.role == Role::Leader && after.commit > before.commit.index {
         let quorum = after.configuration.has_quorum(|node| after.reached(node) >= after.commit);
-        assert!(quorum, "committed without a majority: {line}");
-        assert_eq!(after.terms.term_at(after.commit), Some(new.term), "committed an older term by counting: {line}");
+        assert!(quorum, "committed without a majority: {after}");
+        assert_eq!(after.terms.term_at(after.commit), Some(new.term), "committed an older term by counting: {after}");
     }
 }

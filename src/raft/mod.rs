@@ -70,6 +70,8 @@ mod voter;
 mod cluster;
 #[cfg(test)]
 mod election_test;
+#[cfg(test)]
+mod random_test;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! What can be asked of a Raft replica without changing it.
 
-use std::fmt::Write as _;
+use std::fmt;
 
 use raftkv_protocol::client::Role;
 use raftkv_protocol::types::{EntryId, Index, NodeId, Term};
@@ -72,6 +72,25 @@ impl Raft {
     /// The whole state in one line, as in
     /// `n1@3 leader last=7@3 persisted=6@3 commit=6 applied=5 progress={2:6>7 replicate, 3:4>5 probe}`.
     pub fn state_line(&self) -> String {
+        self.to_string()
+    }
+
+    fn fmt_leader(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(" progress={")?;
+        for (at, progress) in self.progress.iter().enumerate() {
+            write!(f, "{}{progress}", if at > 0 { ", " } else { "" })?;
+        }
+        f.write_str("}")?;
+        let (queued, waiting) = self.reads.counts();
+        if queued + waiting > 0 {
+            write!(f, " reads={queued}+{waiting}")?;
+        }
+        self.transfer.map_or(Ok(()), |transfer| write!(f, " transfer={}", transfer.to))
+    }
+}
+
+impl fmt::Display for Raft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let role = match self.role() {
             Role::Follower => "follower",
             Role::PreCandidate => "pre-candidate",
@@ -79,33 +98,15 @@ impl Raft {
             Role::Leader => "leader",
             Role::Learner => "learner",
         };
+        write!(f, "n{}@{} {role} last={}", self.config.id, self.hard_state.term, self.terms.last())?;
         let persisted = self.terms.id_at(self.persistence.persisted()).unwrap_or(self.terms.start());
-        let mut line = format!(
-            "n{}@{} {role} last={} persisted={persisted} commit={} applied={}",
-            self.config.id,
-            self.hard_state.term,
-            self.terms.last(),
-            self.commit,
-            self.applied
-        );
+        write!(f, " persisted={persisted} commit={} applied={}", self.commit, self.applied)?;
         if self.role == Role::Leader {
-            let progress: Vec<String> = self.progress.iter().map(ToString::to_string).collect();
-            let _ = write!(line, " progress={{{}}}", progress.join(", "));
-            let (queued, waiting) = self.reads.counts();
-            if queued + waiting > 0 {
-                let _ = write!(line, " reads={queued}+{waiting}");
-            }
-            if let Some(transfer) = self.transfer {
-                let _ = write!(line, " transfer={}", transfer.to);
-            }
-            return line;
+            return self.fmt_leader(f);
         }
         if let Some(leader) = self.leader {
-            let _ = write!(line, " leader={leader}");
+            write!(f, " leader={leader}")?;
         }
-        if let Some(vote) = self.hard_state.vote {
-            let _ = write!(line, " vote={vote}");
-        }
-        line
+        self.hard_state.vote.map_or(Ok(()), |vote| write!(f, " vote={vote}"))
     }
 }

@@ -167,10 +167,11 @@ pub(super) fn next_beat(epoch: Instant, period: Duration, now: Instant) -> Insta
 
 /// Steele, Lea and Flood's splitmix64: enough to keep candidates apart.
 #[derive(Debug)]
-struct SplitMix(u64);
+pub(super) struct SplitMix(pub(super) u64);
 
 impl SplitMix {
-    fn next(&mut self) -> u64 {
+    /// The next number, any of all.
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
