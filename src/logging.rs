@@ -75,10 +75,16 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
     let thread = thread::current();
     let name = thread.name().unwrap_or("unnamed");
     let place = info.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
-    let message = info.payload_as_str().unwrap_or("no message").replace('\n', " ");
+    let message = payload(info).unwrap_or("no message").replace('\n', " ");
     let trace = Backtrace::capture();
     let trace = if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
     format!("raftkv-server: thread `{name}` panicked at {place}: {message}\n{trace}")
+}
+
+/// What `panic!` was given: a literal, or a formatted text.
+fn payload<'i>(info: &'i PanicHookInfo<'_>) -> Option<&'i str> {
+    let payload = info.payload();
+    payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
 /// Waits until what was logged so far is written, for a while.
