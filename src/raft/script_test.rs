@@ -199,7 +199,7 @@ impl Script {
 fn replay(text: &str) -> String {
     let mut script = Script { cluster: Cluster::new(1, 1), lines: Vec::new(), output: String::new() };
     let mut blocks = Vec::new();
-    for block in text.split("\n\n") {
+    for block in text.split("\n\n").filter(|block| !block.trim().is_empty()) {
         let input: Vec<&str> = block.trim().lines().take_while(|line| *line != "---").collect();
         for line in input.iter().filter(|line| !line.starts_with('#')) {
             script.command(line);
@@ -209,7 +209,7 @@ fn replay(text: &str) -> String {
             continue;
         }
         script.show_changes();
-        blocks.push(format!("{}\n---\n{}", input.join("\n"), script.output.trim_end()));
+        blocks.push(format!("{}\n---\n{}", input.join("\n"), script.output).trim_end().to_string());
         script.output.clear();
     }
     blocks.join("\n\n") + "\n"
