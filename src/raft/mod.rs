@@ -71,9 +71,23 @@ mod cluster;
 #[cfg(test)]
 mod election_test;
 #[cfg(test)]
+mod hostile_test;
+#[cfg(test)]
+mod quorum_test;
+#[cfg(test)]
 mod random_test;
 #[cfg(test)]
+mod read_test;
+#[cfg(test)]
+mod replication_test;
+#[cfg(test)]
 mod script_test;
+#[cfg(test)]
+mod solo;
+#[cfg(test)]
+mod terms_test;
+#[cfg(test)]
+mod transfer_test;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
