@@ -49,6 +49,8 @@ pub trait Disk: Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file; not durable yet.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Shortens a file that nobody writes or maps; not durable yet.
+    fn truncate(&self, name: &str, size: u64) -> io::Result<()>;
     /// Makes all names durable.
     fn sync_dir(&self) -> io::Result<()>;
     /// A number that was never drawn before, and is not 0.
@@ -141,6 +143,10 @@ impl Disk for RealDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.dir.join(name))
+    }
+
+    fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
+        OpenOptions::new().write(true).open(self.dir.join(name))?.set_len(size)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
