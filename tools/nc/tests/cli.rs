@@ -237,7 +237,7 @@ fn frames_are_shown_on_the_error_output() {
     let headlines: Vec<_> = shown.lines().filter_map(|line| line.split_once(',').map(|(name, _)| name)).collect();
     let headlines: Vec<_> = headlines.into_iter().filter(|name| name.starts_with(['>', '<'])).collect();
     assert_eq!(headlines, ["> hello", "< welcome", "> put", "< put_reply"]);
-    for field in ["role         client", "shards       1", "key          k", "at           7@3", "RAFTKV.."] {
+    for field in ["role         client", "shards       1", "key          k", "at           7@3", "RAFTKV.|"] {
         assert!(shown.contains(field), "{field} in\n{shown}");
     }
 }
