@@ -1,8 +1,63 @@
-//! Everything that touches the disk.
+//! Everything that touches the disk: the log of one core, shared by its shards.
+//!
+//! The event loop owns a [`FileLog`], which never blocks. What the loop adds gathers in a batch (`batch`); the syncer
+//! thread (`syncer`) places a batch into the current segment and makes it durable with one sync; the allocator thread
+//! (`spares`) prepares segments ahead; the reader thread (`reader`) brings back entries that are no longer in memory;
+//! `recovery` reads all of it after a start. They reach files through [`disk::Disk`] only, so that a simulated disk
+//! can stand in for the real one under the same format, placement and recovery.
+//!
+//! The log knows shards, terms and indexes. It must not know what an entry's body means, nor anything of Raft's roles.
+//!
+//! **What the format guarantees**, and where it is said in bytes: [`record`], [`batch`], [`segment`].
+//!
+//! - An acknowledged byte is never written again, and batch n+1 is placed only after the sync of batch n.
+//! - A torn tail is told from corruption by what later bytes prove durable; corruption is refused, never cut.
+//! - After a start, the log goes on in a new segment that seals its predecessor.
+//! - The first failed write or sync ends the log; it is never tried again.
+
+pub mod batch;
+mod core_log;
+pub mod disk;
+pub mod inspect;
+pub mod memory;
+mod reader;
+pub mod record;
+mod recovery;
+mod replay;
+pub mod segment;
+mod spares;
+mod start;
+mod stats;
+mod syncer;
+mod tail;
+
+#[cfg(test)]
+mod conformance_test;
+#[cfg(test)]
+mod core_log_test;
+#[cfg(test)]
+mod record_test;
+#[cfg(test)]
+mod recovery_test;
+#[cfg(test)]
+mod test_disk;
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use core_log::{FileLog, Options};
+pub use disk::LogIo;
+pub use memory::MemoryLog;
+pub use stats::LogStats;
 
 use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, Term};
+
+/// Wakes the loop that owns a log: a batch is durable, a fetch is finished, or the space changed.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// A log that was idle for this long proves its last batch durable with a watermark.
+const IDLE: Duration = Duration::from_millis(10);
 
 /// Numbers the batches of one core's log: the records gathered while the batch before them is being synced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,317 @@
+//! The few things that the log does with files, behind a trait: the directory of one core's log, and its files.
+//!
+//! [`RealDisk`] is the file system. Segments are written through a memory map, or with direct writes that are durable
+//! when they return ([`LogIo`]); the bytes on disk are the same. Everything is read with `pread`, never through a map,
+//! so that a short file is a short read and a bad sector an error.
+//!
+//! A file is mapped only over its whole prefilled length, so that a store never meets a hole: on a full disk that would
+//! be a SIGBUS.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use memmap2::MmapMut;
+
+/// How batches reach the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogIo {
+    /// Copied into the mapped segment, then one `fdatasync`.
+    #[default]
+    Map,
+    /// `pwritev2(RWF_DSYNC)`; where the kernel lacks it, `pwrite` and `fdatasync`.
+    Direct,
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Placing batches into a prefilled file of this size.
+    Place {
+        /// Bytes.
+        size: u64,
+    },
+}
+
+/// A directory of segments.
+pub trait Disk: Send + Sync {
+    /// The names of all files.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Creates a file of `size` zeros, written and durable; its name is not durable yet.
+    fn create(&self, name: &str, size: u64) -> io::Result<()>;
+    /// Opens a file.
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>>;
+    /// Gives a file another name; not durable yet.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file; not durable yet.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Shortens a file that nobody writes or maps; not durable yet.
+    fn truncate(&self, name: &str, size: u64) -> io::Result<()>;
+    /// Makes all names durable.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// A number that was never drawn before, and is not 0.
+    fn fresh_id(&self) -> io::Result<u128>;
+    /// The file's name as people should see it.
+    fn path(&self, name: &str) -> String;
+}
+
+/// An open file.
+pub trait DiskFile: Send {
+    /// Its length in bytes.
+    fn size(&self) -> io::Result<u64>;
+    /// Reads at `offset` until `buffer` is full or the file ends; returns how many bytes were read.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes all of `bytes` at `offset`; durable at the latest after [`DiskFile::sync`].
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes everything written durable. After an error nothing may be assumed, and it must not be called again.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The file system.
+#[derive(Debug)]
+pub struct RealDisk {
+    dir: PathBuf,
+    log_io: LogIo,
+}
+
+impl RealDisk {
+    /// The log in `dir`, which is created if it does not exist.
+    pub fn create(dir: &Path, log_io: LogIo) -> io::Result<RealDisk> {
+        fs::create_dir_all(dir)?;
+        let parent = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        File::open(parent)?.sync_all()?;
+        Ok(RealDisk { dir: dir.to_owned(), log_io })
+    }
+
+    /// The log in `dir`, for reading only.
+    #[must_use]
+    pub fn read_only(dir: &Path) -> RealDisk {
+        RealDisk { dir: dir.to_owned(), log_io: LogIo::default() }
+    }
+}
+
+/// Zeros are written in pieces of this size. Larger pieces make larger page-cache folios, and a store through the map
+/// makes the whole folio dirty.
+const PREFILL_BYTES: usize = 16 << 10;
+
+impl Disk for RealDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for file in fs::read_dir(&self.dir)? {
+            names.extend(file?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str, size: u64) -> io::Result<()> {
+        let path = self.dir.join(name);
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let filled = prefill(&file, size).and_then(|()| file.sync_all());
+        if filled.is_err() {
+            // Whatever is left of it is removed at the next start.
+            let _ = fs::remove_file(&path);
+        }
+        filled
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let path = self.dir.join(name);
+        let Access::Place { size } = access else {
+            return Ok(Box::new(ReadFile(File::open(path)?)));
+        };
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let found = file.metadata()?.len();
+        if found != size {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has {found} bytes, not {size}")));
+        }
+        Ok(match self.log_io {
+            LogIo::Map => Box::new(MappedFile::new(file)?),
+            LogIo::Direct => Box::new(DirectFile { file, size, unsynced: false }),
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.dir.join(from), self.dir.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.dir.join(name))
+    }
+
+    fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
+        OpenOptions::new().write(true).open(self.dir.join(name))?.set_len(size)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn fresh_id(&self) -> io::Result<u128> {
+        let mut bytes = [0; 16];
+        // SAFETY: the buffer is valid for writes of its length for the whole call.
+        let drawn = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        if drawn != bytes.len() as isize {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(u128::from_le_bytes(bytes).max(1))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+}
+
+fn prefill(file: &File, size: u64) -> io::Result<()> {
+    let zeros = [0; PREFILL_BYTES];
+    let mut at = 0;
+    while at < size {
+        let length = (size - at).min(PREFILL_BYTES as u64);
+        file.write_all_at(&zeros[..length as usize], at)?;
+        at += length;
+    }
+    Ok(())
+}
+
+fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn beyond_the_end(size: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("a write beyond the segment's {size} bytes"))
+}
+
+fn fits(offset: u64, length: usize, size: u64) -> bool {
+    offset.checked_add(length as u64).is_some_and(|end| end <= size)
+}
+
+struct ReadFile(File);
+
+impl DiskFile for ReadFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        read_at(&self.0, offset, buffer)
+    }
+
+    fn write_at(&mut self, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+        Err(io::Error::from(io::ErrorKind::PermissionDenied))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Err(io::Error::from(io::ErrorKind::PermissionDenied))
+    }
+}
+
+struct MappedFile {
+    file: File,
+    map: MmapMut,
+}
+
+impl MappedFile {
+    fn new(file: File) -> io::Result<MappedFile> {
+        // SAFETY: the directory is locked by this process and no code of it shrinks a segment, so the mapped pages
+        // exist as long as the map. All of the file was written before, so a store allocates nothing. Only the
+        // syncer's thread has the map; others read the file with pread, which no Rust reference sees.
+        let map = unsafe { MmapMut::map_mut(&file)? };
+        Ok(MappedFile { file, map })
+    }
+}
+
+impl DiskFile for MappedFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.map.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        read_at(&self.file, offset, buffer)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if !fits(offset, bytes.len(), self.map.len() as u64) {
+            return Err(beyond_the_end(self.map.len() as u64));
+        }
+        let at = offset as usize;
+        self.map[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+struct DirectFile {
+    file: File,
+    size: u64,
+    /// Something was written without being durable at once.
+    unsynced: bool,
+}
+
+impl DiskFile for DirectFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.size)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        read_at(&self.file, offset, buffer)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if !fits(offset, bytes.len(), self.size) {
+            return Err(beyond_the_end(self.size));
+        }
+        let mut written = 0;
+        while written < bytes.len() && !self.unsynced {
+            match write_durably(&self.file, offset + written as u64, &bytes[written..]) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
+                Ok(more) => written += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => self.unsynced = true,
+                Err(error) => return Err(error),
+            }
+        }
+        self.file.write_all_at(&bytes[written..], offset + written as u64)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced { self.file.sync_data() } else { Ok(()) }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn write_durably(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    let piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: the one piece points at `bytes`, which outlives the call and is only read from.
+    let written = unsafe { libc::pwritev2(file.as_raw_fd(), &piece, 1, offset as libc::off_t, libc::RWF_DSYNC) };
+    if written >= 0 {
+        return Ok(written as usize);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSYS) => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        _ => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_durably(_file: &File, _offset: u64, _bytes: &[u8]) -> io::Result<usize> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}

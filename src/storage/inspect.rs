@@ -1,0 +1,140 @@
+//! Walks a log for people, reading only: while the node runs, or after.
+//!
+//! A running node may be in the middle of a batch, and may begin a segment while this walks. So nothing here is an
+//! error but an unreadable directory: what does not parse is shown as the place where the walk of that segment ended.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::batch::{self, BatchHeader, Damage, HardStateCopy, PlacedBatch};
+use super::disk::{Access, Disk, DiskFile, RealDisk};
+use super::record::Record;
+use super::segment::{self, BATCHES_AT, FileState, SegmentHeader, segment_name};
+
+/// What the walk comes across, in the order in which it was written.
+#[derive(Debug)]
+pub enum Item<'a> {
+    /// A segment begins.
+    Segment {
+        /// The file.
+        path: &'a str,
+        /// Its header.
+        header: &'a SegmentHeader,
+    },
+    /// A batch begins.
+    Batch {
+        /// Its header; the offset in the file is its `start`.
+        header: &'a BatchHeader,
+    },
+    /// A record of that batch. Hard states come last, from their first copy.
+    Record {
+        /// Its offset in the file.
+        offset: u64,
+        /// What it says.
+        record: &'a Record<'a>,
+    },
+    /// The walk of this segment ends.
+    End {
+        /// The file.
+        path: &'a str,
+        /// Where.
+        offset: u64,
+        /// Why.
+        reason: &'a End,
+    },
+}
+
+/// Why the walk of a segment ended.
+#[derive(Debug)]
+pub enum End {
+    /// The next segment says that this one ends here.
+    Sealed,
+    /// No batch follows: the log ends here, or a batch is being written.
+    NoBatch,
+    /// A record is not what was written, or is being written.
+    Damaged(Damage),
+    /// It is no segment, or cannot be read.
+    Unreadable(String),
+}
+
+/// Calls `visit` for everything in the log that is in `dir`, until it breaks off.
+pub fn inspect(dir: &Path, mut visit: impl FnMut(Item<'_>) -> ControlFlow<()>) -> io::Result<()> {
+    let disk = RealDisk::read_only(dir);
+    let mut sequences: Vec<u64> = disk.list()?.iter().filter_map(|name| sequence_of(name)).collect();
+    sequences.sort_unstable();
+    for sequence in sequences {
+        let path = disk.path(&segment_name(sequence));
+        let cut = read_header(&disk, sequence + 1).ok().and_then(|(_, next)| next.predecessor).map(|seal| seal.cut);
+        let walked = match read_header(&disk, sequence) {
+            Ok((file, header)) => walk(&path, &*file, &header, cut, &mut visit),
+            Err(error) => visit(Item::End { path: &path, offset: 0, reason: &End::Unreadable(error.to_string()) }),
+        };
+        if walked.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn sequence_of(name: &str) -> Option<u64> {
+    match FileState::of(name) {
+        Some(FileState::Segment(sequence)) => Some(sequence),
+        _ => None,
+    }
+}
+
+fn read_header(disk: &RealDisk, sequence: u64) -> io::Result<(Box<dyn DiskFile>, SegmentHeader)> {
+    let file = disk.open(&segment_name(sequence), Access::Read)?;
+    let mut bytes = [0; segment::HEADER_BYTES];
+    let length = file.read_at(0, &mut bytes)?;
+    let header = SegmentHeader::decode(&bytes[..length]).map_err(|bad| io::Error::other(bad.to_string()))?;
+    Ok((file, header))
+}
+
+fn walk(
+    path: &str,
+    file: &dyn DiskFile,
+    header: &SegmentHeader,
+    cut: Option<u64>,
+    visit: &mut impl FnMut(Item<'_>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    visit(Item::Segment { path, header })?;
+    let mut at = BATCHES_AT;
+    let reason = loop {
+        if cut.is_some_and(|cut| at >= cut) {
+            break End::Sealed;
+        }
+        let (batch_header, bytes) = match read_batch(file, header, at) {
+            Ok(Some(read)) => read,
+            Ok(None) => break End::NoBatch,
+            Err(error) => break End::Unreadable(error.to_string()),
+        };
+        visit(Item::Batch { header: &batch_header })?;
+        let batch = PlacedBatch::new(batch_header, header.key, &bytes);
+        let mut damage = None;
+        for record in batch.records().chain(batch.hard_states(HardStateCopy::First)) {
+            match record {
+                Ok((offset, record)) => visit(Item::Record { offset: at + offset as u64, record: &record })?,
+                Err(found) => damage = damage.or(Some(found)),
+            }
+        }
+        if let Some(damage) = damage {
+            break End::Damaged(damage);
+        }
+        at = batch_header.end();
+    };
+    visit(Item::End { path, offset: at, reason: &reason })
+}
+
+fn read_batch(file: &dyn DiskFile, segment: &SegmentHeader, at: u64) -> io::Result<Option<(BatchHeader, Vec<u8>)>> {
+    let mut head = [0; batch::HEADER_BYTES];
+    let length = file.read_at(at, &mut head)?;
+    let Some(header) = BatchHeader::decode(&head[..length], segment.key, at) else { return Ok(None) };
+    if header.end() > file.size()? {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; header.length as usize];
+    let length = file.read_at(at, &mut bytes)?;
+    Ok((length == bytes.len()).then_some((header, bytes)))
+}

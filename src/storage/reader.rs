@@ -1,0 +1,170 @@
+//! The reader thread: brings back entries that are no longer in memory.
+//!
+//! It reads whole batches from the files, never through a map, and checks every checksum on the way.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use raftkv_protocol::types::{Entry, Index, ShardId};
+
+use super::batch::{BLOCK_BYTES, BatchHeader, PlacedBatch};
+use super::disk::{Access, Disk, DiskFile};
+use super::record::Record;
+use super::segment::{self, SegmentHeader, SegmentKey, segment_name};
+use super::syncer::Place;
+use super::{Fetch, FetchError, Fetched, Wake};
+
+/// Segments kept open for reading.
+const OPEN_SEGMENTS_MAX: usize = 4;
+
+/// Entries of the wanted shard that one batch holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) place: Place,
+    pub(super) first: Index,
+    pub(super) last: Index,
+}
+
+/// What to read, in order.
+#[derive(Debug)]
+pub(super) struct FetchJob {
+    pub(super) fetch: Fetch,
+    pub(super) parts: Vec<Part>,
+}
+
+/// The thread; it ends when this is dropped.
+pub(super) struct Reader {
+    jobs: Option<Sender<FetchJob>>,
+    fetched: Receiver<Fetched>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    pub(super) fn start(disk: Arc<dyn Disk>, wake: Wake) -> io::Result<Reader> {
+        let (jobs, jobs_out) = unbounded::<FetchJob>();
+        let (fetched_in, fetched) = unbounded();
+        let thread = thread::Builder::new().name("log-reader".to_owned()).spawn(move || {
+            let mut segments = Segments { disk, open: VecDeque::new() };
+            for FetchJob { fetch, parts } in jobs_out {
+                let result = segments.read(&fetch, &parts).map_err(FetchError::Corrupt);
+                // The loop may be gone already; then nobody waits for the answer.
+                let _ = fetched_in.send(Fetched { fetch, result });
+                wake();
+            }
+        })?;
+        Ok(Reader { jobs: Some(jobs), fetched, thread: Some(thread) })
+    }
+
+    pub(super) fn fetch(&self, job: FetchJob) {
+        let jobs = self.jobs.as_ref().expect("the channel is closed only on drop");
+        // The thread is gone only if it panicked, which was printed; the fetch is then never answered.
+        let _ = jobs.send(job);
+    }
+
+    pub(super) fn fetched(&self) -> Option<Fetched> {
+        self.fetched.try_recv().ok()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct OpenSegment {
+    sequence: u64,
+    key: SegmentKey,
+    file: Box<dyn DiskFile>,
+}
+
+struct Segments {
+    disk: Arc<dyn Disk>,
+    /// The latest used last.
+    open: VecDeque<OpenSegment>,
+}
+
+impl Segments {
+    fn read(&mut self, fetch: &Fetch, parts: &[Part]) -> Result<Vec<Entry>, String> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for part in parts {
+            for entry in self.read_part(fetch.shard, part)? {
+                bytes += entry.body.len();
+                if bytes > fetch.bytes_max && !entries.is_empty() {
+                    return Ok(entries);
+                }
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    fn read_part(&mut self, shard: ShardId, part: &Part) -> Result<Vec<Entry>, String> {
+        let Place { segment, offset } = part.place;
+        let path = self.disk.path(&segment_name(segment));
+        let explain = |what: &str| {
+            format!("the log is corrupt: {path} at offset {offset}: {what} (entry {} of shard {shard})", part.first)
+        };
+        let open = self.segment(segment).map_err(|error| explain(&error.to_string()))?;
+        let (header, bytes) = read_batch(&*open.file, open.key, offset).map_err(|error| explain(&error.to_string()))?;
+        let mut entries = Vec::new();
+        for record in PlacedBatch::new(header, open.key, &bytes).records() {
+            let (_, record) = record.map_err(|damage| explain(&damage.what.to_string()))?;
+            if let Record::Entry { shard: of, id, kind, body } = record
+                && of == shard
+            {
+                // An entry discards what the same batch held from its index on.
+                entries.retain(|earlier: &Entry| earlier.id.index < id.index);
+                entries.push(Entry { id, kind, body: bytes.slice_ref(body) });
+            }
+        }
+        entries.retain(|entry| part.first <= entry.id.index && entry.id.index <= part.last);
+        if entries.len() as u64 != part.last.0 - part.first.0 + 1 {
+            return Err(explain("a batch lacks entries that it held"));
+        }
+        Ok(entries)
+    }
+
+    fn segment(&mut self, sequence: u64) -> io::Result<&OpenSegment> {
+        let found = self.open.iter().position(|open| open.sequence == sequence);
+        let open = match found.and_then(|at| self.open.remove(at)) {
+            Some(open) => open,
+            None => self.open_segment(sequence)?,
+        };
+        if self.open.len() == OPEN_SEGMENTS_MAX {
+            self.open.pop_front();
+        }
+        self.open.push_back(open);
+        Ok(&self.open[self.open.len() - 1])
+    }
+
+    fn open_segment(&self, sequence: u64) -> io::Result<OpenSegment> {
+        let file = self.disk.open(&segment_name(sequence), Access::Read)?;
+        let mut bytes = [0; segment::HEADER_BYTES];
+        let length = file.read_at(0, &mut bytes)?;
+        let header = SegmentHeader::decode(&bytes[..length]).map_err(|bad| io::Error::other(bad.to_string()))?;
+        Ok(OpenSegment { sequence, key: header.key, file })
+    }
+}
+
+fn read_batch(file: &dyn DiskFile, key: SegmentKey, at: u64) -> io::Result<(BatchHeader, Bytes)> {
+    let mut bytes = vec![0; BLOCK_BYTES as usize];
+    let mut length = file.read_at(at, &mut bytes)?;
+    let header = BatchHeader::decode(&bytes[..length], key, at)
+        .ok_or_else(|| io::Error::other("the header of a batch is damaged"))?;
+    bytes.resize(header.length as usize, 0);
+    length += file.read_at(at + length as u64, &mut bytes[length..])?;
+    if length != bytes.len() {
+        return Err(io::Error::other("the file ends inside a batch"));
+    }
+    Ok((header, Bytes::from(bytes)))
+}

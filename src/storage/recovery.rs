@@ -1,0 +1,304 @@
+//! Reads a log after a start, and tells a torn tail from corruption.
+//!
+//! Every batch's header says up to where the segment was durable when it was written, a segment's header says where its
+//! predecessor ends. W, the greatest position that anything proves durable, divides the last segment: bad bytes below
+//! W are corruption, and the log is refused; at or above W they are what a crash left of the last batch, and are cut.
+//! To find W, everything up to the end of the segment is searched for headers.
+//!
+//! What is right at or above W is *kept*: it may have been acknowledged, but the page cache may hold what the disk does
+//! not. It is handed out for the next segment, which seals this one at W. Nothing is changed here.
+
+use std::io;
+
+use raftkv_protocol::types::{EntryId, HardState, ShardId};
+
+use super::batch::{BLOCK_BYTES, Batch, BatchHeader, Damage, HardStateCopy, PlacedBatch};
+use super::disk::{Access, Disk, DiskFile};
+use super::record::{self, Record, Seal};
+use super::replay::Replay;
+use super::segment::{self, BATCHES_AT, FileState, SegmentHeader, segment_name};
+use super::syncer::{Place, Tip};
+use super::{BatchNumber, LogError, batch};
+
+/// A batch at or above W.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) batch: Batch,
+    /// Its place among the batches with entries, if it has entries.
+    pub(super) numbered: Option<usize>,
+}
+
+/// What a log held.
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    /// All records, the kept ones included.
+    pub(super) replay: Replay,
+    /// Where the log ends: at W.
+    pub(super) tip: Tip,
+    /// What must be written again behind `tip`.
+    pub(super) kept: Vec<Kept>,
+}
+
+/// Reads the whole log.
+pub(super) fn read(disk: &dyn Disk) -> Result<Recovery, LogError> {
+    let segments = open_segments(disk)?;
+    let mut recovery = Recovery::default();
+    for (at, segment) in segments.iter().enumerate() {
+        match segments.get(at + 1) {
+            Some(next) => recovery.read_sealed(segment, next)?,
+            None => recovery.read_last(segment)?,
+        }
+    }
+    if let Some((shard, first, last)) = recovery.replay.missing() {
+        let oldest = segments.first().map_or_else(String::new, |segment| segment.path.clone());
+        return Err(LogError(format!(
+            "the log is incomplete: entries {first} to {last} of shard {shard} lie in a segment before {oldest}, which \
+             is missing; {WHAT_TO_DO}"
+        )));
+    }
+    Ok(recovery)
+}
+
+const WHAT_TO_DO: &str = "restore the file, or replace this node: it must not go on with a shorter log";
+
+/// A segment that is part of the log.
+struct Segment {
+    path: String,
+    file: Box<dyn DiskFile>,
+    size: u64,
+    header: SegmentHeader,
+}
+
+fn open_segments(disk: &dyn Disk) -> Result<Vec<Segment>, LogError> {
+    let names = disk.list().map_err(|error| unreadable(&disk.path(""), &error))?;
+    let mut sequences: Vec<u64> = names
+        .iter()
+        .filter_map(|name| match FileState::of(name) {
+            Some(FileState::Segment(sequence)) => Some(sequence),
+            _ => None,
+        })
+        .collect();
+    sequences.sort_unstable();
+    let mut segments: Vec<Segment> = Vec::with_capacity(sequences.len());
+    for sequence in sequences {
+        let segment = open_segment(disk, sequence)?;
+        if let Some(previous) = segments.last() {
+            check_chain(disk, previous, &segment)?;
+        }
+        segments.push(segment);
+    }
+    Ok(segments)
+}
+
+fn open_segment(disk: &dyn Disk, sequence: u64) -> Result<Segment, LogError> {
+    let name = segment_name(sequence);
+    let path = disk.path(&name);
+    let mut bytes = [0; segment::HEADER_BYTES];
+    let read = disk.open(&name, Access::Read).and_then(|file| Ok((file.read_at(0, &mut bytes)?, file.size()?, file)));
+    let (length, size, file) = read.map_err(|error| unreadable(&path, &error))?;
+    let header = SegmentHeader::decode(&bytes[..length]).map_err(|bad| corrupt(&path, 0, &bad.to_string(), None))?;
+    if header.sequence != sequence {
+        let what = format!("the segment's header has sequence number {}", header.sequence);
+        return Err(corrupt(&path, 0, &what, None));
+    }
+    Ok(Segment { path, file, size, header })
+}
+
+fn check_chain(disk: &dyn Disk, previous: &Segment, next: &Segment) -> Result<(), LogError> {
+    let expected = previous.header.sequence + 1;
+    if next.header.sequence != expected {
+        let missing = disk.path(&segment_name(expected));
+        return Err(LogError(format!("the log is incomplete: {missing} is missing; {WHAT_TO_DO}")));
+    }
+    let seals_it = |seal: &Seal| seal.segment == previous.header.key.id && seal.cut >= BATCHES_AT;
+    if !next.header.predecessor.as_ref().is_some_and(seals_it) {
+        let what = format!("it does not continue {}", previous.path);
+        return Err(corrupt(&next.path, 0, &what, None));
+    }
+    Ok(())
+}
+
+impl Segment {
+    /// The batch header at `at`, if there is a right one.
+    fn batch_header(&self, at: u64) -> Result<Option<BatchHeader>, LogError> {
+        let mut bytes = [0; batch::HEADER_BYTES];
+        let length = self.read_at(at, &mut bytes)?;
+        Ok(BatchHeader::decode(&bytes[..length], self.header.key, at))
+    }
+
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<usize, LogError> {
+        self.file.read_at(at, buffer).map_err(|error| unreadable(&self.path, &error))
+    }
+
+    /// All bytes of a batch, unless the file ends before.
+    fn batch_bytes<'b>(&self, header: &BatchHeader, buffer: &'b mut Vec<u8>) -> Result<Option<&'b [u8]>, LogError> {
+        if header.end() > self.size {
+            return Ok(None);
+        }
+        buffer.resize(header.length as usize, 0);
+        let length = self.read_at(header.start, buffer)?;
+        Ok((length == buffer.len()).then_some(buffer))
+    }
+
+    /// W: everything before it is proved durable.
+    fn durable_upto(&self) -> Result<u64, LogError> {
+        let mut upto = self.header.durable_upto;
+        let mut at = BATCHES_AT;
+        while let Some(header) = self.batch_header(at)? {
+            upto = upto.max(header.durable_upto);
+            at = header.end();
+        }
+        let mut chunk = vec![0; 1 << 20];
+        while at < self.size {
+            let length = self.read_at(at, &mut chunk)?;
+            for block in (0..length).step_by(BLOCK_BYTES as usize) {
+                let header = BatchHeader::decode(&chunk[block..length], self.header.key, at + block as u64);
+                upto = upto.max(header.map_or(0, |header| header.durable_upto));
+            }
+            at += chunk.len() as u64;
+        }
+        Ok(upto)
+    }
+
+    /// Names what is wrong below W.
+    fn corrupt_at(&self, at: u64, what: &str) -> LogError {
+        let mut head = [0; batch::HEADER_BYTES + record::HEADER_BYTES];
+        let length = self.file.read_at(at, &mut head).unwrap_or(0);
+        let entry = head[..length].get(batch::HEADER_BYTES..).and_then(record::claimed_entry);
+        corrupt(&self.path, at, what, entry)
+    }
+
+    fn damaged(&self, header: &BatchHeader, damage: &Damage) -> LogError {
+        corrupt(&self.path, header.start + damage.offset as u64, &damage.what.to_string(), damage.entry)
+    }
+}
+
+impl Recovery {
+    fn read_sealed(&mut self, segment: &Segment, next: &Segment) -> Result<(), LogError> {
+        let seal = next.header.predecessor.expect("the chain was checked");
+        self.read_durable(segment, seal.cut)?;
+        self.replay.end_of_segment();
+        Ok(())
+    }
+
+    fn read_last(&mut self, segment: &Segment) -> Result<(), LogError> {
+        let upto = segment.durable_upto()?;
+        self.read_durable(segment, upto)?;
+        let header = &segment.header;
+        self.tip.seal = Some(Seal { segment: header.key.id, sequence: header.sequence, cut: upto });
+        self.tip.epoch = header.key.epoch;
+        self.tip.shards = self.replay.states();
+        self.read_kept(segment, upto)
+    }
+
+    /// Replays what must be right.
+    fn read_durable(&mut self, segment: &Segment, upto: u64) -> Result<(), LogError> {
+        let mut at = BATCHES_AT;
+        let mut buffer = Vec::new();
+        while at < upto {
+            let Some(header) = segment.batch_header(at)? else {
+                return Err(segment.corrupt_at(at, "the header of a batch is damaged"));
+            };
+            let follows = self.tip.number == 0 || header.number == self.tip.number + 1;
+            if !follows || header.end() > upto {
+                return Err(segment.corrupt_at(at, "a batch is not the one that belongs here"));
+            }
+            let Some(bytes) = segment.batch_bytes(&header, &mut buffer)? else {
+                return Err(segment.corrupt_at(at, "the file ends inside a batch"));
+            };
+            let batch = PlacedBatch::new(header, segment.header.key, bytes);
+            let hard_states = hard_states(&batch).map_err(|damage| segment.damaged(&header, &damage))?;
+            self.check_seal(segment, &batch)?;
+            self.replay_batch(segment, &header, &batch, &hard_states)?;
+            self.tip.number = header.number;
+            at = header.end();
+        }
+        Ok(())
+    }
+
+    fn check_seal(&self, segment: &Segment, batch: &PlacedBatch<'_>) -> Result<(), LogError> {
+        for record in batch.records() {
+            if let Ok((offset, Record::Seal(seal))) = record
+                && segment.header.predecessor != Some(seal)
+            {
+                let what = "the seal in the segment is not the one in its header";
+                return Err(corrupt(&segment.path, offset as u64, what, None));
+            }
+        }
+        Ok(())
+    }
+
+    fn replay_batch(
+        &mut self,
+        segment: &Segment,
+        header: &BatchHeader,
+        batch: &PlacedBatch<'_>,
+        hard_states: &[(ShardId, HardState)],
+    ) -> Result<(), LogError> {
+        let records = batch.records().map(|record| record.map_err(|damage| segment.damaged(header, &damage)));
+        let place = Place { segment: segment.header.sequence, offset: header.start };
+        self.replay.batch(place, records, |offset, record, what| {
+            let entry = match record {
+                Record::Entry { shard, id, .. } => Some((*shard, *id)),
+                _ => None,
+            };
+            corrupt(&segment.path, header.start + offset as u64, &what, entry)
+        })?;
+        for (shard, hard_state) in hard_states {
+            self.replay.hard_state(*shard, *hard_state);
+        }
+        Ok(())
+    }
+
+    /// Keeps what is right at or above W, up to the first bad byte.
+    fn read_kept(&mut self, segment: &Segment, upto: u64) -> Result<(), LogError> {
+        let mut at = upto;
+        let mut number = self.tip.number;
+        let mut buffer = Vec::new();
+        while let Some(header) = segment.batch_header(at)? {
+            let Some(bytes) = segment.batch_bytes(&header, &mut buffer)? else { break };
+            let batch = PlacedBatch::new(header, segment.header.key, bytes);
+            let whole = header.number == number + 1 && batch.records().all(|record| record.is_ok());
+            let Some(hard_states) = hard_states(&batch).ok().filter(|_| whole) else { break };
+            let numbered = self.replay.batches();
+            self.replay_batch(segment, &header, &batch, &hard_states)?;
+            let mut kept = Batch::new(BatchNumber::default());
+            kept.push_encoded(batch.record_bytes());
+            for (shard, hard_state) in hard_states {
+                kept.set_hard_state(shard, hard_state);
+            }
+            self.kept.push(Kept { batch: kept, numbered: (self.replay.batches() > numbered).then_some(numbered) });
+            number = header.number;
+            at = header.end();
+        }
+        Ok(())
+    }
+}
+
+/// The hard states of a batch, from the first copy that is right.
+fn hard_states(batch: &PlacedBatch<'_>) -> Result<Vec<(ShardId, HardState)>, Damage> {
+    let read = |copy| {
+        let mut hard_states = Vec::new();
+        for record in batch.hard_states(copy) {
+            if let (_, Record::HardState { shard, hard_state }) = record? {
+                hard_states.push((shard, hard_state));
+            }
+        }
+        Ok(hard_states)
+    };
+    let first = read(HardStateCopy::First);
+    let second = read(HardStateCopy::Second);
+    if first.is_ok() != second.is_ok() {
+        log::warn!("one of the two copies of a batch's hard states is damaged; the other is right and is used");
+    }
+    second.or(first)
+}
+
+fn unreadable(path: &str, error: &io::Error) -> LogError {
+    LogError(format!("cannot read the log {path}: {error}; check the disk"))
+}
+
+fn corrupt(path: &str, offset: u64, what: &str, entry: Option<(ShardId, EntryId)>) -> LogError {
+    let entry = entry.map_or_else(String::new, |(shard, id)| format!(" (entry {id} of shard {shard})"));
+    LogError(format!("the log is corrupt: {path} at offset {offset}: {what}{entry}; {WHAT_TO_DO}"))
+}

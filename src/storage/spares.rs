@@ -1,0 +1,299 @@
+//! Segments ahead: files filled with zeros and durable before they are needed.
+//!
+//! A thread of its own keeps [`SPARES`] of them in a pool, so that filling a file never delays a sync. When the disk is
+//! full it says so (ordinary writes are refused while only [`RESERVED`] are left) and tries again by itself.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+
+use super::batch::BLOCK_BYTES;
+use super::disk::{Access, Disk};
+use super::segment::{FileState, allocating_name, spare_name};
+use super::stats::Shared;
+use super::{LogError, Wake};
+
+/// Spares kept for what must be written even when the disk is full.
+pub(crate) const RESERVED: usize = 2;
+/// Spares kept in all.
+pub(crate) const SPARES: usize = RESERVED + 1;
+
+/// How long to wait before another attempt to allocate.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// A file that waits to become a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spare {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+}
+
+/// Where the syncer gets its next segment.
+pub(crate) trait SpareSource: Send {
+    /// A file of at least this many bytes. Waits for space if there is none.
+    fn take(&mut self, size_min: u64) -> Result<Spare, LogError>;
+}
+
+/// The bytes that the log's files may take together.
+#[derive(Debug)]
+pub(crate) struct Quota {
+    max: AtomicU64,
+    used: AtomicU64,
+}
+
+impl Quota {
+    pub(crate) fn new(max: Option<u64>) -> Quota {
+        Quota { max: AtomicU64::new(max.unwrap_or(u64::MAX)), used: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn set_max(&self, max: Option<u64>) {
+        self.max.store(max.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_used(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn sub_used(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn allows(&self, bytes: u64) -> bool {
+        self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.max.load(Ordering::Relaxed)
+    }
+}
+
+/// Makes spares.
+pub(crate) struct SpareMaker {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) segment_size: u64,
+    pub(crate) quota: Arc<Quota>,
+}
+
+impl SpareMaker {
+    /// Makes one of this size.
+    pub(crate) fn make(&self, size: u64) -> io::Result<Spare> {
+        if !self.quota.allows(size) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the log's quota is used up"));
+        }
+        let tag = self.disk.fresh_id()? as u64;
+        let (allocating, name) = (allocating_name(tag), spare_name(tag));
+        self.disk.create(&allocating, size)?;
+        self.disk.rename(&allocating, &name)?;
+        self.disk.sync_dir()?;
+        self.quota.add_used(size);
+        Ok(Spare { name, size })
+    }
+
+    /// Finds the spares that an earlier process left behind and removes files that never became spares or have another
+    /// size. Counts what the log's files take.
+    pub(crate) fn adopt(&self) -> io::Result<Vec<Spare>> {
+        let mut spares = Vec::new();
+        for name in self.disk.list()? {
+            let Some(state) = FileState::of(&name) else { continue };
+            let size = self.disk.open(&name, Access::Read)?.size()?;
+            match state {
+                FileState::Segment(_) => self.quota.add_used(size),
+                FileState::Spare if size == self.segment_size && spares.len() <= SPARES => {
+                    self.quota.add_used(size);
+                    spares.push(Spare { name, size });
+                }
+                FileState::Spare | FileState::Allocating => self.disk.remove(&name)?,
+            }
+        }
+        Ok(spares)
+    }
+}
+
+/// Where a start gets its segments from, before the allocator's thread runs: what an earlier process left behind, or
+/// else the disk. It does not wait for space.
+pub(crate) struct First {
+    maker: SpareMaker,
+    adopted: Vec<Spare>,
+}
+
+impl First {
+    /// Adopts what is there.
+    pub(crate) fn new(maker: SpareMaker) -> io::Result<First> {
+        let adopted = maker.adopt()?;
+        Ok(First { maker, adopted })
+    }
+
+    fn make(&mut self, size: u64) -> io::Result<Spare> {
+        self.maker.make(size).or_else(|error| {
+            // A spare that is too small is better given up than the start.
+            let Some(given_up) = self.adopted.pop() else { return Err(error) };
+            self.maker.disk.remove(&given_up.name)?;
+            self.maker.quota.sub_used(given_up.size);
+            self.maker.make(size)
+        })
+    }
+}
+
+impl SpareSource for First {
+    fn take(&mut self, size_min: u64) -> Result<Spare, LogError> {
+        if size_min <= self.maker.segment_size
+            && let Some(spare) = self.adopted.pop()
+        {
+            return Ok(spare);
+        }
+        let size = size_min.next_multiple_of(BLOCK_BYTES).max(self.maker.segment_size);
+        self.make(size).map_err(|error| {
+            LogError(format!(
+                "cannot allocate a log segment of {size} bytes in {}: {error}; free space there and start again",
+                self.maker.disk.path("")
+            ))
+        })
+    }
+}
+
+enum Request {
+    /// A spare was taken out of the pool.
+    Taken,
+    /// One of this size is wanted, for an entry that is larger than a segment.
+    Larger(u64),
+}
+
+/// The pool's side that the syncer has.
+pub(crate) struct Pool {
+    spares: Receiver<Spare>,
+    larger: Receiver<Spare>,
+    requests: Sender<Request>,
+    segment_size: u64,
+    shared: Arc<Shared>,
+}
+
+impl SpareSource for Pool {
+    fn take(&mut self, size_min: u64) -> Result<Spare, LogError> {
+        if size_min <= self.segment_size {
+            let spare = self.receive(&self.spares)?;
+            // The allocator is gone only when the log is being closed; then no spare is needed.
+            let _ = self.requests.send(Request::Taken);
+            return Ok(spare);
+        }
+        let _ = self.requests.send(Request::Larger(size_min));
+        self.receive(&self.larger)
+    }
+}
+
+impl Pool {
+    fn receive(&self, from: &Receiver<Spare>) -> Result<Spare, LogError> {
+        if let Ok(spare) = from.try_recv() {
+            return Ok(spare);
+        }
+        self.shared.waits_for_space.store(true, Ordering::Relaxed);
+        let spare = from.recv();
+        self.shared.waits_for_space.store(false, Ordering::Relaxed);
+        spare.map_err(|_| LogError("the log was closed while a batch waited for space".to_owned()))
+    }
+}
+
+/// The allocator thread. It ends when this is dropped.
+pub(crate) struct Allocator {
+    alive: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Allocator {
+    /// Starts the thread, with these spares in the pool.
+    pub(crate) fn start(first: First, shared: Arc<Shared>, wake: Wake) -> io::Result<(Allocator, Pool)> {
+        let First { maker, adopted } = first;
+        let (spares_in, spares) = bounded(SPARES);
+        let (larger_in, larger) = unbounded();
+        let (requests, requests_out) = unbounded();
+        let (alive, alive_out) = bounded(0);
+        for spare in adopted {
+            // More than the pool holds stay on the disk and are adopted by the next start.
+            let _ = spares_in.try_send(spare);
+        }
+        let pool = Pool { spares, larger, requests, segment_size: maker.segment_size, shared: Arc::clone(&shared) };
+        let worker = Worker { maker, shared, wake, spares: spares_in, larger: larger_in, wanted: Vec::new() };
+        let thread = thread::Builder::new()
+            .name("log-allocator".to_owned())
+            .spawn(move || worker.run(&requests_out, &alive_out))?;
+        Ok((Allocator { alive: Some(alive), thread: Some(thread) }, pool))
+    }
+}
+
+impl Drop for Allocator {
+    fn drop(&mut self) {
+        self.alive = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    maker: SpareMaker,
+    shared: Arc<Shared>,
+    wake: Wake,
+    spares: Sender<Spare>,
+    larger: Sender<Spare>,
+    /// Sizes asked for and not made yet.
+    wanted: Vec<u64>,
+}
+
+impl Worker {
+    fn run(mut self, requests: &Receiver<Request>, alive: &Receiver<()>) {
+        let mut retry_after = Some(Duration::ZERO);
+        loop {
+            let timer = retry_after.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
+            select! {
+                recv(alive) -> _ => return,
+                recv(timer) -> _ => {}
+                recv(requests) -> request => match request {
+                    Ok(Request::Taken) => {}
+                    Ok(Request::Larger(size)) => self.wanted.push(size),
+                    Err(_) => return,
+                },
+            }
+            retry_after = match self.make_one() {
+                Ok(true) => Some(Duration::ZERO),
+                Ok(false) => None,
+                Err(error) => {
+                    self.refused(&error);
+                    Some(RETRY_AFTER)
+                }
+            };
+            self.tell_space(retry_after == Some(RETRY_AFTER));
+        }
+    }
+
+    /// Makes what is wanted most; `false` if nothing is.
+    fn make_one(&mut self) -> io::Result<bool> {
+        if let Some(&size) = self.wanted.first() {
+            let spare = self.maker.make(size)?;
+            self.wanted.remove(0);
+            // The syncer is gone only when the log is being closed.
+            let _ = self.larger.send(spare);
+            return Ok(true);
+        }
+        if self.spares.len() >= SPARES {
+            return Ok(false);
+        }
+        let spare = self.maker.make(self.maker.segment_size)?;
+        let _ = self.spares.send(spare);
+        Ok(true)
+    }
+
+    fn refused(&self, error: &io::Error) {
+        if !self.shared.reserve_only.load(Ordering::Relaxed) {
+            log::warn!("cannot allocate a log segment in {}: {error}", self.maker.disk.path(""));
+        }
+    }
+
+    fn tell_space(&self, refused: bool) {
+        let before = self.shared.reserve_only.load(Ordering::Relaxed);
+        let reserve_only = refused || (before && self.spares.len() <= RESERVED);
+        if reserve_only != before {
+            self.shared.reserve_only.store(reserve_only, Ordering::Relaxed);
+            (self.wake)();
+        }
+    }
+}

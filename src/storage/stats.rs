@@ -1,0 +1,107 @@
+//! What the log's threads count, for the metrics and for whoever watches the disk's health.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Counters of one core's log since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Syncs of segments.
+    pub syncs: u64,
+    /// Batches placed, watermarks and restatements included.
+    pub batches: u64,
+    /// Bytes placed, padding included.
+    pub bytes: u64,
+    /// Segments taken into use.
+    pub segments: u64,
+    /// How long placing and syncing the last batch took.
+    pub sync_latency_last_us: u64,
+    /// The longest so far.
+    pub sync_latency_max_us: u64,
+    /// The sum of all.
+    pub sync_latency_sum_us: u64,
+}
+
+/// What the threads of one log share besides their channels.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    opened: Instant,
+    syncs: AtomicU64,
+    batches: AtomicU64,
+    bytes: AtomicU64,
+    segments: AtomicU64,
+    sync_latency_last_us: AtomicU64,
+    sync_latency_max_us: AtomicU64,
+    sync_latency_sum_us: AtomicU64,
+    /// Microseconds after `opened`, plus one; 0 when no sync is in flight.
+    sync_since: AtomicU64,
+    /// Only the reserved segments are left.
+    pub(crate) reserve_only: AtomicBool,
+    /// The syncer has a batch and no segment to place it in.
+    pub(crate) waits_for_space: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Shared {
+        Shared {
+            opened: Instant::now(),
+            syncs: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+            sync_latency_last_us: AtomicU64::new(0),
+            sync_latency_max_us: AtomicU64::new(0),
+            sync_latency_sum_us: AtomicU64::new(0),
+            sync_since: AtomicU64::new(0),
+            reserve_only: AtomicBool::new(false),
+            waits_for_space: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> LogStats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LogStats {
+            syncs: load(&self.syncs),
+            batches: load(&self.batches),
+            bytes: load(&self.bytes),
+            segments: load(&self.segments),
+            sync_latency_last_us: load(&self.sync_latency_last_us),
+            sync_latency_max_us: load(&self.sync_latency_max_us),
+            sync_latency_sum_us: load(&self.sync_latency_sum_us),
+        }
+    }
+
+    /// Since when a write or sync is in flight, if one is.
+    pub(crate) fn sync_since(&self) -> Option<Instant> {
+        let since = self.sync_since.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.opened + Duration::from_micros(since))
+    }
+
+    pub(crate) fn sync_started(&self) -> Instant {
+        let now = Instant::now();
+        self.sync_since.store(micros(now - self.opened) + 1, Ordering::Relaxed);
+        now
+    }
+
+    pub(crate) fn sync_ended(&self, started: Instant) {
+        let latency_us = micros(started.elapsed());
+        self.sync_since.store(0, Ordering::Relaxed);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.sync_latency_last_us.store(latency_us, Ordering::Relaxed);
+        self.sync_latency_max_us.fetch_max(latency_us, Ordering::Relaxed);
+        self.sync_latency_sum_us.fetch_add(latency_us, Ordering::Relaxed);
+    }
+
+    pub(crate) fn batch_placed(&self, bytes: usize) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn segment_begun(&self) {
+        self.segments.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
