@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use raftkv_protocol::frame;
+use raftkv_protocol::types::SLOTS;
 
 /// The limits of one node. Each can be configured; the defaults are the constants below.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl Default for Limits {
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: VALUE_BYTES_MAX,
             scan_items_max: 1_000,
-            scan_bytes_max: 1 << 20,
+            scan_bytes_max: SCAN_BYTES_MAX,
             connections_max: 10_000,
             inflight_max: 1_024,
             reply_bytes_max: 8 << 20,
@@ -44,6 +45,34 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(5),
         }
     }
+}
+
+impl Limits {
+    /// Whether these limits go together and stay below those of the formats; if not, what does not, in one line.
+    pub fn check(&self) -> Result<(), String> {
+        within("--key-bytes-max", self.key_bytes_max, 1, KEY_BYTES_MAX)?;
+        within("--value-bytes-max", self.value_bytes_max, 1, VALUE_BYTES_MAX)?;
+        within("--scan-items-max", self.scan_items_max, 1, SCAN_ITEMS_MAX as usize)?;
+        within("--scan-bytes-max", self.scan_bytes_max, 1, SCAN_BYTES_MAX)?;
+        let item = self.key_bytes_max + self.value_bytes_max + OVERHEAD_BYTES_MAX;
+        let page = self.scan_bytes_max + self.scan_items_max * SCAN_ITEM_OVERHEAD_BYTES + OVERHEAD_BYTES_MAX;
+        at_least("--reply-bytes-max", self.reply_bytes_max, item.max(page), "the longest reply")?;
+        at_least("--uncommitted-bytes-max", self.uncommitted_bytes_max, item, "the longest write")
+    }
+}
+
+fn within(setting: &str, value: usize, least: usize, most: usize) -> Result<(), String> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{setting} {value} must be from {least} to {most}"))
+}
+
+fn at_least(setting: &str, value: usize, least: usize, what: &str) -> Result<(), String> {
+    if value >= least {
+        return Ok(());
+    }
+    Err(format!("{setting} {value} must be at least {least}, or {what} would never fit"))
 }
 
 /// The longest key that any configuration may allow, and the default.
@@ -56,7 +85,26 @@ pub const OVERHEAD_BYTES_MAX: usize = 1 << 10;
 pub const ENTRY_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + OVERHEAD_BYTES_MAX;
 /// The most bytes of entries that the leader puts into one append message, unless a single entry is longer.
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
+/// The most Raft groups of a cluster: each costs heartbeats and memory whether it is used or not.
+pub const SHARDS_MAX: u16 = 4_096;
+/// The most keys in a page of a scan that any configuration may allow.
+pub const SCAN_ITEMS_MAX: u32 = 10_000;
+/// The most bytes of keys and values in a page of a scan that any configuration may allow, and the default.
+pub const SCAN_BYTES_MAX: usize = 1 << 20;
+/// Room for everything but key and value of an item in a page of a scan.
+pub const SCAN_ITEM_OVERHEAD_BYTES: usize = 32;
+/// The least bytes of a log segment.
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// The most bytes of a log segment.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Segments are multiples of this: batches start on its boundaries.
+pub const SEGMENT_BLOCK_BYTES: u64 = 4 << 10;
 
+const _: () = assert!(SHARDS_MAX <= SLOTS);
+// The longest page of a scan fits a client frame.
+const _: () = assert!(
+    SCAN_BYTES_MAX + SCAN_ITEMS_MAX as usize * SCAN_ITEM_OVERHEAD_BYTES + OVERHEAD_BYTES_MAX <= frame::CLIENT_FRAME_MAX
+);
 // The longest put fits a client frame; the longest append fits a peer frame.
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + OVERHEAD_BYTES_MAX <= frame::CLIENT_FRAME_MAX);
 const _: () = assert!(APPEND_BYTES_MAX + ENTRY_BYTES_MAX + OVERHEAD_BYTES_MAX <= frame::PEER_FRAME_MAX);

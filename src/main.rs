@@ -1,2 +1,36 @@
-//! The server.
-fn main() {}
+//! The server: reads its settings and does what they say.
+
+mod logging;
+#[cfg(test)]
+mod logging_test;
+
+use std::env;
+use std::io::{self, Write};
+use std::process;
+
+use raftkv::config::{self, Mode};
+use raftkv::error::Fatal;
+use raftkv::server;
+
+fn main() {
+    let result = run();
+    logging::flush();
+    if let Err(error) = result {
+        eprintln!("raftkv-server: {error}");
+        process::exit(error.exit_code());
+    }
+}
+
+fn run() -> Result<(), Fatal> {
+    match config::read(env::args_os().skip(1).collect(), |name| env::var_os(name))? {
+        // Whoever closes the pipe has read enough.
+        Mode::Print(text) => _ = io::stdout().write_all(text.as_bytes()),
+        Mode::LocalCluster(cluster) => return server::local_cluster::run(cluster),
+        Mode::Node(config) => {
+            logging::start(config.node_id, config.log_level);
+            logging::end_on_panic();
+            return server::run(*config);
+        }
+    }
+    Ok(())
+}

@@ -42,6 +42,8 @@ mod recovery_test;
 #[cfg(test)]
 mod test_disk;
 
+pub mod data_dir;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,162 @@
+//! The flags as they are written: names, help texts, defaults, and what a single value may be.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValue;
+use clap::{Parser, ValueEnum};
+use log::LevelFilter;
+
+use super::units::{duration, memory_size, size};
+use crate::limits::{SCAN_ITEMS_MAX, SHARDS_MAX};
+
+const EXAMPLES: &str = "\
+Examples:
+  raftkv-server
+      one durable node on 127.0.0.1:7001, with its data in ./data/node1
+  raftkv-server --local-cluster 3
+      three nodes on this machine, on ports 7001 to 7003
+
+  Three machines; the list of nodes is the same on each:
+  ALL=1=10.0.0.1:7001,2=10.0.0.2:7001,3=10.0.0.3:7001
+  raftkv-server --node-id 1 --listen 10.0.0.1:7001 --initial-cluster $ALL
+  raftkv-server --node-id 2 --listen 10.0.0.2:7001 --initial-cluster $ALL
+  raftkv-server --node-id 3 --listen 10.0.0.3:7001 --initial-cluster $ALL
+
+Every flag can also be set in the environment (--node-id as RAFTKV_NODE_ID) and
+in the TOML file that --config names (node-id = 1). A flag goes before the
+environment, the environment before the file. Durations are written 250ms or
+1s, sizes 1024, 64KiB or 64MiB.";
+
+/// A strongly consistent, replicated key-value store.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "raftkv-server", version, after_help = EXAMPLES, max_term_width = 120)]
+pub(super) struct Flags {
+    /// This node's id, at least 1
+    #[arg(long, value_name = "ID", default_value = "1", value_parser = clap::value_parser!(u64).range(1..))]
+    pub node_id: u64,
+
+    /// Where it listens for clients and peers
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7001")]
+    pub listen: String,
+
+    /// Where clients and peers reach it [default: its address in --initial-cluster, or --listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+
+    /// Where it keeps its data [default: ./data/node<ID>]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Read settings from this TOML file; its keys are the names of the flags
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What it logs to stderr: off, error, warn, info, debug or trace. RUST_LOG goes before it
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LevelFilter,
+
+    /// Run this many nodes on this machine, as child processes on consecutive ports from --listen on
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9), help_heading = "Cluster")]
+    pub local_cluster: Option<u16>,
+
+    /// Every node and its address, the same on all nodes [default: this node alone]
+    #[arg(long, value_name = "ID=HOST:PORT,…", help_heading = "Cluster")]
+    pub initial_cluster: Option<String>,
+
+    /// Nodes of other clusters are turned away by the cluster's id: its name, its nodes and its shards
+    #[arg(long, value_name = "NAME", default_value = "raftkv", help_heading = "Cluster")]
+    pub cluster_name: String,
+
+    /// Raft groups that the keys are divided among; fixed when the cluster is born
+    #[arg(long, value_name = "N", default_value = "12", help_heading = "Cluster")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    pub shards: u16,
+
+    /// How often a leader sends heartbeats
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration, help_heading = "Cluster")]
+    pub heartbeat: Duration,
+
+    /// How long a follower waits for them before it stands for election
+    #[arg(long, value_name = "TIME", default_value = "800ms", value_parser = duration, help_heading = "Cluster")]
+    pub election_timeout: Duration,
+
+    /// Event loops, each with its own log; fixed when the data directory is born
+    /// [default: the machine's cores, at most --shards]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Tuning")]
+    pub cores: Option<u16>,
+
+    /// Bytes of a log segment
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size, help_heading = "Tuning")]
+    pub segment_size: u64,
+
+    /// How batches are placed in the log
+    #[arg(long, value_name = "WAY", default_value = "map", help_heading = "Tuning")]
+    pub log_io: LogIo,
+
+    /// The longest key
+    #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = memory_size, help_heading = "Limits")]
+    pub key_bytes_max: usize,
+
+    /// The longest value
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = memory_size, help_heading = "Limits")]
+    pub value_bytes_max: usize,
+
+    /// The most keys in a page of a scan
+    #[arg(long, value_name = "N", default_value = "1000", help_heading = "Limits")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(SCAN_ITEMS_MAX)))]
+    pub scan_items_max: u32,
+
+    /// The most bytes in a page of a scan
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = memory_size, help_heading = "Limits")]
+    pub scan_bytes_max: usize,
+
+    /// The most client connections
+    #[arg(long, value_name = "N", default_value = "10000", help_heading = "Limits")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections_max: u32,
+
+    /// The most requests in flight on a connection
+    #[arg(long, value_name = "N", default_value = "1024", help_heading = "Limits")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub inflight_max: u32,
+
+    /// Reply bytes that may wait on a connection before no more is read from it
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = memory_size, help_heading = "Limits")]
+    pub reply_bytes_max: usize,
+
+    /// Proposed but uncommitted bytes of a shard before writes are refused as overloaded
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = "Limits")]
+    pub uncommitted_bytes_max: usize,
+
+    /// How long a connection may take to say hello
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Limits")]
+    pub hello_timeout: Duration,
+
+    /// How long a request may take before it is given up
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Limits")]
+    pub request_timeout: Duration,
+}
+
+/// How a log places its batches in its segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogIo {
+    /// Through the memory map, then one sync.
+    #[default]
+    Map,
+    /// With a direct write that is durable when it returns.
+    Direct,
+}
+
+impl ValueEnum for LogIo {
+    fn value_variants<'a>() -> &'a [LogIo] {
+        &[LogIo::Map, LogIo::Direct]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            LogIo::Map => "map",
+            LogIo::Direct => "direct",
+        }))
+    }
+}

@@ -1,0 +1,223 @@
+//! What a node is told: flags over environment over file over defaults, checked as a whole.
+//!
+//! It reads the command line, the environment, the settings file and, for the number of cores that a data directory
+//! was born with, that directory. It starts nothing. Every refusal is one line that names the setting and says what to
+//! do; the process ends with exit code 2.
+
+mod address;
+mod flags;
+mod layers;
+mod local;
+mod units;
+
+#[cfg(test)]
+mod config_test;
+#[cfg(test)]
+mod local_test;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+use raftkv_protocol::types::{ClusterId, NodeId};
+
+use crate::error::Fatal;
+use crate::limits::{Limits, SEGMENT_BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::storage::data_dir::{self, Identity};
+
+pub use flags::LogIo;
+pub use local::{LocalCluster, LocalNode};
+
+use flags::Flags;
+use layers::Asked;
+
+/// What the process is to do.
+#[derive(Debug)]
+pub enum Mode {
+    /// Be a node.
+    Node(Box<Config>),
+    /// Run several nodes as child processes.
+    LocalCluster(LocalCluster),
+    /// Print this and end: the help text or the version.
+    Print(String),
+}
+
+/// The settings of one node, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub node_id: NodeId,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where clients and peers reach it: its address in `initial_cluster`.
+    pub advertise: String,
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    /// Every voter and its address, this node among them, sorted by id.
+    pub initial_cluster: Vec<(NodeId, String)>,
+    /// Raft groups of the cluster.
+    pub shards: u16,
+    /// Event loops of this node; at most `shards`.
+    pub cores: u16,
+    /// How often leaders send heartbeats.
+    pub heartbeat: Duration,
+    /// How long a follower waits for them.
+    pub election_timeout: Duration,
+    /// Part of the cluster id.
+    pub cluster_name: String,
+    /// Bytes of a log segment.
+    pub segment_size: u64,
+    /// How the log places its batches.
+    pub log_io: LogIo,
+    /// The least important of what is logged.
+    pub log_level: LevelFilter,
+    /// Everything else that is bounded.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// The cluster's id: derived from its name, members and shards.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        ClusterId::derive(&self.cluster_name, &self.initial_cluster, self.shards)
+    }
+
+    /// Whose data directory this node opens.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity {
+            cluster: self.cluster_id(),
+            cluster_name: self.cluster_name.clone(),
+            members: self.initial_cluster.clone(),
+            shards: self.shards,
+            node: self.node_id,
+            cores: self.cores,
+        }
+    }
+}
+
+/// Reads the settings. `args` are those after the program's name, `env` looks up a variable.
+pub fn read(args: Vec<OsString>, env: impl Fn(&str) -> Option<OsString>) -> Result<Mode, Fatal> {
+    let layered = match layers::read(args, &env)? {
+        Asked::Print(text) => return Ok(Mode::Print(text)),
+        Asked::Run(layered) => *layered,
+    };
+    match layered.flags.local_cluster {
+        Some(nodes) => local::plan(&layered, nodes).map(Mode::LocalCluster),
+        None => check(&layered.flags).map(|config| Mode::Node(Box::new(config))),
+    }
+}
+
+/// Makes the settings of one node of its flags.
+fn check(flags: &Flags) -> Result<Config, Fatal> {
+    let node_id = NodeId(flags.node_id);
+    let listen = address::resolve("--listen", &flags.listen)?;
+    let initial_cluster = members(flags, node_id)?;
+    let own = initial_cluster.iter().find(|(id, _)| *id == node_id).map(|(_, address)| address.clone());
+    let advertise = own.ok_or_else(|| {
+        Fatal::usage(format!("--node-id {node_id} is not in --initial-cluster; add {node_id}=HOST:PORT to it"))
+    })?;
+    check_cluster(flags)?;
+    check_segment_size(flags.segment_size)?;
+    let limits = limits(flags);
+    limits.check().map_err(Fatal::usage)?;
+    let data_dir = flags.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("./data/node{node_id}")));
+    let cores = match flags.cores {
+        Some(cores) => cores,
+        None => data_dir::recorded_cores(&data_dir)?.unwrap_or_else(|| available_cores().min(flags.shards)),
+    };
+    if cores > flags.shards {
+        return Err(Fatal::usage(format!(
+            "--cores {cores} is more than --shards {}: a core without a shard would idle; use at most {0} cores",
+            flags.shards
+        )));
+    }
+    Ok(Config {
+        node_id,
+        listen,
+        advertise,
+        data_dir,
+        initial_cluster,
+        shards: flags.shards,
+        cores,
+        heartbeat: flags.heartbeat,
+        election_timeout: flags.election_timeout,
+        cluster_name: flags.cluster_name.clone(),
+        segment_size: flags.segment_size,
+        log_io: flags.log_io,
+        log_level: flags.log_level,
+        limits,
+    })
+}
+
+/// Every member and its address, sorted by id.
+fn members(flags: &Flags, node_id: NodeId) -> Result<Vec<(NodeId, String)>, Fatal> {
+    let advertised = flags.advertise.as_deref();
+    if let Some(address) = advertised {
+        address::check_dialable("--advertise", address)?;
+    }
+    let Some(list) = &flags.initial_cluster else {
+        let address = advertised.unwrap_or(&flags.listen);
+        address::check_dialable("--listen", address)?;
+        return Ok(vec![(node_id, address.to_owned())]);
+    };
+    let members = address::parse_members(list)?;
+    let listed = members.iter().find(|(id, _)| *id == node_id).map(|(_, address)| address.as_str());
+    match (advertised, listed) {
+        (Some(advertised), Some(listed)) if advertised != listed => Err(Fatal::usage(format!(
+            "--advertise {advertised} differs from {node_id}={listed} in --initial-cluster; \
+             the others dial what the list says, so leave --advertise out"
+        ))),
+        _ => Ok(members),
+    }
+}
+
+fn check_cluster(flags: &Flags) -> Result<(), Fatal> {
+    let name = &flags.cluster_name;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
+        return Err(Fatal::usage(format!(
+            "--cluster-name `{}` must be 1 to 64 letters, digits, dots, dashes or underscores",
+            name.escape_debug()
+        )));
+    }
+    if flags.election_timeout < 2 * flags.heartbeat {
+        return Err(Fatal::usage(format!(
+            "--election-timeout {} must be at least twice --heartbeat {}, or one late heartbeat unseats a leader",
+            units::show_duration(flags.election_timeout),
+            units::show_duration(flags.heartbeat)
+        )));
+    }
+    Ok(())
+}
+
+fn check_segment_size(bytes: u64) -> Result<(), Fatal> {
+    let allowed = SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX;
+    if allowed.contains(&bytes) && bytes.is_multiple_of(SEGMENT_BLOCK_BYTES) {
+        return Ok(());
+    }
+    let [size, least, most, block] =
+        [bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX, SEGMENT_BLOCK_BYTES].map(units::show_size);
+    Err(Fatal::usage(format!("--segment-size {size} must be from {least} to {most} and a multiple of {block}")))
+}
+
+fn limits(flags: &Flags) -> Limits {
+    Limits {
+        key_bytes_max: flags.key_bytes_max,
+        value_bytes_max: flags.value_bytes_max,
+        scan_items_max: flags.scan_items_max as usize,
+        scan_bytes_max: flags.scan_bytes_max,
+        connections_max: flags.connections_max as usize,
+        inflight_max: flags.inflight_max as usize,
+        reply_bytes_max: flags.reply_bytes_max,
+        uncommitted_bytes_max: flags.uncommitted_bytes_max,
+        hello_timeout: flags.hello_timeout,
+        request_timeout: flags.request_timeout,
+    }
+}
+
+fn available_cores() -> u16 {
+    std::thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX))
+}

@@ -1,0 +1,48 @@
+//! The state of a shard at one point in time, to be read by another thread while the shard goes on.
+
+use raftkv_protocol::types::{EntryId, Index};
+
+use super::Map;
+
+/// A state as it was. It shares what has not changed since with the state machine it comes from.
+#[derive(Clone)]
+pub struct Snapshot {
+    at: EntryId,
+    hash: u128,
+    map: Map,
+}
+
+impl Snapshot {
+    pub(super) fn new(at: EntryId, hash: u128, map: Map) -> Snapshot {
+        Snapshot { at, hash, map }
+    }
+
+    /// The last entry in it.
+    #[must_use]
+    pub fn at(&self) -> EntryId {
+        self.at
+    }
+
+    /// The hash of the state.
+    #[must_use]
+    pub fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// How many keys it holds.
+    #[must_use]
+    pub fn keys(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// Every key with its version and value, in byte order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
+        self.map.iter().map(|(key, stored)| (key.as_bytes(), stored.version, &*stored.value))
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Snapshot {{ at: {}, keys: {}, hash: {:032x} }}", self.at, self.keys(), self.hash)
+    }
+}

@@ -1,0 +1,91 @@
+//! A hash of a shard's whole state that is kept up to date with every change, so that replicas can be compared.
+//!
+//! Each key contributes the XXH3-128 (seed 0) of
+//!
+//! ```text
+//! offset  size  field
+//!      0     1  what it is: 1 = a key and its value
+//!      1     4  length of the key, little-endian
+//!      5        the key
+//!   then        the value
+//!   then     8  the version, little-endian
+//! ```
+//!
+//! and the state's hash is the sum of the contributions modulo 2^128, which no order of changes can influence, plus
+//! the XXH3-128 of the name of this format. Replicas of different software compare their hashes: this never changes
+//! without another name.
+
+use std::collections::VecDeque;
+
+use raftkv_protocol::types::Index;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+
+const FORMAT: &[u8] = b"raftkv state 1";
+const TAG_KEY: u8 = 1;
+
+/// At which indexes replicas compare their hashes: the multiples of this.
+pub const CHECKPOINT_INTERVAL: u64 = 1_024;
+/// How many of the latest checkpoints are remembered.
+pub const CHECKPOINTS_KEPT: usize = 16;
+
+/// The state's hash right after the entry at an index was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// A multiple of [`CHECKPOINT_INTERVAL`].
+    pub index: Index,
+    /// The hash there.
+    pub hash: u128,
+}
+
+/// The rolling hash and its latest checkpoints.
+#[derive(Clone, Debug)]
+pub(super) struct StateHash {
+    value: u128,
+    checkpoints: VecDeque<Checkpoint>,
+}
+
+impl Default for StateHash {
+    fn default() -> StateHash {
+        StateHash { value: xxh3_128(FORMAT), checkpoints: VecDeque::with_capacity(CHECKPOINTS_KEPT) }
+    }
+}
+
+impl StateHash {
+    pub(super) fn value(&self) -> u128 {
+        self.value
+    }
+
+    pub(super) fn add(&mut self, key: &[u8], version: Index, value: &[u8]) {
+        self.value = self.value.wrapping_add(contribution(key, version, value));
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8], version: Index, value: &[u8]) {
+        self.value = self.value.wrapping_sub(contribution(key, version, value));
+    }
+
+    /// Remembers the hash if this is one of the indexes at which replicas compare.
+    pub(super) fn applied(&mut self, index: Index) {
+        if !index.0.is_multiple_of(CHECKPOINT_INTERVAL) {
+            return;
+        }
+        if self.checkpoints.len() == CHECKPOINTS_KEPT {
+            self.checkpoints.pop_front();
+        }
+        self.checkpoints.push_back(Checkpoint { index, hash: self.value });
+    }
+
+    pub(super) fn checkpoints(&self) -> impl DoubleEndedIterator<Item = Checkpoint> + '_ {
+        self.checkpoints.iter().copied()
+    }
+}
+
+fn contribution(key: &[u8], version: Index, value: &[u8]) -> u128 {
+    let mut head = [TAG_KEY; 5];
+    head[1..].copy_from_slice(&(key.len() as u32).to_le_bytes());
+    let mut hasher = Xxh3Default::new();
+    hasher.update(&head);
+    hasher.update(key);
+    hasher.update(value);
+    hasher.update(&version.0.to_le_bytes());
+    hasher.digest128()
+}

@@ -1,0 +1,346 @@
+//! The directory that makes a node: who it is, what it remembers of its peers, and where everything else lies.
+//!
+//! ```text
+//! data/node1/
+//!   LOCK                 locked while a process uses the directory; holds its pid
+//!   identity             cluster, node, incarnation, shards, cores: written once, when the directory is born
+//!   peers                each peer's incarnation, as this node first met it
+//!   logs/core-0/…        one log per core
+//!   snapshots/shard-0/…
+//! ```
+//!
+//! **Invariants.**
+//! - One process at a time uses a directory.
+//! - A directory belongs to one node of one cluster for ever, and says so before it holds anything else. Started as
+//!   anybody else it is refused: two nodes on one history, or one node on two, would vote twice.
+//! - The incarnation is drawn at random when the directory is born. A node that has lost its directory comes back
+//!   with another one, and its peers, who have recorded the old one, know that it may have forgotten votes.
+//!
+//! It must not know what lies in logs and snapshots.
+
+mod text_file;
+
+#[cfg(test)]
+mod data_dir_test;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId};
+
+use crate::error::Fatal;
+use text_file::Fields;
+
+const IDENTITY: &str = "identity";
+const PEERS: &str = "peers";
+
+/// Who a node is, as its settings say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's id.
+    pub cluster: ClusterId,
+    /// The cluster's name, as it went into its id.
+    pub cluster_name: String,
+    /// The cluster's members and addresses, as they went into its id.
+    pub members: Vec<(NodeId, String)>,
+    /// The cluster's Raft groups.
+    pub shards: u16,
+    /// The node.
+    pub node: NodeId,
+    /// The node's event loops, each with its own log.
+    pub cores: u16,
+}
+
+/// What a node knew of a peer's incarnation before it was told of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerCheck {
+    /// This very one.
+    Known,
+    /// Nothing; it is on record now.
+    Recorded,
+    /// Another one: the peer has lost its disk. The record stays.
+    Changed {
+        /// The one on record.
+        was: Incarnation,
+    },
+}
+
+/// A node's data directory, open and locked as long as this lives.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    incarnation: Incarnation,
+    is_new: bool,
+    peers: BTreeMap<NodeId, Incarnation>,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens the directory of this node, or makes it. Refuses one that is in use, damaged, or another node's.
+    pub fn open(path: &Path, identity: &Identity) -> Result<DataDir, Fatal> {
+        create_dir(path)?;
+        let lock = lock(path)?;
+        let file = path.join(IDENTITY);
+        let (incarnation, is_new) = match text_file::read(&file, IDENTITY)? {
+            Some(fields) => (recognise(path, &Recorded::from_fields(&file, &fields)?, identity)?, false),
+            None => (give_birth(path, identity)?, true),
+        };
+        let peers = read_peers(&path.join(PEERS))?;
+        let dir = DataDir { path: path.to_owned(), incarnation, is_new, peers, _lock: lock };
+        for core in 0..identity.cores {
+            create_dir(&dir.log_dir(CoreId(core)))?;
+        }
+        Ok(dir)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Drawn when the directory was born.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Whether it was born just now. One that was born earlier may still be empty: that is for its logs to say.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Where the log of a core lies. The directory exists.
+    #[must_use]
+    pub fn log_dir(&self, core: CoreId) -> PathBuf {
+        self.path.join(format!("logs/core-{core}"))
+    }
+
+    /// Where the snapshots of a shard lie. The directory may not exist yet.
+    #[must_use]
+    pub fn snapshot_dir(&self, shard: ShardId) -> PathBuf {
+        self.path.join(format!("snapshots/shard-{shard}"))
+    }
+
+    /// The incarnation on record for a peer.
+    #[must_use]
+    pub fn incarnation_of(&self, peer: NodeId) -> Option<Incarnation> {
+        self.peers.get(&peer).copied()
+    }
+
+    /// Compares a peer's incarnation with the record, and records it if there is none. Must be called before the
+    /// peer's first vote or acknowledgement counts; the record is durable when this returns.
+    pub fn record_peer(&mut self, peer: NodeId, incarnation: Incarnation) -> Result<PeerCheck, Fatal> {
+        match self.incarnation_of(peer) {
+            Some(was) if was == incarnation => return Ok(PeerCheck::Known),
+            Some(was) => return Ok(PeerCheck::Changed { was }),
+            None => {}
+        }
+        let mut peers = self.peers.clone();
+        peers.insert(peer, incarnation);
+        let fields = peers.iter().map(|(node, incarnation)| (node.to_string(), hex(*incarnation))).collect();
+        text_file::write(&self.path.join(PEERS), PEERS, &fields)?;
+        self.peers = peers;
+        Ok(PeerCheck::Recorded)
+    }
+}
+
+/// With how many cores a data directory was born; `None` if there is none. For a node that is not told how many.
+pub fn recorded_cores(path: &Path) -> Result<Option<u16>, Fatal> {
+    let file = path.join(IDENTITY);
+    let fields = text_file::read(&file, IDENTITY)?;
+    fields.map(|fields| Recorded::from_fields(&file, &fields).map(|recorded| recorded.cores)).transpose()
+}
+
+/// What the identity file says. Of what went into the cluster's id it holds the words, to say what differs.
+struct Recorded {
+    cluster: String,
+    cluster_name: String,
+    members: String,
+    shards: u16,
+    node: u64,
+    cores: u16,
+    incarnation: Incarnation,
+}
+
+impl Recorded {
+    fn from_fields(file: &Path, fields: &Fields) -> Result<Recorded, Fatal> {
+        let text = |name: &str| {
+            let missing = || text_file::damaged(file, &format!("it has no `{name}`"));
+            fields.get(name).map(String::as_str).ok_or_else(missing)
+        };
+        fn number<N: FromStr>(file: &Path, name: &str, text: &str) -> Result<N, Fatal> {
+            text.parse().map_err(|_| text_file::damaged(file, &format!("`{name} = {text}` makes no sense")))
+        }
+        Ok(Recorded {
+            cluster: text("cluster-id")?.to_owned(),
+            cluster_name: text("cluster-name")?.to_owned(),
+            members: text("initial-cluster")?.to_owned(),
+            shards: number(file, "shards", text("shards")?)?,
+            node: number(file, "node-id", text("node-id")?)?,
+            cores: number(file, "cores", text("cores")?)?,
+            incarnation: parse_incarnation(file, text("incarnation")?)?,
+        })
+    }
+
+    fn of(identity: &Identity, incarnation: Incarnation) -> Recorded {
+        let members: Vec<String> = identity.members.iter().map(|(node, address)| format!("{node}={address}")).collect();
+        Recorded {
+            cluster: identity.cluster.to_string(),
+            // Whatever the words hold, each stays on its line of the file.
+            cluster_name: identity.cluster_name.escape_debug().to_string(),
+            members: members.join(",").escape_debug().to_string(),
+            shards: identity.shards,
+            node: identity.node.0,
+            cores: identity.cores,
+            incarnation,
+        }
+    }
+
+    fn into_fields(self) -> Fields {
+        [
+            ("cluster-id", self.cluster),
+            ("cluster-name", self.cluster_name),
+            ("initial-cluster", self.members),
+            ("shards", self.shards.to_string()),
+            ("node-id", self.node.to_string()),
+            ("cores", self.cores.to_string()),
+            ("incarnation", hex(self.incarnation)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+}
+
+/// The incarnation on record, if the directory is this node's.
+fn recognise(path: &Path, recorded: &Recorded, identity: &Identity) -> Result<Incarnation, Fatal> {
+    let now = Recorded::of(identity, recorded.incarnation);
+    let refuse = |why: String| Err(Fatal::failure(format!("data directory {} {why}", path.display())));
+    if recorded.cluster != now.cluster {
+        return refuse(format!(
+            "belongs to another cluster: {}; start with the old settings or choose another --data-dir",
+            differences(recorded, &now)
+        ));
+    }
+    if recorded.node != now.node {
+        return refuse(format!(
+            "belongs to node {}, not to node {}: check --node-id and --data-dir",
+            recorded.node, now.node
+        ));
+    }
+    if recorded.cores != now.cores {
+        return refuse(format!(
+            "was started with --cores {}, now {}: shards cannot be moved between logs yet; start with --cores {}",
+            recorded.cores, now.cores, recorded.cores
+        ));
+    }
+    Ok(recorded.incarnation)
+}
+
+fn differences(recorded: &Recorded, now: &Recorded) -> String {
+    let words = [
+        ("--cluster-name", recorded.cluster_name.clone(), now.cluster_name.clone()),
+        ("--initial-cluster", recorded.members.clone(), now.members.clone()),
+        ("--shards", recorded.shards.to_string(), now.shards.to_string()),
+    ];
+    let mut texts: Vec<String> = words
+        .iter()
+        .filter(|(_, was, is)| was != is)
+        .map(|(name, was, is)| format!("{name} was {was}, is {is}"))
+        .collect();
+    if texts.is_empty() {
+        texts.push(format!("its cluster id was {}, is {}", recorded.cluster, now.cluster));
+    }
+    texts.join(", ")
+}
+
+/// Makes an empty directory this node's.
+fn give_birth(path: &Path, identity: &Identity) -> Result<Incarnation, Fatal> {
+    // The identity is durable before anything else is written: what lies here without it is the rest of a node.
+    if let Some(rest) = [PEERS, "logs", "snapshots"].into_iter().find(|name| path.join(name).exists()) {
+        return Err(Fatal::failure(format!(
+            "data directory {} holds `{rest}` but no `{IDENTITY}`: restore that file from a backup, \
+             or choose another --data-dir",
+            path.display()
+        )));
+    }
+    let incarnation = draw_incarnation()?;
+    text_file::write(&path.join(IDENTITY), IDENTITY, &Recorded::of(identity, incarnation).into_fields())?;
+    Ok(incarnation)
+}
+
+fn draw_incarnation() -> Result<Incarnation, Fatal> {
+    let mut bytes = [0; 8];
+    let drawn = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    drawn.map_err(|error| Fatal::failure(format!("cannot read /dev/urandom: {error}")))?;
+    Ok(Incarnation(u64::from_le_bytes(bytes)))
+}
+
+fn read_peers(file: &Path) -> Result<BTreeMap<NodeId, Incarnation>, Fatal> {
+    let fields = text_file::read(file, PEERS)?.unwrap_or_default();
+    let peers = fields.iter().map(|(name, value)| {
+        let node = name.parse().map_err(|_| text_file::damaged(file, &format!("`{name}` is no node id")))?;
+        Ok((NodeId(node), parse_incarnation(file, value)?))
+    });
+    peers.collect()
+}
+
+fn parse_incarnation(file: &Path, text: &str) -> Result<Incarnation, Fatal> {
+    let damaged = |_| text_file::damaged(file, &format!("incarnation `{text}` makes no sense"));
+    u64::from_str_radix(text, 16).map(Incarnation).map_err(damaged)
+}
+
+fn hex(incarnation: Incarnation) -> String {
+    format!("{:016x}", incarnation.0)
+}
+
+/// Makes a directory and those above it, durably. What exists already is left alone.
+fn create_dir(path: &Path) -> Result<(), Fatal> {
+    let fatal = |why: &dyn std::fmt::Display| {
+        Fatal::failure(format!("cannot create directory {}: {why}; check --data-dir", path.display()))
+    };
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => return Err(Fatal::failure(format!("{} is no directory; check --data-dir", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(fatal(&error)),
+    }
+    create_dir(text_file::parent(path))?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fatal(&error)),
+        _ => {}
+    }
+    text_file::sync_parent(path).map_err(|error| fatal(&error))
+}
+
+/// Takes the directory's lock, which the kernel gives back when the file is closed, however the process ends.
+fn lock(path: &Path) -> Result<File, Fatal> {
+    let file = path.join("LOCK");
+    let cannot = |error: &io::Error| {
+        Fatal::failure(format!("cannot use data directory {}: {}: {error}", path.display(), file.display()))
+    };
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file);
+    let mut lock = opened.map_err(|error| cannot(&error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
+        Err(TryLockError::Error(error)) => return Err(cannot(&error)),
+    }
+    // For people only: a full disk is no reason not to start.
+    let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+    Ok(lock)
+}
+
+fn in_use(path: &Path, lock: &mut File) -> Fatal {
+    let mut holder = String::new();
+    let pid = lock.read_to_string(&mut holder).ok().and_then(|_| holder.trim().parse::<u32>().ok());
+    let who = pid.map_or("another process".to_owned(), |pid| format!("process {pid}"));
+    Fatal::failure(format!(
+        "data directory {} is in use by {who}: stop it, or choose another --data-dir",
+        path.display()
+    ))
+}
