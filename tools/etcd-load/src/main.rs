@@ -17,7 +17,7 @@ use raftkv_bench::keys::KeySpace;
 use raftkv_bench::meter::{Loop, Meter};
 use raftkv_bench::process::Usage;
 use raftkv_bench::report::{Report, Setup};
-use raftkv_bench::watch::watch;
+use raftkv_bench::watch::{Watched, watch};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 use tokio::time::sleep;
@@ -112,7 +112,8 @@ fn execute(args: &Args) -> Result<(), String> {
         watched
     })?;
     let (tally, measured_s) = meter.measured();
-    Report { setup: setup(args), tally, measured_s, servers: watched.servers, client: watched.client }.print(args.json)
+    let Watched { servers, client } = watched;
+    Report { setup: setup(args), tally, measured_s, elections: None, servers, client }.print(args.json)
 }
 
 fn local<T>(runtime: &Runtime, future: impl Future<Output = T>) -> T {
