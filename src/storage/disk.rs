@@ -11,7 +11,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
@@ -125,7 +125,11 @@ impl Disk for RealDisk {
     fn create(&self, name: &str, size: u64) -> io::Result<()> {
         let path = self.dir.join(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        let filled = prefill(&file, size).and_then(|()| file.sync_all());
+        let filled = match self.log_io {
+            LogIo::Map => prefill(&file, size),
+            LogIo::Direct => prefill_past_the_cache(&file, &path, size),
+        };
+        let filled = filled.and_then(|()| file.sync_all());
         if filled.is_err() {
             // Whatever is left of it is removed at the next start.
             let _ = fs::remove_file(&path);
@@ -138,14 +142,14 @@ impl Disk for RealDisk {
         let Access::Place { size } = access else {
             return Ok(Box::new(ReadFile(File::open(path)?)));
         };
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let found = file.metadata()?.len();
         if found != size {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has {found} bytes, not {size}")));
         }
         Ok(match self.log_io {
             LogIo::Map => Box::new(MappedFile::new(file)?),
-            LogIo::Direct => Box::new(DirectFile { file, size, unsynced: false }),
+            LogIo::Direct => direct(file, &path, size)?,
         })
     }
 
@@ -185,6 +189,75 @@ fn prefill(file: &File, size: u64) -> io::Result<()> {
         at += length;
     }
     Ok(())
+}
+
+/// Direct writes need no page of the file in memory, so the zeros go past the page cache, where the file system can.
+fn prefill_past_the_cache(cached: &File, path: &Path, size: u64) -> io::Result<()> {
+    let Some(file) = open_direct(path, 0)? else { return prefill(cached, size) };
+    let zeros = MmapMut::map_anon(PIECE_BYTES)?;
+    let mut at = 0;
+    while at < size {
+        let length = (size - at).min(PIECE_BYTES as u64);
+        file.write_all_at(&zeros[..length as usize], at)?;
+        at += length;
+    }
+    Ok(())
+}
+
+/// A second handle that goes past the page cache; `None` where the file system has no such thing.
+fn open_direct(path: &Path, flags: i32) -> io::Result<Option<File>> {
+    match OpenOptions::new().write(true).custom_flags(libc::O_DIRECT | flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn direct(file: File, path: &Path, size: u64) -> io::Result<Box<dyn DiskFile>> {
+    Ok(match open_direct(path, libc::O_DSYNC)? {
+        Some(direct) => Box::new(UncachedFile { file, direct, size, piece: MmapMut::map_anon(PIECE_BYTES)? }),
+        None => Box::new(DirectFile { file, size, unsynced: false }),
+    })
+}
+
+/// Direct writes go through aligned memory in pieces of this size.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Written past the page cache, durable when a write returns.
+struct UncachedFile {
+    /// For reading.
+    file: File,
+    direct: File,
+    size: u64,
+    /// Aligned as direct writes ask for.
+    piece: MmapMut,
+}
+
+impl DiskFile for UncachedFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.size)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        read_at(&self.file, offset, buffer)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if !fits(offset, bytes.len(), self.size) {
+            return Err(beyond_the_end(self.size));
+        }
+        let mut at = offset;
+        for bytes in bytes.chunks(PIECE_BYTES) {
+            self.piece[..bytes.len()].copy_from_slice(bytes);
+            self.direct.write_all_at(&self.piece[..bytes.len()], at)?;
+            at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
