@@ -166,8 +166,14 @@ impl Lane {
                 Ok(())
             }
             State::Open(open) => {
-                let received = open.receive(now, slots, incidents, &mut self.failures);
-                received.and_then(|()| open.connection.flush().map(|_| ()))
+                let seen = (open.connection.received(), open.connection.written());
+                open.receive(slots, incidents, &mut self.failures)?;
+                open.connection.flush()?;
+                // Bytes that waited for room in the socket and found some are a sign of life too.
+                if seen != (open.connection.received(), open.connection.written()) {
+                    open.note_sign_of_life(now);
+                }
+                Ok(())
             }
             // An event for a socket that is gone.
             State::Closed | State::Down { .. } | State::Resolving { .. } => Ok(()),
@@ -277,30 +283,22 @@ impl Open {
         self.owed_since.get_or_insert(now);
     }
 
-    fn receive(
-        &mut self,
-        now: Instant,
-        slots: &SlotMap,
-        incidents: &mut Vec<Incident>,
-        failures: &mut u32,
-    ) -> Result<(), Broken> {
-        let mut heard = false;
+    fn receive(&mut self, slots: &SlotMap, incidents: &mut Vec<Incident>, failures: &mut u32) -> Result<(), Broken> {
         let in_flight = &mut self.in_flight;
-        let received = self.connection.receive(|incoming| {
-            heard = true;
+        self.connection.receive(|incoming| {
+            *failures = 0;
             if let Incoming::Reply(reply) = incoming {
                 // A reply that nobody waits for any more belongs to a request whose deadline has passed.
                 if let Some(entry) = in_flight.remove(&reply.id) {
                     settle(entry.job, reply, slots, incidents);
                 }
             }
-        });
-        if heard {
-            *failures = 0;
-            self.probed = false;
-            self.owed_since = if self.in_flight.is_empty() { None } else { Some(now) };
-        }
-        received
+        })
+    }
+
+    fn note_sign_of_life(&mut self, now: Instant) {
+        self.probed = false;
+        self.owed_since = if self.in_flight.is_empty() { None } else { Some(now) };
     }
 }
 

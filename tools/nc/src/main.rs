@@ -11,6 +11,13 @@ mod run;
 mod session;
 mod words;
 
+#[cfg(test)]
+mod command_test;
+#[cfg(test)]
+mod frames_test;
+#[cfg(test)]
+mod words_test;
+
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
 use std::os::unix::ffi::OsStringExt;
