@@ -6,7 +6,7 @@ use raftkv_protocol::types::Index;
 use crate::words;
 
 /// What `help` prints.
-pub const HELP: &str = r#"commands:
+pub const HELP: &str = r#"Commands:
   put KEY VALUE [--if-version N | --if-exists | --if-absent]
                      write a key; prints its version
   get KEY [--version] [--stale | --lease]
@@ -14,16 +14,16 @@ pub const HELP: &str = r#"commands:
   del KEY [--if-version N | --if-exists]
                      remove a key
   scan [PREFIX] [--start KEY] [--end KEY] [--cursor KEY] [--limit N] [--reverse] [--stale | --lease]
-                     print keys in order, one a line, as 'KEY @VERSION VALUE', page after page; from --start on,
-                     before --end, after --cursor, at most --limit in all
+                     print keys in order, one a line, as 'KEY @VERSION VALUE': from --start on,
+                     before --end, after --cursor, at most --limit over all pages
   slots              print the shards, their slots and their leaders
   status             print the state of the node and of its shards
   ping               print how long the node takes to answer
   raw HEX…           send these bytes as they are and print what comes
   help               print this
-words:
+Words:
   separated by spaces; "…" holds spaces; \xNN is any byte; \n \t \r \\ \" as elsewhere
-  the same escapes show bytes that are not printable
+  the same escapes show bytes that are not printable, unless --raw-output is given
 "#;
 
 /// One command.

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use command::HELP;
 use run::{Ending, Output, Runner};
 use session::{Greeting, Settings, Trace};
 
@@ -36,23 +37,22 @@ const EXAMPLES: &str = r#"Examples:
   printf 'put a 1\nget a\n' | raftkv-nc 127.0.0.1:7001
   raftkv-nc --frames 127.0.0.1:7001 ping
   raftkv-nc 127.0.0.1:7001 help
-  raftkv-nc log data/node1
+  raftkv-nc log data/node1"#;
 
-Without a command, commands are read from the standard input, one a line; empty lines and lines that begin with # are
-skipped, 'quit' ends. There, words are separated by spaces and "…" holds spaces; as arguments, the shell's quotes do that.
-\xNN is any byte in both. Values are printed with the same escapes, unless --raw-output is given.
-
-'log DIR' prints every record of a node's log, read-only, while the node runs or after: segment by segment, batch by batch,
-each record with its offset in the file. DIR is a data directory or one of its logs/core-N.
-
-Exit code: 0 done, 3 key not found, 1 failed, 2 bad usage; of many commands the worst, in the order 2, 1, 3, 0."#;
+/// Paragraphs that the terminal's width breaks.
+const DETAILS: &str = "\
+Without a command, commands are read from the standard input, one a line; empty lines and lines that begin with # are \
+skipped, 'quit' ends. As arguments, the shell splits and quotes the words; the escapes are the same.\n\n\
+'log' prints every record of a node's log, read-only, while the node runs or after: segment by segment, batch by batch, \
+each record with its offset in the file. DIR is a data directory or one of its logs/core-N.\n\n\
+Exit code: 0 done, 3 key not found, 1 failed, 2 bad usage; of many commands the worst, in the order 2, 1, 3, 0.";
 
 /// The first word that reads a log instead of talking to a node.
 const LOG: &str = "log";
 
 /// Talk to a RaftKV node by hand, or read its log.
 #[derive(Debug, Parser)]
-#[command(name = "raftkv-nc", version, after_help = EXAMPLES)]
+#[command(name = "raftkv-nc", version, after_help = format!("{HELP}\n{EXAMPLES}\n\n{DETAILS}"))]
 #[command(override_usage = "raftkv-nc [OPTIONS] HOST:PORT [COMMAND]...\n       raftkv-nc log DIR")]
 struct Arguments {
     /// The node to talk to, or 'log'
@@ -103,6 +103,11 @@ fn print_log(words: &[OsString]) -> io::Result<Ending> {
 }
 
 fn talk(arguments: Arguments) -> io::Result<Ending> {
+    if !arguments.target.contains(':') {
+        let target = words::escape(arguments.target.as_bytes());
+        eprintln!("raftkv-nc: {target} is no address, which would be HOST:PORT, as in 127.0.0.1:7001");
+        return Ok(Ending::BadUsage);
+    }
     let settings = Settings {
         target: arguments.target,
         timeout: arguments.timeout,

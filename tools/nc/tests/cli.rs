@@ -298,7 +298,9 @@ fn a_node_that_cannot_be_talked_to_is_named_with_the_reason() {
     assert!(complaint(&output).contains("did not answer within 100ms"), "{}", complaint(&output));
     assert_eq!(told(&output).0, 1);
 
-    assert_eq!(told(&nc("nonsense", &["ping"])).0, 1);
+    let nonsense = nc("nonsense", &["ping"]);
+    assert_eq!(told(&nonsense).0, 2);
+    assert!(complaint(&nonsense).contains("HOST:PORT"));
 }
 
 #[test]
