@@ -309,6 +309,8 @@ fn settle(job: Job, reply: Reply<'_>, slots: &SlotMap, incidents: &mut Vec<Incid
     match judge(&job.operation, reply) {
         Verdict::Done(Outcome::Slots(table)) => incidents.push(Incident::Table(job, table)),
         Verdict::Done(outcome) => job.complete(Ok(outcome)),
+        // A refusal is a sign of life as good as any.
+        Verdict::Refused(_) if matches!(job.origin, Origin::Probe) => {}
         Verdict::Refused(refused) => incidents.push(Incident::Refused(job, refused)),
         Verdict::Nonsense => {
             let message = "the node answered another question than was asked";
