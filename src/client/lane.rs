@@ -288,9 +288,12 @@ impl Open {
         self.connection.receive(|incoming| {
             *failures = 0;
             if let Incoming::Reply(reply) = incoming {
-                // A reply that nobody waits for any more belongs to a request whose deadline has passed.
-                if let Some(entry) = in_flight.remove(&reply.id) {
-                    settle(entry.job, reply, slots, incidents);
+                match (in_flight.remove(&reply.id), &reply.result) {
+                    (Some(entry), _) => settle(entry.job, reply, slots, incidents),
+                    // A node's last word before it closes the connection.
+                    (None, Err(refusal)) if reply.id == RequestId(0) => log::warn!("a node gave up: {refusal}"),
+                    // Its request's deadline has passed, and nobody waits for it any more.
+                    (None, _) => {}
                 }
             }
         })

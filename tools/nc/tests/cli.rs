@@ -12,7 +12,7 @@ use raftkv_protocol::client::{
 };
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply};
-use raftkv_protocol::types::{ClusterId, EntryId, Incarnation, Index, NodeId, Term};
+use raftkv_protocol::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, Term};
 
 /// A node of one shard. Pages hold two items. The connection ends at a frame of a kind that no client sends.
 struct Node {
@@ -246,7 +246,7 @@ fn frames_are_shown_on_the_error_output() {
 fn raw_bytes_are_sent_as_they_are() {
     let node = Node::start();
     let mut ping = Vec::new();
-    Request { id: raftkv_protocol::types::RequestId(9), operation: Operation::Ping }.encode(&mut ping);
+    Request { id: RequestId(9), operation: Operation::Ping }.encode(&mut ping);
     let hex: String = ping.iter().map(|byte| format!("{byte:02x} ")).collect();
     let output = node.nc(&["raw", &hex]);
     let (code, shown) = told(&output);
@@ -292,6 +292,16 @@ fn a_node_that_cannot_be_talked_to_is_named_with_the_reason() {
 
     let web = Node::serving(|mut stream, _| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").unwrap());
     assert!(complaint(&web.nc(&["ping"])).contains("is not RaftKV's protocol"));
+
+    let giving_up = Node::serving(|mut stream, _| {
+        let mut out = Vec::new();
+        welcome().encode(&mut out);
+        let refusal = Refusal { code: Code::TooLarge, leader: None, message: "closing\x1b[2J" };
+        Reply { id: RequestId(0), at: EntryId::ZERO, result: Err(refusal) }.encode(&mut out);
+        stream.read_exact(&mut [0; 9]).unwrap();
+        stream.write_all(&out).unwrap();
+    });
+    assert_eq!(complaint(&giving_up.nc(&["ping"])), "raftkv-nc: too_large: closing\\x1b[2J\n");
 
     let silent = Node::serving(|mut stream, _| while stream.read(&mut [0; 64]).is_ok_and(|read| read > 0) {});
     let output = silent.nc(&["--timeout=0.1", "ping"]);
