@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -97,6 +97,13 @@ fn serve(mut stream: TcpStream, map: &Mutex<Map>) {
             _ => return,
         }
     }
+}
+
+/// Closes in order: with bytes unread the end would be a reset, which may overtake what was said.
+fn say_and_close(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let _ = stream.read_to_end(&mut Vec::new());
 }
 
 fn welcome() -> HelloReply<'static> {
@@ -285,12 +292,11 @@ fn a_node_that_cannot_be_talked_to_is_named_with_the_reason() {
     let refusing = Node::serving(|mut stream, _| {
         let mut out = Vec::new();
         HelloReply::Refused { reason: HelloRefusal::Connections, message: "full" }.encode(&mut out);
-        stream.read_exact(&mut [0; 9]).unwrap();
-        stream.write_all(&out).unwrap();
+        say_and_close(&mut stream, &out);
     });
     assert!(complaint(&refusing.nc(&["ping"])).contains("refused the hello (connections): full"));
 
-    let web = Node::serving(|mut stream, _| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").unwrap());
+    let web = Node::serving(|mut stream, _| say_and_close(&mut stream, b"HTTP/1.1 400 Bad Request\r\n"));
     assert!(complaint(&web.nc(&["ping"])).contains("is not RaftKV's protocol"));
 
     let giving_up = Node::serving(|mut stream, _| {
@@ -298,8 +304,7 @@ fn a_node_that_cannot_be_talked_to_is_named_with_the_reason() {
         welcome().encode(&mut out);
         let refusal = Refusal { code: Code::TooLarge, leader: None, message: "closing\x1b[2J" };
         Reply { id: RequestId(0), at: EntryId::ZERO, result: Err(refusal) }.encode(&mut out);
-        stream.read_exact(&mut [0; 9]).unwrap();
-        stream.write_all(&out).unwrap();
+        say_and_close(&mut stream, &out);
     });
     assert_eq!(complaint(&giving_up.nc(&["ping"])), "raftkv-nc: too_large: closing\\x1b[2J\n");
 
