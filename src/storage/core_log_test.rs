@@ -280,6 +280,22 @@ fn memory_keeps_the_newest_and_what_is_not_durable() {
 }
 
 #[test]
+fn what_is_not_durable_never_leaves_the_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut node = Node::open(dir.path(), |options| options.tail_bytes_max = 0).expect("healthy");
+    node.append(A, entry(1, 1, "in flight"));
+    let first = node.log.last_batch();
+    node.log.flush();
+    node.append(A, entry(2, 1, "gathering"));
+    node.wait_until(|log| log.durable() == Ok(first));
+    let count = |log: &FileLog, first, last| log.tail(A, Index(first), Index(last)).map(Iterator::count);
+    assert_eq!(count(&node.log, 1, 2), None, "the first is durable and left");
+    assert_eq!(count(&node.log, 2, 2), Some(1));
+    node.settle().expect("healthy");
+    assert_eq!(count(&node.log, 2, 2), None);
+}
+
+#[test]
 fn a_damaged_entry_is_never_fetched() {
     let disk = TestDisk::default();
     let (mut options, woken) = options(Path::new("unused"));
