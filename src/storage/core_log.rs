@@ -28,7 +28,7 @@ use super::tail::{ShardTail, entry_memory_bytes};
 use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, RecoveredShard, Space, Wake};
 
 /// The default of [`Options::tail_bytes_max`].
-pub const TAIL_BYTES_MAX: usize = 64 << 20;
+const TAIL_BYTES_MAX: usize = 64 << 20;
 
 /// A batch is closed before it exceeds this, or half a segment if that is less.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
