@@ -295,6 +295,17 @@ fn who_saw_the_link_break_grants_at_once() {
 }
 
 #[test]
+fn a_hinted_follower_lets_the_one_it_granted_go_first() {
+    let mut solo = follower_of_2();
+    solo.act(|raft| raft.link_lost(NodeId(2)));
+    solo.tick();
+    solo.step(3, 2, pre_vote((1, 1)));
+    solo.tick();
+    assert!(solo.pass(Duration::from_millis(14)).is_empty());
+    assert_eq!(solo.pass(Duration::from_millis(16)).len(), 2, "but not for long");
+}
+
+#[test]
 fn a_word_of_the_leader_cancels_the_hint() {
     let mut solo = follower_of_2();
     solo.act(|raft| raft.link_lost(NodeId(2)));
@@ -380,6 +391,21 @@ fn a_leader_that_hears_nobody_steps_down_and_stops_answering() {
     solo.pass(Duration::from_millis(1));
     solo.pass(T);
     assert_eq!((solo.raft.role(), solo.raft.leader()), (Role::Follower, None));
+}
+
+#[test]
+fn a_leader_that_slept_does_not_hold_the_silence_against_the_others() {
+    let mut solo = fresh();
+    solo.lead();
+    solo.tick();
+    solo.pass(10 * T);
+    assert_eq!(solo.raft.role(), Role::Leader);
+    for _ in 0..7 {
+        solo.pass(BEAT);
+        assert_eq!(solo.raft.role(), Role::Leader);
+    }
+    solo.pass(BEAT);
+    assert_eq!(solo.raft.role(), Role::Follower);
 }
 
 #[test]
