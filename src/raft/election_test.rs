@@ -78,6 +78,16 @@ fn the_vote_is_kept_when_the_role_changes_in_its_term() {
 }
 
 #[test]
+fn a_doubled_vote_request_does_not_make_forget_the_leader() {
+    let mut solo = fresh();
+    solo.step(2, 1, vote((0, 0)));
+    solo.persist_all();
+    solo.step(2, 1, heartbeat(0));
+    assert_eq!(bodies(&solo.step(2, 1, vote((0, 0)))), [&YES]);
+    assert_eq!(solo.raft.leader(), Some(NodeId(2)));
+}
+
+#[test]
 fn a_vote_leaves_when_it_is_durable() {
     // museum 2
     let mut solo = fresh();

@@ -180,8 +180,11 @@ fn run(size: u64, seeds: std::ops::Range<u64>) {
         // A failing assertion is preceded by the seed that repeats it.
         println!("size {size} seed {seed}");
         let mut run = Run::new(size, seed);
-        for _ in 0..STEPS {
+        for step in 0..STEPS {
             run.step();
+            if step % 16 == 0 {
+                run.cluster.check_log_matching();
+            }
         }
         run.converge();
         committed += run.cluster.committed.len();
