@@ -428,3 +428,15 @@ fn a_link_that_comes_up_repeats_the_question() {
     let (_, answered) = solo.act(|raft| raft.link_up(NodeId(2)));
     assert!(answered.is_empty(), "node 2 has answered");
 }
+
+#[test]
+fn a_vote_counts_even_if_a_refusal_of_an_earlier_request_came_first() {
+    let mut solo = fresh();
+    solo.pass(2 * T);
+    solo.step(2, 1, PRE_YES);
+    solo.step(2, 1, NO);
+    solo.persist();
+    solo.step(2, 1, NO);
+    solo.step(2, 1, YES);
+    assert_eq!((solo.raft.role(), solo.raft.dropped_messages()), (Role::Leader, 0));
+}
