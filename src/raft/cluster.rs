@@ -97,6 +97,7 @@ impl Cluster {
         };
         for id in 1..=size {
             let mut config = Config {
+                preferred: false,
                 id: NodeId(id),
                 shard: ShardId(0),
                 voters: (1..=size).map(NodeId).collect(),

@@ -22,11 +22,12 @@ use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 use crate::api::binary;
 use crate::error::Fatal;
 use crate::event_loop::{Appetite, Clock, Inbox, Input, Received, SCRATCH_BYTES, TimeoutQueue};
+use crate::shard::Shard;
 use crate::storage::FileLog;
 
 use super::connection::{Connection, Kind};
 use super::io::{Io, Post, Source};
-use super::link::LinkEvent;
+use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::Node;
 use super::placement::Placement;
@@ -34,6 +35,8 @@ use super::router::Router;
 
 /// The longest sleep of an idle loop.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Connections beyond the clients' limit that a core takes in: peers, and whoever has not said hello yet.
+const RESERVED_CONNECTIONS: usize = 256;
 /// After accepting failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was told to go may take to go by itself.
@@ -46,7 +49,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) enum Fault {
     Io(io::Error),
     Frame(FrameError),
-    Message(DecodeError),
+    /// The frame is no message; if it has a request id, it is this one.
+    Message(DecodeError, RequestId),
     /// The hello was refused; the answer is in the output.
     Refused,
 }
@@ -157,8 +161,14 @@ impl CoreLoop {
         if self.router.is_busy() || !self.io.resumed.is_empty() || !self.inbox.is_empty() {
             return Duration::ZERO;
         }
-        let links = self.io.links.iter().filter_map(super::link::Link::deadline);
-        let timers = [self.hellos.deadline(), self.lingering.deadline(), self.accept_again_at, self.stop_at, self.placement.deadline()];
+        let links = self.io.links.iter().filter_map(Link::deadline);
+        let timers = [
+            self.hellos.deadline(),
+            self.lingering.deadline(),
+            self.accept_again_at,
+            self.stop_at,
+            self.placement.deadline(),
+        ];
         let next = links.chain(timers.into_iter().flatten()).chain([self.router.deadline()]).min();
         let until = next.map_or(SLEEP_MAX, |next| next.saturating_duration_since(self.clock.now()));
         until.min(if self.stop_at.is_some() { Duration::from_millis(5) } else { SLEEP_MAX })
@@ -194,7 +204,9 @@ impl CoreLoop {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     // Most likely no file descriptors are left. The listener is level, not edge: ask again by the clock.
-                    log::warn!("cannot accept connections: {error}; trying again (is the limit of open files too low?)");
+                    log::warn!(
+                        "cannot accept connections: {error}; trying again (is the limit of open files too low?)"
+                    );
                     self.accept_again_at = Some(self.clock.now() + ACCEPT_PAUSE);
                     return;
                 }
@@ -204,6 +216,11 @@ impl CoreLoop {
 
     fn welcome(&mut self, stream: mio::net::TcpStream) {
         self.router.counters.connections_accepted += 1;
+        if self.io.connections.len() > self.node.config.limits.connections_max + RESERVED_CONNECTIONS {
+            // Dropping it closes it. A hello would say why, but whoever opens this many waits for no words.
+            self.router.counters.connections_refused += 1;
+            return;
+        }
         let added = stream.set_nodelay(true).and_then(|()| self.io.add(stream, Kind::Unknown, Input::default()));
         match added {
             Ok(id) => {
@@ -290,8 +307,7 @@ impl CoreLoop {
         let stream = Rc::clone(&connection.stream);
         let mut input = std::mem::take(&mut connection.input);
         let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome =
-            input.receive(&mut &*stream, &mut scratch, known_closed, |bytes| self.take_frames(id, bytes));
+        let outcome = input.receive(&mut &*stream, &mut scratch, known_closed, |bytes| self.take_frames(id, bytes));
         drop(stream);
         self.scratch = scratch;
         let Some(connection) = self.io.connections.get(id) else { return };
@@ -337,7 +353,8 @@ impl CoreLoop {
     }
 
     fn take_request(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
-        let request = Request::decode(kind, payload).map_err(Fault::Message)?;
+        let request = Request::decode(kind, payload)
+            .map_err(|error| Fault::Message(error, Request::id_of(payload).unwrap_or_default()))?;
         if let Some(connection) = self.io.connections.get(id) {
             connection.inflight += 1;
         }
@@ -351,7 +368,8 @@ impl CoreLoop {
     }
 
     fn take_peer_frame(&mut self, id: ConnectionId, from: NodeId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
-        let peer_frame = PeerFrame::decode(kind, payload).map_err(Fault::Message)?;
+        let peer_frame =
+            PeerFrame::decode(kind, payload).map_err(|error| Fault::Message(error, RequestId::default()))?;
         if let PeerFrame::Message(message) = &peer_frame
             && self.node.owner(message.shard) != self.core
             && let Some(connection) = self.io.connections.get(id)
@@ -417,17 +435,17 @@ impl CoreLoop {
             Fault::Refused => None,
             Fault::Frame(error) => {
                 self.router.counters.frames_bad += 1;
-                Some(binary::bad_frame(error))
+                Some((RequestId::default(), binary::bad_frame(error)))
             }
-            Fault::Message(error) => {
+            Fault::Message(error, request) => {
                 self.router.counters.messages_bad += 1;
-                Some(binary::bad_message(error))
+                Some((request, binary::bad_message(error)))
             }
         };
-        if let Some((code, words)) = words {
+        if let Some((request, (code, words))) = words {
             log::warn!("connection from {remote}: {words}");
             match connection.kind {
-                Kind::Client => farewell(connection, code, &words),
+                Kind::Client => farewell(connection, request, code, &words),
                 Kind::Unknown => self.refuse_hello(id, HelloRefusal::Malformed, &words),
                 Kind::Peer { .. } => {}
             }
@@ -472,16 +490,17 @@ impl CoreLoop {
             log::warn!("stopping although not everything is answered: {STOP_PATIENCE:?} have passed");
             return true;
         }
-        let leads_alone = self.node.peers.is_empty();
-        let has_handed_over = leads_alone || !self.router.shards().iter().any(crate::shard::Shard::leads);
+        // Where nobody can be reached there is nobody to hand leadership to.
+        let has_heirs = self.io.links.iter().any(Link::is_up);
+        let has_handed_over = !has_heirs || !self.router.shards().iter().any(Shard::leads);
         has_handed_over && self.router.is_idle() && self.io.is_flushed()
     }
 }
 
 /// The last words to a client whose bytes could not be understood.
-fn farewell(connection: &mut Connection, code: Code, words: &str) {
+fn farewell(connection: &mut Connection, id: RequestId, code: Code, words: &str) {
     let refusal = Refusal { code, leader: None, message: words };
-    Reply { id: RequestId(0), at: EntryId::ZERO, result: Err(refusal) }.encode(connection.output.buffer());
+    Reply { id, at: EntryId::ZERO, result: Err(refusal) }.encode(connection.output.buffer());
 }
 
 pub(super) fn is_full(node: &Node) -> bool {

@@ -1,6 +1,6 @@
 //! What a core has under way for its clients outside its own shards: forwarded and parked calls, gathered scans, status questions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::Code;
@@ -12,6 +12,8 @@ use super::message::{OwnedCall, ReplyTo};
 
 /// Parked calls beyond this many bytes are refused.
 const PARKED_BYTES_MAX: usize = 64 << 20;
+/// Scans over all shards that may wait for others to be done.
+const SCANS_WAITING_MAX: usize = 4_096;
 /// How often parked calls are tried again without any news of a leader.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -28,6 +30,8 @@ pub(super) struct Desk {
     forwards: BTreeMap<u64, Forwarded>,
     parked: Vec<OwnedCall>,
     parked_bytes: usize,
+    /// Scans over all shards that wait until others are done.
+    scans: VecDeque<OwnedCall>,
     /// There is news of a leader, so that parked calls are worth a try at once.
     news: bool,
     next_retry: Instant,
@@ -43,6 +47,7 @@ impl Desk {
             forwards: BTreeMap::new(),
             parked: Vec::new(),
             parked_bytes: 0,
+            scans: VecDeque::new(),
             news: false,
             next_retry: now,
             now,
@@ -86,6 +91,20 @@ impl Desk {
         Ok(())
     }
 
+    /// Makes a scan wait its turn; gives it back if too many do.
+    pub(super) fn queue_scan(&mut self, scan: OwnedCall) -> Result<(), OwnedCall> {
+        if self.scans.len() >= SCANS_WAITING_MAX {
+            return Err(scan);
+        }
+        self.scans.push_back(scan);
+        Ok(())
+    }
+
+    /// The next waiting scan, if it may start.
+    pub(super) fn next_scan(&mut self) -> Option<OwnedCall> {
+        if self.gathers.has_room() { self.scans.pop_front() } else { None }
+    }
+
     /// Parked calls are worth another try.
     pub(super) fn leaders_changed(&mut self) {
         self.news = true;
@@ -113,7 +132,11 @@ impl Desk {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.forwards.is_empty() && self.parked.is_empty() && self.gathers.is_empty() && self.statuses.is_empty()
+        self.forwards.is_empty()
+            && self.parked.is_empty()
+            && self.scans.is_empty()
+            && self.gathers.is_empty()
+            && self.statuses.is_empty()
     }
 
     /// Whoever has waited past the deadline, and what they are told.
@@ -125,8 +148,14 @@ impl Desk {
         }
         for call in self.parked.extract_if(.., |call| call.deadline <= now) {
             self.parked_bytes -= call.frame.len();
-            let message = "the shard had no leader in time, so nothing was read or written: is a majority of the nodes up?";
+            let message =
+                "the shard had no leader in time, so nothing was read or written: is a majority of the nodes up?";
             expired.push((call.to, Code::NoLeader, message));
+        }
+        while self.scans.front().is_some_and(|scan| scan.deadline <= now) {
+            if let Some(scan) = self.scans.pop_front() {
+                expired.push((scan.to, Code::Overloaded, "too many scans came before this one; try again later"));
+            }
         }
         for to in self.gathers.expire(now).into_iter().chain(self.statuses.expire(now)) {
             expired.push((to, Code::Timeout, "not every shard or core answered in time"));

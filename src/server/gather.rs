@@ -12,8 +12,8 @@ use crate::metrics::Counters;
 use super::message::ReplyTo;
 use super::node::Node;
 
-/// Scans over all shards under way at once per core; each may hold a page of every shard.
-const SCANS_MAX: usize = 64;
+/// Scans over all shards under way at once per core; each may hold a page of every shard. More wait their turn.
+const SCANS_MAX: usize = 16;
 
 #[derive(Debug)]
 struct OwnedItem {
@@ -50,7 +50,12 @@ pub(super) struct Gathers {
 pub(super) struct Finished(Gather);
 
 impl Gathers {
-    /// Starts a scan over `shards`; `None` if too many are under way.
+    /// Whether another scan may be started now.
+    pub(super) fn has_room(&self) -> bool {
+        self.jobs.len() < SCANS_MAX
+    }
+
+    /// Starts a scan over `shards`.
     pub(super) fn start(
         &mut self,
         to: ReplyTo,
@@ -58,10 +63,7 @@ impl Gathers {
         shards: u16,
         limits: &Limits,
         deadline: Instant,
-    ) -> Option<u64> {
-        if self.jobs.len() >= SCANS_MAX {
-            return None;
-        }
+    ) -> u64 {
         let asked = usize::try_from(scan.limit).unwrap_or(usize::MAX);
         let gather = Gather {
             to,
@@ -76,7 +78,7 @@ impl Gathers {
         };
         self.next += 1;
         self.jobs.insert(self.next, gather);
-        Some(self.next)
+        self.next
     }
 
     /// One shard has answered.

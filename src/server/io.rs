@@ -85,12 +85,7 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) fn new(
-        node: Arc<Node>,
-        registry: Registry,
-        posts: Vec<InboxSender<Post>>,
-        now: Instant,
-    ) -> Io {
+    pub(super) fn new(node: Arc<Node>, registry: Registry, posts: Vec<InboxSender<Post>>, now: Instant) -> Io {
         let link = |(at, peer): (usize, &super::node::Peer)| Link::new(peer.clone(), Token(LINKS + at), now);
         let links = node.peers.iter().enumerate().map(link).collect();
         Io {

@@ -29,9 +29,16 @@ const PAUSE_REFUSED: Duration = Duration::from_secs(1);
 enum State {
     /// Between two other states.
     Idle,
-    Down { retry_at: Instant },
-    Greeting { stream: TcpStream, give_up_at: Instant },
-    Up { stream: TcpStream },
+    Down {
+        retry_at: Instant,
+    },
+    Greeting {
+        stream: TcpStream,
+        give_up_at: Instant,
+    },
+    Up {
+        stream: TcpStream,
+    },
 }
 
 /// Why a link broke.
@@ -184,8 +191,7 @@ impl Link {
         self.blocked = false;
         match dialled {
             Ok(stream) => {
-                let role =
-                    HelloRole::Peer { node: node.config.node_id, incarnation: node.incarnation, core };
+                let role = HelloRole::Peer { node: node.config.node_id, incarnation: node.incarnation, core };
                 let hello = Hello {
                     version_min: VERSION_MIN,
                     version_max: VERSION_MAX,

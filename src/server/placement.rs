@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use raftkv_protocol::types::{Index, NodeId, ShardId};
+use raftkv_protocol::types::{Index, NodeId};
 
 use crate::shard::Shard;
 use crate::storage::CoreLog;
@@ -56,6 +56,7 @@ impl Placement {
         for shard in router.shards_mut().iter_mut().filter(|shard| shard.leads() && !shard.raft().is_transferring()) {
             let reachable = io.links.iter().filter(|link| link.is_up()).map(|link| link.peer.id);
             let Some(heir) = reachable.max_by_key(|peer| shard.raft().matched(*peer)) else { return };
+            log::debug!("handing leadership of shard {} to node {heir}", shard.id());
             hand_over(shard, heir);
         }
     }
@@ -68,23 +69,23 @@ impl Placement {
             let preferred = self.node.preferred_leader(shard.id());
             let up = io.links.iter().any(|link| link.peer.id == preferred && link.is_up());
             self.steady[at] = steady_since(shard, preferred, self.steady[at], now).filter(|_| up);
-            if due.is_none() && self.steady[at].is_some_and(|(since, _)| now.saturating_duration_since(since) >= STEADY) {
+            if due.is_none() && self.steady[at].is_some_and(|(since, _)| now.saturating_duration_since(since) >= STEADY)
+            {
                 due = Some((at, preferred));
             }
         }
         if let Some((at, preferred)) = due {
             self.steady[at] = None;
             router.counters.transfers += 1;
+            log::info!("handing leadership of shard {} back to node {preferred}", router.shards()[at].id());
             hand_over(&mut router.shards_mut()[at], preferred);
         }
     }
 }
 
 fn hand_over(shard: &mut Shard<ReplyTo>, heir: NodeId) {
-    let id: ShardId = shard.id();
-    match shard.raft_mut().transfer(heir) {
-        Ok(()) => log::info!("handing leadership of shard {id} to node {heir}"),
-        Err(_) => log::debug!("shard {id} is no longer led here"),
+    if shard.raft_mut().transfer(heir).is_err() {
+        log::debug!("shard {} is no longer led here", shard.id());
     }
 }
 

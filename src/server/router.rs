@@ -212,7 +212,8 @@ impl<L: CoreLog> Router<L> {
                     self.counters.messages_bad += 1;
                     return;
                 }
-                let patience = Duration::from_millis(u64::from(timeout_ms)).min(self.node.config.limits.request_timeout);
+                let patience =
+                    Duration::from_millis(u64::from(timeout_ms)).min(self.node.config.limits.request_timeout);
                 let to = ReplyTo { core: self.core, origin: Origin::Peer { node: from, id } };
                 self.call(Call { operation, shard, to, deadline: now + patience }, transport);
             }
@@ -314,6 +315,7 @@ impl<L: CoreLog> Router<L> {
             let to = finished.to();
             finished.reply(|result| self.exit(transport).reply(to, EntryId::ZERO, result));
         }
+        self.start_waiting_scans(transport);
         self.log.flush();
         Ok(())
     }
@@ -330,7 +332,8 @@ impl<L: CoreLog> Router<L> {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         let ticks = self.shards.iter().map(|shard| shard.raft().deadline());
-        let sweep = if self.desk.is_empty() && self.shards.iter().all(Shard::is_idle) { None } else { Some(self.next_sweep) };
+        let sweep =
+            if self.desk.is_empty() && self.shards.iter().all(Shard::is_idle) { None } else { Some(self.next_sweep) };
         ticks.chain(sweep).chain(self.desk.retry_at()).min().unwrap_or(self.next_sweep)
     }
 
@@ -481,16 +484,30 @@ impl<L: CoreLog> Router<L> {
             }
             return self.refuse(to, Code::BadRequest, None, "there is no such shard", transport);
         }
-        let limits = &self.node.config.limits;
+        if !self.desk.gathers.has_room() {
+            // Its shard means nothing: it is looked at again as a whole.
+            let call = Call { operation: Operation::Scan(scan), shard: ShardId(0), to, deadline };
+            if self.desk.queue_scan(own(&call)).is_err() {
+                let message = "too many scans wait already; try again later";
+                self.refuse(to, Code::Overloaded, None, message, transport);
+            }
+            return;
+        }
         let shards = self.node.config.shards;
-        let Some(job) = self.desk.gathers.start(to, &scan, shards, limits, deadline) else {
-            let message = "too many scans are under way; try again later";
-            return self.refuse(to, Code::Overloaded, None, message, transport);
-        };
+        let job = self.desk.gathers.start(to, &scan, shards, &self.node.config.limits, deadline);
         for shard in (0..shards).map(ShardId) {
             let part = Operation::Scan(Scan { shard: Some(shard), ..scan });
             let to = ReplyTo { core: self.core, origin: Origin::Gather { job, shard } };
             self.call(Call { operation: part, shard, to, deadline }, transport);
+        }
+    }
+
+    /// The scans that found room; their shards are driven in the next turn, which follows at once.
+    fn start_waiting_scans(&mut self, transport: &mut impl Transport) {
+        while let Some(call) = self.desk.next_scan() {
+            if let Some(Operation::Scan(scan)) = decode_operation(&call.frame) {
+                self.scan(scan, call.to, call.deadline, transport);
+            }
         }
     }
 
@@ -637,7 +654,9 @@ fn refusal_of(declined: Declined) -> (Code, &'static str) {
         Declined::NoSpace => {
             (Code::NoSpace, "the disk of the shard's leader is full: only deletes are taken until space returns")
         }
-        Declined::NotReady => (Code::NotReady, "this node has not caught up since its start; ask again, or another node"),
+        Declined::NotReady => {
+            (Code::NotReady, "this node has not caught up since its start; ask again, or another node")
+        }
         Declined::NotLeader(_) => (Code::NotLeader, "this node does not lead the key's shard; nothing was written"),
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Waker};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId, ShardId};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -46,6 +47,7 @@ pub fn run(config: Config) -> Result<(), Fatal> {
     prove_free(listen).map_err(|error| {
         Fatal::failure(format!("cannot listen on {listen}: {error}; is another server running there? (--listen)"))
     })?;
+    raise_open_files();
     let node = Arc::new(open_node(config)?);
     let mailboxes = mailboxes(node.config.cores).map_err(|error| resource("an event loop", &error))?;
     let posts: Vec<_> = mailboxes.iter().map(|(_, _, sender, _)| sender.clone()).collect();
@@ -64,6 +66,15 @@ pub fn run(config: Config) -> Result<(), Fatal> {
     }
     announce(&node);
     supervise(&node, &posts, &events)
+}
+
+/// Asks for as many open files as the system grants: each connection is one.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("cannot raise the limit of open files: {error}");
+    }
 }
 
 type Mailbox = (Poll, Arc<Waker>, InboxSender<Post>, Inbox<Post>);

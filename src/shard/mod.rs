@@ -26,8 +26,8 @@ use crate::state_machine::StateMachine;
 use crate::storage::{BatchNumber, CoreLog, Fetched, Space};
 
 use cold::ColdReads;
-pub use reads::{Read, ReadKind, ShardScan};
 use reads::Reads;
+pub use reads::{Read, ReadKind, ShardScan};
 pub use writes::Write;
 use writes::Writes;
 
@@ -368,7 +368,9 @@ impl<R: Copy> Shard<R> {
     /// something first: until then its commit index may lag what is committed.
     fn note_readiness(&mut self) {
         let commit = self.raft.commit();
-        if self.ready_at.is_none() && self.raft.leader().is_some() && self.raft.term_at(commit) == Some(self.raft.term())
+        if self.ready_at.is_none()
+            && self.raft.leader().is_some()
+            && self.raft.term_at(commit) == Some(self.raft.term())
         {
             self.ready_at = Some(commit);
         }

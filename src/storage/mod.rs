@@ -155,4 +155,3 @@ pub struct RecoveredShard {
     /// Term and body size of every entry after `start`, in order.
     pub entries: Vec<(Term, u32)>,
 }
-
