@@ -99,20 +99,20 @@ fn tail(folder: &str) -> &str {
 
 #[test]
 fn a_document_names_what_is_there() {
-    let text = "[a](docs/there.md) [b](https://x.y/z) [c](#part) `src/lib.rs` `src/raft/` `src/…` `cargo/x` `a b`";
-    let good = [Source::new("README.md", text), Source::new("docs/there.md", "[up](../README.md#x)")];
-    let files = ["src/lib.rs", "src/raft/mod.rs"].map(|path| Source::new(path, "//! `docs/there.md`"));
+    let text = "[a](guide/there.md) [b](https://x.y/z) [c](#part) `src/lib.rs` `src/raft/` `src/…` `cargo/x` `a b`";
+    let good = [Source::new("README.md", text), Source::new("guide/there.md", "[up](../README.md#x)")];
+    let files = ["src/lib.rs", "src/raft/mod.rs"].map(|path| Source::new(path, "//! `guide/there.md`"));
     assert_eq!(dangling(&good.into_iter().chain(files).collect::<Vec<_>>()), []);
 
-    let text = "[a](docs/gone.md)\n`docs/gone/`\n";
+    let text = "[a](guide/gone.md)\n`guide/gone/`\n";
     let bad = [
         Source::new("README.md", text),
-        Source::new("docs/x.md", "[up](README.md)\n"),
-        Source::new("docs/x.rs", "//!\n//! `docs/y.md`"),
+        Source::new("guide/x.md", "[up](README.md)\n"),
+        Source::new("guide/x.rs", "//!\n//! `guide/y.md`"),
     ];
     let found: Vec<String> = dangling(&bad).iter().map(ToString::to_string).collect();
     let lines: Vec<&str> = found.iter().map(|line| line.split(": names").next().unwrap()).collect();
-    assert_eq!(lines, ["README.md:1", "README.md:2", "docs/x.md:1", "docs/x.rs:2"], "{found:?}");
+    assert_eq!(lines, ["README.md:1", "README.md:2", "guide/x.md:1", "guide/x.rs:2"], "{found:?}");
 }
 
 #[test]

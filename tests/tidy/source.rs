@@ -80,29 +80,33 @@ impl fmt::Display for Violation {
 /// Every text file of the repository at `root`, apart from what `.gitignore` names and what git itself keeps.
 pub fn repository(root: &Path) -> Vec<Source> {
     let ignored = fs::read_to_string(root.join(".gitignore")).expect(".gitignore can be read");
-    let mut skipped: BTreeSet<&str> = ignored.lines().map(|line| line.trim_matches('/')).collect();
-    skipped.insert(".git");
+    let ignored: Vec<&str> = ignored.lines().chain([".git"]).map(|line| line.trim_end_matches('/')).collect();
     let mut sources = Vec::new();
-    collect(root, "", &skipped, &mut sources);
+    collect(root, "", &ignored, &mut sources);
     sources.sort_by(|one, other| one.path.cmp(&other.path));
     mark_test_modules(&mut sources);
     sources
 }
 
-fn collect(root: &Path, folder: &str, skipped: &BTreeSet<&str>, sources: &mut Vec<Source>) {
+fn collect(root: &Path, folder: &str, ignored: &[&str], sources: &mut Vec<Source>) {
     for entry in fs::read_dir(root.join(folder)).expect("a folder of the repository can be listed") {
         let entry = entry.expect("a folder of the repository can be listed");
         let name = entry.file_name().into_string().expect("names in the repository are text");
-        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         let kind = entry.file_type().expect("a file's type can be read");
-        if skipped.contains(path.as_str()) {
+        if ignored.iter().any(|line| is_ignored(line, &name, &path)) {
             continue;
         } else if kind.is_dir() {
-            collect(root, &path, skipped, sources);
+            collect(root, &path, ignored, sources);
         } else if let (true, Ok(text)) = (kind.is_file(), fs::read_to_string(entry.path())) {
             sources.push(Source::new(&path, &text));
         }
     }
+}
+
+/// Whether a line of `.gitignore` means this file: a place from the root on, or a name anywhere.
+fn is_ignored(line: &str, name: &str, path: &str) -> bool {
+    line.strip_prefix('/').map_or(line == name, |place| place == path)
 }
 
 /// A file that is declared under `#[cfg(test)]` is a test as a whole.
@@ -276,6 +280,12 @@ fn the_file_of_a_test_module_is_a_test() {
     sources.extend(files.map(|path| Source::new(path, "fn f() {}")));
     mark_test_modules(&mut sources);
     assert_eq!(sources[1..].iter().map(|source| source.is_test(0)).collect::<Vec<_>>(), [true, false, true]);
+}
+
+#[test]
+fn ignored_files_are_left_out() {
+    assert!(is_ignored("/data", "data", "data") && !is_ignored("/data", "data", "src/data"));
+    assert!(is_ignored("target", "target", "tools/x/target") && !is_ignored("target", "targets", "targets"));
 }
 
 #[test]
