@@ -68,33 +68,21 @@ fn known_paths(sources: &[Source]) -> BTreeSet<&str> {
     sources.iter().flat_map(|source| within(source.path.as_str())).collect()
 }
 
-/// Golden files that no source file of their package reads: by name, by stem, or by listing their folder.
+/// Golden files that no source beside or below their `testdata` reads: by name, by stem, or by listing their folder.
 pub fn unread_golden(sources: &[Source]) -> Vec<Violation> {
-    let golden = sources.iter().filter(|source| source.path.contains("testdata/"));
-    let unread = golden.filter(|golden| {
-        let package = package(&golden.path);
-        let (folder, name) = golden.path.rsplit_once('/').expect("it lies in testdata/");
+    let golden = sources.iter().filter_map(|source| Some((source, source.path.split_once("testdata/")?)));
+    let unread = golden.filter(|(_, (owner, place))| {
+        let (folder, name) = place.rsplit_once('/').map_or(("testdata", *place), |(folder, name)| (folder, name));
         let stem = name.split('.').next().expect("split yields something");
-        !sources.iter().filter(|source| source.is_rust() && source.path.starts_with(package)).any(|source| {
-            let lists = source.text.contains("read_dir") && source.text.contains(tail(folder));
-            source.text.contains(&format!("{name}\"")) || source.text.contains(&format!("\"{stem}\"")) || lists
-        })
+        let reads = |text: &str| {
+            let lists = text.contains("read_dir") && text.contains(folder);
+            text.contains(&format!("{name}\"")) || text.contains(&format!("\"{stem}\"")) || lists
+        };
+        !sources.iter().any(|source| source.is_rust() && source.path.starts_with(owner) && reads(&source.text))
     });
     unread
-        .map(|golden| golden.violation(0, "no source file reads it: a golden file that nothing compares is dead"))
+        .map(|(file, _)| file.violation(0, "no source file reads it: a golden file that nothing compares is dead"))
         .collect()
-}
-
-/// The package of a file, as a prefix of its path.
-fn package(path: &str) -> &str {
-    let depth = if path.starts_with("tools/") { 2 } else { 1 };
-    let length: usize = path.split_inclusive('/').take(depth).map(str::len).sum();
-    &path[..length]
-}
-
-/// The last two folders, which is how a test names the folder of its own golden files.
-fn tail(folder: &str) -> &str {
-    &folder[folder.rfind("testdata").expect("it lies in testdata/")..]
 }
 
 #[test]
@@ -119,7 +107,7 @@ fn a_document_names_what_is_there() {
 fn a_golden_file_that_nothing_reads_is_found() {
     let golden = ["a.hex", "b.hex", "c.hex"].map(|name| Source::new(&format!("protocol/testdata/{name}"), ""));
     let reader = Source::new("protocol/tests/golden.rs", "[\"a\", include_str!(\"testdata/b.hex\")]");
-    let elsewhere = Source::new("src/x.rs", "\"c\"");
+    let elsewhere = Source::new("src/x.rs", "\"c\" read_dir(\"testdata\")");
     let found = unread_golden(&golden.into_iter().chain([reader, elsewhere]).collect::<Vec<_>>());
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].to_string().starts_with("protocol/testdata/c.hex:1:"), "{found:?}");
