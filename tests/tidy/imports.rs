@@ -29,7 +29,7 @@ pub fn check(layers: &[Layer], sources: &[Source]) -> Vec<Violation> {
     let foreign: BTreeSet<&str> = banned.filter_map(|path| path.split("::").next()).collect();
     for source in sources.iter().filter(|source| source.is_rust()) {
         let Some(layer) = layers.iter().find(|layer| covers(layer.files, &source.path)) else {
-            if source.is_test(0) {
+            if source.is_test_file() {
                 continue;
             }
             violations.push(source.violation(0, "no layer of the table holds this file: every file has its place"));

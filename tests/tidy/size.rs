@@ -6,7 +6,7 @@ use crate::source::{Source, Violation, item_end, words};
 
 /// Files of more than `lines_max` lines, tests apart.
 pub fn files(lines_max: usize, sources: &[Source]) -> Vec<Violation> {
-    let code = sources.iter().filter(|source| source.is_rust() && !source.is_test(0));
+    let code = sources.iter().filter(|source| source.is_rust() && !source.is_test_file());
     let long = code.map(|source| (source, source.text.lines().count())).filter(|(_, lines)| *lines > lines_max);
     long.map(|(source, lines)| {
         source.violation(0, format!("has {lines} lines, over {lines_max}: a file holds one subject, split it"))

@@ -32,6 +32,11 @@ impl Source {
         self.tests.iter().any(|range| range.contains(&offset))
     }
 
+    /// Whether all of it is compiled for tests only.
+    pub fn is_test_file(&self) -> bool {
+        self.tests.contains(&(0..self.code.len()))
+    }
+
     /// Whether it is Rust.
     pub fn is_rust(&self) -> bool {
         self.path.ends_with(".rs")
@@ -47,17 +52,17 @@ impl Source {
         Violation { path: self.path.clone(), line: self.line(offset), what: what.into() }
     }
 
-    /// The files of the modules that this one declares under `#[cfg(test)]`, both places where each may lie.
+    /// The files of the modules that this one declares where it is compiled for tests only; both places where each
+    /// may lie.
     fn test_modules(&self) -> Vec<String> {
         let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
         let within = match name {
             "mod.rs" | "lib.rs" | "main.rs" => folder.to_string(),
             _ => format!("{folder}/{}", name.trim_end_matches(".rs")),
         };
-        let declared = self.tests.iter().filter_map(|range| {
-            let item = self.code[range.clone()].trim_end().strip_suffix(';')?;
-            let (before, module) = item.rsplit_once(char::is_whitespace)?;
-            before.trim_end().ends_with("mod").then(|| module.to_string())
+        let declared = words(&self.code, "mod").filter(|at| self.is_test(*at)).filter_map(|at| {
+            let (module, _) = self.code[at + "mod".len()..].split_once(';')?;
+            module.trim().bytes().all(is_word).then(|| module.trim())
         });
         declared.flat_map(|module| [format!("{within}/{module}.rs"), format!("{within}/{module}/mod.rs")]).collect()
     }
@@ -109,11 +114,14 @@ fn is_ignored(line: &str, name: &str, path: &str) -> bool {
     line.strip_prefix('/').map_or(line == name, |place| place == path)
 }
 
-/// A file that is declared under `#[cfg(test)]` is a test as a whole.
+/// A file that is declared under `#[cfg(test)]` is a test as a whole, and so are the files that it declares.
 pub fn mark_test_modules(sources: &mut [Source]) {
-    let modules: BTreeSet<String> = sources.iter().flat_map(Source::test_modules).collect();
-    for source in sources.iter_mut().filter(|source| modules.contains(&source.path)) {
-        source.tests = std::iter::once(0..source.code.len()).collect();
+    loop {
+        let modules: BTreeSet<String> = sources.iter().flat_map(Source::test_modules).collect();
+        let found = sources.iter_mut().filter(|source| !source.is_test_file() && modules.contains(&source.path));
+        if found.map(|source| source.tests = std::iter::once(0..source.code.len()).collect()).count() == 0 {
+            return;
+        }
     }
 }
 
@@ -275,11 +283,12 @@ fn test_items_are_marked_and_nothing_else() {
 #[test]
 fn the_file_of_a_test_module_is_a_test() {
     let parent = "#[cfg(test)]\nmod cluster;\nmod leader;\n#[cfg(all(test, unix))]\npub(super) mod peer;";
-    let files = ["src/raft/cluster.rs", "src/raft/leader.rs", "src/raft/peer/mod.rs"];
-    let mut sources = vec![Source::new("src/raft/mod.rs", parent)];
-    sources.extend(files.map(|path| Source::new(path, "fn f() {}")));
+    let mut sources = vec![Source::new("src/raft/mod.rs", parent), Source::new("src/raft/peer/mod.rs", "mod link;")];
+    let leaves = ["src/raft/cluster.rs", "src/raft/leader.rs", "src/raft/peer/link.rs"];
+    sources.extend(leaves.map(|path| Source::new(path, "fn f() {}")));
     mark_test_modules(&mut sources);
-    assert_eq!(sources[1..].iter().map(|source| source.is_test(0)).collect::<Vec<_>>(), [true, false, true]);
+    let marked: Vec<bool> = sources.iter().map(Source::is_test_file).collect();
+    assert_eq!(marked, [false, true, true, false, true]);
 }
 
 #[test]
