@@ -121,44 +121,51 @@ fn log(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("log append");
     group.throughput(Throughput::Elements(BATCH));
     group.bench_function("memory, 64 entries", |bencher| {
-        bencher.iter_custom(|rounds| append_all(MemoryLog::new(&[SHARD], Completion::OnFlush), rounds, || {}));
+        bencher.iter_custom(|rounds| {
+            let mut log = Appender::new(MemoryLog::new(&[SHARD], Completion::OnFlush));
+            let started = Instant::now();
+            (0..rounds).for_each(|_| log.append(|| {}));
+            started.elapsed()
+        });
     });
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the target folder is writable");
-    let mut opened = 0;
+    let (woken, wakes) = crossbeam_channel::bounded(1);
+    let wake = Arc::new(move || {
+        // A full channel means that a wake-up waits already.
+        let _ = woken.try_send(());
+    });
+    let (log, _) = FileLog::open(Options::new(folder.path(), vec![SHARD], wake)).expect("a new log opens");
+    let mut log = Appender::new(log);
     group.bench_function("disk, 64 entries, durable", |bencher| {
-        bencher.iter_custom(|rounds| {
-            opened += 1;
-            let (woken, wakes) = crossbeam_channel::bounded(1);
-            let wake = Arc::new(move || {
-                // A full channel means that a wake-up waits already.
-                let _ = woken.try_send(());
-            });
-            let options = Options::new(folder.path().join(opened.to_string()), vec![SHARD], wake);
-            let (log, _) = FileLog::open(options).expect("a new log opens");
-            let wait = || wakes.recv().expect("the log's threads live");
-            append_all(log, rounds, wait)
-        });
+        bencher.iter(|| log.append(|| wakes.recv().expect("the log's threads live")));
     });
     group.finish();
 }
 
-/// Appends and makes durable `rounds` batches, one after the other; `wait` returns when the log may have got further.
-fn append_all(mut log: impl CoreLog, rounds: u64, wait: impl Fn()) -> Duration {
-    let body = entry(1, 1).body;
-    let mut batch = Vec::new();
-    let mut last = 0;
-    let started = Instant::now();
-    for _ in 0..rounds {
-        let ids = (last + 1..=last + BATCH).map(|index| EntryId::new(index, 1));
-        batch.extend(ids.map(|id| Entry { id, kind: EntryKind::Command, body: body.clone() }));
-        last += BATCH;
-        log.append(SHARD, &mut batch);
-        log.flush();
-        while log.durable().expect("the log does not fail") < log.last_batch() {
+/// A log and where it ends.
+struct Appender<L> {
+    log: L,
+    last: u64,
+    entries: Vec<Entry>,
+    body: Bytes,
+}
+
+impl<L: CoreLog> Appender<L> {
+    fn new(log: L) -> Appender<L> {
+        Appender { log, last: 0, entries: Vec::new(), body: entry(1, 1).body }
+    }
+
+    /// Appends a batch and makes it durable; `wait` returns when the log may have got further.
+    fn append(&mut self, wait: impl Fn()) {
+        let ids = (self.last + 1..=self.last + BATCH).map(|index| EntryId::new(index, 1));
+        self.entries.extend(ids.map(|id| Entry { id, kind: EntryKind::Command, body: self.body.clone() }));
+        self.last += BATCH;
+        self.log.append(SHARD, &mut self.entries);
+        self.log.flush();
+        while self.log.durable().expect("the log does not fail") < self.log.last_batch() {
             wait();
         }
     }
-    started.elapsed()
 }
 
 fn raft(criterion: &mut Criterion) {
