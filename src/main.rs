@@ -1,8 +1,11 @@
 //! The server: reads its settings and does what they say.
 
 mod logging;
+#[cfg(test)]
+mod logging_test;
 
 use std::env;
+use std::io::{self, Write};
 use std::process;
 
 use raftkv::config::{self, Mode};
@@ -20,7 +23,8 @@ fn main() {
 
 fn run() -> Result<(), Fatal> {
     match config::read(env::args_os().skip(1).collect(), |name| env::var_os(name))? {
-        Mode::Print(text) => print!("{text}"),
+        // Whoever closes the pipe has read enough.
+        Mode::Print(text) => _ = io::stdout().write_all(text.as_bytes()),
         Mode::LocalCluster(cluster) => return server::local_cluster::run(cluster),
         Mode::Node(config) => {
             logging::start(config.node_id, config.log_level);

@@ -325,3 +325,18 @@ fn durations_and_sizes_have_units() {
     assert_eq!([0, 1_000, 64 << 10, 3 << 29].map(units::show_size), ["0", "1000", "64KiB", "1536MiB"]);
     assert_eq!([999, 2_000].map(|ms| units::show_duration(Duration::from_millis(ms))), ["999ms", "2s"]);
 }
+
+#[test]
+fn the_sample_file_shows_every_default() {
+    let sample = include_str!("../../docs/raftkv.toml");
+    let settings: Vec<&str> =
+        sample.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| line.contains(" = ")).collect();
+    let temp = tempfile::tempdir().expect("a temporary directory");
+    let config = node(&["--config", &write(temp.path(), &settings.join("\n"))]);
+    assert_eq!(format!("{config:?}"), format!("{:?}", node(&["--cores=1"])));
+    let mut shown: Vec<&str> = settings.iter().filter_map(|line| line.split(' ').next()).collect();
+    shown.sort_unstable();
+    let names = layers::names();
+    let all: Vec<&String> = names.iter().filter(|name| *name != "config" && *name != "local-cluster").collect();
+    assert_eq!(shown, all);
+}

@@ -80,8 +80,13 @@ impl Raft {
         }
     }
 
-    /// An answer to a vote request of this term.
+    /// An answer to a vote request of this term. The requests leave when the own vote is durable: before that there
+    /// is nothing to answer.
     pub(super) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
+        if self.persistence.durable() != self.hard_state {
+            self.dropped_messages += 1;
+            return;
+        }
         match self.count(from, granted) {
             Outcome::Won => self.become_leader(),
             Outcome::Lost => self.become_follower(None),

@@ -12,7 +12,7 @@ use raftkv_protocol::peer::{Body, Message};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, Term};
 
 use super::invariants::{Observed, check, check_step};
-use super::{Config, Raft, ReadId, ReadReady, Ready, Recovered, WriteId};
+use super::{Config, ProposeError, Raft, ReadId, ReadReady, Ready, Recovered, WriteId};
 
 /// When writes become durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,9 +355,14 @@ impl Cluster {
     }
 
     /// Proposes one command for each word.
-    pub(super) fn propose(&mut self, id: u64, words: &[&str]) {
+    pub(super) fn propose(&mut self, id: u64, words: &[&str]) -> EntryId {
+        self.try_propose(id, words).expect("the node leads")
+    }
+
+    /// Proposes one command for each word, or learns why not.
+    pub(super) fn try_propose(&mut self, id: u64, words: &[&str]) -> Result<EntryId, ProposeError> {
         let mut commands: Vec<Bytes> = words.iter().map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
-        self.act(id, |raft| raft.propose(EntryKind::Command, &mut commands)).expect("the node leads");
+        self.act(id, |raft| raft.propose(EntryKind::Command, &mut commands))
     }
 
     /// Asks a replica for a linearizable read and starts a round. Whether it leads.
@@ -388,7 +393,14 @@ impl Cluster {
 
     /// Mends every link; the ends that could not send hear of it.
     pub(super) fn heal(&mut self) {
-        for (from, to) in std::mem::take(&mut self.cut) {
+        for (from, to) in self.cut.clone() {
+            self.mend(from, to);
+        }
+    }
+
+    /// Mends one link, if it is cut.
+    pub(super) fn mend(&mut self, from: u64, to: u64) {
+        if self.cut.remove(&(from, to)) {
             self.act(from, |raft| raft.link_up(NodeId(to)));
         }
     }

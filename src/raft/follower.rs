@@ -19,7 +19,7 @@ pub(super) struct Verified {
     pub(super) upto: Index,
     /// The leader's link on which the last append came.
     link: u32,
-    /// The last acknowledgement on that link.
+    /// What was last acknowledged on that link, or durable when its first append came.
     acknowledged: Index,
     /// An append has come that is not fully acknowledged.
     is_owed: bool,
@@ -31,13 +31,20 @@ impl Verified {
         *self = Verified::default();
     }
 
-    fn append_came(&mut self, link: u32, upto: Index) {
-        if link != self.link {
-            self.link = link;
-            self.acknowledged = Index(0);
-        }
+    /// What was acknowledged may be lost: it is said again.
+    pub(super) fn link_up(&mut self) {
+        self.is_owed |= self.upto > Index(0);
+    }
+
+    fn append_came(&mut self, link: u32, upto: Index, persisted: Index) {
+        let is_first = link != self.link || self.upto == Index(0);
+        self.link = link;
         self.upto = self.upto.max(upto);
         self.is_owed = true;
+        if is_first {
+            // The leader probes: half an answer would make it send the other half again.
+            self.acknowledged = persisted.min(self.upto);
+        }
     }
 }
 
@@ -96,7 +103,7 @@ impl Raft {
             self.dropped_messages += 1;
             return;
         }
-        self.verified.append_came(link, end);
+        self.verified.append_came(link, end, self.persistence.persisted());
         self.commit = self.commit.max(commit.min(end));
     }
 

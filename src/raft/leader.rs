@@ -161,16 +161,25 @@ impl Raft {
 
     /// The answer to a heartbeat.
     pub(super) fn on_heartbeat_reply(&mut self, from: NodeId, context: ReadContext) {
-        let Some(at) = self.position(from) else { return };
-        self.progress[at].active = true;
-        if self.progress[at].beat() {
-            // Appends or their answers were lost. An empty append tells which, whatever the window says.
+        let Some(progress) = self.progress_mut(from) else { return };
+        progress.active = true;
+        progress.answered = true;
+        self.confirm_reads(from, context);
+    }
+
+    /// Sees to it that nothing waits for ever for an answer that was lost. Once a beat, and not with every heartbeat
+    /// reply: read rounds bring many, and an append may just wait for the follower's disk.
+    fn revive_stalled(&mut self) {
+        for at in 0..self.progress.len() {
+            if !self.progress[at].beat() {
+                continue;
+            }
+            // An empty append tells whether its entries arrived, whatever the window says.
             let end = self.progress[at].next;
             if let Some(prev) = self.terms.id_at(end.prev()) {
                 self.push_append(at, prev, end);
             }
         }
-        self.confirm_reads(from, context);
     }
 
     /// Commits what a majority has on disk, if it ends with an entry of this term (§5.4.2). The leader's own disk
@@ -222,6 +231,7 @@ impl Raft {
         let beat = *self.leader_times.beat.get_or_insert(following);
         if self.now >= beat {
             self.leader_times.beat = Some(following);
+            self.revive_stalled();
             self.send_heartbeats();
         }
     }

@@ -23,7 +23,7 @@
 //! link: a majority that lost the leader replaces it within milliseconds, and a single cut link changes nothing.
 //!
 //! **Replication** (§5.3). The leader appends what is proposed to its log and sends it to the followers at once, while
-//! its own disk writes; appends are pipelined within limits of bytes and messages ([`progress`]). Each names the entry
+//! its own disk writes; appends are pipelined within limits of bytes and messages (`progress.rs`). Each names the entry
 //! before its first; a follower whose log differs there refuses and says where the logs may still agree, and both sides
 //! skip whole terms to find the place. Entries that match are never written again; only a conflict truncates.
 //!
@@ -32,12 +32,12 @@
 //!
 //! **Durability.** What a response promises must be durable before it leaves. Votes and requests for them, and every
 //! answer that carries a term that is not durable yet, are handed out as `after_sync` of a named write. Append
-//! acknowledgements are made only from what is durable when they leave ([`follower`]); completions of writes are
-//! protected against truncation and regrowth of the log in between ([`persistence`]). Appends, heartbeats and
+//! acknowledgements are made only from what is durable when they leave (`follower.rs`); completions of writes are
+//! protected against truncation and regrowth of the log in between (`persistence.rs`). Appends, heartbeats and
 //! pre-votes promise nothing and leave at once: a leader's term is durable since its election.
 //!
 //! **Reads** (thesis §6.4) are linearizable without the log: one round of heartbeats confirms the leadership for all
-//! reads that wait ([`reads`]).
+//! reads that wait (`reads.rs`).
 //!
 //! **Handing over** (thesis §3.10): the leader brings the target up to date, takes no proposals meanwhile, and tells it
 //! to stand for election at once.
@@ -45,7 +45,7 @@
 //! # Not implemented
 //!
 //! Membership changes (§6): the configuration is static, though votes and quorums are already counted over joint
-//! configurations and learners ([`quorum`]). Snapshots and log compaction (§7): a log may start after an entry other
+//! configurations and learners (`quorum.rs`). Snapshots and log compaction (§7): a log may start after an entry other
 //! than 0@0, but a follower that lacks what came before it is not helped. Leases. Client sessions (§8) belong to the
 //! state machine.
 
@@ -71,7 +71,23 @@ mod cluster;
 #[cfg(test)]
 mod election_test;
 #[cfg(test)]
+mod hostile_test;
+#[cfg(test)]
+mod quorum_test;
+#[cfg(test)]
 mod random_test;
+#[cfg(test)]
+mod read_test;
+#[cfg(test)]
+mod replication_test;
+#[cfg(test)]
+mod script_test;
+#[cfg(test)]
+mod solo;
+#[cfg(test)]
+mod terms_test;
+#[cfg(test)]
+mod transfer_test;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -277,6 +293,9 @@ impl Raft {
     pub fn link_up(&mut self, to: NodeId) {
         if let Some(progress) = self.progress_mut(to) {
             progress.link_up();
+        }
+        if self.leader == Some(to) {
+            self.verified.link_up();
         }
         self.ask_for_vote(to);
     }

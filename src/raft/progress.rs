@@ -55,7 +55,9 @@ pub(super) struct Progress {
     pub(super) active: bool,
     /// Has answered the read round in flight.
     pub(super) confirmed: bool,
-    /// `matched` at its last heartbeat reply.
+    /// Has answered a heartbeat since the last beat.
+    pub(super) answered: bool,
+    /// `matched` at the last beat that was answered.
     matched_at_beat: Index,
 }
 
@@ -102,6 +104,7 @@ impl Progress {
             inflight: Inflight::default(),
             active: false,
             confirmed: false,
+            answered: false,
             matched_at_beat: Index(0),
         }
     }
@@ -111,14 +114,19 @@ impl Progress {
         self.matched = Index(0);
         self.active = false;
         self.confirmed = false;
+        self.answered = false;
         self.matched_at_beat = Index(0);
         self.probe_from(last.next());
     }
 
-    /// What was sent may be lost and is asked for anew, and answers to it no longer count.
+    /// What was sent may be lost, and answers to it no longer count. A probe asks its question again; a pipeline starts
+    /// anew after what was acknowledged.
     pub(super) fn link_up(&mut self) {
         self.link = self.link.wrapping_add(1);
-        self.probe_from(self.matched.next());
+        match self.state {
+            State::Probe(_) => self.probe_from(self.next),
+            State::Replicate | State::Snapshot => self.probe_from(self.matched.next()),
+        }
     }
 
     /// Whether an append of so many bytes may be sent now.
@@ -173,9 +181,12 @@ impl Progress {
         true
     }
 
-    /// The follower answered a heartbeat, so it lives: a probe that got no answer is sent again. Returns whether the
-    /// pipeline stands still: everything was sent, and not one of the appends was answered in a whole beat.
+    /// A beat has passed. If the follower answered a heartbeat in it, and so lives, a probe that got no answer is sent
+    /// again. Returns whether its pipeline stands still: not one of the appends was acknowledged in the whole beat.
     pub(super) fn beat(&mut self) -> bool {
+        if !std::mem::take(&mut self.answered) {
+            return false;
+        }
         if self.state == State::Probe(Probe::Sent) {
             self.state = State::Probe(Probe::Due);
         }

@@ -19,10 +19,10 @@ use super::batch::Batch;
 use super::disk::{Disk, LogIo, RealDisk};
 use super::reader::{FetchJob, Part, Reader};
 use super::record::entry_bytes;
-use super::recovery::{self, Recovery};
 use super::replay::Replay;
 use super::segment::{SEGMENT_BYTES, SEGMENT_BYTES_MIN};
-use super::spares::{Allocator, Pool, Quota, Spare, SpareMaker, SpareSource};
+use super::spares::{Allocator, First, Pool, Quota};
+use super::start::start;
 use super::stats::{LogStats, Shared};
 use super::syncer::{self, Done, Job, Place, Syncer};
 use super::tail::{ShardTail, entry_memory_bytes};
@@ -181,9 +181,8 @@ impl FileLog {
         let mut replay = started.replay;
         let places = replay.take_places();
         let (recovered, shards) = take_shards(&mut replay, &options.shards, &disk.path(""))?;
-        let (allocator, syncer, reader) =
-            start_threads(&disk, started.syncer, started.maker, started.spares, &shared, &options.wake)
-                .map_err(|error| LogError(format!("cannot start the log's threads: {error}")))?;
+        let (allocator, syncer, reader) = start_threads(&disk, started.syncer, started.spares, &shared, &options.wake)
+            .map_err(|error| LogError(format!("cannot start the log's threads: {error}")))?;
         let log = FileLog {
             gathering: Batch::new(BatchNumber(places.len() as u64 + 1)),
             shards,
@@ -212,7 +211,7 @@ impl FileLog {
     pub fn close(mut self) -> Result<(), LogError> {
         self.flush();
         while self.in_flight && self.failed.is_none() {
-            if self.shared.waits_for_space.load(Ordering::Relaxed) {
+            if self.waits_for_space() {
                 return Err(LogError("the disk is full: the last batch of the log was not written".to_owned()));
             }
             let answer = self.syncer.done.recv_timeout(CLOSE_POLL);
@@ -239,6 +238,12 @@ impl FileLog {
     #[must_use]
     pub fn sync_since(&self) -> Option<Instant> {
         self.shared.sync_since()
+    }
+
+    /// Whether a batch waits because the disk is full and the reserve used up.
+    #[must_use]
+    pub fn waits_for_space(&self) -> bool {
+        self.shared.waits_for_space.load(Ordering::Relaxed)
     }
 
     /// Changes [`Options::max_bytes`].
@@ -446,47 +451,6 @@ fn check_segment_size(size: u64) -> Result<(), LogError> {
     Ok(())
 }
 
-/// A log that was read and goes on in a new segment.
-struct Started {
-    replay: Replay,
-    syncer: Syncer,
-    maker: SpareMaker,
-    spares: Vec<Spare>,
-}
-
-fn start(
-    disk: &Arc<dyn Disk>,
-    shared: &Arc<Shared>,
-    quota: &Arc<Quota>,
-    segment_size: u64,
-) -> Result<Started, LogError> {
-    let Recovery { mut replay, tip, kept } = recovery::read(&**disk)?;
-    let maker = SpareMaker { disk: Arc::clone(disk), segment_size, quota: Arc::clone(quota) };
-    let spares =
-        maker.adopt().map_err(|error| LogError(format!("cannot tidy the log directory {}: {error}", disk.path(""))))?;
-    let (numbered, mut batches): (Vec<_>, Vec<_>) = kept.into_iter().map(|kept| (kept.numbered, kept.batch)).unzip();
-    let mut first = First { maker, adopted: spares };
-    let (syncer, places) = Syncer::start(Arc::clone(disk), Arc::clone(shared), tip, &mut batches, &mut first)?;
-    for (at, place) in numbered.into_iter().zip(places) {
-        if let Some(at) = at {
-            replay.move_batch(at, place);
-        }
-    }
-    Ok(Started { replay, syncer, maker: first.maker, spares: first.adopted })
-}
-
-/// The source of a start's first segment.
-struct First {
-    maker: SpareMaker,
-    adopted: Vec<Spare>,
-}
-
-impl SpareSource for First {
-    fn take(&mut self, size_min: u64) -> Result<Spare, LogError> {
-        self.maker.first(&mut self.adopted, size_min)
-    }
-}
-
 fn take_shards(
     replay: &mut Replay,
     shards: &[ShardId],
@@ -510,12 +474,11 @@ fn take_shards(
 fn start_threads(
     disk: &Arc<dyn Disk>,
     syncer: Syncer,
-    maker: SpareMaker,
-    spares: Vec<Spare>,
+    first: First,
     shared: &Arc<Shared>,
     wake: &Wake,
 ) -> std::io::Result<(Allocator, SyncerThread, Reader)> {
-    let (allocator, pool) = Allocator::start(maker, spares, Arc::clone(shared), Arc::clone(wake))?;
+    let (allocator, pool) = Allocator::start(first, Arc::clone(shared), Arc::clone(wake))?;
     let syncer = SyncerThread::start(syncer, pool, Arc::clone(wake))?;
     let reader = Reader::start(Arc::clone(disk), Arc::clone(wake))?;
     Ok((allocator, syncer, reader))

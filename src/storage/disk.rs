@@ -5,10 +5,11 @@
 //! so that a short file is a short read and a bad sector an error.
 //!
 //! A file is mapped only over its whole prefilled length, so that a store never meets a hole: on a full disk that would
-//! be a SIGBUS.
+//! be a SIGBUS. One remains possible: a prefilled page that left the page cache before it was used is read again by the
+//! store, and that read may fail. Like any failure of the log's disk it ends the process.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ pub trait Disk: Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file; not durable yet.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Shortens a file that nobody writes or maps; not durable yet.
+    fn truncate(&self, name: &str, size: u64) -> io::Result<()>;
     /// Makes all names durable.
     fn sync_dir(&self) -> io::Result<()>;
     /// A number that was never drawn before, and is not 0.
@@ -79,12 +82,7 @@ pub struct RealDisk {
 impl RealDisk {
     /// The log in `dir`, which is created if it does not exist.
     pub fn create(dir: &Path, log_io: LogIo) -> io::Result<RealDisk> {
-        fs::create_dir_all(dir)?;
-        let parent = match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(parent)?.sync_all()?;
+        create_dir_durably(dir)?;
         Ok(RealDisk { dir: dir.to_owned(), log_io })
     }
 
@@ -93,6 +91,22 @@ impl RealDisk {
     pub fn read_only(dir: &Path) -> RealDisk {
         RealDisk { dir: dir.to_owned(), log_io: LogIo::default() }
     }
+}
+
+fn create_dir_durably(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_dir_durably(parent)?;
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
 }
 
 /// Zeros are written in pieces of this size. Larger pieces make larger page-cache folios, and a store through the map
@@ -143,17 +157,17 @@ impl Disk for RealDisk {
         fs::remove_file(self.dir.join(name))
     }
 
+    fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
+        OpenOptions::new().write(true).open(self.dir.join(name))?.set_len(size)
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         File::open(&self.dir)?.sync_all()
     }
 
     fn fresh_id(&self) -> io::Result<u128> {
         let mut bytes = [0; 16];
-        // SAFETY: the buffer is valid for writes of its length for the whole call.
-        let drawn = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-        if drawn != bytes.len() as isize {
-            return Err(io::Error::last_os_error());
-        }
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
         Ok(u128::from_le_bytes(bytes).max(1))
     }
 

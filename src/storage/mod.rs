@@ -26,12 +26,21 @@ mod recovery;
 mod replay;
 pub mod segment;
 mod spares;
+mod start;
 mod stats;
 mod syncer;
 mod tail;
 
 #[cfg(test)]
 mod conformance_test;
+#[cfg(test)]
+mod core_log_test;
+#[cfg(test)]
+mod record_test;
+#[cfg(test)]
+mod recovery_test;
+#[cfg(test)]
+mod test_disk;
 
 pub mod data_dir;
 

@@ -112,7 +112,7 @@ impl Segments {
         let Place { segment, offset } = part.place;
         let path = self.disk.path(&segment_name(segment));
         let explain = |what: &str| {
-            format!("the log is corrupt: {path} at offset {offset}: {what} (entry {} of shard {shard})", part.first)
+            format!("cannot read the log {path} at offset {offset}: {what} (entry {} of shard {shard})", part.first)
         };
         let open = self.segment(segment).map_err(|error| explain(&error.to_string()))?;
         let (header, bytes) = read_batch(&*open.file, open.key, offset).map_err(|error| explain(&error.to_string()))?;

@@ -208,22 +208,12 @@ impl Recovery {
             };
             let batch = PlacedBatch::new(header, segment.header.key, bytes);
             let hard_states = hard_states(&batch).map_err(|damage| segment.damaged(&header, &damage))?;
-            self.check_seal(segment, &batch)?;
             self.replay_batch(segment, &header, &batch, &hard_states)?;
+            if at == BATCHES_AT {
+                check_seal(segment, &batch)?;
+            }
             self.tip.number = header.number;
             at = header.end();
-        }
-        Ok(())
-    }
-
-    fn check_seal(&self, segment: &Segment, batch: &PlacedBatch<'_>) -> Result<(), LogError> {
-        for record in batch.records() {
-            if let Ok((offset, Record::Seal(seal))) = record
-                && segment.header.predecessor != Some(seal)
-            {
-                let what = "the seal in the segment is not the one in its header";
-                return Err(corrupt(&segment.path, offset as u64, what, None));
-            }
         }
         Ok(())
     }
@@ -273,6 +263,19 @@ impl Recovery {
         }
         Ok(())
     }
+}
+
+/// The first batch of a segment repeats the seal that is in the segment's header.
+fn check_seal(segment: &Segment, batch: &PlacedBatch<'_>) -> Result<(), LogError> {
+    let seal = batch.records().find_map(|record| match record {
+        Ok((_, Record::Seal(seal))) => Some(seal),
+        _ => None,
+    });
+    if seal != segment.header.predecessor {
+        let what = "the seal in the segment is not the one in its header";
+        return Err(corrupt(&segment.path, BATCHES_AT, what, None));
+    }
+    Ok(())
 }
 
 /// The hard states of a batch, from the first copy that is right.

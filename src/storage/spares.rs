@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
-use super::disk::Disk;
+use super::batch::BLOCK_BYTES;
+use super::disk::{Access, Disk};
 use super::segment::{FileState, allocating_name, spare_name};
 use super::stats::Shared;
 use super::{LogError, Wake};
@@ -57,7 +58,7 @@ impl Quota {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn sub_used(&self, bytes: u64) {
+    pub(super) fn sub_used(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -94,7 +95,7 @@ impl SpareMaker {
         let mut spares = Vec::new();
         for name in self.disk.list()? {
             let Some(state) = FileState::of(&name) else { continue };
-            let size = self.disk.open(&name, super::disk::Access::Read)?.size()?;
+            let size = self.disk.open(&name, Access::Read)?.size()?;
             match state {
                 FileState::Segment(_) => self.quota.add_used(size),
                 FileState::Spare if size == self.segment_size && spares.len() <= SPARES => {
@@ -106,29 +107,47 @@ impl SpareMaker {
         }
         Ok(spares)
     }
+}
 
-    /// Takes an adopted spare or makes one, without waiting for space.
-    pub(crate) fn first(&self, adopted: &mut Vec<Spare>, size_min: u64) -> Result<Spare, LogError> {
-        if size_min <= self.segment_size
-            && let Some(spare) = adopted.pop()
+/// Where a start gets its segments from, before the allocator's thread runs: what an earlier process left behind, or
+/// else the disk. It does not wait for space.
+pub(crate) struct First {
+    maker: SpareMaker,
+    adopted: Vec<Spare>,
+}
+
+impl First {
+    /// Adopts what is there.
+    pub(crate) fn new(maker: SpareMaker) -> io::Result<First> {
+        let adopted = maker.adopt()?;
+        Ok(First { maker, adopted })
+    }
+
+    fn make(&mut self, size: u64) -> io::Result<Spare> {
+        self.maker.make(size).or_else(|error| {
+            // A spare that is too small is better given up than the start.
+            let Some(given_up) = self.adopted.pop() else { return Err(error) };
+            self.maker.disk.remove(&given_up.name)?;
+            self.maker.quota.sub_used(given_up.size);
+            self.maker.make(size)
+        })
+    }
+}
+
+impl SpareSource for First {
+    fn take(&mut self, size_min: u64) -> Result<Spare, LogError> {
+        if size_min <= self.maker.segment_size
+            && let Some(spare) = self.adopted.pop()
         {
             return Ok(spare);
         }
-        let size = size_min.max(self.segment_size);
-        self.make(size)
-            .or_else(|error| {
-                // A spare too small for this is better given up than the start.
-                let Some(given_up) = adopted.pop() else { return Err(error) };
-                self.disk.remove(&given_up.name)?;
-                self.quota.sub_used(given_up.size);
-                self.make(size)
-            })
-            .map_err(|error| {
-                LogError(format!(
-                    "cannot allocate a log segment of {size} bytes in {}: {error}; free space there and start again",
-                    self.disk.path("")
-                ))
-            })
+        let size = size_min.next_multiple_of(BLOCK_BYTES).max(self.maker.segment_size);
+        self.make(size).map_err(|error| {
+            LogError(format!(
+                "cannot allocate a log segment of {size} bytes in {}: {error}; free space there and start again",
+                self.maker.disk.path("")
+            ))
+        })
     }
 }
 
@@ -181,12 +200,8 @@ pub(crate) struct Allocator {
 
 impl Allocator {
     /// Starts the thread, with these spares in the pool.
-    pub(crate) fn start(
-        maker: SpareMaker,
-        adopted: Vec<Spare>,
-        shared: Arc<Shared>,
-        wake: Wake,
-    ) -> io::Result<(Allocator, Pool)> {
+    pub(crate) fn start(first: First, shared: Arc<Shared>, wake: Wake) -> io::Result<(Allocator, Pool)> {
+        let First { maker, adopted } = first;
         let (spares_in, spares) = bounded(SPARES);
         let (larger_in, larger) = unbounded();
         let (requests, requests_out) = unbounded();

@@ -36,6 +36,12 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Gives up the blocking. No request may be in flight.
+    pub fn into_stream(self) -> io::Result<mio::net::TcpStream> {
+        self.stream.set_nonblocking(true)?;
+        Ok(mio::net::TcpStream::from_std(self.stream))
+    }
+
     /// Adds a request to what [`Connection::flush`] sends.
     pub fn queue(&mut self, operation: Operation<'_>) -> RequestId {
         self.sent += 1;

@@ -2,7 +2,8 @@
 //!
 //! [`load`] runs the load generator: [`prepare`] learns the cluster and writes every key once, a [`worker`] per
 //! thread keeps its [`conn`]ections busy, [`report`] prints the result. [`null_server`] answers the same frames
-//! without doing anything, which shows what the machine and the protocol allow.
+//! without doing anything, which shows what the machine and the protocol allow. [`failover`] measures how long
+//! shards take no writes when the node that leads them dies.
 //!
 //! [`meter`], [`watch`], [`report`] and what they use know no protocol: load generators for other systems share them, so
 //! that all are measured alike.
@@ -14,6 +15,7 @@ pub mod alarm;
 pub mod args;
 pub mod blocking;
 pub mod conn;
+pub mod failover;
 pub mod inflight;
 pub mod keys;
 pub mod link;
@@ -34,6 +36,8 @@ pub mod worker;
 
 #[cfg(test)]
 mod args_test;
+#[cfg(test)]
+mod failover_test;
 #[cfg(test)]
 mod inflight_test;
 #[cfg(test)]

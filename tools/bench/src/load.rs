@@ -12,7 +12,7 @@ use crate::prepare;
 use crate::process::Usage;
 use crate::report::{Report, Setup};
 use crate::run::Run;
-use crate::watch::watch;
+use crate::watch::{Watched, watch};
 use crate::worker::Worker;
 
 /// Runs the load and prints the result. Fails if nothing could be measured.
@@ -48,7 +48,9 @@ pub fn execute(load: &Load) -> Result<(), String> {
         watched
     })?;
     let (tally, measured_s) = run.meter.measured();
-    Report { setup: setup(load), tally, measured_s, servers: watched.servers, client: watched.client }.print(load.json)
+    let elections = prepare::discover(&load.endpoints, load.timeout).ok().map(|now| now.terms_since(&topology));
+    let Watched { servers, client } = watched;
+    Report { setup: setup(load), tally, measured_s, elections, servers, client }.print(load.json)
 }
 
 fn start(load: &Load, mix: Mix, key_sets: Vec<Vec<u32>>) -> Run {

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use raftkv_bench::args::{Cli, Command};
-use raftkv_bench::{load, null_server};
+use raftkv_bench::{failover, load, null_server};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         None => load::execute(&cli.load),
         Some(Command::NullServer(args)) => null_server::serve(args).map_err(|error| error.to_string()),
-        Some(Command::Failover(_)) => Err("not there yet".into()),
+        Some(Command::Failover(args)) => failover::execute(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -38,6 +38,8 @@ pub struct Report {
     pub tally: Tally,
     /// Over how many seconds.
     pub measured_s: f64,
+    /// How many elections there were meanwhile, over all shards, if anybody could say.
+    pub elections: Option<u64>,
     /// What the servers had used at the beginning and at the end of them, if their processes are known.
     pub servers: Option<(Usage, Usage)>,
     /// The same of the generator.
@@ -97,6 +99,7 @@ impl Report {
         let faults: Vec<String> = tally.faults().iter().map(|(name, count)| format!("\"{name}\": {count}")).collect();
         field("errors_by", &format!("{{{}}}", faults.join(", ")));
         field("latency_us", &self.latency_json());
+        field("elections", &optional(self.elections));
         field("server_cpu_s", &optional(self.server_cpu_s().map(rounded)));
         field("cpu_us_per_op", &optional(self.server_cpu_s().and_then(|cpu| self.per_op_us(cpu)).map(rounded)));
         field("server_rss_bytes", &memory(|usage| usage.rss_bytes));
@@ -141,6 +144,9 @@ impl Report {
         let max = readable_us(tally.latency_us_max());
         line("latency", format!("p50 {}  p90 {}  p99 {}  p99.9 {}  max {max}", at(0.5), at(0.9), at(0.99), at(0.999)));
         line("errors", faults_text(tally));
+        if let Some(elections) = self.elections {
+            line("elections", elections.to_string());
+        }
         if let (Some(cpu), Some((begin, end))) = (self.server_cpu_s(), self.servers) {
             line("servers", format!("{cpu:.2} s of CPU, {} an operation", readable_cpu(self.per_op_us(cpu))));
             let growth = (end.rss_anon_bytes as f64 - begin.rss_anon_bytes as f64) / MIB;

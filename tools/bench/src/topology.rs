@@ -50,6 +50,12 @@ impl Topology {
         self.leaders.len() as u16
     }
 
+    /// How many terms have begun since an earlier state, over all shards: each is an election.
+    pub fn terms_since(&self, earlier: &Topology) -> u64 {
+        let terms = self.leaders.iter().zip(&earlier.leaders);
+        terms.map(|((_, now), (_, then))| now.0.saturating_sub(then.0)).sum()
+    }
+
     /// Shards that no leader is known for.
     pub fn leaderless(&self) -> usize {
         self.leaders.iter().filter(|(leader, _)| leader.is_none()).count()

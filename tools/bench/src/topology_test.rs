@@ -56,6 +56,8 @@ fn a_table_of_a_lagging_node_changes_nothing() {
     assert!(!topology.merge(table(&[0, 0, 0], 6)), "that a node knows no leader is no news");
     assert!(!topology.merge(table(&[1, 2, 3], 5)));
     assert!(topology.merge(table(&[2, 2, 3], 6)));
+    let earlier = Topology::new(table(&[1, 2, 3], 5));
+    assert_eq!((topology.terms_since(&earlier), earlier.terms_since(&topology)), (3, 0));
     assert_eq!(topology.led_by(NodeId(2)).collect::<Vec<_>>(), [ShardId(0), ShardId(1)]);
 }
 

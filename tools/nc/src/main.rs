@@ -1,2 +1,125 @@
-//! Placeholder of the tool's entry point.
-fn main() {}
+//! `raftkv-nc`: talk to a RaftKV node by hand, as with nc.
+//!
+//! It speaks the protocol itself over one blocking connection to one node, so that what it shows is what that node said:
+//! no redirects are followed and nothing is retried.
+
+mod command;
+mod frames;
+mod print;
+mod run;
+mod session;
+mod words;
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use run::{Ending, Output, Runner};
+use session::{Greeting, Settings, Trace};
+
+const EXAMPLES: &str = r#"Examples:
+  raftkv-nc 127.0.0.1:7001 put greeting 'hello world'
+  raftkv-nc 127.0.0.1:7001 get greeting
+  raftkv-nc 127.0.0.1:7001 scan user/ --limit 10
+  printf 'put a 1\nget a\n' | raftkv-nc 127.0.0.1:7001
+  raftkv-nc --frames 127.0.0.1:7001 ping
+  raftkv-nc 127.0.0.1:7001 help
+
+Without a command, commands are read from the standard input, one a line; empty lines and lines that begin with # are
+skipped, 'quit' ends. There, words are separated by spaces and "…" holds spaces; as arguments, the shell's quotes do that.
+\xNN is any byte in both. Values are printed with the same escapes, unless --raw-output is given.
+
+Exit code: 0 done, 3 key not found, 1 failed, 2 bad usage; of many commands the worst, in the order 2, 1, 3, 0."#;
+
+/// Talk to a RaftKV node by hand.
+#[derive(Debug, Parser)]
+#[command(name = "raftkv-nc", version, after_help = EXAMPLES)]
+struct Arguments {
+    /// The node to talk to
+    #[arg(value_name = "HOST:PORT")]
+    target: String,
+    /// One command and its words; 'help' lists the commands
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    command: Vec<OsString>,
+    /// Show every frame in both directions, field by field and as bytes, on the error output
+    #[arg(long)]
+    frames: bool,
+    /// How long to wait for the connection and for each reply
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
+    timeout: Duration,
+    /// Print the value of a get as it is, byte by byte and without an end of line
+    #[arg(long)]
+    raw_output: bool,
+    /// Send no hello: whatever the node should see first, 'raw' can send
+    #[arg(long)]
+    no_hello: bool,
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|timeout| !timeout.is_zero()).ok_or_else(|| "a number of seconds above 0 is wanted".into())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let settings = Settings {
+        target: arguments.target,
+        timeout: arguments.timeout,
+        greeting: if arguments.no_hello { Greeting::Nothing } else { Greeting::Hello },
+        trace: if arguments.frames { Trace::Frames } else { Trace::Nothing },
+    };
+    let mut runner = Runner::new(settings, if arguments.raw_output { Output::Raw } else { Output::Escaped });
+    let ending = if arguments.command.is_empty() {
+        run_lines(&mut runner)
+    } else {
+        let words = arguments.command.into_iter().map(|word| words::unescape(&word.into_vec()));
+        run_words(&mut runner, words.collect(), &mut io::stdout().lock())
+    };
+    match ending {
+        Ok(ending) => ExitCode::from(ending.exit_code()),
+        // Whoever stopped reading, as `head` does, has what was wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("raftkv-nc: {error}");
+            ExitCode::from(Ending::Failed.exit_code())
+        }
+    }
+}
+
+/// Commands from the standard input; the worst ending counts.
+fn run_lines(runner: &mut Runner) -> io::Result<Ending> {
+    let (mut input, mut out) = (io::stdin().lock(), io::stdout().lock());
+    let interactive = io::stdin().is_terminal();
+    let mut worst = Ending::default();
+    let mut line = Vec::new();
+    loop {
+        if interactive {
+            write!(out, "raftkv> ")?;
+            out.flush()?;
+        }
+        line.clear();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return Ok(worst);
+        }
+        match line.trim_ascii() {
+            b"" => {}
+            b"quit" | b"exit" => return Ok(worst),
+            comment if comment.starts_with(b"#") => {}
+            command => worst = worst.max(run_words(runner, words::split(command), &mut out)?),
+        }
+    }
+}
+
+fn run_words(runner: &mut Runner, words: Result<Vec<Vec<u8>>, String>, out: &mut dyn Write) -> io::Result<Ending> {
+    match words.and_then(command::parse) {
+        Ok(command) => runner.run(&command, out),
+        Err(error) => {
+            eprintln!("raftkv-nc: {error}");
+            Ok(Ending::BadUsage)
+        }
+    }
+}

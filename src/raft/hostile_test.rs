@@ -1,0 +1,179 @@
+//! Nonsense from peers: it is counted and dropped, and nothing panics.
+
+use raftkv_protocol::client::Role;
+use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext};
+use raftkv_protocol::types::{EntryId, Incarnation, Index, NodeId, ShardId, Term};
+
+use super::Ready;
+use super::invariants::{Observed, check, check_step};
+use super::solo::{Solo, accepted, append, fresh, heartbeat, pre_vote, recovered, rejected, vote};
+use super::timing::SplitMix;
+
+const MAX: u64 = u64::MAX;
+
+#[test]
+fn messages_that_make_no_sense_are_counted_and_change_nothing() {
+    let nonsense = [
+        append((1, 1), 0, &[(3, 1)]),
+        append((1, 1), 0, &[(2, 1), (2, 1)]),
+        append((1, 1), 0, &[(2, 9)]),
+        append((1, 1), 0, &[(2, 2), (3, 1)]),
+        append((1, 9), 0, &[]),
+        append((0, 1), 0, &[]),
+        append((1, 0), 0, &[]),
+        append((MAX, 1), 0, &[]),
+        append((1, 1), MAX, &[]),
+        append((MAX, 1), 0, &[(0, 1)]),
+        heartbeat(MAX),
+        vote((MAX, 1)),
+        vote((1, MAX)),
+        pre_vote((1, MAX)),
+        accepted(MAX),
+        rejected(MAX, (0, 0)),
+        rejected(1, (MAX, 1)),
+    ];
+    for (count, body) in (1..).zip(nonsense) {
+        let mut solo = recovered(3, 3, None, &[1]);
+        let text = format!("{body:?}");
+        assert!(solo.step(2, 3, body).is_empty(), "{text}");
+        assert_eq!((solo.raft.dropped_messages(), solo.raft.leader()), (1, None), "number {count}: {text}");
+        assert!(solo.writes.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn messages_of_others_are_counted_and_change_nothing() {
+    let honest = Message { shard: ShardId(0), from: NodeId(2), to: NodeId(1), term: Term(5), body: heartbeat(0) };
+    let strangers = [
+        Message { shard: ShardId(1), ..honest.clone() },
+        Message { from: NodeId(9), ..honest.clone() },
+        Message { from: NodeId(1), ..honest.clone() },
+        Message { to: NodeId(2), ..honest.clone() },
+        Message { term: Term(MAX), ..honest.clone() },
+        Message { term: Term(0), ..honest },
+    ];
+    let mut solo = fresh();
+    for (count, stranger) in (1..).zip(strangers) {
+        let text = format!("{stranger:?}");
+        solo.act(|raft| raft.step(stranger));
+        assert_eq!((solo.raft.dropped_messages(), solo.raft.term()), (count, Term(0)), "{text}");
+    }
+}
+
+#[test]
+fn a_second_leader_in_one_term_is_not_believed() {
+    let mut solo = fresh();
+    solo.step(2, 1, append((0, 0), 0, &[(1, 1)]));
+    solo.step(3, 1, append((0, 0), 0, &[]));
+    solo.step(3, 1, heartbeat(0));
+    assert_eq!((solo.raft.leader(), solo.raft.dropped_messages()), (Some(NodeId(2)), 2));
+    let mut leader = fresh();
+    leader.lead();
+    leader.step(3, 1, heartbeat(0));
+    leader.step(3, 1, append((0, 0), 0, &[(1, 1)]));
+    assert_eq!((leader.raft.role(), leader.raft.dropped_messages()), (Role::Leader, 2));
+}
+
+#[test]
+fn a_leader_does_not_believe_in_entries_that_it_does_not_have() {
+    let mut solo = fresh();
+    solo.lead();
+    solo.step(2, 1, accepted(2));
+    solo.step(2, 1, rejected(7, (3, 1)));
+    assert_eq!((solo.raft.commit(), solo.raft.dropped_messages()), (Index(0), 2));
+}
+
+/// A number near those that matter.
+fn number(random: &mut SplitMix) -> u64 {
+    match random.next() % 16 {
+        0 => MAX,
+        1 => MAX - 1,
+        2 => 1 << 62,
+        _ => random.next() % 6,
+    }
+}
+
+fn id(random: &mut SplitMix) -> (u64, u64) {
+    (number(random), number(random))
+}
+
+fn any_body(random: &mut SplitMix) -> Body {
+    let granted = random.next().is_multiple_of(2);
+    let link = (random.next() % 2) as u32;
+    match random.next() % 10 {
+        0 => pre_vote(id(random)),
+        1 => Body::PreVoteReply { granted },
+        2 => vote(id(random)),
+        3 => Body::VoteReply { granted },
+        4 | 5 => {
+            let prev = id(random);
+            // Mostly consecutive, so that some get through.
+            let start = if granted { prev.0.wrapping_add(1) } else { number(random) };
+            let ids: Vec<(u64, u64)> =
+                (0..random.next() % 4).map(|at| (start.wrapping_add(at), prev.1.max(random.next() % 4))).collect();
+            append(prev, number(random), &ids)
+        }
+        6 => Body::AppendReply { link, result: AppendResult::Accepted { matched: Index(number(random)) } },
+        7 => {
+            let (index, term) = id(random);
+            let hint = EntryId::new(index, term);
+            Body::AppendReply { link, result: AppendResult::Rejected { prev: Index(number(random)), hint } }
+        }
+        8 => {
+            let context =
+                ReadContext { incarnation: Incarnation(9), term: Term(number(random)), counter: random.next() % 3 };
+            if granted {
+                Body::HeartbeatReply { context }
+            } else {
+                Body::Heartbeat { commit: Index(number(random)), context }
+            }
+        }
+        _ => Body::TimeoutNow,
+    }
+}
+
+/// One input of any kind.
+fn any_input(solo: &mut Solo, random: &mut SplitMix) {
+    let node = NodeId(random.next() % 5);
+    match random.next() % 24 {
+        0 => drop(solo.pass(std::time::Duration::from_millis(random.next() % 900))),
+        1 => drop(solo.act(|raft| raft.link_lost(node))),
+        2 => drop(solo.act(|raft| raft.link_up(node))),
+        3 => drop(solo.act(|raft| raft.transfer(node))),
+        4 => drop(solo.act(|raft| raft.read_index(super::ReadId(1)))),
+        5 => drop(solo.act(|raft| raft.start_read_round())),
+        6 => drop(solo.act(|raft| raft.propose(raftkv_protocol::types::EntryKind::Command, &mut vec!["x".into()]))),
+        7..10 => drop((!solo.writes.is_empty()).then(|| solo.persist())),
+        _ => {
+            // Terms rise slowly: mostly the own one.
+            let term = match random.next() % 8 {
+                0 => Term(number(random)),
+                1 => Term(solo.raft.term().0 + 1),
+                _ => solo.raft.term(),
+            };
+            let (shard, to, body) = (ShardId(0), NodeId(1), any_body(random));
+            solo.act(|raft| raft.step(Message { shard, from: node, to, term, body }));
+        }
+    }
+}
+
+#[test]
+fn no_sequence_of_messages_breaks_a_replica() {
+    let (mut led, mut followed, mut committed) = (0, 0, 0);
+    for seed in 0..400 {
+        println!("seed {seed}");
+        let mut random = SplitMix(seed);
+        let mut solo = recovered(3, 2, None, &[1, 2]);
+        for _ in 0..300 {
+            any_input(&mut solo, &mut random);
+            led += u32::from(solo.raft.role() == Role::Leader);
+            followed += u32::from(solo.raft.leader().is_some_and(|leader| leader != NodeId(1)));
+            committed += u32::from(solo.raft.commit() > Index(0));
+        }
+        let before = Observed::of(&solo.raft);
+        assert!(!solo.raft.ready(&mut Ready::default()), "a drained replica wants nothing: {}", solo.raft);
+        check(&solo.raft);
+        check_step(&before, &solo.raft);
+    }
+    assert!(led > 1_000 && followed > 1_000 && committed > 1_000, "shallow: {led} {followed} {committed}");
+}

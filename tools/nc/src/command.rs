@@ -1,0 +1,242 @@
+//! Commands: words with a meaning.
+
+use raftkv_protocol::client::{Condition, Consistency};
+use raftkv_protocol::types::Index;
+
+use crate::words;
+
+/// What `help` prints.
+pub const HELP: &str = r#"commands:
+  put KEY VALUE [--if-version N | --if-exists | --if-absent]
+                     write a key; prints its version
+  get KEY [--version] [--stale | --lease]
+                     print a value; --version: as '@VERSION VALUE'
+  del KEY [--if-version N | --if-exists]
+                     remove a key
+  scan [PREFIX] [--start KEY] [--end KEY] [--cursor KEY] [--limit N] [--reverse] [--stale | --lease]
+                     print keys in order, one a line, as 'KEY @VERSION VALUE', page after page; from --start on,
+                     before --end, after --cursor, at most --limit in all
+  slots              print the shards, their slots and their leaders
+  status             print the state of the node and of its shards
+  ping               print how long the node takes to answer
+  raw HEX…           send these bytes as they are and print what comes
+  help               print this
+words:
+  separated by spaces; "…" holds spaces; \xNN is any byte; \n \t \r \\ \" as elsewhere
+  the same escapes show bytes that are not printable
+"#;
+
+/// One command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Put { key: Vec<u8>, value: Vec<u8>, condition: Condition },
+    Get { key: Vec<u8>, consistency: Consistency, version: ShowVersion },
+    Delete { key: Vec<u8>, condition: Condition },
+    Scan(Scan),
+    Slots,
+    Status,
+    Ping,
+    Raw(Vec<u8>),
+    Help,
+}
+
+/// Whether a value is printed with its version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShowVersion {
+    #[default]
+    No,
+    Yes,
+}
+
+/// What a scan is to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    pub prefix: Vec<u8>,
+    pub start: Vec<u8>,
+    pub end: Vec<u8>,
+    pub cursor: Vec<u8>,
+    /// Over all pages; `None` for everything.
+    pub limit: Option<u32>,
+    pub reverse: bool,
+    pub consistency: Consistency,
+}
+
+/// Reads a command from its words.
+///
+/// # Errors
+/// What is wrong with it, in one line.
+pub fn parse(words: Vec<Vec<u8>>) -> Result<Command, String> {
+    let mut words = Words(words.into_iter());
+    let name = words.next("a command")?;
+    let command = match name.as_slice() {
+        b"put" => {
+            let (key, value) = (words.key()?, words.next("a value")?);
+            Command::Put { key, value, condition: words.condition()? }
+        }
+        b"get" => words.get()?,
+        b"del" | b"delete" => Command::Delete { key: words.key()?, condition: words.condition()? },
+        b"scan" => Command::Scan(words.scan()?),
+        b"slots" => Command::Slots,
+        b"status" => Command::Status,
+        b"ping" => Command::Ping,
+        b"raw" => Command::Raw(words::parse_hex(&words.0.by_ref().collect::<Vec<_>>().concat())?),
+        b"help" => Command::Help,
+        _ => return Err(format!("unknown command {}; 'help' lists them", words::quote(&name))),
+    };
+    match words.0.next() {
+        Some(word) => Err(format!("{} does not belong there; 'help' shows what does", words::quote(&word))),
+        None => Ok(command),
+    }
+}
+
+/// The words that are not read yet.
+struct Words(std::vec::IntoIter<Vec<u8>>);
+
+impl Words {
+    fn next(&mut self, what: &str) -> Result<Vec<u8>, String> {
+        self.0.next().ok_or_else(|| format!("{what} is missing; 'help' shows what belongs where"))
+    }
+
+    /// A key travels with a length of 16 bits. All lower limits are the server's to judge.
+    fn key(&mut self) -> Result<Vec<u8>, String> {
+        let key = self.next("a key")?;
+        if key.len() > usize::from(u16::MAX) {
+            return Err(format!("a key of {} bytes does not fit into the protocol", key.len()));
+        }
+        Ok(key)
+    }
+
+    fn number<N: std::str::FromStr>(&mut self, what: &str) -> Result<N, String> {
+        let word = self.next(what)?;
+        let number = std::str::from_utf8(&word).ok().and_then(|text| text.parse().ok());
+        number.ok_or_else(|| format!("{} is not {what}", words::quote(&word)))
+    }
+
+    fn condition(&mut self) -> Result<Condition, String> {
+        let mut condition = Condition::None;
+        while let Some(option) = self.0.next() {
+            let new = match option.as_slice() {
+                b"--if-version" => Condition::Version(Index(self.number("a version")?)),
+                b"--if-exists" => Condition::Exists,
+                b"--if-absent" => Condition::Absent,
+                _ => return Err(unknown_option(&option)),
+            };
+            if std::mem::replace(&mut condition, new) != Condition::None {
+                return Err("one condition is enough".into());
+            }
+        }
+        Ok(condition)
+    }
+
+    fn get(&mut self) -> Result<Command, String> {
+        let key = self.key()?;
+        let (mut consistency, mut version) = (Consistency::default(), ShowVersion::default());
+        for option in self.0.by_ref() {
+            match option.as_slice() {
+                b"--version" => version = ShowVersion::Yes,
+                other => consistency = parse_consistency(other)?,
+            }
+        }
+        Ok(Command::Get { key, consistency, version })
+    }
+
+    fn scan(&mut self) -> Result<Scan, String> {
+        let mut scan = Scan::default();
+        let mut prefix = None;
+        while let Some(word) = self.0.next() {
+            match word.as_slice() {
+                b"--start" => scan.start = self.key()?,
+                b"--end" => scan.end = self.key()?,
+                b"--cursor" => scan.cursor = self.key()?,
+                b"--limit" => scan.limit = Some(self.number("a number of items")?),
+                b"--reverse" => scan.reverse = true,
+                option if option.starts_with(b"--") => scan.consistency = parse_consistency(option)?,
+                _ if prefix.is_none() && word.len() <= usize::from(u16::MAX) => prefix = Some(word),
+                _ => return Err(format!("{} does not belong there", words::quote(&word))),
+            }
+        }
+        scan.prefix = prefix.unwrap_or_default();
+        Ok(scan)
+    }
+}
+
+fn parse_consistency(option: &[u8]) -> Result<Consistency, String> {
+    match option {
+        b"--stale" => Ok(Consistency::Stale),
+        b"--lease" => Ok(Consistency::Lease),
+        _ => Err(unknown_option(option)),
+    }
+}
+
+fn unknown_option(option: &[u8]) -> String {
+    format!("unknown option {}; 'help' lists them", words::escape(option))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Command, String> {
+        parse(words::split(line.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn every_command_is_understood() {
+        let (key, value) = (b"k".to_vec(), b"v w".to_vec());
+        let put = |condition| Command::Put { key: key.clone(), value: value.clone(), condition };
+        assert_eq!(read(r#"put k "v w""#), Ok(put(Condition::None)));
+        assert_eq!(read(r#"put k "v w" --if-version 7"#), Ok(put(Condition::Version(Index(7)))));
+        assert_eq!(read(r#"put k "v w" --if-absent"#), Ok(put(Condition::Absent)));
+        let get = |consistency, version| Command::Get { key: key.clone(), consistency, version };
+        assert_eq!(read("get k"), Ok(get(Consistency::Linearizable, ShowVersion::No)));
+        assert_eq!(read("get k --stale --version"), Ok(get(Consistency::Stale, ShowVersion::Yes)));
+        assert_eq!(read("del k --if-exists"), Ok(Command::Delete { key, condition: Condition::Exists }));
+        assert_eq!(read("scan"), Ok(Command::Scan(Scan::default())));
+        let scan = Scan {
+            prefix: b"a".to_vec(),
+            start: b"ab".to_vec(),
+            end: b"ac".to_vec(),
+            cursor: b"abc".to_vec(),
+            limit: Some(3),
+            reverse: true,
+            consistency: Consistency::Lease,
+        };
+        let line = "scan --start ab --end ac a --cursor abc --limit 3 --reverse --lease";
+        assert_eq!(read(line), Ok(Command::Scan(scan)));
+        assert_eq!(read("raw 00 ff 1 a"), Ok(Command::Raw(vec![0, 255, 26])));
+        for (line, command) in
+            [("slots", Command::Slots), ("status", Command::Status), ("ping", Command::Ping), ("help", Command::Help)]
+        {
+            assert_eq!(read(line), Ok(command));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_a_reason() {
+        for (line, reason) in [
+            ("", "a command is missing"),
+            ("frobnicate", "unknown command"),
+            ("put k", "a value is missing"),
+            ("get", "a key is missing"),
+            ("put k v --if-version x", "not a version"),
+            ("put k v --if-exists --if-absent", "one condition"),
+            ("get k --fresh", "unknown option"),
+            ("scan a b", "does not belong"),
+            ("scan --limit many", "not a number"),
+            ("ping pong", "does not belong"),
+            ("raw 0", "whole number of bytes"),
+        ] {
+            let error = read(line).unwrap_err();
+            assert!(error.contains(reason), "{line}: {error}");
+        }
+        let long = "k".repeat(70_000);
+        assert!(read(&format!("get {long}")).unwrap_err().contains("does not fit"));
+    }
+
+    #[test]
+    fn help_names_every_command() {
+        for name in ["put", "get", "del", "scan", "slots", "status", "ping", "raw", "help"] {
+            assert!(HELP.contains(&format!("\n  {name}")), "{name}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Frames for people: every field by name, and every byte in hexadecimal.
+
+use std::io::{self, Write};
+
+use raftkv_protocol::client::{Answer, Condition, Operation, Reply, Request};
+use raftkv_protocol::frame::{self, Frame, HEADER_LEN, PEER_FRAME_MAX};
+use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole};
+use raftkv_protocol::kind;
+
+use crate::words::{escape, quote};
+
+/// Which way a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Sent,
+    Received,
+}
+
+impl Direction {
+    fn arrow(self) -> char {
+        match self {
+            Direction::Sent => '>',
+            Direction::Received => '<',
+        }
+    }
+}
+
+/// Fields in the order of the specification, with their values.
+type Fields = Vec<(&'static str, String)>;
+
+/// Prints the frames that `bytes` begin with, and whatever follows them as bytes.
+///
+/// # Errors
+/// `out`'s.
+pub fn print_all(out: &mut dyn Write, direction: Direction, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while let Ok(Some(frame)) = frame::parse(rest, PEER_FRAME_MAX) {
+        let (bytes, after) = rest.split_at(frame.consumed);
+        print(out, direction, &frame, bytes)?;
+        rest = after;
+    }
+    if !rest.is_empty() {
+        writeln!(out, "{} {} bytes that are no frame", direction.arrow(), rest.len())?;
+        hex_dump(out, rest)?;
+    }
+    Ok(())
+}
+
+/// Prints one frame: a headline, its fields, its bytes.
+fn print(out: &mut dyn Write, direction: Direction, frame: &Frame<'_>, bytes: &[u8]) -> io::Result<()> {
+    let name = kind::name(frame.kind).unwrap_or("unknown");
+    writeln!(out, "{} {name}, {} bytes", direction.arrow(), bytes.len())?;
+    let field = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let mut fields: Fields = vec![
+        ("length", field(0).to_string()),
+        ("crc", format!("{:#010x}", field(4))),
+        ("kind", format!("{:#04x}", frame.kind)),
+    ];
+    match decode(frame.kind, frame.payload) {
+        Ok(decoded) => fields.extend(decoded),
+        Err(error) => fields.push(("payload", format!("{} bytes: {error}", bytes.len() - HEADER_LEN))),
+    }
+    for (name, value) in fields {
+        writeln!(out, "    {name:<12} {value}")?;
+    }
+    hex_dump(out, bytes)
+}
+
+/// Prints bytes as offset, hexadecimal and ASCII, 16 a line.
+fn hex_dump(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+    for (line, chunk) in bytes.chunks(16).enumerate() {
+        let mut hex = String::with_capacity(49);
+        for (at, byte) in chunk.iter().enumerate() {
+            hex.push_str(if at == 8 { "  " } else { " " });
+            hex.push_str(&format!("{byte:02x}"));
+        }
+        let shown = |byte: &u8| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' };
+        let ascii: String = chunk.iter().map(shown).collect();
+        writeln!(out, "    {:08x} {hex:<49}  |{ascii}|", line * 16)?;
+    }
+    Ok(())
+}
+
+fn decode(kind: u8, payload: &[u8]) -> Result<Fields, String> {
+    let readable = |error: raftkv_protocol::frame::DecodeError| error.to_string();
+    match kind {
+        kind::HELLO => Hello::decode(kind, payload).map(|hello| hello_fields(&hello)).map_err(readable),
+        kind::WELCOME | kind::HELLO_REFUSED => {
+            HelloReply::decode(kind, payload).map(hello_reply_fields).map_err(readable)
+        }
+        kind::PUT..kind::REFUSAL => {
+            Request::decode(kind, payload).map(|request| request_fields(&request)).map_err(readable)
+        }
+        kind::REFUSAL..kind::PRE_VOTE => {
+            Reply::decode(kind, payload).map(|reply| reply_fields(&reply)).map_err(readable)
+        }
+        _ => Err("not a frame between a client and a server".into()),
+    }
+}
+
+fn hello_fields(hello: &Hello<'_>) -> Fields {
+    let mut fields = vec![
+        ("versions", format!("{} to {}", hello.version_min, hello.version_max)),
+        ("cluster", hello.cluster.to_string()),
+    ];
+    match hello.role {
+        HelloRole::Client { home } => {
+            fields.push(("role", "client".into()));
+            fields.push(("home", home.map_or("none".into(), |shard| format!("shard {shard}"))));
+        }
+        HelloRole::Peer { node, incarnation, core } => {
+            fields.push(("role", format!("peer: node {node}, core {core}")));
+            fields.push(("incarnation", format!("{:016x}", incarnation.0)));
+        }
+    }
+    fields.push(("features", format!("{:#x}", hello.features)));
+    fields.push(("auth", auth(&hello.auth)));
+    fields
+}
+
+fn hello_reply_fields(reply: HelloReply<'_>) -> Fields {
+    match reply {
+        HelloReply::Welcome { version, cluster, node, incarnation, shards, cores, features, http, auth: proof } => {
+            vec![
+                ("version", version.to_string()),
+                ("cluster", cluster.to_string()),
+                ("node", node.to_string()),
+                ("incarnation", format!("{:016x}", incarnation.0)),
+                ("shards", shards.to_string()),
+                ("cores", cores.to_string()),
+                ("features", format!("{features:#x}")),
+                ("http", quote(http.as_bytes())),
+                ("auth", auth(&proof)),
+            ]
+        }
+        HelloReply::Refused { reason, message } => {
+            vec![("reason", reason.name().into()), ("message", escape(message.as_bytes()))]
+        }
+    }
+}
+
+fn auth(auth: &Auth<'_>) -> String {
+    match auth.method {
+        0 => "none".into(),
+        method => format!("method {method}, nonce {}, mac {}", quote(auth.nonce), quote(auth.mac)),
+    }
+}
+
+fn request_fields(request: &Request<'_>) -> Fields {
+    let mut fields = vec![("id", request.id.to_string())];
+    match request.operation {
+        Operation::Put { key, value, condition } => {
+            fields.push(("condition", show_condition(condition)));
+            fields.push(("key", quote(key)));
+            fields.push(("value", quote(value)));
+        }
+        Operation::Delete { key, condition } => {
+            fields.push(("condition", show_condition(condition)));
+            fields.push(("key", quote(key)));
+        }
+        Operation::Get { key, consistency } => {
+            fields.push(("consistency", consistency.name().into()));
+            fields.push(("key", quote(key)));
+        }
+        Operation::Scan(scan) => fields.extend([
+            ("consistency", scan.consistency.name().into()),
+            ("reverse", scan.reverse.to_string()),
+            ("limit", scan.limit.to_string()),
+            ("shard", scan.shard.map_or("all".into(), |shard| shard.to_string())),
+            ("prefix", quote(scan.prefix)),
+            ("start", quote(scan.start)),
+            ("end", quote(scan.end)),
+            ("cursor", quote(scan.cursor)),
+        ]),
+        _ => {}
+    }
+    fields
+}
+
+fn show_condition(condition: Condition) -> String {
+    match condition {
+        Condition::None => "none".into(),
+        Condition::Version(version) => format!("version {version}"),
+        Condition::Exists => "exists".into(),
+        Condition::Absent => "absent".into(),
+    }
+}
+
+fn reply_fields(reply: &Reply<'_>) -> Fields {
+    let mut fields = vec![("id", reply.id.to_string()), ("at", reply.at.to_string())];
+    match &reply.result {
+        Ok(answer) => fields.extend(answer_fields(answer)),
+        Err(refusal) => fields.extend([
+            ("code", refusal.code.name().into()),
+            ("leader", refusal.leader.map_or("none".into(), |node| node.to_string())),
+            ("message", escape(refusal.message.as_bytes())),
+        ]),
+    }
+    fields
+}
+
+fn answer_fields(answer: &Answer<'_>) -> Fields {
+    match answer {
+        Answer::Deleted { existed } => vec![("existed", existed.to_string())],
+        Answer::Value { version, value } => vec![("version", version.to_string()), ("value", quote(value))],
+        Answer::Page(page) => {
+            let items = page.items.iter();
+            let items =
+                items.map(|item| ("item", format!("{} @{} {}", quote(item.key), item.version, quote(item.value))));
+            std::iter::once(("more", page.more.to_string())).chain(items).collect()
+        }
+        Answer::Slots(table) => {
+            let nodes = table.nodes.iter().map(|(node, address)| ("node", format!("{node} at {address}")));
+            let leaders = table.leaders.iter().enumerate().map(|(shard, (leader, term))| {
+                let leader = leader.map_or("none".into(), |node| format!("node {node}"));
+                ("leader", format!("of shard {shard}: {leader}, term {term}"))
+            });
+            std::iter::once(("cluster", table.cluster.to_string())).chain(nodes).chain(leaders).collect()
+        }
+        Answer::Status(status) => {
+            let mut fields = vec![
+                ("cluster", status.cluster.to_string()),
+                ("node", status.node.to_string()),
+                ("incarnation", format!("{:016x}", status.incarnation.0)),
+                ("version", escape(status.version.as_bytes())),
+            ];
+            fields.extend(status.nodes.iter().map(|(node, address)| ("node", format!("{node} at {address}"))));
+            fields.extend(status.shards.iter().map(|shard| ("shard", format!("{shard:?}"))));
+            fields.extend(status.counters.iter().map(|(name, value)| ("counter", format!("{name} {value}"))));
+            fields
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raftkv_protocol::client::{Code, Refusal};
+    use raftkv_protocol::types::{EntryId, Index, NodeId, RequestId};
+
+    use super::*;
+
+    fn show(bytes: &[u8]) -> String {
+        let mut out = Vec::new();
+        print_all(&mut out, Direction::Sent, bytes).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_request_is_shown_field_by_field_and_byte_by_byte() {
+        let mut bytes = Vec::new();
+        let operation = Operation::Put { key: b"k 1", value: b"\x00v", condition: Condition::Version(Index(5)) };
+        Request { id: RequestId(3), operation }.encode(&mut bytes);
+        let shown = show(&bytes);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[0], format!("> put, {} bytes", bytes.len()));
+        for line in [
+            "    kind         0x10",
+            "    id           3",
+            "    condition    version 5",
+            "    key          \"k 1\"",
+            "    value        \\x00v",
+        ] {
+            assert!(lines.contains(&line), "{line} in\n{shown}");
+        }
+        assert!(lines.last().unwrap().ends_with("|....v|"), "{shown}");
+    }
+
+    #[test]
+    fn a_refusal_names_its_code_and_the_leader() {
+        let mut bytes = Vec::new();
+        let refusal = Refusal { code: Code::NotLeader, leader: Some(NodeId(2)), message: "ask node 2" };
+        Reply { id: RequestId(3), at: EntryId::ZERO, result: Err(refusal) }.encode(&mut bytes);
+        let shown = show(&bytes);
+        for part in ["> refusal", "at           0@0", "code         not_leader", "leader       2", "ask node 2"] {
+            assert!(shown.contains(part), "{part} in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn unreadable_payloads_are_shown_as_bytes() {
+        for kind in [kind::HELLO, kind::WELCOME, kind::PUT, kind::GET_REPLY, kind::APPEND, 0xee] {
+            let mut bytes = Vec::new();
+            raftkv_protocol::frame::write(&mut bytes, kind, |out| out.push(0x41));
+            let shown = show(&bytes);
+            assert!(shown.contains("payload      1 bytes: "), "{shown}");
+            assert!(shown.ends_with("A|\n"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn frames_in_a_row_are_shown_one_by_one_and_the_rest_as_bytes() {
+        let mut bytes = Vec::new();
+        for id in 1..=2 {
+            Request { id: RequestId(id), operation: Operation::Ping }.encode(&mut bytes);
+        }
+        bytes.extend_from_slice(b"???");
+        let shown = show(&bytes);
+        assert_eq!(shown.matches("> ping, 17 bytes").count(), 2, "{shown}");
+        assert!(shown.contains("> 3 bytes that are no frame"), "{shown}");
+    }
+
+    #[test]
+    fn the_dump_has_sixteen_bytes_a_line() {
+        let mut out = Vec::new();
+        hex_dump(&mut out, b"0123456789abcdef!").unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "    00000000  30 31 32 33 34 35 36 37  38 39 61 62 63 64 65 66  |0123456789abcdef|\n\
+             \x20   00000010  21                                                |!|\n"
+        );
+    }
+}
