@@ -18,7 +18,7 @@ impl Backoff {
         Backoff::seeded((first, longest), RandomState::new().hash_one(0_u8))
     }
 
-    fn seeded((first, longest): (Duration, Duration), seed: u64) -> Backoff {
+    pub(super) fn seeded((first, longest): (Duration, Duration), seed: u64) -> Backoff {
         Backoff { first, longest: longest.max(first), random: seed | 1 }
     }
 
@@ -35,29 +35,5 @@ impl Backoff {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         (self.random >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest_and_lose_at_most_half() {
-        let (first, longest) = (Duration::from_millis(10), Duration::from_secs(1));
-        for seed in 0..100 {
-            let mut backoff = Backoff::seeded((first, longest), seed);
-            for attempt in 1..50 {
-                let full = first.saturating_mul(1 << (attempt - 1).min(20)).min(longest);
-                let pause = backoff.pause(attempt);
-                assert!(pause <= full && pause >= full / 2, "seed {seed}, attempt {attempt}: {pause:?} of {full:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn pauses_differ() {
-        let mut backoff = Backoff::seeded((Duration::from_secs(1), Duration::from_secs(1)), 7);
-        assert_ne!(backoff.pause(1), backoff.pause(1));
     }
 }

@@ -13,11 +13,17 @@ pub(super) struct ReadBuffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// How much of the stream was read, in all.
+    received: u64,
 }
 
 impl ReadBuffer {
     pub(super) fn unread(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     pub(super) fn consume(&mut self, bytes: usize) {
@@ -36,6 +42,7 @@ impl ReadBuffer {
         self.make_room();
         let read = source.read(&mut self.bytes[self.end..])?;
         self.end += read;
+        self.received += read as u64;
         Ok(read)
     }
 

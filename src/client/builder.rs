@@ -41,7 +41,7 @@ impl Default for Builder {
                 silence_timeout: Duration::from_secs(2),
                 backoff: (Duration::from_millis(10), Duration::from_secs(1)),
                 connections_per_node: 1,
-                inflight_max: 1_024,
+                inflight_max: 1_023,
                 queue_max: 1_024,
                 cluster: ClusterId(0),
             },
@@ -90,8 +90,9 @@ impl Builder {
         self
     }
 
-    /// Requests in flight on one connection, at least 1; more than the server's own limit is of no use. 1,024 unless
-    /// set.
+    /// Requests in flight on one connection, at least 1. 1,023 unless set: one less than the server's own limit, beyond
+    /// which it reads no further and would not see the question for a sign of life
+    /// ([`silence_timeout`](Builder::silence_timeout)).
     pub fn inflight_max(mut self, requests: usize) -> Builder {
         self.settings.inflight_max = requests.max(1);
         self

@@ -155,6 +155,12 @@ impl Connection {
         self.output.written()
     }
 
+    /// How many bytes have come, in all.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.input.received()
+    }
+
     /// How many bytes wait for [`flush`](Connection::flush).
     #[must_use]
     pub fn unwritten(&self) -> usize {

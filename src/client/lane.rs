@@ -166,8 +166,14 @@ impl Lane {
                 Ok(())
             }
             State::Open(open) => {
-                let received = open.receive(now, slots, incidents, &mut self.failures);
-                received.and_then(|()| open.connection.flush().map(|_| ()))
+                let seen = (open.connection.received(), open.connection.written());
+                open.receive(slots, incidents, &mut self.failures)?;
+                open.connection.flush()?;
+                // Bytes that waited for room in the socket and found some are a sign of life too.
+                if seen != (open.connection.received(), open.connection.written()) {
+                    open.note_sign_of_life(now);
+                }
+                Ok(())
             }
             // An event for a socket that is gone.
             State::Closed | State::Down { .. } | State::Resolving { .. } => Ok(()),
@@ -277,30 +283,25 @@ impl Open {
         self.owed_since.get_or_insert(now);
     }
 
-    fn receive(
-        &mut self,
-        now: Instant,
-        slots: &SlotMap,
-        incidents: &mut Vec<Incident>,
-        failures: &mut u32,
-    ) -> Result<(), Broken> {
-        let mut heard = false;
+    fn receive(&mut self, slots: &SlotMap, incidents: &mut Vec<Incident>, failures: &mut u32) -> Result<(), Broken> {
         let in_flight = &mut self.in_flight;
-        let received = self.connection.receive(|incoming| {
-            heard = true;
+        self.connection.receive(|incoming| {
+            *failures = 0;
             if let Incoming::Reply(reply) = incoming {
-                // A reply that nobody waits for any more belongs to a request whose deadline has passed.
-                if let Some(entry) = in_flight.remove(&reply.id) {
-                    settle(entry.job, reply, slots, incidents);
+                match (in_flight.remove(&reply.id), &reply.result) {
+                    (Some(entry), _) => settle(entry.job, reply, slots, incidents),
+                    // A node's last word before it closes the connection.
+                    (None, Err(refusal)) if reply.id == RequestId(0) => log::warn!("a node gave up: {refusal}"),
+                    // Its request's deadline has passed, and nobody waits for it any more.
+                    (None, _) => {}
                 }
             }
-        });
-        if heard {
-            *failures = 0;
-            self.probed = false;
-            self.owed_since = if self.in_flight.is_empty() { None } else { Some(now) };
-        }
-        received
+        })
+    }
+
+    fn note_sign_of_life(&mut self, now: Instant) {
+        self.probed = false;
+        self.owed_since = if self.in_flight.is_empty() { None } else { Some(now) };
     }
 }
 
@@ -311,6 +312,8 @@ fn settle(job: Job, reply: Reply<'_>, slots: &SlotMap, incidents: &mut Vec<Incid
     match judge(&job.operation, reply) {
         Verdict::Done(Outcome::Slots(table)) => incidents.push(Incident::Table(job, table)),
         Verdict::Done(outcome) => job.complete(Ok(outcome)),
+        // A refusal is a sign of life as good as any.
+        Verdict::Refused(_) if matches!(job.origin, Origin::Probe) => {}
         Verdict::Refused(refused) => incidents.push(Incident::Refused(job, refused)),
         Verdict::Nonsense => {
             let message = "the node answered another question than was asked";

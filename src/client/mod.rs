@@ -53,9 +53,20 @@ mod oneshot;
 mod pipeline;
 mod request;
 pub mod slots;
-#[cfg(test)]
-mod tests;
 mod values;
+
+#[cfg(test)]
+mod backoff_test;
+#[cfg(test)]
+mod buffer_test;
+#[cfg(test)]
+mod client_test;
+#[cfg(test)]
+mod error_test;
+#[cfg(test)]
+mod oneshot_test;
+#[cfg(test)]
+mod slots_test;
 
 use std::fmt;
 use std::io;

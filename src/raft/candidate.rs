@@ -80,11 +80,11 @@ impl Raft {
         }
     }
 
-    /// An answer to a vote request of this term. The requests leave when the own vote is durable: before that there
-    /// is nothing to answer.
+    /// An answer to a vote request of this term. The requests leave when the own vote is durable: before that nobody
+    /// can have granted one, and a refusal answers a request of an earlier term.
     pub(super) fn on_vote_reply(&mut self, from: NodeId, granted: bool) {
         if self.persistence.durable() != self.hard_state {
-            self.dropped_messages += 1;
+            self.dropped_messages += u64::from(granted);
             return;
         }
         match self.count(from, granted) {
@@ -102,8 +102,11 @@ impl Raft {
     }
 
     fn count(&mut self, from: NodeId, granted: bool) -> Outcome {
-        self.votes.entry(from).or_insert(granted);
-        if !granted {
+        if granted {
+            self.votes.insert(from, true);
+        } else {
+            // It may answer an earlier request; a vote that was granted stays granted.
+            self.votes.entry(from).or_insert(false);
             self.timer.refused();
         }
         self.configuration.outcome(|node| self.votes.get(&node).copied())

@@ -180,12 +180,32 @@ impl Cluster {
         let result = input(raft);
         check(raft);
         check_step(&before, raft);
-        let (role, term) = (raft.role(), raft.term());
-        if role == Role::Leader {
-            let leader = *self.leaders.entry(term).or_insert(id);
-            assert_eq!(leader, id, "two leaders in term {term}");
+        if raft.role() == Role::Leader {
+            self.check_leader(id);
         }
         result
+    }
+
+    /// Election Safety: one leader a term. Leader Completeness: it has everything that was ever committed.
+    fn check_leader(&mut self, id: u64) {
+        let raft = &self.nodes[&id].raft;
+        let leader = *self.leaders.entry(raft.term()).or_insert_with(|| {
+            let missing = self.committed.values().find(|entry| !raft.terms.matches(entry.id));
+            assert!(missing.is_none(), "elected without the committed {missing:?}: {raft}");
+            id
+        });
+        assert_eq!(leader, id, "two leaders in a term: {raft}");
+    }
+
+    /// Log Matching: where two logs hold the same id, they are the same up to there.
+    pub(super) fn check_log_matching(&self) {
+        let logs: Vec<&Vec<Entry>> = self.nodes.values().map(|node| &node.log).collect();
+        for (at, one) in logs.iter().enumerate() {
+            for other in &logs[at + 1..] {
+                let same = one.iter().zip(other.iter()).rposition(|(a, b)| a.id == b.id).map_or(0, |last| last + 1);
+                assert_eq!(one[..same], other[..same], "two logs agree at {same} and differ before");
+            }
+        }
     }
 
     /// Executes a replica's `Ready` until it wants nothing more.

@@ -78,6 +78,16 @@ fn the_vote_is_kept_when_the_role_changes_in_its_term() {
 }
 
 #[test]
+fn a_doubled_vote_request_does_not_make_forget_the_leader() {
+    let mut solo = fresh();
+    solo.step(2, 1, vote((0, 0)));
+    solo.persist_all();
+    solo.step(2, 1, heartbeat(0));
+    assert_eq!(bodies(&solo.step(2, 1, vote((0, 0)))), [&YES]);
+    assert_eq!(solo.raft.leader(), Some(NodeId(2)));
+}
+
+#[test]
 fn a_vote_leaves_when_it_is_durable() {
     // museum 2
     let mut solo = fresh();
@@ -295,6 +305,17 @@ fn who_saw_the_link_break_grants_at_once() {
 }
 
 #[test]
+fn a_hinted_follower_lets_the_one_it_granted_go_first() {
+    let mut solo = follower_of_2();
+    solo.act(|raft| raft.link_lost(NodeId(2)));
+    solo.tick();
+    solo.step(3, 2, pre_vote((1, 1)));
+    solo.tick();
+    assert!(solo.pass(Duration::from_millis(14)).is_empty());
+    assert_eq!(solo.pass(Duration::from_millis(16)).len(), 2, "but not for long");
+}
+
+#[test]
 fn a_word_of_the_leader_cancels_the_hint() {
     let mut solo = follower_of_2();
     solo.act(|raft| raft.link_lost(NodeId(2)));
@@ -383,6 +404,21 @@ fn a_leader_that_hears_nobody_steps_down_and_stops_answering() {
 }
 
 #[test]
+fn a_leader_that_slept_does_not_hold_the_silence_against_the_others() {
+    let mut solo = fresh();
+    solo.lead();
+    solo.tick();
+    solo.pass(10 * T);
+    assert_eq!(solo.raft.role(), Role::Leader);
+    for _ in 0..7 {
+        solo.pass(BEAT);
+        assert_eq!(solo.raft.role(), Role::Leader);
+    }
+    solo.pass(BEAT);
+    assert_eq!(solo.raft.role(), Role::Follower);
+}
+
+#[test]
 fn a_link_that_comes_up_repeats_the_question() {
     let mut solo = fresh();
     solo.pass(2 * T);
@@ -391,4 +427,16 @@ fn a_link_that_comes_up_repeats_the_question() {
     assert_eq!(again.len(), 1);
     let (_, answered) = solo.act(|raft| raft.link_up(NodeId(2)));
     assert!(answered.is_empty(), "node 2 has answered");
+}
+
+#[test]
+fn a_vote_counts_even_if_a_refusal_of_an_earlier_request_came_first() {
+    let mut solo = fresh();
+    solo.pass(2 * T);
+    solo.step(2, 1, PRE_YES);
+    solo.step(2, 1, NO);
+    solo.persist();
+    solo.step(2, 1, NO);
+    solo.step(2, 1, YES);
+    assert_eq!((solo.raft.role(), solo.raft.dropped_messages()), (Role::Leader, 0));
 }

@@ -240,7 +240,7 @@ impl Raft {
         node == self.config.id || self.progress_of(node).is_some_and(|progress| progress.active)
     }
 
-    /// Hands leadership to a voter. Given up after an election timeout.
+    /// Hands leadership to a voter; anybody else is ignored. Given up after an election timeout.
     pub fn transfer(&mut self, to: NodeId) -> Result<(), NotLeader> {
         if self.role != Role::Leader {
             return Err(NotLeader(self.leader));

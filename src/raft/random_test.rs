@@ -8,6 +8,7 @@ use std::time::Duration;
 use raftkv_protocol::client::Role;
 use raftkv_protocol::types::NodeId;
 
+use super::candidate::Cause;
 use super::cluster::{Cluster, Disk, T};
 use super::timing::SplitMix;
 
@@ -48,16 +49,17 @@ impl Run {
 
     fn step(&mut self) {
         match self.below(1_000) {
-            0..450 => self.deliver(),
-            450..700 => self.persist(),
-            700..850 => self.pass_time(),
-            850..930 => self.propose(),
-            930..960 => self.read(),
-            960..966 => self.restart(),
-            966..976 => self.cut(),
-            976..985 => self.cluster.heal(),
-            985..994 => self.close_link(),
-            _ => self.transfer(),
+            0..480 => self.deliver(),
+            480..740 => self.persist(),
+            740..850 => self.pass_time(),
+            850..920 => self.propose(),
+            920..945 => self.read(),
+            945..952 => self.restart(),
+            952..959 => self.cut(),
+            959..974 => self.cluster.heal(),
+            974..982 => self.close_link(),
+            982..990 => self.transfer(),
+            _ => self.stand(),
         }
     }
 
@@ -136,6 +138,14 @@ impl Run {
         self.cluster.act(id, |raft| raft.link_lost(NodeId(from)));
     }
 
+    /// An election out of the blue, which neither a pre-vote nor stickiness prevents.
+    fn stand(&mut self) {
+        let id = self.any_node();
+        if self.cluster.raft(id).role() == Role::Follower {
+            self.cluster.act(id, |raft| raft.campaign(Cause::Transfer));
+        }
+    }
+
     fn transfer(&mut self) {
         let to = self.any_node();
         if let Some(id) = self.some_leader() {
@@ -170,8 +180,11 @@ fn run(size: u64, seeds: std::ops::Range<u64>) {
         // A failing assertion is preceded by the seed that repeats it.
         println!("size {size} seed {seed}");
         let mut run = Run::new(size, seed);
-        for _ in 0..STEPS {
+        for step in 0..STEPS {
             run.step();
+            if step % 16 == 0 {
+                run.cluster.check_log_matching();
+            }
         }
         run.converge();
         committed += run.cluster.committed.len();

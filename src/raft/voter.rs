@@ -67,7 +67,7 @@ impl Raft {
             self.respond(from, Body::VoteReply { granted: false });
             return;
         }
-        self.become_follower(None);
+        self.become_follower(self.leader);
         self.hard_state.vote = Some(from);
         self.timer.restart();
         self.send_once_durable(from, Body::VoteReply { granted: true });

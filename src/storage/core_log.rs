@@ -9,10 +9,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 use raftkv_protocol::types::{Entry, HardState, Index, ShardId};
 
 use super::batch::Batch;
@@ -21,15 +20,15 @@ use super::reader::{FetchJob, Part, Reader};
 use super::record::entry_bytes;
 use super::replay::Replay;
 use super::segment::{SEGMENT_BYTES, SEGMENT_BYTES_MIN};
-use super::spares::{Allocator, First, Pool, Quota};
+use super::spares::{Allocator, First, Quota};
 use super::start::start;
 use super::stats::{LogStats, Shared};
-use super::syncer::{self, Done, Job, Place, Syncer};
+use super::syncer::{Done, Job, Place, Syncer, SyncerThread};
 use super::tail::{ShardTail, entry_memory_bytes};
 use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, RecoveredShard, Space, Wake};
 
 /// The default of [`Options::tail_bytes_max`].
-pub const TAIL_BYTES_MAX: usize = 64 << 20;
+const TAIL_BYTES_MAX: usize = 64 << 20;
 
 /// A batch is closed before it exceeds this, or half a segment if that is less.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
@@ -116,42 +115,6 @@ pub struct FileLog {
     reader: Reader,
 }
 
-struct SyncerThread {
-    jobs: Option<Sender<Job>>,
-    done: Receiver<Done>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl SyncerThread {
-    fn start(syncer: Syncer, spares: Pool, wake: Wake) -> std::io::Result<SyncerThread> {
-        let (jobs, jobs_out) = unbounded();
-        let (done_in, done) = unbounded();
-        let run = move || syncer::run(syncer, spares, &jobs_out, &done_in, &wake);
-        let thread = thread::Builder::new().name("log-syncer".to_owned()).spawn(run)?;
-        Ok(SyncerThread { jobs: Some(jobs), done, thread: Some(thread) })
-    }
-
-    fn send(&self, job: Job) {
-        let jobs = self.jobs.as_ref().expect("the channel is closed only on drop");
-        // If the thread is gone, the closed channel of its answers says so.
-        let _ = jobs.send(job);
-    }
-
-    fn join(&mut self) {
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was printed already.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for SyncerThread {
-    fn drop(&mut self) {
-        self.join();
-    }
-}
-
 impl fmt::Debug for FileLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileLog")
@@ -211,14 +174,14 @@ impl FileLog {
     pub fn close(mut self) -> Result<(), LogError> {
         self.flush();
         while self.in_flight && self.failed.is_none() {
-            if self.waits_for_space() {
+            if self.waits_for_space() && self.space() == Space::ReserveOnly {
                 return Err(LogError("the disk is full: the last batch of the log was not written".to_owned()));
             }
-            let answer = self.syncer.done.recv_timeout(CLOSE_POLL);
+            let answer = self.syncer.done().recv_timeout(CLOSE_POLL);
             match answer {
                 Ok(done) => self.complete(done),
-                Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
-                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => self.syncer_gone(),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.syncer_gone(),
             }
             self.flush();
         }
@@ -258,10 +221,10 @@ impl FileLog {
     /// Picks up what the syncer has finished.
     fn collect(&mut self) {
         loop {
-            match self.syncer.done.try_recv() {
+            match self.syncer.done().try_recv() {
                 Ok(done) => self.complete(done),
-                Err(crossbeam_channel::TryRecvError::Empty) => return,
-                Err(crossbeam_channel::TryRecvError::Disconnected) => {
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
                     if self.in_flight {
                         self.syncer_gone();
                     }

@@ -12,7 +12,7 @@ use super::conformance_test::{entry, hard_state};
 use super::inspect::{End, Item, inspect};
 use super::record::Record;
 use super::test_disk::{Random, Survivors, TestDisk};
-use super::{CoreLog, FileLog, LogError, LogIo, Options, RecoveredShard, Space};
+use super::{CoreLog, Fetch, FetchError, FileLog, LogError, LogIo, Options, RecoveredShard, Space};
 
 const A: ShardId = ShardId(0);
 const B: ShardId = ShardId(1);
@@ -277,6 +277,50 @@ fn memory_keeps_the_newest_and_what_is_not_durable() {
     }
     let kept = (1..=40).rev().take_while(|first| count(&node.log, *first, 40).is_some()).count();
     assert!((8..=10).contains(&kept), "about 10,000 bytes: {kept} entries");
+}
+
+#[test]
+fn what_is_not_durable_never_leaves_the_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut node = Node::open(dir.path(), |options| options.tail_bytes_max = 0).expect("healthy");
+    node.append(A, entry(1, 1, "in flight"));
+    let first = node.log.last_batch();
+    node.log.flush();
+    node.append(A, entry(2, 1, "gathering"));
+    node.wait_until(|log| log.durable() == Ok(first));
+    let count = |log: &FileLog, first, last| log.tail(A, Index(first), Index(last)).map(Iterator::count);
+    assert_eq!(count(&node.log, 1, 2), None, "the first is durable and left");
+    assert_eq!(count(&node.log, 2, 2), Some(1));
+    node.settle().expect("healthy");
+    assert_eq!(count(&node.log, 2, 2), None);
+}
+
+#[test]
+fn a_damaged_entry_is_never_fetched() {
+    let disk = TestDisk::default();
+    let (mut options, woken) = options(Path::new("unused"));
+    options.tail_bytes_max = 0;
+    let (log, recovered) = FileLog::open_on(Arc::new(disk.clone()), options).expect("healthy");
+    let mut node = Node { log, recovered, woken };
+    node.put(1).expect("healthy");
+    node.put(2).expect("healthy");
+    let segment = disk.names().into_iter().find(|name| name.starts_with("segment-")).expect("a segment");
+    disk.edit(&segment, |bytes| bytes[3 * 4096 + 200] ^= 1);
+    let mut fetch = |index| {
+        node.log.fetch(Fetch { shard: A, tag: 1, first: Index(index), last: Index(index), bytes_max: 1 << 20 });
+        loop {
+            if let Some(fetched) = node.log.fetched() {
+                return fetched.result;
+            }
+            node.woken.recv_timeout(PATIENCE).expect("the reader wakes the loop");
+        }
+    };
+    assert_eq!(fetch(1).map(|entries| entries.len()), Ok(1));
+    let Err(FetchError::Corrupt(line)) = fetch(2) else { panic!("entry 2 is damaged") };
+    assert!(
+        line.contains(&format!("/test/{segment} at offset 12288")) && line.contains("entry 2 of shard 0"),
+        "{line}"
+    );
 }
 
 /// Truncation takes back exactly the memory that the entries took, whichever batch they came in.

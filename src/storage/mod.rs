@@ -40,6 +40,8 @@ mod record_test;
 #[cfg(test)]
 mod recovery_test;
 #[cfg(test)]
+mod replay_test;
+#[cfg(test)]
 mod test_disk;
 
 pub mod data_dir;

@@ -189,7 +189,7 @@ pub fn entry_bytes(entry: &Entry) -> usize {
     HEADER_BYTES + entry.body.len()
 }
 
-/// Appends an entry's record to `out`, its checksum left open for [`stamp`].
+/// Appends an entry's record to `out`, its checksum left open: it depends on the batch.
 pub fn encode_entry(shard: ShardId, entry: &Entry, out: &mut Vec<u8>) {
     encode(ENTRY, entry.kind as u8, shard, entry.id, &entry.body, out);
 }
@@ -213,7 +213,7 @@ pub(super) fn claimed_entry(bytes: &[u8]) -> Option<(ShardId, EntryId)> {
 }
 
 impl<'a> Record<'a> {
-    /// Appends the record to `out`, its checksum left open for [`stamp`].
+    /// Appends the record to `out`, its checksum left open: it depends on the batch.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
             Record::Entry { shard, id, kind, body } => encode(ENTRY, kind as u8, shard, id, body, out),

@@ -1,6 +1,6 @@
 //! The syncer: places batches into segments and makes them durable.
 //!
-//! [`Syncer`] is the whole logic, driven one batch at a time; [`run`] is the thread that drives it. It keeps the state
+//! [`Syncer`] is the whole logic, driven one batch at a time; [`SyncerThread`] drives it. It keeps the state
 //! of each shard as of the last batch, because every segment begins by restating it.
 //!
 //! The first failure is final: the file is never written or synced again, and every later call returns the failure.
@@ -8,15 +8,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use raftkv_protocol::types::ShardId;
 
 use super::batch::{Batch, Placement};
 use super::disk::{Access, Disk, DiskFile};
 use super::record::{Head, Record, Seal, ShardState};
 use super::segment::{BATCHES_AT, SegmentHeader, SegmentId, SegmentKey, segment_name};
-use super::spares::SpareSource;
+use super::spares::{Pool, SpareSource};
 use super::stats::Shared;
 use super::{BatchNumber, IDLE, LogError, Wake};
 
@@ -250,14 +251,50 @@ pub(crate) enum Job {
 /// What the syncer's thread answers.
 pub(crate) type Done = Result<(Batch, Place), LogError>;
 
+/// The thread that drives a [`Syncer`]. It ends when this is dropped, or after [`Job::Stop`].
+pub(super) struct SyncerThread {
+    jobs: Option<Sender<Job>>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SyncerThread {
+    pub(super) fn start(syncer: Syncer, spares: Pool, wake: Wake) -> io::Result<SyncerThread> {
+        let (jobs, jobs_out) = unbounded();
+        let (done_in, done) = unbounded();
+        let drive = move || run(syncer, spares, &jobs_out, &done_in, &wake);
+        let thread = thread::Builder::new().name("log-syncer".to_owned()).spawn(drive)?;
+        Ok(SyncerThread { jobs: Some(jobs), done, thread: Some(thread) })
+    }
+
+    pub(super) fn send(&self, job: Job) {
+        let jobs = self.jobs.as_ref().expect("the channel is closed only on drop");
+        // If the thread is gone, the closed channel of its answers says so.
+        let _ = jobs.send(job);
+    }
+
+    /// The answers, one for each batch; after a failure, that.
+    pub(super) fn done(&self) -> &Receiver<Done> {
+        &self.done
+    }
+
+    pub(super) fn join(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for SyncerThread {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
 /// Drives the syncer until it is told to stop, or the loop is gone.
-pub(crate) fn run(
-    mut syncer: Syncer,
-    mut spares: impl SpareSource,
-    jobs: &Receiver<Job>,
-    done: &Sender<Done>,
-    wake: &Wake,
-) {
+fn run(mut syncer: Syncer, mut spares: impl SpareSource, jobs: &Receiver<Job>, done: &Sender<Done>, wake: &Wake) {
     // The loop may be gone already; then nobody waits for the answer.
     let answer = |answer: Done| {
         let _ = done.send(answer);

@@ -84,11 +84,14 @@ impl Driver {
         self.on_dial_failed(lane, &reason);
     }
 
-    /// The first shard that the node leads and whose requests go over this lane.
+    /// With several connections to a node, a shard whose requests go over this lane, one that the node leads if that is
+    /// known. A connection for all shards has no home: the server spreads those over its cores.
     fn home_of(&self, lane: usize) -> Option<ShardId> {
         let per_node = self.settings.connections_per_node;
-        let node = self.peers[self.peer_of(lane)].node?;
-        self.slots.led_by(node).find(|shard| usize::from(shard.0) % per_node == lane % per_node)
+        let own = lane % per_node;
+        let led = self.peers[self.peer_of(lane)].node.into_iter().flat_map(|node| self.slots.led_by(node));
+        let led = led.into_iter().find(|shard| usize::from(shard.0) % per_node == own);
+        led.or_else(|| u16::try_from(own).ok().map(ShardId)).filter(|_| per_node > 1)
     }
 
     pub(super) fn on_broken(&mut self, lane: usize, broken: &Broken) {

@@ -279,7 +279,12 @@ impl Driver {
         job.attempts += 1;
         job.last_error = Some(error);
         let due = self.now + self.backoff.pause(job.attempts);
-        self.paused.push((due, job));
+        self.pause(due, job);
+    }
+
+    fn pause(&mut self, until: Instant, job: Job) {
+        self.first_deadline = self.first_deadline.min(job.deadline);
+        self.paused.push((until, job));
     }
 
     fn refresh_runs(&self) -> bool {

@@ -40,7 +40,7 @@ impl Driver {
             }
             Route::Pause(until, error) => {
                 job.last_error.get_or_insert(error);
-                self.paused.push((until, job));
+                self.pause(until, job);
             }
             Route::Fail(error) => job.complete(Err(error)),
         }

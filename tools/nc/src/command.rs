@@ -6,7 +6,7 @@ use raftkv_protocol::types::Index;
 use crate::words;
 
 /// What `help` prints.
-pub const HELP: &str = r#"commands:
+pub const HELP: &str = r#"Commands:
   put KEY VALUE [--if-version N | --if-exists | --if-absent]
                      write a key; prints its version
   get KEY [--version] [--stale | --lease]
@@ -14,16 +14,16 @@ pub const HELP: &str = r#"commands:
   del KEY [--if-version N | --if-exists]
                      remove a key
   scan [PREFIX] [--start KEY] [--end KEY] [--cursor KEY] [--limit N] [--reverse] [--stale | --lease]
-                     print keys in order, one a line, as 'KEY @VERSION VALUE', page after page; from --start on,
-                     before --end, after --cursor, at most --limit in all
+                     print keys in order, one a line, as 'KEY @VERSION VALUE': from --start on,
+                     before --end, after --cursor, at most --limit over all pages
   slots              print the shards, their slots and their leaders
   status             print the state of the node and of its shards
   ping               print how long the node takes to answer
   raw HEX…           send these bytes as they are and print what comes
   help               print this
-words:
+Words:
   separated by spaces; "…" holds spaces; \xNN is any byte; \n \t \r \\ \" as elsewhere
-  the same escapes show bytes that are not printable
+  the same escapes show bytes that are not printable, unless --raw-output is given
 "#;
 
 /// One command.
@@ -170,73 +170,4 @@ fn parse_consistency(option: &[u8]) -> Result<Consistency, String> {
 
 fn unknown_option(option: &[u8]) -> String {
     format!("unknown option {}; 'help' lists them", words::escape(option))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(line: &str) -> Result<Command, String> {
-        parse(words::split(line.as_bytes()).unwrap())
-    }
-
-    #[test]
-    fn every_command_is_understood() {
-        let (key, value) = (b"k".to_vec(), b"v w".to_vec());
-        let put = |condition| Command::Put { key: key.clone(), value: value.clone(), condition };
-        assert_eq!(read(r#"put k "v w""#), Ok(put(Condition::None)));
-        assert_eq!(read(r#"put k "v w" --if-version 7"#), Ok(put(Condition::Version(Index(7)))));
-        assert_eq!(read(r#"put k "v w" --if-absent"#), Ok(put(Condition::Absent)));
-        let get = |consistency, version| Command::Get { key: key.clone(), consistency, version };
-        assert_eq!(read("get k"), Ok(get(Consistency::Linearizable, ShowVersion::No)));
-        assert_eq!(read("get k --stale --version"), Ok(get(Consistency::Stale, ShowVersion::Yes)));
-        assert_eq!(read("del k --if-exists"), Ok(Command::Delete { key, condition: Condition::Exists }));
-        assert_eq!(read("scan"), Ok(Command::Scan(Scan::default())));
-        let scan = Scan {
-            prefix: b"a".to_vec(),
-            start: b"ab".to_vec(),
-            end: b"ac".to_vec(),
-            cursor: b"abc".to_vec(),
-            limit: Some(3),
-            reverse: true,
-            consistency: Consistency::Lease,
-        };
-        let line = "scan --start ab --end ac a --cursor abc --limit 3 --reverse --lease";
-        assert_eq!(read(line), Ok(Command::Scan(scan)));
-        assert_eq!(read("raw 00 ff 1 a"), Ok(Command::Raw(vec![0, 255, 26])));
-        for (line, command) in
-            [("slots", Command::Slots), ("status", Command::Status), ("ping", Command::Ping), ("help", Command::Help)]
-        {
-            assert_eq!(read(line), Ok(command));
-        }
-    }
-
-    #[test]
-    fn nonsense_is_refused_with_a_reason() {
-        for (line, reason) in [
-            ("", "a command is missing"),
-            ("frobnicate", "unknown command"),
-            ("put k", "a value is missing"),
-            ("get", "a key is missing"),
-            ("put k v --if-version x", "not a version"),
-            ("put k v --if-exists --if-absent", "one condition"),
-            ("get k --fresh", "unknown option"),
-            ("scan a b", "does not belong"),
-            ("scan --limit many", "not a number"),
-            ("ping pong", "does not belong"),
-            ("raw 0", "whole number of bytes"),
-        ] {
-            let error = read(line).unwrap_err();
-            assert!(error.contains(reason), "{line}: {error}");
-        }
-        let long = "k".repeat(70_000);
-        assert!(read(&format!("get {long}")).unwrap_err().contains("does not fit"));
-    }
-
-    #[test]
-    fn help_names_every_command() {
-        for name in ["put", "get", "del", "scan", "slots", "status", "ping", "raw", "help"] {
-            assert!(HELP.contains(&format!("\n  {name}")), "{name}");
-        }
-    }
 }

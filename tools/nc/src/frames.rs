@@ -67,7 +67,7 @@ fn print(out: &mut dyn Write, direction: Direction, frame: &Frame<'_>, bytes: &[
 }
 
 /// Prints bytes as offset, hexadecimal and ASCII, 16 a line.
-fn hex_dump(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+pub fn hex_dump(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     for (line, chunk) in bytes.chunks(16).enumerate() {
         let mut hex = String::with_capacity(49);
         for (at, byte) in chunk.iter().enumerate() {
@@ -230,84 +230,5 @@ fn answer_fields(answer: &Answer<'_>) -> Fields {
             fields
         }
         _ => Vec::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use raftkv_protocol::client::{Code, Refusal};
-    use raftkv_protocol::types::{EntryId, Index, NodeId, RequestId};
-
-    use super::*;
-
-    fn show(bytes: &[u8]) -> String {
-        let mut out = Vec::new();
-        print_all(&mut out, Direction::Sent, bytes).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn a_request_is_shown_field_by_field_and_byte_by_byte() {
-        let mut bytes = Vec::new();
-        let operation = Operation::Put { key: b"k 1", value: b"\x00v", condition: Condition::Version(Index(5)) };
-        Request { id: RequestId(3), operation }.encode(&mut bytes);
-        let shown = show(&bytes);
-        let lines: Vec<&str> = shown.lines().collect();
-        assert_eq!(lines[0], format!("> put, {} bytes", bytes.len()));
-        for line in [
-            "    kind         0x10",
-            "    id           3",
-            "    condition    version 5",
-            "    key          \"k 1\"",
-            "    value        \\x00v",
-        ] {
-            assert!(lines.contains(&line), "{line} in\n{shown}");
-        }
-        assert!(lines.last().unwrap().ends_with("|....v|"), "{shown}");
-    }
-
-    #[test]
-    fn a_refusal_names_its_code_and_the_leader() {
-        let mut bytes = Vec::new();
-        let refusal = Refusal { code: Code::NotLeader, leader: Some(NodeId(2)), message: "ask node 2" };
-        Reply { id: RequestId(3), at: EntryId::ZERO, result: Err(refusal) }.encode(&mut bytes);
-        let shown = show(&bytes);
-        for part in ["> refusal", "at           0@0", "code         not_leader", "leader       2", "ask node 2"] {
-            assert!(shown.contains(part), "{part} in\n{shown}");
-        }
-    }
-
-    #[test]
-    fn unreadable_payloads_are_shown_as_bytes() {
-        for kind in [kind::HELLO, kind::WELCOME, kind::PUT, kind::GET_REPLY, kind::APPEND, 0xee] {
-            let mut bytes = Vec::new();
-            raftkv_protocol::frame::write(&mut bytes, kind, |out| out.push(0x41));
-            let shown = show(&bytes);
-            assert!(shown.contains("payload      1 bytes: "), "{shown}");
-            assert!(shown.ends_with("A|\n"), "{shown}");
-        }
-    }
-
-    #[test]
-    fn frames_in_a_row_are_shown_one_by_one_and_the_rest_as_bytes() {
-        let mut bytes = Vec::new();
-        for id in 1..=2 {
-            Request { id: RequestId(id), operation: Operation::Ping }.encode(&mut bytes);
-        }
-        bytes.extend_from_slice(b"???");
-        let shown = show(&bytes);
-        assert_eq!(shown.matches("> ping, 17 bytes").count(), 2, "{shown}");
-        assert!(shown.contains("> 3 bytes that are no frame"), "{shown}");
-    }
-
-    #[test]
-    fn the_dump_has_sixteen_bytes_a_line() {
-        let mut out = Vec::new();
-        hex_dump(&mut out, b"0123456789abcdef!").unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "    00000000  30 31 32 33 34 35 36 37  38 39 61 62 63 64 65 66  |0123456789abcdef|\n\
-             \x20   00000010  21                                                |!|\n"
-        );
     }
 }

@@ -1,23 +1,32 @@
 //! `raftkv-nc`: talk to a RaftKV node by hand, as with nc.
 //!
 //! It speaks the protocol itself over one blocking connection to one node, so that what it shows is what that node said:
-//! no redirects are followed and nothing is retried.
+//! no redirects are followed and nothing is retried. `raftkv-nc log DIR` connects to nobody and reads a node's files.
 
 mod command;
 mod frames;
+mod log_dir;
 mod print;
 mod run;
 mod session;
 mod words;
 
+#[cfg(test)]
+mod command_test;
+#[cfg(test)]
+mod frames_test;
+#[cfg(test)]
+mod words_test;
+
 use std::ffi::OsString;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 
+use command::HELP;
 use run::{Ending, Output, Runner};
 use session::{Greeting, Settings, Trace};
 
@@ -28,18 +37,25 @@ const EXAMPLES: &str = r#"Examples:
   printf 'put a 1\nget a\n' | raftkv-nc 127.0.0.1:7001
   raftkv-nc --frames 127.0.0.1:7001 ping
   raftkv-nc 127.0.0.1:7001 help
+  raftkv-nc log data/node1"#;
 
-Without a command, commands are read from the standard input, one a line; empty lines and lines that begin with # are
-skipped, 'quit' ends. There, words are separated by spaces and "…" holds spaces; as arguments, the shell's quotes do that.
-\xNN is any byte in both. Values are printed with the same escapes, unless --raw-output is given.
+/// Paragraphs that the terminal's width breaks.
+const DETAILS: &str = "\
+Without a command, commands are read from the standard input, one a line; empty lines and lines that begin with # are \
+skipped, 'quit' ends. As arguments, the shell splits and quotes the words; the escapes are the same.\n\n\
+'log' prints every record of a node's log, read-only, while the node runs or after: segment by segment, batch by batch, \
+each record with its offset in the file. DIR is a data directory or one of its logs/core-N.\n\n\
+Exit code: 0 done, 3 key not found, 1 failed, 2 bad usage; of many commands the worst, in the order 2, 1, 3, 0.";
 
-Exit code: 0 done, 3 key not found, 1 failed, 2 bad usage; of many commands the worst, in the order 2, 1, 3, 0."#;
+/// The first word that reads a log instead of talking to a node.
+const LOG: &str = "log";
 
-/// Talk to a RaftKV node by hand.
+/// Talk to a RaftKV node by hand, or read its log.
 #[derive(Debug, Parser)]
-#[command(name = "raftkv-nc", version, after_help = EXAMPLES)]
+#[command(name = "raftkv-nc", version, after_help = format!("{HELP}\n{EXAMPLES}\n\n{DETAILS}"))]
+#[command(override_usage = "raftkv-nc [OPTIONS] HOST:PORT [COMMAND]...\n       raftkv-nc log DIR")]
 struct Arguments {
-    /// The node to talk to
+    /// The node to talk to, or 'log'
     #[arg(value_name = "HOST:PORT")]
     target: String,
     /// One command and its words; 'help' lists the commands
@@ -66,19 +82,7 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let settings = Settings {
-        target: arguments.target,
-        timeout: arguments.timeout,
-        greeting: if arguments.no_hello { Greeting::Nothing } else { Greeting::Hello },
-        trace: if arguments.frames { Trace::Frames } else { Trace::Nothing },
-    };
-    let mut runner = Runner::new(settings, if arguments.raw_output { Output::Raw } else { Output::Escaped });
-    let ending = if arguments.command.is_empty() {
-        run_lines(&mut runner)
-    } else {
-        let words = arguments.command.into_iter().map(|word| words::unescape(&word.into_vec()));
-        run_words(&mut runner, words.collect(), &mut io::stdout().lock())
-    };
+    let ending = if arguments.target == LOG { print_log(&arguments.command) } else { talk(arguments) };
     match ending {
         Ok(ending) => ExitCode::from(ending.exit_code()),
         // Whoever stopped reading, as `head` does, has what was wanted.
@@ -88,6 +92,34 @@ fn main() -> ExitCode {
             ExitCode::from(Ending::Failed.exit_code())
         }
     }
+}
+
+fn print_log(words: &[OsString]) -> io::Result<Ending> {
+    let [dir] = words else {
+        eprintln!("raftkv-nc: 'log' wants one directory, as in: raftkv-nc log data/node1");
+        return Ok(Ending::BadUsage);
+    };
+    log_dir::print(dir.as_ref(), &mut BufWriter::new(io::stdout().lock()))
+}
+
+fn talk(arguments: Arguments) -> io::Result<Ending> {
+    if !arguments.target.contains(':') {
+        let target = words::escape(arguments.target.as_bytes());
+        eprintln!("raftkv-nc: {target} is no address, which would be HOST:PORT, as in 127.0.0.1:7001");
+        return Ok(Ending::BadUsage);
+    }
+    let settings = Settings {
+        target: arguments.target,
+        timeout: arguments.timeout,
+        greeting: if arguments.no_hello { Greeting::Nothing } else { Greeting::Hello },
+        trace: if arguments.frames { Trace::Frames } else { Trace::Nothing },
+    };
+    let mut runner = Runner::new(settings, if arguments.raw_output { Output::Raw } else { Output::Escaped });
+    if arguments.command.is_empty() {
+        return run_lines(&mut runner);
+    }
+    let words = arguments.command.into_iter().map(|word| words::unescape(&word.into_vec()));
+    run_words(&mut runner, words.collect(), &mut io::stdout().lock())
 }
 
 /// Commands from the standard input; the worst ending counts.

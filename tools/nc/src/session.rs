@@ -11,6 +11,7 @@ use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VE
 use raftkv_protocol::types::{ClusterId, RequestId};
 
 use crate::frames::{self, Direction};
+use crate::words::escape;
 
 /// Once something came for `raw`, what does not follow within this time is not waited for.
 const RAW_QUIET: Duration = Duration::from_millis(200);
@@ -94,6 +95,7 @@ impl Session {
         self.receive(deadline, |frame| match HelloReply::decode(frame.kind, frame.payload) {
             Ok(HelloReply::Welcome { .. }) => Some(Ok(())),
             Ok(HelloReply::Refused { reason, message }) => {
+                let message = escape(message.as_bytes());
                 Some(Err(format!("{target} refused the hello ({}): {message}", reason.name()).into()))
             }
             Err(error) => Some(Err(format!("{target} answered the hello with something else: {error}").into())),
@@ -114,6 +116,10 @@ impl Session {
         let deadline = Instant::now() + self.settings.timeout;
         let mut read = Some(read);
         self.receive(deadline, |frame| match Reply::decode(frame.kind, frame.payload) {
+            // The node's last word before it closes the connection, as it could not read what was sent.
+            Ok(Reply { id: RequestId(0), result: Err(refusal), .. }) => {
+                Some(Err(escape(refusal.to_string().as_bytes()).into()))
+            }
             // Replies to what `raw` sent may still come in between.
             Ok(reply) if reply.id != id => None,
             Ok(reply) => read.take().map(|read| Ok(read(&reply))),

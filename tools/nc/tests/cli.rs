@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,7 +12,7 @@ use raftkv_protocol::client::{
 };
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply};
-use raftkv_protocol::types::{ClusterId, EntryId, Incarnation, Index, NodeId, Term};
+use raftkv_protocol::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, Term};
 
 /// A node of one shard. Pages hold two items. The connection ends at a frame of a kind that no client sends.
 struct Node {
@@ -97,6 +97,13 @@ fn serve(mut stream: TcpStream, map: &Mutex<Map>) {
             _ => return,
         }
     }
+}
+
+/// Closes in order: with bytes unread the end would be a reset, which may overtake what was said.
+fn say_and_close(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let _ = stream.read_to_end(&mut Vec::new());
 }
 
 fn welcome() -> HelloReply<'static> {
@@ -246,7 +253,7 @@ fn frames_are_shown_on_the_error_output() {
 fn raw_bytes_are_sent_as_they_are() {
     let node = Node::start();
     let mut ping = Vec::new();
-    Request { id: raftkv_protocol::types::RequestId(9), operation: Operation::Ping }.encode(&mut ping);
+    Request { id: RequestId(9), operation: Operation::Ping }.encode(&mut ping);
     let hex: String = ping.iter().map(|byte| format!("{byte:02x} ")).collect();
     let output = node.nc(&["raw", &hex]);
     let (code, shown) = told(&output);
@@ -285,20 +292,30 @@ fn a_node_that_cannot_be_talked_to_is_named_with_the_reason() {
     let refusing = Node::serving(|mut stream, _| {
         let mut out = Vec::new();
         HelloReply::Refused { reason: HelloRefusal::Connections, message: "full" }.encode(&mut out);
-        stream.read_exact(&mut [0; 9]).unwrap();
-        stream.write_all(&out).unwrap();
+        say_and_close(&mut stream, &out);
     });
     assert!(complaint(&refusing.nc(&["ping"])).contains("refused the hello (connections): full"));
 
-    let web = Node::serving(|mut stream, _| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").unwrap());
+    let web = Node::serving(|mut stream, _| say_and_close(&mut stream, b"HTTP/1.1 400 Bad Request\r\n"));
     assert!(complaint(&web.nc(&["ping"])).contains("is not RaftKV's protocol"));
+
+    let giving_up = Node::serving(|mut stream, _| {
+        let mut out = Vec::new();
+        welcome().encode(&mut out);
+        let refusal = Refusal { code: Code::TooLarge, leader: None, message: "closing\x1b[2J" };
+        Reply { id: RequestId(0), at: EntryId::ZERO, result: Err(refusal) }.encode(&mut out);
+        say_and_close(&mut stream, &out);
+    });
+    assert_eq!(complaint(&giving_up.nc(&["ping"])), "raftkv-nc: too_large: closing\\x1b[2J\n");
 
     let silent = Node::serving(|mut stream, _| while stream.read(&mut [0; 64]).is_ok_and(|read| read > 0) {});
     let output = silent.nc(&["--timeout=0.1", "ping"]);
     assert!(complaint(&output).contains("did not answer within 100ms"), "{}", complaint(&output));
     assert_eq!(told(&output).0, 1);
 
-    assert_eq!(told(&nc("nonsense", &["ping"])).0, 1);
+    let nonsense = nc("nonsense", &["ping"]);
+    assert_eq!(told(&nonsense).0, 2);
+    assert!(complaint(&nonsense).contains("HOST:PORT"));
 }
 
 #[test]

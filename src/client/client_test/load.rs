@@ -1,6 +1,6 @@
 //! Many requests at once: order, limits, threads.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use raftkv_protocol::types::{EntryId, Index, RequestId};
 
 use super::fake_node::{FakeNode, Next, answer, lock, table_of};
 use super::{builder, connect, eventually};
-use crate::client::{ErrorKind, WhenFull};
+use crate::client::{ErrorKind, Pending, WhenFull};
 
 /// A node that keeps replies back until `batch` puts are there, and then answers the last first. The version of a put
 /// is the number in its key.
@@ -94,6 +94,38 @@ fn requests_in_the_queue_expire_unsent() {
     // The first may expire a moment earlier and leave its place to the second.
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert_eq!(error.maybe_applied(), node.requests() == 2);
+}
+
+#[test]
+fn what_never_left_whole_is_sent_elsewhere_and_the_rest_is_unknown() {
+    // museum 45
+    const PUTS: usize = 40;
+    let table = table_of(1);
+    let (release, blocked) = mpsc::channel::<()>();
+    let (reached, arrived) = mpsc::channel();
+    let blocked = Mutex::new(blocked);
+    // It stops reading at the first request, so that the others fill the sockets' buffers and then the client's.
+    let one = FakeNode::start(1, &table, move |_, _| {
+        reached.send(()).unwrap();
+        let _ = lock(&blocked).recv();
+        Next::HangUp
+    });
+    let two = FakeNode::start(2, &table, |request, out| {
+        answer(out, request.id, EntryId::new(1, 1), Answer::Put);
+        Next::Go
+    });
+    let client = connect(&[&one, &two]);
+    let pipeline = client.pipeline();
+    let value = vec![7; 500_000];
+    let puts: Vec<_> = (0..PUTS).map(|n| pipeline.put(n.to_string(), &value).unwrap()).collect();
+    arrived.recv_timeout(Duration::from_secs(5)).unwrap();
+    drop(release);
+    let outcomes: Vec<_> = puts.into_iter().map(Pending::wait).collect();
+    let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let unknown = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+    assert!(unknown.clone().all(|error| error.kind() == ErrorKind::ConnectionLost && error.maybe_applied()));
+    assert_eq!((one.requests(), two.requests()), (1, done), "each was sent to one node only");
+    assert!(unknown.count() > 0 && done > 0, "{done} of {PUTS} done");
 }
 
 #[test]

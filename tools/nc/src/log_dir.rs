@@ -1,0 +1,136 @@
+//! A node's log for people, read from its files: while the node runs, or after.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use raftkv::state_machine;
+use raftkv::storage::batch::BatchHeader;
+use raftkv::storage::inspect::{End, Item, inspect};
+use raftkv::storage::record::Record;
+use raftkv::storage::segment::SegmentHeader;
+use raftkv_protocol::types::EntryKind;
+
+use crate::run::Ending;
+
+/// The directory of a data directory that holds one log for each core.
+const LOGS: &str = "logs";
+
+/// Prints the logs in `dir`: a node's data directory, or the directory of one core's log.
+///
+/// # Errors
+/// `out`'s.
+pub fn print(dir: &Path, out: &mut dyn Write) -> io::Result<Ending> {
+    let logs = match find_logs(dir) {
+        Ok(logs) => logs,
+        Err(error) => return Ok(fail(dir, &error.to_string())),
+    };
+    let mut segments = 0;
+    for log in logs {
+        match print_log(&log, out)? {
+            Ok(found) => segments += found,
+            Err(error) => return Ok(fail(&log, &error.to_string())),
+        }
+    }
+    out.flush()?;
+    if segments == 0 {
+        return Ok(fail(dir, "no segment of a log is there; name a node's data directory or one of its logs/core-N"));
+    }
+    Ok(Ending::Done)
+}
+
+fn fail(dir: &Path, reason: &str) -> Ending {
+    eprintln!("raftkv-nc: {}: {reason}", dir.display());
+    Ending::Failed
+}
+
+/// Of a data directory the logs of its cores, in the order of the cores; otherwise the directory itself.
+fn find_logs(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let logs = dir.join(LOGS);
+    if !logs.is_dir() {
+        return Ok(vec![dir.to_owned()]);
+    }
+    let mut cores: Vec<PathBuf> =
+        logs.read_dir()?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    // core-10 comes after core-9.
+    cores.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
+    Ok(cores)
+}
+
+/// Prints one log and counts its segments. The inner error is the log's, the outer one `out`'s.
+fn print_log(dir: &Path, out: &mut dyn Write) -> io::Result<io::Result<usize>> {
+    let mut printed = Ok(());
+    let mut segments = 0;
+    let walked = inspect(dir, |item| {
+        segments += usize::from(matches!(item, Item::Segment { .. } | Item::End { offset: 0, .. }));
+        printed = print_item(&item, out);
+        if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    printed?;
+    Ok(walked.map(|()| segments))
+}
+
+fn print_item(item: &Item<'_>, out: &mut dyn Write) -> io::Result<()> {
+    match item {
+        Item::Segment { path, header } => print_segment(path, header, out),
+        Item::Batch { header } => print_batch(header, out),
+        Item::Record { offset, record } => {
+            write!(out, "    {offset:>10} ")?;
+            print_record(record, out)
+        }
+        Item::End { path, offset, reason } => {
+            let reason = match reason {
+                End::Sealed => "the next segment goes on from here".into(),
+                End::NoBatch => "no batch follows".into(),
+                End::Damaged(damage) => match damage.entry {
+                    Some((shard, id)) => format!("{}, in what seems to be entry {id} of shard {shard}", damage.what),
+                    None => damage.what.to_string(),
+                },
+                End::Unreadable(error) => error.clone(),
+            };
+            writeln!(out, "end of {path} at {offset}: {reason}")
+        }
+    }
+}
+
+fn print_segment(path: &str, header: &SegmentHeader, out: &mut dyn Write) -> io::Result<()> {
+    let SegmentHeader { key, sequence, size, .. } = header;
+    write!(out, "segment {sequence} {path} {size} bytes id {} epoch {}", key.id, key.epoch)?;
+    match &header.predecessor {
+        Some(seal) => writeln!(out, " after segment {} cut at {}", seal.sequence, seal.cut),
+        None => writeln!(out, " the first"),
+    }
+}
+
+fn print_batch(header: &BatchHeader, out: &mut dyn Write) -> io::Result<()> {
+    let BatchHeader { number, start, durable_upto, length, .. } = header;
+    writeln!(out, "  batch {number} at {start} {length} bytes, durable up to {durable_upto}")
+}
+
+fn print_record(record: &Record<'_>, out: &mut dyn Write) -> io::Result<()> {
+    match record {
+        Record::Entry { shard, id, kind, body } => match kind {
+            EntryKind::Noop => writeln!(out, "shard {shard} entry {id} no-op"),
+            EntryKind::Command => writeln!(out, "shard {shard} entry {id} {}", state_machine::describe(body)),
+            EntryKind::Configuration => {
+                writeln!(out, "shard {shard} entry {id} configuration ({} bytes)", body.len())
+            }
+        },
+        Record::HardState { shard, hard_state } => {
+            let vote = hard_state.vote.map_or("none".into(), |node| node.to_string());
+            writeln!(out, "shard {shard} hard state term {} vote {vote}", hard_state.term)
+        }
+        Record::Reset { shard, start } => writeln!(out, "shard {shard} reset, its log starts after {start}"),
+        Record::Restate { shard, state } => {
+            let vote = state.hard_state.vote.map_or("none".into(), |node| node.to_string());
+            let term = state.hard_state.term;
+            writeln!(
+                out,
+                "shard {shard} restated: term {term} vote {vote} start {} last {} snapshot {}",
+                state.start, state.last, state.snapshot
+            )
+        }
+        Record::Watermark => writeln!(out, "watermark"),
+        Record::Seal(seal) => writeln!(out, "seal of segment {} at {}", seal.sequence, seal.cut),
+    }
+}
