@@ -65,7 +65,7 @@ fn a_node_that_is_killed_inside_a_sync_starts_again_with_everything() {
     writers.await_progress(200);
     cluster.kill_9(1);
     for at in [1, 2, 5, 40] {
-        cluster.spawn_with(1, server_with_fault("fdatasync", &format!("signal=KILL:when={at}")));
+        cluster.spawn_with(1, server_with_fault("fdatasync", &format!("signal=KILL:when={at}+")));
         assert_eq!(cluster.await_end(1).code, None, "killed by a signal at sync {at}");
     }
     cluster.restart_all();
@@ -93,6 +93,35 @@ fn no_write_is_acknowledged_before_its_sync() {
         assert!(wire.get("key").is_some());
         assert!(started.elapsed() < SYNC, "a read waits for the disk: {:?}", started.elapsed());
     }
+}
+
+/// A node whose disk hangs is as good as a node that is down, except that it must not hold the others up: neither as
+/// a leader nor as a follower.
+#[test]
+fn a_disk_that_hangs_stops_nobody() {
+    if !have_strace("a_disk_that_hangs_stops_nobody") {
+        return;
+    }
+    let mut cluster = Cluster::of(3).idle();
+    cluster.spawn_with(1, server_with_fault("fdatasync", "delay_enter=30000000:when=150+"));
+    cluster.restart_all();
+    let mut status = cluster.wire(1);
+    let writers = Writers::start(&cluster, "key", 3, 4);
+    let hanging_since = eventually(PATIENCE, "the disk of node 1 hangs", || {
+        let syncs = status.counter("log_syncs");
+        writers.await_progress(50);
+        (status.counter("log_syncs") == syncs).then(Instant::now)
+    });
+    for _ in 0..5 {
+        writers.await_progress(200);
+    }
+    assert!(hanging_since.elapsed() < Duration::from_secs(15), "1,000 writes took {:?}", hanging_since.elapsed());
+    cluster.kill_9(1);
+    cluster.restart_all();
+    writers.await_progress(50);
+    let history = writers.stop();
+    history.check(&cluster, &cluster.ids());
+    cluster.await_convergence();
 }
 
 /// A client that does not wait for space to return.

@@ -191,7 +191,8 @@ const WATCHED: &[u8] = b"watched";
 fn with_readers(cluster: &mut Cluster, faults: impl FnOnce(&mut Cluster, &[Reader])) {
     let client = cluster.client();
     client.put(WATCHED, "0").expect("written");
-    let reader = |id: &u64| [Reader::start(cluster, *id, get(WATCHED)), Reader::start(cluster, *id, stale_get(WATCHED))];
+    let reader =
+        |id: &u64| [Reader::start(cluster, *id, get(WATCHED)), Reader::start(cluster, *id, stale_get(WATCHED))];
     let readers: Vec<Reader> = cluster.ids().iter().flat_map(reader).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);

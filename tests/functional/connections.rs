@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Code, Request};
 use raftkv_protocol::types::RequestId;
 
 use crate::support::cluster::Cluster;
+use crate::support::process::{Process, server};
 use crate::support::wait::{PATIENCE, eventually, pause};
 use crate::support::wire::{Said, Wire, client_hello, encoded, get, put};
 
@@ -95,6 +97,108 @@ fn a_client_that_does_not_read_costs_bounded_memory_and_hurts_nobody() {
             more => more,
         };
     }
+}
+
+/// The replies come from another node here, on the link that carries heartbeats too.
+#[test]
+fn a_client_that_does_not_read_through_another_node_unseats_no_leader() {
+    const VALUE_BYTES: usize = 256 << 10;
+    let mut cluster = Cluster::start(3);
+    let key = "large";
+    let leader = cluster.leader_of(key);
+    let asked = cluster.ids().into_iter().find(|id| *id != leader).expect("there are three");
+    let mut other = cluster.wire(asked);
+    other.put(key, vec![7; VALUE_BYTES]);
+    cluster.await_convergence();
+    let terms = |cluster: &Cluster| -> Vec<u64> {
+        cluster.wire(leader).status().shards.iter().map(|shard| shard.term.0).collect()
+    };
+    let terms_before = terms(&cluster);
+    let rss_before: Vec<u64> = cluster.ids().into_iter().map(|id| cluster.process(id).rss_bytes()).collect();
+
+    let mut slow = TcpStream::connect(cluster.address(asked)).expect("connects");
+    slow.write_all(&encoded(|out| client_hello().encode(out))).expect("sent");
+    let request = encoded(|out| Request { id: RequestId(1), operation: get(key.as_bytes()) }.encode(out));
+    let (whole, _) = send_until_blocked(&mut slow, &request, 200_000);
+    assert!(whole >= 1_024, "only {whole} requests were taken");
+    let started = Instant::now();
+    for n in 0..50 {
+        let key = format!("key{n}");
+        let version = other.put(&key, "value");
+        assert_eq!(other.get(&key), Some((version, b"value".to_vec())));
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "100 requests beside a slow reader took {:?}",
+        started.elapsed()
+    );
+    assert_eq!(terms(&cluster), terms_before, "nobody was unseated");
+    for (id, before) in cluster.ids().into_iter().zip(rss_before) {
+        let grown = cluster.process(id).rss_bytes().saturating_sub(before);
+        assert!(grown < 128 << 20, "node {id} (asked was {asked}, the leader is {leader}) took {grown} bytes more");
+    }
+}
+
+/// museum 25
+#[test]
+fn a_node_whose_complaints_nobody_reads_goes_on() {
+    let mut cluster = Cluster::of(1).idle();
+    let mut command = server();
+    let process = &mut Process::spawn_unheard("unheard", command.args(cluster.args(1)), cluster.files());
+    process.await_listening();
+    // A pipe holds 64 KiB, about 450 of these complaints.
+    for _ in 0..1_000 {
+        let mut wire = Wire::dial(cluster.address(1)).expect("connects");
+        wire.send(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+        wire.greeting().expect("a refusal").expect_err("not welcome");
+    }
+    let mut wire = cluster.wire(1);
+    assert_eq!(wire.counter("hellos_refused"), 1_000);
+    let version = wire.put("k", "v");
+    assert_eq!(wire.get("k"), Some((version, b"v".to_vec())));
+    process.signal("TERM");
+    assert_eq!(process.await_end(PATIENCE).code, Some(0));
+    cluster.restart_all();
+    assert_eq!(cluster.wire(1).get("k"), Some((version, b"v".to_vec())));
+}
+
+/// Peers, the log and those who are connected already come first when a node may open few files only.
+#[test]
+fn a_node_that_may_open_few_files_keeps_serving() {
+    let mut cluster = Cluster::of(3).idle();
+    for id in cluster.ids() {
+        let plain = server();
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n 100; exec \"$@\"", "sh"]).arg(plain.get_program());
+        cluster.spawn_with(id, limited);
+    }
+    cluster.restart_all();
+    let mut witness = cluster.wire(1);
+    let idle: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(cluster.address(1)).expect("connects")).collect();
+    let mut greeted: Vec<Wire> = (0..60)
+        .filter_map(|_| {
+            let mut wire = Wire::dial(cluster.address(1)).ok()?;
+            wire.set_read_timeout(Duration::from_millis(50));
+            wire.greet(&client_hello()).ok()?.ok()?;
+            Some(wire)
+        })
+        .collect();
+    for n in 0..50 {
+        let key = format!("key{n}");
+        let version = witness.put(&key, "value");
+        assert_eq!(witness.get(&key), Some((version, b"value".to_vec())));
+    }
+    // It can still be reached by a node that comes back, and the log can still begin segments.
+    cluster.kill_9(2);
+    cluster.restart_all();
+    cluster.await_convergence();
+    for n in 0..3 {
+        witness.put(format!("large{n}"), vec![0; 1 << 20]);
+    }
+    greeted.clear();
+    drop(idle);
+    eventually(PATIENCE, "there is room again", || Wire::connect(cluster.address(1)).ok());
+    assert!(cluster.ids().into_iter().all(|id| !cluster.process(id).has_ended()));
 }
 
 #[test]

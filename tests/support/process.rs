@@ -58,6 +58,15 @@ impl Process {
         Process { child, name: name.to_owned(), stdout, stderr, ended: None }
     }
 
+    /// Starts a command whose standard error is a pipe that nobody reads.
+    pub fn spawn_unheard(name: &str, command: &mut Command, logs: &Path) -> Process {
+        let (stdout, stderr) = (logs.join(format!("{name}.out")), logs.join(format!("{name}.err")));
+        let out = File::create(&stdout).expect("the log file can be created");
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Process { child, name: name.to_owned(), stdout, stderr, ended: None }
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
