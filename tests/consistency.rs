@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "consistency/chaos.rs"]
+mod chaos;
 #[path = "consistency/counters.rs"]
 mod counters;
 #[path = "consistency/disks.rs"]

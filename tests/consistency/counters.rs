@@ -41,7 +41,7 @@ fn increment(client: &Client, known: &mut Increments) {
 }
 
 /// Increments from several clients while `faults` happen; then the accounts are settled.
-fn count_through(cluster: &mut Cluster, clients: usize, faults: impl FnOnce(&mut Cluster, &dyn Fn())) {
+pub fn count_through(cluster: &mut Cluster, clients: usize, faults: impl FnOnce(&mut Cluster, &dyn Fn())) {
     cluster.client().put(COUNTER, "0").expect("written");
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(AtomicU64::new(0));
@@ -111,7 +111,7 @@ fn conditional_writes_are_neither_lost_nor_repeated_when_leaders_are_killed() {
 /// Leadership that comes and goes leaves writes of earlier leaderships waiting.
 #[test]
 fn conditional_writes_are_neither_lost_nor_repeated_when_leaders_are_paused() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::of(3).flag("--cores=2").start();
     count_through(&mut cluster, 4, |cluster, await_progress| {
         for _ in 0..4 {
             let leader = cluster.leader_of(COUNTER);

@@ -40,7 +40,7 @@ fn no_acknowledged_write_is_lost_when_leaders_are_killed_twenty_times() {
 
 #[test]
 fn no_acknowledged_write_is_lost_when_all_nodes_are_killed_at_once() {
-    let mut cluster = Cluster::start(3);
+    let mut cluster = Cluster::of(3).flag("--cores=2").start();
     for round in 0..4 {
         let writers = Writers::start(&cluster, &format!("round{round}"), 3, 8);
         writers.await_progress(500);

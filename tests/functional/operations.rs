@@ -59,8 +59,7 @@ fn exercise(wire: &mut Wire, key: &str) {
     assert_eq!(delete_if(wire, key, Condition::Exists), Ok(true));
 }
 
-fn exercise_every_shard_through_every_node(nodes: u64) {
-    let cluster = Cluster::start(nodes);
+fn exercise_every_shard_through_every_node(cluster: &Cluster) {
     for id in cluster.ids() {
         let mut wire = cluster.wire(id);
         for key in cluster.keys_for_all_shards("key") {
@@ -74,12 +73,23 @@ fn exercise_every_shard_through_every_node(nodes: u64) {
 
 #[test]
 fn one_node_serves_every_operation() {
-    exercise_every_shard_through_every_node(1);
+    exercise_every_shard_through_every_node(&Cluster::start(1));
 }
 
 #[test]
 fn each_of_three_nodes_serves_every_operation_on_every_shard() {
-    exercise_every_shard_through_every_node(3);
+    exercise_every_shard_through_every_node(&Cluster::start(3));
+}
+
+/// Connections, shards and peers' links lie on different cores, and nodes may differ in their number.
+#[test]
+fn nodes_of_several_cores_serve_every_operation_on_every_shard() {
+    let mut cluster = Cluster::of(3).flag("--cores=3").idle();
+    cluster.spawn(1);
+    cluster.spawn(3);
+    cluster.set_flag("--cores=2");
+    cluster.restart_all();
+    exercise_every_shard_through_every_node(&cluster);
 }
 
 #[test]

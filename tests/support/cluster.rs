@@ -72,9 +72,7 @@ impl Builder {
 
     /// A flag for every node, as in `--inflight-max=8`, instead of what it was before.
     pub fn flag(mut self, flag: &str) -> Builder {
-        let name = |flag: &str| flag.split_once('=').map(|(name, _)| name.to_owned());
-        self.flags.retain(|other| name(other) != name(flag));
-        self.flags.push(flag.to_owned());
+        set_flag(&mut self.flags, flag);
         self
     }
 
@@ -173,6 +171,11 @@ impl Cluster {
         ];
         args.extend(self.flags.iter().cloned());
         args
+    }
+
+    /// A flag for every node that is started from now on, as [`Builder::flag`].
+    pub fn set_flag(&mut self, flag: &str) {
+        set_flag(&mut self.flags, flag);
     }
 
     /// Starts a node, and does not wait for anything.
@@ -327,6 +330,12 @@ impl Cluster {
             (statuses.values().all(complete) && states.all(|other| other == first)).then_some(())
         });
     }
+}
+
+fn set_flag(flags: &mut Vec<String>, flag: &str) {
+    let name = |flag: &str| flag.split_once('=').map(|(name, _)| name.to_owned());
+    flags.retain(|other| name(other) != name(flag));
+    flags.push(flag.to_owned());
 }
 
 /// The node that all name as the shard's leader and that says so too.
