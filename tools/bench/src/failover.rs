@@ -5,7 +5,7 @@
 //! go to processes that were started here and to no others.
 
 mod cluster;
-mod probe;
+pub(crate) mod probe;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

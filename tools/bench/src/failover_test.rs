@@ -1,3 +1,6 @@
+use raftkv_protocol::types::Slot;
+
+use crate::failover::probe::one_key_each;
 use crate::failover::quantile;
 
 #[test]
@@ -9,4 +12,13 @@ fn quantiles_are_of_the_nearest_rank() {
     assert_eq!(quantile(&sorted, 0.0), 1.0);
     assert_eq!(quantile(&[], 0.5), 0.0);
     assert_eq!(quantile(&[3.0], 1.0), 3.0);
+}
+
+#[test]
+fn every_shard_is_probed_with_a_key_of_its_own() {
+    let keys = one_key_each(12);
+    assert_eq!(keys.keys().map(|shard| shard.0).collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
+    for (shard, key) in keys {
+        assert_eq!(Slot::of(&key).shard(12), shard);
+    }
 }

@@ -1,12 +1,13 @@
 //! What happens before the load: learning the cluster, and writing every key once.
 
 use std::io;
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use raftkv_protocol::types::{NodeId, RequestId};
+use raftkv_protocol::types::{NodeId, RequestId, Slot};
 
-use crate::blocking::Connection;
+use crate::blocking::{Connection, resolve};
 use crate::operations::{Mix, Operations};
 use crate::topology::Topology;
 
@@ -50,7 +51,7 @@ pub fn discover(endpoints: &[String], timeout: Duration) -> Result<Topology, Str
 }
 
 fn refused(endpoint: &str) -> bool {
-    match crate::blocking::resolve(endpoint).and_then(std::net::TcpStream::connect) {
+    match resolve(endpoint).and_then(TcpStream::connect) {
         Err(error) => error.kind() != io::ErrorKind::TimedOut,
         Ok(_) => false,
     }
@@ -115,7 +116,7 @@ fn prefill_once(
         trouble = error.or(trouble);
         for index in left {
             mix.keys.write(index, &mut key);
-            let shard = raftkv_protocol::types::Slot::of(&key).shard(topology.shards());
+            let shard = Slot::of(&key).shard(topology.shards());
             missing[usize::from(shard.0)].push(index);
         }
     }

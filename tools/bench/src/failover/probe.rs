@@ -110,7 +110,7 @@ fn id_of(turn: usize, shard: ShardId) -> RequestId {
 }
 
 /// A key of every shard.
-pub(super) fn one_key_each(shards: u16) -> BTreeMap<ShardId, Vec<u8>> {
+pub(crate) fn one_key_each(shards: u16) -> BTreeMap<ShardId, Vec<u8>> {
     let mut keys = BTreeMap::new();
     for number in 0u64.. {
         if keys.len() == usize::from(shards) {
