@@ -104,11 +104,16 @@ impl<R: Copy> Writes<R> {
 
     /// The queued writes have become entries, the first of which is `first`.
     pub(super) fn proposed(&mut self, first: EntryId) {
-        // Whoever waits at these indexes still was overwritten here, and learns so when the new entries are applied.
+        // Whoever waits at these indexes or behind them still was overwritten here, and learns so when an entry is
+        // applied there: not before, as a majority of others may hold the old entries yet.
+        let goes_back = self.waiting.back().is_some_and(|last| last.id.index >= first.index);
         let mut id = first;
         for (to, deadline) in self.queued.drain(..) {
             self.waiting.push_back(Waiting { id, deadline, to: Some(to) });
             id.index = id.index.next();
+        }
+        if goes_back {
+            self.waiting.make_contiguous().sort_by_key(|waiting| waiting.id.index);
         }
     }
 
