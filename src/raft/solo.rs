@@ -53,7 +53,6 @@ pub(super) fn with(size: u64, term: u64, vote: Option<u64>, terms: &[u64], adapt
         heartbeat: BEAT,
         election_timeout: T,
         epoch,
-        preferred: false,
         seed: 7,
         append_bytes_max: 100,
         inflight_bytes_max: 300,
