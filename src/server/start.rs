@@ -120,7 +120,7 @@ fn resolve(id: NodeId, address: &str) -> Result<SocketAddr, Fatal> {
 }
 
 fn open_logs(node: &Node, mailboxes: &[Mailbox]) -> Result<Vec<(FileLog, Vec<RecoveredShard>)>, Fatal> {
-    let data_dir = node.data_dir.lock().map_err(|_| Fatal::failure("the data directory is in an unknown state"))?;
+    let mut data_dir = node.data_dir.lock().map_err(|_| Fatal::failure("the data directory is in an unknown state"))?;
     let open = |(core, (_, waker, _, _)): (CoreId, &Mailbox)| {
         let waker = Arc::clone(waker);
         let wake: storage::Wake = Arc::new(move || {
@@ -137,7 +137,9 @@ fn open_logs(node: &Node, mailboxes: &[Mailbox]) -> Result<Vec<(FileLog, Vec<Rec
         };
         FileLog::open(options).map_err(|error| Fatal::failure(error.to_string()))
     };
-    (0..).map(CoreId).zip(mailboxes).map(open).collect()
+    let logs = (0..).map(CoreId).zip(mailboxes).map(open).collect::<Result<_, _>>()?;
+    data_dir.logs_have_begun()?;
+    Ok(logs)
 }
 
 fn shards_of(config: &Config, core: CoreId) -> impl Iterator<Item = ShardId> {

@@ -296,3 +296,23 @@ fn the_text_is_a_format() {
     assert_eq!(fs::read_to_string(&file).expect("reads"), golden);
     assert_eq!(text_file::parse("peers", golden), Err(ParseError::Damaged("its first line is wrong")));
 }
+
+// museum 34: whoever has lost its log may have voted and acknowledged what it no longer knows.
+#[test]
+fn a_log_that_has_begun_and_is_gone_is_refused() {
+    let temp = temp();
+    let mut dir = open(temp.path());
+    let segment = |core| dir.log_dir(CoreId(core)).join(crate::storage::segment::segment_name(1));
+    let (first, second) = (segment(0), segment(1));
+    dir.logs_have_begun().expect("records");
+    drop(dir);
+    let line = refusal(temp.path(), &identity());
+    assert!(line.starts_with("the log in DIR/logs/core-0 is gone"), "{line}");
+    for file in [&first, &second] {
+        fs::write(file, "").expect("writes");
+    }
+    drop(open(temp.path()));
+    fs::remove_dir_all(second.parent().expect("a directory")).expect("removes");
+    let line = refusal(temp.path(), &identity());
+    assert!(line.starts_with("the log in DIR/logs/core-1 is gone"), "{line}");
+}

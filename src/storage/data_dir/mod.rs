@@ -31,11 +31,14 @@ use std::str::FromStr;
 
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId};
 
+use super::segment::FileState;
 use crate::error::Fatal;
 use text_file::Fields;
 
 const IDENTITY: &str = "identity";
 const PEERS: &str = "peers";
+/// The field of the identity that says that every log had a segment once.
+const LOGS_BEGUN: &str = "logs-begun";
 
 /// Who a node is, as its settings say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +77,7 @@ pub struct DataDir {
     path: PathBuf,
     incarnation: Incarnation,
     is_new: bool,
+    identity: Fields,
     peers: BTreeMap<NodeId, Incarnation>,
     _lock: File,
 }
@@ -84,16 +88,45 @@ impl DataDir {
         create_dir(path)?;
         let lock = lock(path)?;
         let file = path.join(IDENTITY);
-        let (incarnation, is_new) = match text_file::read(&file, IDENTITY)? {
-            Some(fields) => (recognise(path, &Recorded::from_fields(&file, &fields)?, identity)?, false),
+        let (fields, is_new) = match text_file::read(&file, IDENTITY)? {
+            Some(fields) => (fields, false),
             None => (give_birth(path, identity)?, true),
         };
+        let incarnation = recognise(path, &Recorded::from_fields(&file, &fields)?, identity)?;
         let peers = read_peers(&path.join(PEERS))?;
-        let dir = DataDir { path: path.to_owned(), incarnation, is_new, peers, _lock: lock };
-        for core in 0..identity.cores {
-            create_dir(&dir.log_dir(CoreId(core)))?;
+        let dir = DataDir { path: path.to_owned(), incarnation, is_new, identity: fields, peers, _lock: lock };
+        for core in (0..identity.cores).map(CoreId) {
+            create_dir(&dir.log_dir(core))?;
+            dir.check_log(core)?;
         }
         Ok(dir)
+    }
+
+    /// Remembers durably that every log has begun: from now on a log without segments is a lost one. Must be called
+    /// before the node votes or acknowledges anything.
+    pub fn logs_have_begun(&mut self) -> Result<(), Fatal> {
+        if !self.identity.contains_key(LOGS_BEGUN) {
+            self.identity.insert(LOGS_BEGUN.to_owned(), "yes".to_owned());
+            text_file::write(&self.path.join(IDENTITY), IDENTITY, &self.identity)?;
+        }
+        Ok(())
+    }
+
+    /// A log that has begun has a segment. One that has none was removed, with votes and entries that others count on.
+    fn check_log(&self, core: CoreId) -> Result<(), Fatal> {
+        let dir = self.log_dir(core);
+        let is_segment = |name: &str| matches!(FileState::of(name), Some(FileState::Segment(_)));
+        let mut files = fs::read_dir(&dir)
+            .map_err(|error| Fatal::failure(format!("cannot read directory {}: {error}", dir.display())))?;
+        let has_segment = files.any(|file| file.is_ok_and(|file| file.file_name().to_str().is_some_and(is_segment)));
+        if has_segment || !self.identity.contains_key(LOGS_BEGUN) {
+            return Ok(());
+        }
+        Err(Fatal::failure(format!(
+            "the log in {} is gone, and with it votes and entries that the cluster counts on: bring it back, \
+             or replace this node under a new id with an empty --data-dir",
+            dir.display()
+        )))
     }
 
     /// Where it is.
@@ -259,7 +292,7 @@ fn differences(recorded: &Recorded, now: &Recorded) -> String {
 }
 
 /// Makes an empty directory this node's.
-fn give_birth(path: &Path, identity: &Identity) -> Result<Incarnation, Fatal> {
+fn give_birth(path: &Path, identity: &Identity) -> Result<Fields, Fatal> {
     // The identity is durable before anything else is written: what lies here without it is the rest of a node.
     if let Some(rest) = [PEERS, "logs", "snapshots"].into_iter().find(|name| path.join(name).exists()) {
         return Err(Fatal::failure(format!(
@@ -269,8 +302,9 @@ fn give_birth(path: &Path, identity: &Identity) -> Result<Incarnation, Fatal> {
         )));
     }
     let incarnation = draw_incarnation()?;
-    text_file::write(&path.join(IDENTITY), IDENTITY, &Recorded::of(identity, incarnation).into_fields())?;
-    Ok(incarnation)
+    let fields = Recorded::of(identity, incarnation).into_fields();
+    text_file::write(&path.join(IDENTITY), IDENTITY, &fields)?;
+    Ok(fields)
 }
 
 fn draw_incarnation() -> Result<Incarnation, Fatal> {
