@@ -191,6 +191,8 @@ const WATCHED: &[u8] = b"watched";
 fn with_readers(cluster: &mut Cluster, faults: impl FnOnce(&mut Cluster, &[Reader])) {
     let client = cluster.client();
     client.put(WATCHED, "0").expect("written");
+    // From here on nobody may miss it, not even a stale reader.
+    cluster.await_convergence();
     let reader =
         |id: &u64| [Reader::start(cluster, *id, get(WATCHED)), Reader::start(cluster, *id, stale_get(WATCHED))];
     let readers: Vec<Reader> = cluster.ids().iter().flat_map(reader).collect();
