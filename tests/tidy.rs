@@ -1,0 +1,391 @@
+//! The rules of the code base that the compiler cannot hold, each as a test over the files of the repository: who may
+//! import whom, where `unsafe` and clocks may stand, how long a function may be, and that what is named exists.
+//! The tables are here; how they are read is in `tests/tidy/`, where each rule is also tried on a bad sample.
+//!
+//! That each `unsafe` block says why it is sound is clippy's to hold (`undocumented_unsafe_blocks`).
+
+#[path = "tidy/imports.rs"]
+mod imports;
+#[path = "tidy/references.rs"]
+mod references;
+#[path = "tidy/size.rs"]
+mod size;
+#[path = "tidy/source.rs"]
+mod source;
+#[path = "tidy/text.rs"]
+mod text;
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use imports::Layer;
+use source::{Source, Violation};
+use text::{Confined, Tests};
+
+/// What a deterministic layer must not touch: the same input gives the same output, on every node and in every run.
+const WORLD: &[&str] = &[
+    "std::fs",
+    "std::net",
+    "std::io",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "std::sync::mpsc",
+    "std::sync::atomic",
+    "std::sync::Mutex",
+    "std::sync::RwLock",
+    "std::time::SystemTime",
+    "std::time::Instant::now",
+    "libc",
+    "mio",
+    "socket2",
+    "memmap2",
+    "crossbeam_channel",
+    "rand",
+];
+
+/// Who may know whom. Tests inside a module may reach further than its code.
+const LAYERS: &[Layer] = &[
+    Layer {
+        files: "src/raft/",
+        module: "raft",
+        uses: &["protocol::types", "protocol::peer", "protocol::client"],
+        never: WORLD,
+        why: "consensus knows the protocol's types only, and no file, socket, clock, thread or randomness",
+    },
+    Layer {
+        files: "src/state_machine/",
+        module: "state_machine",
+        uses: &["protocol::types", "protocol::client", "limits"],
+        never: WORLD,
+        why: "apply is deterministic: it knows commands and the map, and nothing of the world",
+    },
+    Layer {
+        files: "src/storage/data_dir/",
+        module: "storage::data_dir",
+        uses: &["protocol::types", "error"],
+        never: &["mio", "std::net"],
+        why: "a node's identity on disk stands by itself",
+    },
+    Layer {
+        files: "src/storage/",
+        module: "storage",
+        uses: &["protocol::types", "limits", "error"],
+        never: &["std::net", "mio::net", "socket2", "rand"],
+        why: "storage knows entries and the disk; who wrote them and why is not its business",
+    },
+    Layer {
+        files: "src/shard/",
+        module: "shard",
+        uses: &[
+            "protocol::types",
+            "protocol::peer",
+            "protocol::client",
+            "raft",
+            "storage",
+            "state_machine",
+            "error",
+            "limits",
+            "metrics",
+        ],
+        never: &["std::fs", "std::net", "std::thread", "std::time::Instant::now", "mio", "socket2", "libc", "rand"],
+        why: "a shard is Raft, its part of the log and its state: no connection, no API, no thread",
+    },
+    Layer {
+        files: "src/event_loop/",
+        module: "event_loop",
+        uses: &["protocol::frame", "limits", "metrics", "error"],
+        never: &["std::fs"],
+        why: "the event loop moves bytes and knows no Raft, no API and no shard",
+    },
+    Layer {
+        files: "src/api/",
+        module: "api",
+        uses: &["protocol", "limits", "metrics", "error"],
+        never: &["std::fs", "std::net", "std::thread", "std::time::Instant::now", "mio", "libc"],
+        why: "an API turns bytes into requests and replies into bytes; it owns no socket and knows no shard",
+    },
+    Layer {
+        files: "src/config/",
+        module: "config",
+        // A configuration names the data directory, so its path is checked and read where that is defined.
+        uses: &["protocol::types", "storage::data_dir", "limits", "error"],
+        never: &["mio", "std::net::TcpStream", "std::net::TcpListener", "std::thread::spawn"],
+        why: "the configuration is values; it starts nothing",
+    },
+    Layer {
+        files: "src/server/",
+        module: "server",
+        uses: &[
+            "protocol",
+            "event_loop",
+            "api",
+            "shard",
+            "storage",
+            "raft",
+            "state_machine",
+            "config",
+            "metrics",
+            "limits",
+            "error",
+        ],
+        never: &[],
+        why: "the server is where the layers meet, but it is no client of itself",
+    },
+    Layer {
+        files: "src/client/",
+        module: "client",
+        uses: &["protocol"],
+        never: &["libc", "memmap2", "clap", "std::fs"],
+        why: "the client is built without the server: it knows the protocol only",
+    },
+    Layer {
+        files: "src/main.rs",
+        module: "main",
+        uses: &["server", "config", "error"],
+        never: &[],
+        why: "the program reads its configuration and starts the server",
+    },
+    Layer {
+        files: "src/logging.rs",
+        module: "logging",
+        uses: &["protocol::types"],
+        never: &["std::fs", "std::net"],
+        why: "a part of the program: lines to stderr, whoever logs them",
+    },
+    Layer {
+        files: "src/lib.rs",
+        module: "lib",
+        uses: &["client"],
+        never: &[],
+        why: "the library only lists its modules",
+    },
+    Layer {
+        files: "src/limits.rs",
+        module: "limits",
+        uses: &["protocol"],
+        never: WORLD,
+        why: "limits are numbers and the relations between them",
+    },
+    Layer {
+        files: "src/error.rs",
+        module: "error",
+        uses: &[],
+        never: WORLD,
+        why: "every layer uses it, so it uses none",
+    },
+    Layer {
+        files: "src/metrics.rs",
+        module: "metrics",
+        uses: &["protocol::types", "protocol::client"],
+        never: &["std::fs", "std::net", "std::thread", "mio"],
+        why: "metrics are counters; who counts and who shows them is not their business",
+    },
+    Layer {
+        files: "protocol/",
+        module: "protocol",
+        uses: &[],
+        never: WORLD,
+        why: "the protocol is types and bytes: it uses no other crate of the repository and does no I/O",
+    },
+    Layer {
+        files: "tools/bench/",
+        module: "bench",
+        uses: &["protocol", "client"],
+        never: &[],
+        why: "the load generator is a client like any other",
+    },
+    Layer {
+        files: "tools/etcd-load/",
+        module: "etcd_load",
+        uses: &["bench"],
+        never: &[],
+        why: "the load for etcd is the load generator's, so that both are measured alike",
+    },
+    Layer {
+        files: "tools/nc/",
+        module: "nc",
+        // Its `log` and `check` read a data directory with the code that wrote it.
+        uses: &["protocol", "client", "storage", "state_machine"],
+        never: &[],
+        why: "a debugging tool is a client, and reads directories with the code that wrote them",
+    },
+    Layer {
+        files: "benches/",
+        module: "benches",
+        uses: &["protocol", "raft", "storage", "state_machine", "shard", "event_loop", "metrics", "limits", "error"],
+        never: &[],
+        why: "the benches measure the layers below the server",
+    },
+    Layer {
+        files: "tests/",
+        module: "tests",
+        uses: &["protocol", "client"],
+        never: &[],
+        why: "tests of whole processes are clients of them",
+    },
+];
+
+/// Where memory safety is the author's word. Each block's reason stands at the block.
+const UNSAFE: Confined = Confined {
+    words: &["unsafe"],
+    within: &[],
+    listed: &[
+        ("src/storage/disk.rs", "maps segments, draws random bytes, writes with RWF_DSYNC"),
+        ("src/server/local_cluster.rs", "child processes that die with their parent"),
+        ("protocol/tests/wire/counting_allocator.rs", "counts what a decoder allocates"),
+    ],
+    tests: Tests::Held,
+    why: "memory safety stays in few files: use a safe call, or list the file with its reason in tests/tidy.rs",
+};
+
+/// Where the time of day or of the machine is read. Everything else is handed the time, so that one seed is one run.
+const CLOCKS: Confined = Confined {
+    words: &["Instant::now", "SystemTime", "UNIX_EPOCH", ".elapsed()"],
+    within: &["src/", "protocol/"],
+    listed: &[
+        ("src/event_loop/clock.rs", "the one clock of a core's loop, read once a turn"),
+        ("src/server/start.rs", "the epoch that a node's Raft clocks count from"),
+        ("src/server/local_cluster.rs", "waits for child processes"),
+        ("src/storage/stats.rs", "how long syncs take, for the metrics only"),
+        ("src/client/", "the client's own thread, with its deadlines and pauses"),
+    ],
+    tests: Tests::Free,
+    why: "time is handed in; read the loop's clock, or list the file with its reason in tests/tidy.rs",
+};
+
+/// Where data lives, a panic is a decision: it names the invariant that makes it impossible.
+const UNWRAP: Confined = Confined {
+    words: &[".unwrap()"],
+    within: &["src/"],
+    listed: &[],
+    tests: Tests::Free,
+    why: "a panic stops a node: return the error, or `expect` with the invariant that makes it impossible",
+};
+
+/// Lints are not switched off: `expect` says why and complains when it is no longer needed.
+const ALLOW: Confined = Confined {
+    words: &["#[allow", "#![allow"],
+    within: &[],
+    listed: &[],
+    tests: Tests::Held,
+    why: "use #[expect(…, reason = \"…\")]",
+};
+
+/// Longest function, in lines.
+const FUNCTION_LINES_MAX: usize = 70;
+/// Functions that may be longer: (file, function, reason).
+const FUNCTIONS_EXCEPTED: &[(&str, &str, &str)] = &[];
+/// Longest file that is not a test, in lines.
+const FILE_LINES_MAX: usize = 700;
+
+/// Words for unfinished work and for looking around. Put together here, or this file would hold them.
+fn banned() -> Vec<(String, &'static str)> {
+    let unfinished = "finish it, or say in the documents that it is not there";
+    vec![
+        (["TO", "DO"].concat(), unfinished),
+        (["FIX", "ME"].concat(), unfinished),
+        (["X", "XX"].concat(), unfinished),
+        (["todo", "!"].concat(), unfinished),
+        (["unimpl", "emented!"].concat(), unfinished),
+        (["dbg", "!"].concat(), "a look while debugging is not for those who come after"),
+        (["#[ign", "ore"].concat(), "a test that does not run holds nothing"),
+    ]
+}
+
+/// Folders of the machine that the code was written on.
+fn machine_folders() -> Vec<String> {
+    ["work", "root", "home"].iter().map(|folder| format!("/{folder}")).collect()
+}
+
+static REPOSITORY: LazyLock<Vec<Source>> = LazyLock::new(|| source::repository(Path::new(env!("CARGO_MANIFEST_DIR"))));
+
+#[track_caller]
+fn none(mut violations: Vec<Violation>) {
+    violations.sort();
+    violations.dedup();
+    let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    assert!(lines.is_empty(), "{} violations\n{}\n", lines.len(), lines.join("\n"));
+}
+
+#[test]
+fn the_repository_is_read() {
+    for path in ["Cargo.toml", ".ci/run", "src/lib.rs", "src/raft/mod.rs", "protocol/README.md"] {
+        assert!(REPOSITORY.iter().any(|source| source.path == path), "{path} is missing");
+    }
+}
+
+#[test]
+fn layers_import_only_what_they_may_know() {
+    none(imports::check(LAYERS, &REPOSITORY));
+}
+
+#[test]
+fn every_row_of_the_layer_table_has_files() {
+    for layer in LAYERS {
+        let fits = |source: &Source| source.is_rust() && imports::covers(layer.files, &source.path);
+        assert!(REPOSITORY.iter().any(fits), "{} has no files: take the row out", layer.files);
+    }
+}
+
+#[test]
+fn unsafe_stays_in_listed_files() {
+    none(text::confined(&UNSAFE, &REPOSITORY));
+}
+
+#[test]
+fn time_is_read_in_listed_files_only() {
+    none(text::confined(&CLOCKS, &REPOSITORY));
+}
+
+#[test]
+fn nothing_unwraps_outside_tests() {
+    none(text::confined(&UNWRAP, &REPOSITORY));
+}
+
+#[test]
+fn no_lint_is_switched_off() {
+    none(text::confined(&ALLOW, &REPOSITORY));
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    none(text::banned(&banned(), &REPOSITORY));
+}
+
+#[test]
+fn no_path_of_a_machine_is_written_down() {
+    none(text::machine_paths(&machine_folders(), &REPOSITORY));
+}
+
+#[test]
+fn functions_fit_on_a_screen() {
+    none(size::functions(FUNCTION_LINES_MAX, FUNCTIONS_EXCEPTED, &REPOSITORY));
+}
+
+#[test]
+fn files_hold_one_subject() {
+    none(size::files(FILE_LINES_MAX, &REPOSITORY));
+}
+
+#[test]
+fn documents_and_comments_name_files_that_exist() {
+    none(references::dangling(&REPOSITORY));
+}
+
+#[test]
+fn golden_files_are_read() {
+    none(references::unread_golden(&REPOSITORY));
+}
+
+#[test]
+fn every_package_has_lints() {
+    let manifests = REPOSITORY.iter().filter(|source| source.path.ends_with("Cargo.toml"));
+    // A package outside the workspace cannot inherit its lints and lists its own.
+    let has_lints = |text: &str| match text.contains("[workspace]\n\n[package]") {
+        true => text.contains("[lints.rust]"),
+        false => text.contains("[lints]\nworkspace = true"),
+    };
+    let without = manifests.filter(|manifest| !has_lints(&manifest.text));
+    none(without.map(|manifest| manifest.violation(0, "has no lints: `[lints]`, `workspace = true`")).collect());
+}
