@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use raftkv_protocol::client::{Code, Operation, Scan};
+use raftkv_protocol::client::{Code, Operation, Request, Scan};
+use raftkv_protocol::types::RequestId;
 
 use crate::support::cluster::Cluster;
 use crate::support::wait::{PATIENCE, eventually, pause};
-use crate::support::wire::{Said, Wire, get, put, stale_get};
+use crate::support::wire::{Said, Wire, encoded, get, put, stale_get};
 
 /// How long a minority is watched: several election timeouts.
 const WATCH: Duration = Duration::from_secs(4);
@@ -101,16 +102,19 @@ fn a_leader_that_was_paused_and_replaced_serves_nothing_stale() {
         let old = cluster.leader_of(key);
         let mut to_old = cluster.wire(old);
         cluster.process(old).pause();
+        // With a first byte that is there before the peers' messages, the requests are looked at before them.
+        let first = encoded(|out| Request { id: RequestId(0), operation: get(key.as_bytes()) }.encode(out));
+        to_old.send(&first[..1]).expect("sent");
         let alive = others(&cluster, old);
         cluster.await_leaders_among(&alive);
         let value = round.to_string();
         let version = cluster.wire(alive[0]).put(key, &value);
-        // In the paused node's sockets already when it goes on, behind whatever else it finds there.
+        to_old.send(&first[1..]).expect("sent");
         for _ in 0..20 {
             to_old.submit(get(key.as_bytes())).expect("sent");
         }
         cluster.process(old).resume();
-        for _ in 0..20 {
+        for _ in 0..=20 {
             match to_old.reply().expect("readable").expect("a reply").said {
                 Said::Value { version: read, bytes } => {
                     assert_eq!((read, bytes), (version, value.clone().into_bytes()), "round {round}");
@@ -191,6 +195,8 @@ const WATCHED: &[u8] = b"watched";
 fn with_readers(cluster: &mut Cluster, faults: impl FnOnce(&mut Cluster, &[Reader])) {
     let client = cluster.client();
     client.put(WATCHED, "0").expect("written");
+    // From here on nobody may miss it, not even a stale reader.
+    cluster.await_convergence();
     let reader =
         |id: &u64| [Reader::start(cluster, *id, get(WATCHED)), Reader::start(cluster, *id, stale_get(WATCHED))];
     let readers: Vec<Reader> = cluster.ids().iter().flat_map(reader).collect();
