@@ -39,35 +39,37 @@ fn within(what: &str, length: usize, max: usize, flag: &str) -> Result<(), (Code
     Err((Code::TooLarge, format!("{what} has {length} bytes, the limit is {max} ({flag} of the server)")))
 }
 
-/// Checks what a hello says against this node; `Ok` is the protocol version to speak.
+/// The protocol version to speak with a side that speaks `min` to `max`.
+pub fn check_versions(min: u16, max: u16) -> Result<u16, (HelloRefusal, String)> {
+    negotiate(min, max).ok_or_else(|| {
+        let words = format!(
+            "you speak protocol versions {min} to {max}, this server {} to {}",
+            raftkv_protocol::hello::VERSION_MIN,
+            raftkv_protocol::hello::VERSION_MAX
+        );
+        (HelloRefusal::Version, words)
+    })
+}
+
+/// Checks what a hello of a version that is spoken here says against this node.
 pub fn check_hello(
     hello: &Hello<'_>,
     cluster: ClusterId,
     own: NodeId,
     is_member: impl FnOnce(NodeId) -> bool,
-) -> Result<u16, (HelloRefusal, String)> {
-    let Some(version) = negotiate(hello.version_min, hello.version_max) else {
-        let words = format!(
-            "you speak protocol versions {} to {}, this server {} to {}",
-            hello.version_min,
-            hello.version_max,
-            raftkv_protocol::hello::VERSION_MIN,
-            raftkv_protocol::hello::VERSION_MAX
-        );
-        return Err((HelloRefusal::Version, words));
-    };
+) -> Result<(), (HelloRefusal, String)> {
     if hello.auth.method != 0 {
         let words = format!("authentication method {} is not known here", hello.auth.method);
         return Err((HelloRefusal::Unauthorized, words));
     }
     match hello.role {
-        HelloRole::Client { .. } if hello.cluster == ClusterId(0) || hello.cluster == cluster => Ok(version),
+        HelloRole::Client { .. } if hello.cluster == ClusterId(0) || hello.cluster == cluster => Ok(()),
         HelloRole::Peer { node, .. } if hello.cluster == cluster => {
             if node == own || !is_member(node) {
                 let words = format!("node {node} is not another member of this cluster (this is node {own})");
                 return Err((HelloRefusal::UnknownNode, words));
             }
-            Ok(version)
+            Ok(())
         }
         _ => {
             let words = format!(

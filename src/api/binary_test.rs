@@ -2,7 +2,7 @@ use raftkv_protocol::client::{Code, Condition, Consistency, Operation};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloRole, VERSION_MAX};
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId};
 
-use super::binary::{check, check_hello};
+use super::binary::{check, check_hello, check_versions};
 use crate::limits::Limits;
 
 fn put(key: usize, value: usize) -> Result<(), Code> {
@@ -40,7 +40,8 @@ fn hello(version: u16, cluster: u128, role: HelloRole) -> Result<u16, HelloRefus
         features: 0,
         auth: Auth::default(),
     };
-    check_hello(&hello, ClusterId(7), NodeId(1), |node| node.0 <= 3).map_err(|(reason, _)| reason)
+    let version = check_versions(hello.version_min, hello.version_max).map_err(|(reason, _)| reason)?;
+    check_hello(&hello, ClusterId(7), NodeId(1), |node| node.0 <= 3).map(|()| version).map_err(|(reason, _)| reason)
 }
 
 fn peer(node: u64) -> HelloRole {

@@ -57,7 +57,7 @@ fn without_flags_it_is_a_single_durable_node() {
     assert!((1..=12).contains(&config.cores));
     assert_eq!(config.heartbeat, Duration::from_millis(100));
     assert_eq!(config.election_timeout, Duration::from_millis(800));
-    assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 20, LogIo::Map, LevelFilter::Info));
+    assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 20, LogIo::Direct, LevelFilter::Info));
     assert_eq!(config.limits, Limits::default());
 }
 
@@ -74,7 +74,7 @@ fn every_flag_is_understood() {
         "--election-timeout=1s",
         "--cluster-name=orders.eu-1",
         "--segment-size=64KiB",
-        "--log-io=direct",
+        "--log-io=map",
         "--log-level=debug",
         "--key-bytes-max=1KiB",
         "--value-bytes-max=64KiB",
@@ -94,7 +94,7 @@ fn every_flag_is_understood() {
     assert_eq!((config.shards, config.cores), (24, 3));
     assert_eq!(config.heartbeat, Duration::from_millis(50));
     assert_eq!(config.election_timeout, Duration::from_secs(1));
-    assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 10, LogIo::Direct, LevelFilter::Debug));
+    assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 10, LogIo::Map, LevelFilter::Debug));
     let limits = Limits {
         key_bytes_max: 1 << 10,
         value_bytes_max: 64 << 10,
@@ -192,7 +192,7 @@ fn wrong_flags_are_refused_in_one_line() {
         (&["--shards=0"], "invalid value '0' for '--shards <N>': 0 is not in 1..=4096; see --help"),
         (&["--shards=4097"], "invalid value '4097' for '--shards <N>': 4097 is not in 1..=4096; see --help"),
         (&["--cores=0"], "invalid value '0' for '--cores <N>': 0 is not in 1..=65535; see --help"),
-        (&["--log-io=mmap"], "invalid value 'mmap' for '--log-io <WAY>'; it may be map, direct"),
+        (&["--log-io=mmap"], "invalid value 'mmap' for '--log-io <WAY>'; it may be direct, map"),
         (
             &["--heartbeat=100"],
             "invalid value '100' for '--heartbeat <TIME>': write a duration like 250ms, 1s or 2m; see --help",

@@ -91,7 +91,7 @@ pub(super) struct Flags {
     pub segment_size: u64,
 
     /// How batches are placed in the log
-    #[arg(long, value_name = "WAY", default_value = "map", help_heading = "Tuning")]
+    #[arg(long, value_name = "WAY", default_value = "direct", help_heading = "Tuning")]
     pub log_io: LogIo,
 
     /// The longest key
@@ -141,16 +141,16 @@ pub(super) struct Flags {
 /// How a log places its batches in its segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogIo {
-    /// Through the memory map, then one sync.
+    /// With a write past the page cache that is durable when it returns.
     #[default]
-    Map,
-    /// With a direct write that is durable when it returns.
     Direct,
+    /// Through the memory map, then one sync.
+    Map,
 }
 
 impl ValueEnum for LogIo {
     fn value_variants<'a>() -> &'a [LogIo] {
-        &[LogIo::Map, LogIo::Direct]
+        &[LogIo::Direct, LogIo::Map]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

@@ -45,6 +45,7 @@ pub(super) fn starting_after(start: EntryId) -> Solo {
 pub(super) fn with(size: u64, term: u64, vote: Option<u64>, terms: &[u64], adapt: impl Fn(&mut Config)) -> Solo {
     let epoch = Instant::now();
     let mut config = Config {
+        preferred: false,
         id: NodeId(1),
         shard: ShardId(0),
         voters: (1..=size).map(NodeId).collect(),
@@ -52,7 +53,6 @@ pub(super) fn with(size: u64, term: u64, vote: Option<u64>, terms: &[u64], adapt
         heartbeat: BEAT,
         election_timeout: T,
         epoch,
-        preferred: false,
         seed: 7,
         append_bytes_max: 100,
         inflight_bytes_max: 300,

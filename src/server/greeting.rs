@@ -13,10 +13,13 @@ use super::message::ConnectionId;
 impl CoreLoop {
     /// Takes the first frame of a connection.
     pub(super) fn take_hello(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
-        let checked = match Hello::decode(kind, payload) {
-            Ok(hello) => self.check_hello(&hello).map(|version| (version, hello.role)),
-            Err(_) => Err((HelloRefusal::Malformed, "the first frame is not a hello of this protocol".to_owned())),
-        };
+        let malformed = || (HelloRefusal::Malformed, "the first frame is not a hello of this protocol".to_owned());
+        // The versions first: the fields behind them may lie elsewhere in a version that is not spoken here.
+        let checked = Hello::versions(kind, payload)
+            .map_err(|_| malformed())
+            .and_then(|(min, max)| binary::check_versions(min, max))
+            .and_then(|version| Hello::decode(kind, payload).map(|hello| (version, hello)).map_err(|_| malformed()))
+            .and_then(|(version, hello)| self.check_hello(&hello).map(|()| (version, hello.role)));
         match checked {
             Ok((version, role)) => {
                 self.say_welcome(id, version);
@@ -30,20 +33,19 @@ impl CoreLoop {
         }
     }
 
-    fn check_hello(&mut self, hello: &Hello<'_>) -> Result<u16, (HelloRefusal, String)> {
+    fn check_hello(&mut self, hello: &Hello<'_>) -> Result<(), (HelloRefusal, String)> {
         let node = &self.node;
         let is_member = |id| node.peers.iter().any(|peer| peer.id == id);
-        let version = binary::check_hello(hello, node.cluster, node.config.node_id, is_member)?;
+        binary::check_hello(hello, node.cluster, node.config.node_id, is_member)?;
         match hello.role {
             HelloRole::Client { .. } if is_full(node) => {
                 self.router.counters.connections_refused += 1;
                 let max = node.config.limits.connections_max;
                 Err((HelloRefusal::Connections, format!("{max} clients are connected, the limit (--connections-max)")))
             }
-            HelloRole::Client { .. } => Ok(version),
+            HelloRole::Client { .. } => Ok(()),
             HelloRole::Peer { node: peer, incarnation, .. } => {
-                check_incarnation(node, peer, incarnation).map_err(|words| (HelloRefusal::Incarnation, words))?;
-                Ok(version)
+                check_incarnation(node, peer, incarnation).map_err(|words| (HelloRefusal::Incarnation, words))
             }
         }
     }

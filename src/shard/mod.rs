@@ -13,6 +13,9 @@ mod cold;
 mod reads;
 mod writes;
 
+#[cfg(test)]
+mod writes_test;
+
 use std::collections::VecDeque;
 use std::time::Instant;
 

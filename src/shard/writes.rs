@@ -47,6 +47,13 @@ struct Waiting<R> {
     to: Option<R>,
 }
 
+impl<R> Waiting<R> {
+    /// What the entry that was applied at its index means for it.
+    fn decided_by(&self, applied: EntryId) -> Decided {
+        if self.id == applied { Decided::Applied } else { Decided::Overwritten }
+    }
+}
+
 /// All writes of a shard that are not decided.
 #[derive(Debug)]
 pub(super) struct Writes<R> {
@@ -54,15 +61,18 @@ pub(super) struct Writes<R> {
     block: Vec<u8>,
     ends: Vec<usize>,
     queued: Vec<(R, Instant)>,
-    /// By rising index.
+    /// By rising index, one to an index.
     waiting: VecDeque<Waiting<R>>,
+    /// Proposed in an earlier term and gone from the own log, so that a later write of this node may wait at the same
+    /// index. Another node may still have the entry and bring it back: it is decided when that index is applied.
+    displaced: Vec<Waiting<R>>,
     spare: Vec<Bytes>,
 }
 
 impl<R> Default for Writes<R> {
     fn default() -> Self {
         let (block, ends, queued) = (Vec::new(), Vec::new(), Vec::new());
-        Writes { block, ends, queued, waiting: VecDeque::new(), spare: Vec::new() }
+        Writes { block, ends, queued, waiting: VecDeque::new(), displaced: Vec::new(), spare: Vec::new() }
     }
 }
 
@@ -104,7 +114,9 @@ impl<R: Copy> Writes<R> {
 
     /// The queued writes have become entries, the first of which is `first`.
     pub(super) fn proposed(&mut self, first: EntryId) {
-        // Whoever waits at these indexes still was overwritten here, and learns so when the new entries are applied.
+        while self.waiting.back().is_some_and(|back| back.id.index >= first.index) {
+            self.displaced.extend(self.waiting.pop_back());
+        }
         let mut id = first;
         for (to, deadline) in self.queued.drain(..) {
             self.waiting.push_back(Waiting { id, deadline, to: Some(to) });
@@ -118,33 +130,40 @@ impl<R: Copy> Writes<R> {
         }
     }
 
-    /// An entry was applied: decides everybody who waits at its index or before.
+    /// An entry was applied: decides everybody who waits at its index. Entries are applied one by one.
     pub(super) fn applied(&mut self, id: EntryId, mut decide: impl FnMut(R, Decided)) {
         while let Some(front) = self.waiting.front() {
             if front.id.index > id.index {
-                return;
+                break;
             }
-            let decided = if front.id == id { Decided::Applied } else { Decided::Overwritten };
             if let Some(to) = front.to {
-                decide(to, decided);
+                decide(to, front.decided_by(id));
             }
             self.waiting.pop_front();
+        }
+        if !self.displaced.is_empty() {
+            for waiting in self.displaced.extract_if(.., |waiting| waiting.id.index <= id.index) {
+                if let Some(to) = waiting.to {
+                    decide(to, waiting.decided_by(id));
+                }
+            }
         }
     }
 
     /// Gives up on the writes whose deadline has passed. They keep their place: their entries may be applied yet.
     pub(super) fn expire(&mut self, now: Instant, mut unknown: impl FnMut(R, EntryId)) {
-        for waiting in &mut self.waiting {
+        for waiting in self.waiting.iter_mut().chain(&mut self.displaced) {
             if waiting.deadline <= now
                 && let Some(to) = waiting.to.take()
             {
                 unknown(to, waiting.id);
             }
         }
+        self.displaced.retain(|waiting| waiting.to.is_some());
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.ends.is_empty() && self.waiting.iter().all(|waiting| waiting.to.is_none())
+        self.ends.is_empty() && self.waiting.iter().chain(&self.displaced).all(|waiting| waiting.to.is_none())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The few things that the log does with files, behind a trait: the directory of one core's log, and its files.
 //!
-//! [`RealDisk`] is the file system. Segments are written through a memory map, or with direct writes that are durable
-//! when they return ([`LogIo`]); the bytes on disk are the same. Everything is read with `pread`, never through a map,
+//! [`RealDisk`] is the file system. Segments are written with direct writes that are durable when they return, or through
+//! a memory map ([`LogIo`]); the bytes on disk are the same. Everything is read with `pread`, never through a map,
 //! so that a short file is a short read and a bad sector an error.
 //!
 //! A file is mapped only over its whole prefilled length, so that a store never meets a hole: on a full disk that would
@@ -10,8 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
@@ -19,11 +18,12 @@ use memmap2::MmapMut;
 /// How batches reach the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogIo {
-    /// Copied into the mapped segment, then one `fdatasync`.
+    /// Written past the page cache and durable when the write returns (`O_DIRECT` and `O_DSYNC`); where the file system
+    /// has no way past the cache, through it.
     #[default]
-    Map,
-    /// `pwritev2(RWF_DSYNC)`; where the kernel lacks it, `pwrite` and `fdatasync`.
     Direct,
+    /// Copied into the mapped segment, then one `fdatasync`.
+    Map,
 }
 
 /// What a file is opened for.
@@ -66,7 +66,7 @@ pub trait DiskFile: Send {
     fn size(&self) -> io::Result<u64>;
     /// Reads at `offset` until `buffer` is full or the file ends; returns how many bytes were read.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Writes all of `bytes` at `offset`; durable at the latest after [`DiskFile::sync`].
+    /// Writes all of `bytes`, whole blocks, at `offset`, the start of a block; durable at the latest after [`DiskFile::sync`].
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes everything written durable. After an error nothing may be assumed, and it must not be called again.
     fn sync(&mut self) -> io::Result<()>;
@@ -125,7 +125,11 @@ impl Disk for RealDisk {
     fn create(&self, name: &str, size: u64) -> io::Result<()> {
         let path = self.dir.join(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        let filled = prefill(&file, size).and_then(|()| file.sync_all());
+        let filled = match self.log_io {
+            LogIo::Map => prefill(&file, size),
+            LogIo::Direct => prefill_directly(&path, size),
+        };
+        let filled = filled.and_then(|()| file.sync_all());
         if filled.is_err() {
             // Whatever is left of it is removed at the next start.
             let _ = fs::remove_file(&path);
@@ -138,14 +142,14 @@ impl Disk for RealDisk {
         let Access::Place { size } = access else {
             return Ok(Box::new(ReadFile(File::open(path)?)));
         };
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let found = file.metadata()?.len();
         if found != size {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has {found} bytes, not {size}")));
         }
         Ok(match self.log_io {
             LogIo::Map => Box::new(MappedFile::new(file)?),
-            LogIo::Direct => Box::new(DirectFile { file, size, unsynced: false }),
+            LogIo::Direct => Box::new(DirectFile::new(file, &path, size)?),
         })
     }
 
@@ -185,6 +189,28 @@ fn prefill(file: &File, size: u64) -> io::Result<()> {
         at += length;
     }
     Ok(())
+}
+
+/// Direct writes need no page of the file in memory, so the zeros go past the page cache too.
+fn prefill_directly(path: &Path, size: u64) -> io::Result<()> {
+    let file = open_direct(path, 0)?;
+    let zeros = MmapMut::map_anon(PIECE_BYTES)?;
+    let mut at = 0;
+    while at < size {
+        let length = (size - at).min(PIECE_BYTES as u64);
+        file.write_all_at(&zeros[..length as usize], at)?;
+        at += length;
+    }
+    Ok(())
+}
+
+/// Opens a file for writes that go past the page cache, or through it where the file system knows no other way.
+fn open_direct(path: &Path, flags: i32) -> io::Result<File> {
+    let open = |flags| OpenOptions::new().write(true).custom_flags(flags).open(path);
+    match open(libc::O_DIRECT | flags) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => open(flags),
+        opened => opened,
+    }
 }
 
 fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -266,11 +292,24 @@ impl DiskFile for MappedFile {
     }
 }
 
+/// Direct writes go through aligned memory, in pieces of this size.
+const PIECE_BYTES: usize = 1 << 20;
+
 struct DirectFile {
+    /// For reading.
     file: File,
+    /// For writing; a write is durable when it returns.
+    durable: File,
     size: u64,
-    /// Something was written without being durable at once.
-    unsynced: bool,
+    /// Page-aligned, as direct writes ask for.
+    piece: MmapMut,
+}
+
+impl DirectFile {
+    fn new(file: File, path: &Path, size: u64) -> io::Result<DirectFile> {
+        let durable = open_direct(path, libc::O_DSYNC)?;
+        Ok(DirectFile { file, durable, size, piece: MmapMut::map_anon(PIECE_BYTES)? })
+    }
 }
 
 impl DiskFile for DirectFile {
@@ -286,40 +325,16 @@ impl DiskFile for DirectFile {
         if !fits(offset, bytes.len(), self.size) {
             return Err(beyond_the_end(self.size));
         }
-        let mut written = 0;
-        while written < bytes.len() && !self.unsynced {
-            match write_durably(&self.file, offset + written as u64, &bytes[written..]) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
-                Ok(more) => written += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => self.unsynced = true,
-                Err(error) => return Err(error),
-            }
+        let mut at = offset;
+        for bytes in bytes.chunks(PIECE_BYTES) {
+            self.piece[..bytes.len()].copy_from_slice(bytes);
+            self.durable.write_all_at(&self.piece[..bytes.len()], at)?;
+            at += bytes.len() as u64;
         }
-        self.file.write_all_at(&bytes[written..], offset + written as u64)
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        if self.unsynced { self.file.sync_data() } else { Ok(()) }
+        Ok(())
     }
-}
-
-#[cfg(target_os = "linux")]
-fn write_durably(file: &File, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-    let piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    // SAFETY: the one piece points at `bytes`, which outlives the call and is only read from.
-    let written = unsafe { libc::pwritev2(file.as_raw_fd(), &piece, 1, offset as libc::off_t, libc::RWF_DSYNC) };
-    if written >= 0 {
-        return Ok(written as usize);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP | libc::ENOSYS) => Err(io::Error::from(io::ErrorKind::Unsupported)),
-        _ => Err(error),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn write_durably(_file: &File, _offset: u64, _bytes: &[u8]) -> io::Result<usize> {
-    Err(io::Error::from(io::ErrorKind::Unsupported))
 }

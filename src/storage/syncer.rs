@@ -16,7 +16,7 @@ use raftkv_protocol::types::ShardId;
 use super::batch::{Batch, Placement};
 use super::disk::{Access, Disk, DiskFile};
 use super::record::{Head, Record, Seal, ShardState};
-use super::segment::{BATCHES_AT, SegmentHeader, SegmentId, SegmentKey, segment_name};
+use super::segment::{BATCHES_AT, HEADER_BYTES, SegmentHeader, SegmentId, SegmentKey, segment_name};
 use super::spares::{Pool, SpareSource};
 use super::stats::Shared;
 use super::{BatchNumber, IDLE, LogError, Wake};
@@ -206,7 +206,10 @@ impl Syncer {
             durable_upto: current.end,
             predecessor: self.tip.seal,
         };
-        current.file.write_at(0, &header.encode())?;
+        // A whole block, as direct writes ask for; the rest of it is zeros already.
+        let mut block = [0; BATCHES_AT as usize];
+        block[..HEADER_BYTES].copy_from_slice(&header.encode());
+        current.file.write_at(0, &block)?;
         current.file.sync()?;
         Ok(places)
     }

@@ -1,0 +1,15 @@
+//! What clients were told stays true, whatever happens to the nodes: with real processes that are killed, paused and
+//! started again under load, and disks that fail and fill up.
+
+mod support;
+
+#[path = "consistency/chaos.rs"]
+mod chaos;
+#[path = "consistency/counters.rs"]
+mod counters;
+#[path = "consistency/disks.rs"]
+mod disks;
+#[path = "consistency/failover.rs"]
+mod failover;
+#[path = "consistency/reads.rs"]
+mod reads;

@@ -1,0 +1,206 @@
+//! Disks that fail, that are slow, and that are full.
+
+use std::time::{Duration, Instant};
+
+use raftkv::client::{Client, ErrorKind};
+use raftkv_protocol::client::Code;
+
+use crate::support::cluster::Cluster;
+use crate::support::history::Writers;
+use crate::support::tools::{SmallDisk, have_strace, server_with_fault};
+use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wire::{Said, delete, put};
+
+/// museum 2, 15, 38: the node ends with the first sync that fails, and nothing that it acknowledged is lost.
+#[test]
+fn a_single_node_ends_when_a_sync_fails() {
+    if !have_strace("a_single_node_ends_when_a_sync_fails") {
+        return;
+    }
+    for failing in [20, 60] {
+        let mut cluster = Cluster::of(1).idle();
+        cluster.spawn_with(1, server_with_fault("fdatasync", &format!("error=EIO:when={failing}+"))).await_listening();
+        cluster.await_leaders();
+        let writers = Writers::start(&cluster, "key", 2, 4);
+        let ended = cluster.await_end(1);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("raftkv-server: ")).collect();
+        let [line] = lines[..] else { panic!("one line says why: {}", ended.stderr) };
+        assert!(line.contains("cannot write the log") && line.contains("Input/output error"), "{line}");
+        cluster.restart_all();
+        writers.await_progress(50);
+        writers.stop().check(&cluster, &[1]);
+    }
+}
+
+/// museum 38
+#[test]
+fn a_cluster_goes_on_without_the_node_whose_disk_fails() {
+    if !have_strace("a_cluster_goes_on_without_the_node_whose_disk_fails") {
+        return;
+    }
+    let mut cluster = Cluster::of(3).idle();
+    cluster.spawn_with(1, server_with_fault("fdatasync", "error=EIO:when=100+"));
+    cluster.restart_all();
+    let writers = Writers::start(&cluster, "key", 3, 4);
+    let ended = cluster.await_end(1);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    cluster.await_leaders();
+    writers.await_progress(200);
+    cluster.restart_all();
+    writers.await_progress(200);
+    let history = writers.stop();
+    history.check(&cluster, &cluster.ids());
+    cluster.await_convergence();
+}
+
+/// Killed in the middle of a sync, at several of them, among which is the first after the start.
+#[test]
+fn a_node_that_is_killed_inside_a_sync_starts_again_with_everything() {
+    if !have_strace("a_node_that_is_killed_inside_a_sync_starts_again_with_everything") {
+        return;
+    }
+    let mut cluster = Cluster::of(1).flag("--segment-size=64KiB").start();
+    let writers = Writers::start(&cluster, "key", 2, 8);
+    writers.await_progress(200);
+    cluster.kill_9(1);
+    for at in [1, 2, 5, 40] {
+        cluster.spawn_with(1, server_with_fault("fdatasync", &format!("signal=KILL:when={at}+")));
+        assert_eq!(cluster.await_end(1).code, None, "killed by a signal at sync {at}");
+    }
+    cluster.restart_all();
+    writers.await_progress(50);
+    writers.stop().check(&cluster, &[1]);
+}
+
+/// museum 15
+#[test]
+fn no_write_is_acknowledged_before_its_sync() {
+    if !have_strace("no_write_is_acknowledged_before_its_sync") {
+        return;
+    }
+    const SYNC: Duration = Duration::from_millis(150);
+    let mut cluster = Cluster::of(1).idle();
+    let slow = server_with_fault("fdatasync", &format!("delay_enter={}", SYNC.as_micros()));
+    cluster.spawn_with(1, slow).await_listening();
+    cluster.await_leaders();
+    let mut wire = cluster.wire(1);
+    for n in 0..5 {
+        let started = Instant::now();
+        wire.put("key", n.to_string());
+        assert!(started.elapsed() >= SYNC, "acknowledged after {:?}", started.elapsed());
+        let started = Instant::now();
+        assert!(wire.get("key").is_some());
+        assert!(started.elapsed() < SYNC, "a read waits for the disk: {:?}", started.elapsed());
+    }
+}
+
+/// A node whose disk hangs is as good as a node that is down, except that it must not hold the others up: neither as
+/// a leader nor as a follower.
+#[test]
+fn a_disk_that_hangs_stops_nobody() {
+    if !have_strace("a_disk_that_hangs_stops_nobody") {
+        return;
+    }
+    let mut cluster = Cluster::of(3).idle();
+    cluster.spawn_with(1, server_with_fault("fdatasync", "delay_enter=30000000:when=150+"));
+    cluster.restart_all();
+    let mut status = cluster.wire(1);
+    let writers = Writers::start(&cluster, "key", 3, 4);
+    let hanging_since = eventually(PATIENCE, "the disk of node 1 hangs", || {
+        let syncs = status.counter("log_syncs");
+        writers.await_progress(50);
+        (status.counter("log_syncs") == syncs).then(Instant::now)
+    });
+    for _ in 0..5 {
+        writers.await_progress(200);
+    }
+    assert!(hanging_since.elapsed() < Duration::from_secs(15), "1,000 writes took {:?}", hanging_since.elapsed());
+    cluster.kill_9(1);
+    cluster.restart_all();
+    writers.await_progress(50);
+    let history = writers.stop();
+    history.check(&cluster, &cluster.ids());
+    cluster.await_convergence();
+}
+
+/// A client that does not wait for space to return.
+fn impatient(cluster: &Cluster) -> Client {
+    cluster.client_with(Duration::from_secs(3))
+}
+
+/// museum 41
+#[test]
+fn a_full_disk_refuses_writes_serves_the_rest_and_recovers_by_itself() {
+    let test = "a_full_disk_refuses_writes_serves_the_rest_and_recovers_by_itself";
+    let idle = Cluster::of(1).idle();
+    let Some(disk) = SmallDisk::mount(test, idle.files(), 24) else { return };
+    let mut cluster = Cluster::of(1).data(disk.path()).start();
+    let mut wire = cluster.wire(1);
+    let first = wire.put("first", "value");
+    let value = vec![b'v'; 100_000];
+    disk.fill();
+    let mut written = Vec::new();
+    let refusal = loop {
+        let key = format!("key{}", written.len());
+        match wire.ask(put(key.as_bytes(), &value)) {
+            replied if replied.said == Said::Put => written.push((key, replied.at.index.0)),
+            replied => break replied.said,
+        }
+        assert!(written.len() < 100, "10 MB were written to a full disk");
+    };
+    let Said::Refused { code: Code::NoSpace, message, .. } = refusal else { panic!("{refusal:?}") };
+    assert!(message.contains("full"), "{message}");
+    assert!(wire.counter("refused_no_space") > 0);
+    let error = impatient(&cluster).put("key", "value").expect_err("there is no space");
+    assert!(error.kind() == ErrorKind::NoSpace && !error.maybe_applied(), "{error}");
+
+    assert_eq!(wire.get("first"), Some((first, b"value".to_vec())), "reads go on");
+    assert_eq!(wire.ask(delete(b"first")).said, Said::Deleted { existed: true }, "deletes go on");
+    assert_eq!(wire.get("first"), None);
+    assert_eq!(wire.get("key"), None, "what was refused must not have happened");
+
+    // Without one free byte it starts again, with everything.
+    for _ in 0..2 {
+        cluster.kill_9(1);
+        disk.fill();
+        cluster.restart_all();
+        let mut wire = cluster.wire(1);
+        for (key, version) in &written {
+            assert_eq!(wire.get(key), Some((*version, value.clone())), "{key}");
+        }
+        assert_eq!(wire.get("first"), None);
+        assert_eq!(wire.ask(put(b"key", &value)).said.code(), Some(Code::NoSpace));
+        let (key, _) = written.pop().expect("several were written");
+        assert_eq!(wire.ask(delete(key.as_bytes())).said, Said::Deleted { existed: true });
+    }
+    disk.make_room();
+    let mut wire = cluster.wire(1);
+    eventually(PATIENCE, "writes are taken again", || (wire.ask(put(b"key", &value)).said == Said::Put).then_some(()));
+    for n in 0..20 {
+        wire.put(format!("more{n}"), &value);
+    }
+    assert_eq!(cluster.stop(1).code, Some(0));
+    cluster.restart_all();
+    let mut wire = cluster.wire(1);
+    assert!(written.iter().all(|(key, version)| wire.get(key) == Some((*version, value.clone()))));
+    assert!(wire.get("more19").is_some());
+}
+
+#[test]
+fn a_disk_that_is_full_at_the_first_start_is_one_line_and_exit_code_1() {
+    let test = "a_disk_that_is_full_at_the_first_start_is_one_line_and_exit_code_1";
+    let idle = Cluster::of(1).idle();
+    let Some(disk) = SmallDisk::mount(test, idle.files(), 16) else { return };
+    let mut cluster = Cluster::of(1).data(disk.path()).idle();
+    disk.fill();
+    cluster.spawn(1);
+    let ended = cluster.await_end(1);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("raftkv-server: ")).collect();
+    let [line] = lines[..] else { panic!("one line says why: {}", ended.stderr) };
+    assert!(line.contains("No space left on device"), "{line}");
+    disk.make_room();
+    cluster.restart_all();
+    cluster.wire(1).put("k", "v");
+}

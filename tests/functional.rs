@@ -1,0 +1,17 @@
+//! What a node and a cluster do for their users, with real processes, sockets and disks: every operation, restarts,
+//! the command line, wrong bytes, limits of connections, and who may join.
+
+mod support;
+
+#[path = "functional/command_line.rs"]
+mod command_line;
+#[path = "functional/connections.rs"]
+mod connections;
+#[path = "functional/hostile_bytes.rs"]
+mod hostile_bytes;
+#[path = "functional/identity.rs"]
+mod identity;
+#[path = "functional/operations.rs"]
+mod operations;
+#[path = "functional/restarts.rs"]
+mod restarts;

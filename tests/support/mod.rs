@@ -1,0 +1,15 @@
+//! The harness of the tests with real processes: clusters of `raftkv-server`, raw connections to them, and the tools
+//! that make faults.
+//!
+//! Every cluster listens on loopback addresses of its own, so that any number of tests and test binaries run side by
+//! side. Whatever a test starts ends with it, also when it panics, and then the end of each node's output is printed.
+//! Only processes that were started here are ever sent a signal.
+
+#![expect(dead_code, reason = "each test binary uses its own part of the harness")]
+
+pub mod cluster;
+pub mod history;
+pub mod process;
+pub mod tools;
+pub mod wait;
+pub mod wire;
