@@ -353,7 +353,7 @@ impl<L: CoreLog> Router<L> {
         let owner = self.node.owner(message.shard);
         if owner == self.core {
             let at = self.position(message.shard);
-            self.shards[at].raft_mut().step(message);
+            self.shards[at].step(message);
             self.touched[at] = true;
         } else if transport.core(owner, CoreMessage::Raft(message)).is_err() {
             self.counters.inbox_full += 1;
