@@ -48,8 +48,10 @@ pub(super) struct Connection {
     reply_estimate: usize,
     /// Its reader leaves too much unread, or too much of it is under way: nothing more is read from it.
     pub(super) paused: bool,
-    /// The remote side has sent its last byte. The connection ends when everything is answered.
+    /// The poll has reported the end of the stream; there may be bytes before it.
     pub(super) read_closed: bool,
+    /// The end of the stream was read. The connection ends when everything is answered.
+    pub(super) ended: bool,
     /// The socket takes nothing more until it says so.
     pub(super) blocked: bool,
     /// Waits to be flushed at the end of the turn.
@@ -73,6 +75,7 @@ impl Connection {
             reply_estimate: REPLY_ESTIMATE_START,
             paused: false,
             read_closed: false,
+            ended: false,
             blocked: false,
             dirty: false,
             closing: false,
@@ -86,19 +89,21 @@ impl Connection {
             && self.output.waiting_bytes() + self.inflight * self.reply_estimate < limits.reply_bytes_max
     }
 
-    /// Appends a reply. Returns false if its bytes were replaced by a refusal, because twice the limit waits unread.
+    /// Appends a reply. Returns false if its bytes were replaced by a refusal, because twice the limit waits unread or
+    /// all connections of the core together have no room left.
     pub(super) fn reply(
         &mut self,
         id: RequestId,
         at: EntryId,
         result: Result<Answer<'_>, Refusal<'_>>,
         limits: &Limits,
+        room: usize,
     ) -> bool {
         self.inflight = self.inflight.saturating_sub(1);
         let before = self.output.waiting_bytes();
         let is_heavy = matches!(result, Ok(Answer::Value { .. } | Answer::Page(_)));
-        if is_heavy && before > 2 * limits.reply_bytes_max {
-            let message = "too many replies wait unread on this connection; read them and ask again";
+        if is_heavy && (before > 2 * limits.reply_bytes_max || room == 0) {
+            let message = "too many replies wait unread; read them and ask again";
             let refusal = Refusal { code: Code::Overloaded, leader: None, message };
             Reply { id, at, result: Err(refusal) }.encode(self.output.buffer());
             return false;

@@ -43,6 +43,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_secs(1);
 /// How long an ordered stop may take before the node ends with requests unanswered.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// While it stops, a node that had no request for so long has no clients left that do not know where else to go.
+const STOP_QUIET: Duration = Duration::from_millis(100);
 
 /// Why a connection is closed from this side.
 #[derive(Debug)]
@@ -78,6 +80,8 @@ pub(super) struct CoreLoop {
     lingering: TimeoutQueue<ConnectionId>,
     placement: Placement,
     stop_at: Option<Instant>,
+    /// While it stops: how many requests had come, and when the last of them was noticed.
+    last_request: (u64, Option<Instant>),
 }
 
 /// What a core is made from; unlike the loop itself it can be moved to its thread.
@@ -111,6 +115,7 @@ impl CoreLoop {
             lingering: TimeoutQueue::new(LINGER),
             placement: Placement::new(Arc::clone(&node), clock.now()),
             stop_at: None,
+            last_request: (0, None),
             clock,
             node,
         })
@@ -158,7 +163,7 @@ impl CoreLoop {
     }
 
     fn sleep(&self) -> Duration {
-        if self.router.is_busy() || !self.io.resumed.is_empty() || !self.inbox.is_empty() {
+        if self.router.is_busy() || !self.io.resumed.is_empty() || self.io.has_dirty() || !self.inbox.is_empty() {
             return Duration::ZERO;
         }
         let links = self.io.links.iter().filter_map(Link::deadline);
@@ -203,7 +208,8 @@ impl CoreLoop {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Most likely no file descriptors are left. The listener is level, not edge: ask again by the clock.
+                    // Most likely no file descriptors are left. The poll will not name the listener for what waits
+                    // already: ask again by the clock.
                     log::warn!(
                         "cannot accept connections: {error}; trying again (is the limit of open files too low?)"
                     );
@@ -389,8 +395,9 @@ impl CoreLoop {
                 self.io.close(id);
             }
             Kind::Client if !connection.is_settled() => {
-                // Half-closed: it still wants its answers, and the flush closes it when it has them.
-                connection.read_closed = true;
+                // Half-closed: it still wants its answers, and the flush closes it when it has them. The start of a
+                // request whose rest will never come is no reason to stay.
+                connection.ended = true;
                 self.io.mark_dirty(id);
             }
             Kind::Peer { node, core, crosses } => {
@@ -423,7 +430,10 @@ impl CoreLoop {
         let Some(connection) = self.io.connections.get(id) else { return };
         let remote = connection.remote;
         let words = match fault {
-            Fault::Io(error) if matches!(connection.kind, Kind::Peer { .. }) => {
+            // The remote process has ended with bytes unread. A network that is silent says nothing of the process.
+            Fault::Io(error)
+                if matches!(connection.kind, Kind::Peer { .. }) && error.kind() == io::ErrorKind::ConnectionReset =>
+            {
                 log::debug!("the link from {remote} broke: {error}");
                 return self.remote_closed(id);
             }
@@ -490,10 +500,16 @@ impl CoreLoop {
             log::warn!("stopping although not everything is answered: {STOP_PATIENCE:?} have passed");
             return true;
         }
+        let requests = self.router.counters.requests;
+        if self.last_request.0 != requests || self.last_request.1.is_none() {
+            self.last_request = (requests, Some(now));
+        }
+        let is_quiet = self.io.clients_open == 0
+            || self.last_request.1.is_some_and(|at| now.saturating_duration_since(at) >= STOP_QUIET);
         // Where nobody can be reached there is nobody to hand leadership to.
         let has_heirs = self.io.links.iter().any(Link::is_up);
         let has_handed_over = !has_heirs || !self.router.shards().iter().any(Shard::leads);
-        has_handed_over && self.router.is_idle() && self.io.is_flushed()
+        has_handed_over && is_quiet && self.router.is_idle() && self.io.is_flushed()
     }
 }
 

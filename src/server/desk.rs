@@ -12,6 +12,8 @@ use super::message::{OwnedCall, ReplyTo};
 
 /// Parked calls beyond this many bytes are refused.
 const PARKED_BYTES_MAX: usize = 64 << 20;
+/// Forwarded calls beyond this many bytes are refused.
+const FORWARDED_BYTES_MAX: usize = 64 << 20;
 /// Scans over all shards that may wait for others to be done.
 const SCANS_WAITING_MAX: usize = 4_096;
 /// How often parked calls are tried again without any news of a leader.
@@ -28,6 +30,7 @@ pub(super) struct Forwarded {
 pub(super) struct Desk {
     next_serial: u64,
     forwards: BTreeMap<u64, Forwarded>,
+    forwards_bytes: usize,
     parked: Vec<OwnedCall>,
     parked_bytes: usize,
     /// Scans over all shards that wait until others are done.
@@ -45,6 +48,7 @@ impl Desk {
         Desk {
             next_serial: serial,
             forwards: BTreeMap::new(),
+            forwards_bytes: 0,
             parked: Vec::new(),
             parked_bytes: 0,
             scans: VecDeque::new(),
@@ -65,20 +69,31 @@ impl Desk {
         self.now = now;
     }
 
+    /// Whether another call may be forwarded: what its answer is waited for with is kept until then.
+    pub(super) fn may_forward(&self) -> bool {
+        self.forwards_bytes < FORWARDED_BYTES_MAX
+    }
+
     /// Remembers a call that is being sent to `node`; returns its name there.
     pub(super) fn forward(&mut self, core: CoreId, node: NodeId, call: OwnedCall) -> ForwardId {
         let serial = self.next_serial;
         self.next_serial = self.next_serial.wrapping_add(1);
+        self.forwards_bytes += call.frame.len();
         self.forwards.insert(serial, Forwarded { node, call });
         ForwardId { core, serial }
     }
 
     pub(super) fn take_forward(&mut self, serial: u64) -> Option<Forwarded> {
-        self.forwards.remove(&serial)
+        let forwarded = self.forwards.remove(&serial)?;
+        self.forwards_bytes -= forwarded.call.frame.len();
+        Some(forwarded)
     }
 
     pub(super) fn take_forwards_to(&mut self, node: NodeId) -> Vec<Forwarded> {
-        self.forwards.extract_if(.., |_, forwarded| forwarded.node == node).map(|(_, forwarded)| forwarded).collect()
+        let taken = self.forwards.extract_if(.., |_, forwarded| forwarded.node == node);
+        let taken: Vec<Forwarded> = taken.map(|(_, forwarded)| forwarded).collect();
+        self.forwards_bytes -= taken.iter().map(|forwarded| forwarded.call.frame.len()).sum::<usize>();
+        taken
     }
 
     /// Keeps a call until a leader is known; gives it back if there are too many.
@@ -143,6 +158,7 @@ impl Desk {
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(ReplyTo, Code, &'static str)> {
         let mut expired = Vec::new();
         for (_, forwarded) in self.forwards.extract_if(.., |_, forwarded| forwarded.call.deadline <= now) {
+            self.forwards_bytes -= forwarded.call.frame.len();
             let message = "the shard's leader did not answer in time; a write may or may not take effect";
             expired.push((forwarded.call.to, Code::Timeout, message));
         }

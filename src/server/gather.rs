@@ -97,6 +97,11 @@ impl Gathers {
         }
     }
 
+    /// Whether a scan waits to be answered.
+    pub(super) fn has_finished(&self) -> bool {
+        !self.finished.is_empty()
+    }
+
     pub(super) fn take_finished(&mut self) -> Vec<Finished> {
         self.finished.drain(..).map(Finished).collect()
     }

@@ -25,6 +25,9 @@ pub(super) const LISTENER: Token = Token(1);
 const LINKS: usize = 2;
 const CONNECTIONS: usize = 1 << 16;
 
+/// Reply bytes that may wait on all connections of a core together; beyond them, answers with values are refused.
+const UNREAD_BYTES_MAX: usize = 512 << 20;
+
 /// What a token of the poll stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
@@ -80,6 +83,8 @@ pub(super) struct Io {
     pub(super) resumed: Vec<ConnectionId>,
     /// The newest link of each peer's core to this one: the closing of an older one means nothing.
     pub(super) peer_links: BTreeMap<(NodeId, CoreId), ConnectionId>,
+    /// Reply bytes that wait for their readers, on all connections.
+    unread_bytes: usize,
     pub(super) replies_dropped: u64,
     pub(super) clients_open: u64,
 }
@@ -97,6 +102,7 @@ impl Io {
             dirty: Vec::new(),
             resumed: Vec::new(),
             peer_links: BTreeMap::new(),
+            unread_bytes: 0,
             replies_dropped: 0,
             clients_open: 0,
         }
@@ -122,6 +128,7 @@ impl Io {
     /// Forgets a connection and closes its socket. What it still waits for is answered to nobody.
     pub(super) fn close(&mut self, id: ConnectionId) -> Option<Connection> {
         let mut connection = self.connections.remove(id)?;
+        self.unread_bytes = self.unread_bytes.saturating_sub(connection.output.waiting_bytes());
         if let Some(stream) = std::rc::Rc::get_mut(&mut connection.stream)
             && let Err(error) = self.registry.deregister(stream)
         {
@@ -146,6 +153,11 @@ impl Io {
             self.clients_open -= 1;
             self.node.connections.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Whether something waits for the end of the next turn to be written.
+    pub(super) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// The connection has something to write at the end of the turn.
@@ -183,7 +195,10 @@ impl Io {
         if connection.blocked {
             return;
         }
-        match connection.output.flush(&mut &*connection.stream) {
+        let before = connection.output.waiting_bytes();
+        let flushed = connection.output.flush(&mut &*connection.stream);
+        self.unread_bytes = self.unread_bytes.saturating_sub(before - connection.output.waiting_bytes());
+        match flushed {
             Ok(flushed) => connection.blocked = flushed == Flushed::Blocked,
             Err(error) => {
                 log::debug!("cannot write to {}: {error}", connection.remote);
@@ -196,7 +211,7 @@ impl Io {
             if connection.stream.shutdown(std::net::Shutdown::Write).is_err() {
                 self.close(id);
             }
-        } else if connection.read_closed && connection.is_settled() && connection.input.kept_bytes() == 0 {
+        } else if connection.ended && connection.is_settled() {
             self.close(id);
         } else if connection.paused && connection.has_room(limits) {
             connection.paused = false;
@@ -215,9 +230,12 @@ impl Transport for Io {
     ) {
         let limits = &self.node.config.limits;
         if let Some(found) = self.connections.get(connection) {
-            if !found.reply(request, at, result, limits) {
+            let before = found.output.waiting_bytes();
+            let room = UNREAD_BYTES_MAX.saturating_sub(self.unread_bytes);
+            if !found.reply(request, at, result, limits, room) {
                 self.replies_dropped += 1;
             }
+            self.unread_bytes += found.output.waiting_bytes() - before;
             self.mark_dirty(connection);
         }
     }

@@ -27,6 +27,8 @@ use std::sync::Arc;
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(50);
+/// How many shards' worth of uncommitted writes one core holds at most.
+const UNCOMMITTED_SHARDS_MAX: usize = 4;
 /// After so long a read round no longer keeps the other shards' reads waiting.
 const ROUND_PATIENCE: Duration = Duration::from_millis(20);
 
@@ -76,6 +78,8 @@ pub struct Router<L> {
     desk: Desk,
     round_started: Instant,
     next_sweep: Instant,
+    /// Bytes of writes that wait for a majority, in all shards: as of the last turn, and taken in since.
+    uncommitted_bytes: usize,
     /// What this core counts.
     pub counters: Counters,
 }
@@ -149,6 +153,7 @@ impl<L: CoreLog> Router<L> {
             desk: Desk::new(serial, now),
             round_started: now,
             next_sweep: now + SWEEP,
+            uncommitted_bytes: 0,
             counters: Counters::default(),
         }
     }
@@ -316,6 +321,7 @@ impl<L: CoreLog> Router<L> {
             finished.reply(|result| self.exit(transport).reply(to, EntryId::ZERO, result));
         }
         self.start_waiting_scans(transport);
+        self.uncommitted_bytes = self.shards.iter().map(Shard::uncommitted_bytes).sum();
         self.log.flush();
         Ok(())
     }
@@ -326,6 +332,7 @@ impl<L: CoreLog> Router<L> {
         self.touched.iter().any(|touched| *touched)
             || self.shards.iter().any(Shard::has_more_to_apply)
             || self.desk.has_retries()
+            || self.desk.gathers.has_finished()
     }
 
     /// When the next turn is due at the latest.
@@ -353,7 +360,7 @@ impl<L: CoreLog> Router<L> {
         let owner = self.node.owner(message.shard);
         if owner == self.core {
             let at = self.position(message.shard);
-            self.shards[at].raft_mut().step(message);
+            self.shards[at].step(message);
             self.touched[at] = true;
         } else if transport.core(owner, CoreMessage::Raft(message)).is_err() {
             self.counters.inbox_full += 1;
@@ -407,6 +414,11 @@ impl<L: CoreLog> Router<L> {
         let space = self.log.space();
         let limits = &self.node.config.limits;
         let (items_max, bytes_max) = (limits.scan_items_max, limits.scan_bytes_max);
+        let weight = write_bytes(&call.operation);
+        if weight > 0 && self.uncommitted_bytes + weight > UNCOMMITTED_SHARDS_MAX * limits.uncommitted_bytes_max {
+            return Err(Declined::Overloaded);
+        }
+        self.uncommitted_bytes += weight;
         let (shard, _, mut exit) = self.parts(at, transport);
         let Call { to, deadline, .. } = call;
         match call.operation {
@@ -442,6 +454,15 @@ impl<L: CoreLog> Router<L> {
     }
 
     fn forward(&mut self, call: Call<'_>, leader: NodeId, transport: &mut impl Transport) {
+        if self.node.is_stopping() && matches!(call.to.origin, Origin::Client { .. }) {
+            // The client is better off with the leader itself; what it sends here is soon lost with the connection.
+            let message = "this node is being stopped and does not lead the key's shard; nothing was written";
+            return self.refuse(call.to, Code::NotLeader, Some(leader), message, transport);
+        }
+        if !self.desk.may_forward() {
+            let message = "too many requests wait for other nodes' answers already; try again later";
+            return self.refuse(call.to, Code::Overloaded, None, message, transport);
+        }
         let Some(out) = transport.peer(leader) else {
             return self.park(own(&call), transport);
         };
@@ -621,6 +642,15 @@ fn decode_operation(bytes: &[u8]) -> Option<Operation<'_>> {
 fn decode_reply(bytes: &[u8]) -> Option<Reply<'_>> {
     let found = frame::parse(bytes, frame::PEER_FRAME_MAX).ok()??;
     Reply::decode(found.kind, found.payload).ok()
+}
+
+/// What a write weighs while it waits for a majority; 0 for all else.
+fn write_bytes(operation: &Operation<'_>) -> usize {
+    match operation {
+        Operation::Put { key, value, .. } => key.len() + value.len(),
+        Operation::Delete { key, .. } => key.len(),
+        _ => 0,
+    }
 }
 
 fn is_read(request_frame: &[u8]) -> bool {

@@ -14,13 +14,15 @@ mod reads;
 mod writes;
 
 #[cfg(test)]
+mod shard_test;
+#[cfg(test)]
 mod writes_test;
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use raftkv_protocol::client::{Answer, Code, Consistency, Page, Refusal, Role, ShardStatus};
-use raftkv_protocol::peer::Message;
+use raftkv_protocol::peer::{Body, Message};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId, ShardId};
 
 use crate::error::Fatal;
@@ -81,6 +83,9 @@ pub struct Shard<R> {
     /// What the state machine must have applied before it may answer stale reads: the commit index that the first
     /// leader after the start announced. `None` until there was one.
     ready_at: Option<Index>,
+    /// The commit index of the first append that a leader sent after the start. This node's own may be behind what it
+    /// had applied before: committed entries need not have been on its disk.
+    announced: Option<Index>,
     uncommitted_bytes_max: usize,
 }
 
@@ -98,6 +103,7 @@ impl<R: Copy> Shard<R> {
             reads: Reads::default(),
             cold: ColdReads::default(),
             ready_at: None,
+            announced: None,
             uncommitted_bytes_max,
         }
     }
@@ -114,7 +120,7 @@ impl<R: Copy> Shard<R> {
         &self.raft
     }
 
-    /// The replica, for the inputs that need nothing of the shard: ticks, messages, links, transfers.
+    /// The replica, for the inputs that need nothing of the shard: ticks, links, transfers.
     pub fn raft_mut(&mut self) -> &mut Raft {
         &mut self.raft
     }
@@ -125,6 +131,23 @@ impl<R: Copy> Shard<R> {
         self.raft.role() == Role::Leader
     }
 
+    /// Bytes of writes that are not committed, as far as this node leads.
+    #[must_use]
+    pub fn uncommitted_bytes(&self) -> usize {
+        self.raft.uncommitted_bytes() + self.writes.queued_bytes()
+    }
+
+    /// Takes a peer's message in.
+    pub fn step(&mut self, message: Message) {
+        if self.announced.is_none()
+            && message.term >= self.raft.term()
+            && let Body::Append { commit, .. } = message.body
+        {
+            self.announced = Some(commit);
+        }
+        self.raft.step(message);
+    }
+
     /// Takes a write in; it is proposed with all others of the turn.
     pub fn write(&mut self, write: Write<'_>, to: R, deadline: Instant, space: Space) -> Result<(), Declined> {
         if !self.leads() {
@@ -133,11 +156,12 @@ impl<R: Copy> Shard<R> {
         if space == Space::ReserveOnly && matches!(write, Write::Put { .. }) {
             return Err(Declined::NoSpace);
         }
-        if self.raft.uncommitted_bytes() + self.writes.queued_bytes() > self.uncommitted_bytes_max {
-            return Err(Declined::Overloaded);
+        if self.raft.is_transferring() {
+            // Nobody takes proposals until the next leader does.
+            return Err(Declined::NotLeader(None));
         }
-        self.writes.queue(write, to, deadline);
-        Ok(())
+        let room = self.uncommitted_bytes_max.saturating_sub(self.raft.uncommitted_bytes());
+        if self.writes.queue(write, to, deadline, room) { Ok(()) } else { Err(Declined::Overloaded) }
     }
 
     /// Takes a read in. A stale one is answered at once; any other waits for a round.
@@ -368,13 +392,15 @@ impl<R: Copy> Shard<R> {
     }
 
     /// Remembers where the first leader after the start had committed to. A leader's own term must have committed
-    /// something first: until then its commit index may lag what is committed.
+    /// something first: until then its commit index may lag what is committed. And a follower must have got as far as
+    /// the leader was: the first append that it gets may bring only a part.
     fn note_readiness(&mut self) {
+        if self.ready_at.is_some() {
+            return;
+        }
         let commit = self.raft.commit();
-        if self.ready_at.is_none()
-            && self.raft.leader().is_some()
-            && self.raft.term_at(commit) == Some(self.raft.term())
-        {
+        let caught_up = self.leads() || self.announced.is_some_and(|announced| announced <= commit);
+        if caught_up && self.raft.leader().is_some() && self.raft.term_at(commit) == Some(self.raft.term()) {
             self.ready_at = Some(commit);
         }
     }

@@ -77,13 +77,20 @@ impl<R> Default for Writes<R> {
 }
 
 impl<R: Copy> Writes<R> {
-    pub(super) fn queue(&mut self, write: Write<'_>, to: R, deadline: Instant) {
+    /// Queues a write for the turn's proposal, unless all that is queued then exceeds `bytes_max`. Whether it did so.
+    pub(super) fn queue(&mut self, write: Write<'_>, to: R, deadline: Instant, bytes_max: usize) -> bool {
+        let before = self.block.len();
         match write {
             Write::Put { key, value, condition } => encode_put(key, value, condition, &mut self.block),
             Write::Delete { key, condition } => encode_delete(key, condition, &mut self.block),
         }
+        if self.block.len() > bytes_max {
+            self.block.truncate(before);
+            return false;
+        }
         self.ends.push(self.block.len());
         self.queued.push((to, deadline));
+        true
     }
 
     pub(super) fn queued_bytes(&self) -> usize {

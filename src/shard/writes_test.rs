@@ -14,7 +14,8 @@ fn id(index: u64, term: u64) -> EntryId {
 /// Proposes writes for `who`, the first of which becomes entry `first`.
 fn propose(writes: &mut Writes<u32>, who: &[u32], first: EntryId, deadline: Instant) {
     for &to in who {
-        writes.queue(Write::Put { key: b"k", value: b"v", condition: Condition::None }, to, deadline);
+        let put = Write::Put { key: b"k", value: b"v", condition: Condition::None };
+        assert!(writes.queue(put, to, deadline, usize::MAX));
     }
     let commands = writes.take_commands().expect("something is queued");
     assert_eq!(commands.len(), who.len());
