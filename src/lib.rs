@@ -5,6 +5,11 @@
 
 pub mod client;
 
+/// Checks that the example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 #[cfg(feature = "server")]
 pub mod api;
 #[cfg(feature = "server")]
