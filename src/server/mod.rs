@@ -16,5 +16,7 @@ mod start;
 
 #[cfg(test)]
 mod local_cluster_test;
+#[cfg(test)]
+mod router_test;
 
 pub use start::run;

@@ -1,0 +1,370 @@
+//! Routers of three nodes over logs in memory: what they say to each other is carried by hand.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Operation, Refusal, Scan};
+use raftkv_protocol::frame;
+use raftkv_protocol::peer::PeerFrame;
+use raftkv_protocol::types::{CoreId, EntryId, Incarnation, NodeId, RequestId, ShardId, Slot};
+
+use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
+use super::node::{LeaderTable, Node};
+use super::router::{Router, Transport};
+use crate::config::{Config, LogIo};
+use crate::limits::Limits;
+use crate::raft::{self, Raft};
+use crate::shard::Shard;
+use crate::storage::MemoryLog;
+use crate::storage::data_dir::DataDir;
+use crate::storage::memory::Completion;
+
+const SHARDS: u16 = 3;
+const CONNECTION: ConnectionId = ConnectionId { slot: 0, generation: 1 };
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Done,
+    Value(Vec<u8>),
+    Page(Vec<Vec<u8>>, bool),
+    No(Code),
+}
+
+/// What one router says.
+#[derive(Default)]
+struct Mail {
+    links: BTreeMap<NodeId, Vec<u8>>,
+    told: Vec<(u64, Told)>,
+}
+
+impl Transport for Mail {
+    fn reply(&mut self, _: ConnectionId, request: RequestId, _: EntryId, result: Result<Answer<'_>, Refusal<'_>>) {
+        let told = match result {
+            Ok(Answer::Value { value, .. }) => Told::Value(value.to_vec()),
+            Ok(Answer::Page(page)) => Told::Page(page.items.iter().map(|item| item.key.to_vec()).collect(), page.more),
+            Ok(_) => Told::Done,
+            Err(refusal) => Told::No(refusal.code),
+        };
+        self.told.push((request.0, told));
+    }
+
+    fn peer(&mut self, node: NodeId) -> Option<&mut Vec<u8>> {
+        self.links.get_mut(&node)
+    }
+
+    fn core(&mut self, _: CoreId, message: CoreMessage) -> Result<(), CoreMessage> {
+        Err(message)
+    }
+
+    fn answer(&mut self, _: CoreId, _: CoreMessage) {}
+}
+
+struct Cluster {
+    now: Instant,
+    nodes: Vec<(Router<MemoryLog>, Mail)>,
+    _dirs: tempfile::TempDir,
+}
+
+fn config(id: NodeId, dir: &Path) -> Config {
+    Config {
+        node_id: id,
+        listen: "127.0.0.1:1".parse().unwrap(),
+        advertise: String::new(),
+        data_dir: dir.to_owned(),
+        initial_cluster: (1..=3).map(|id| (NodeId(id), format!("127.0.0.{id}:1"))).collect(),
+        shards: SHARDS,
+        cores: 1,
+        heartbeat: Duration::from_millis(100),
+        election_timeout: Duration::from_millis(800),
+        cluster_name: "test".to_owned(),
+        segment_size: 1 << 20,
+        log_io: LogIo::Map,
+        log_level: log::LevelFilter::Off,
+        limits: Limits::default(),
+    }
+}
+
+fn router(id: NodeId, dir: &Path, now: Instant) -> Router<MemoryLog> {
+    let config = config(id, dir);
+    let data_dir = DataDir::open(dir, &config.identity()).unwrap();
+    let node = Arc::new(Node {
+        cluster: config.cluster_id(),
+        incarnation: data_dir.incarnation(),
+        peers: Vec::new(),
+        leaders: LeaderTable::new(SHARDS),
+        connections: AtomicUsize::new(0),
+        stopping: AtomicBool::new(false),
+        data_dir: Mutex::new(data_dir),
+        config,
+    });
+    let shards: Vec<ShardId> = (0..SHARDS).map(ShardId).collect();
+    let shard = |shard: &ShardId| {
+        let config = raft::Config {
+            id,
+            shard: *shard,
+            voters: (1..=3).map(NodeId).collect(),
+            incarnation: Incarnation(id.0),
+            heartbeat: node.config.heartbeat,
+            election_timeout: node.config.election_timeout,
+            epoch: now,
+            preferred: node.preferred_leader(*shard) == id,
+            seed: 7,
+            append_bytes_max: 1 << 20,
+            inflight_bytes_max: 1 << 20,
+            inflight_messages_max: 64,
+        };
+        Shard::new(*shard, Raft::new(config, raft::Recovered::default(), now), 1 << 20)
+    };
+    let replicas = shards.iter().map(shard).collect();
+    let log = MemoryLog::new(&shards, Completion::OnFlush);
+    Router::new(Arc::clone(&node), CoreId(0), replicas, log, 1_000 * id.0, now)
+}
+
+impl Cluster {
+    /// Three nodes that know each other and have no leaders yet: shard 0 is for node 1, and so on.
+    fn new() -> Cluster {
+        let now = Instant::now();
+        let dirs = tempfile::tempdir().unwrap();
+        let node = |id: u64| (router(NodeId(id), &dirs.path().join(id.to_string()), now), Mail::default());
+        let mut cluster = Cluster { now, nodes: (1..=3).map(node).collect(), _dirs: dirs };
+        for (from, to) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
+            cluster.link_up(from, to);
+        }
+        cluster
+    }
+
+    fn with_leaders() -> Cluster {
+        let mut cluster = Cluster::new();
+        let leads = |node: &(Router<MemoryLog>, Mail), at: usize| {
+            let shard = &node.0.shards()[at];
+            shard.leads() && shard.is_ready()
+        };
+        cluster.run_until(|cluster| cluster.nodes.iter().enumerate().all(|(at, node)| leads(node, at)));
+        cluster.run(Duration::from_millis(200));
+        cluster
+    }
+
+    fn link_up(&mut self, from: u64, to: u64) {
+        let (router, mail) = &mut self.nodes[from as usize - 1];
+        mail.links.insert(NodeId(to), Vec::new());
+        router.link_up(NodeId(to));
+    }
+
+    fn link_down(&mut self, from: u64, to: u64) {
+        let (router, mail) = &mut self.nodes[from as usize - 1];
+        mail.links.remove(&NodeId(to));
+        router.link_down(NodeId(to), mail);
+    }
+
+    fn turn(&mut self, id: u64) {
+        let (router, mail) = &mut self.nodes[id as usize - 1];
+        router.finish_turn(self.now, mail).unwrap();
+    }
+
+    /// Hands over what is on the links of one node. Whether there was anything.
+    fn deliver(&mut self, from: u64) -> bool {
+        let mut any = false;
+        for to in 1..=3 {
+            let Some(link) = self.nodes[from as usize - 1].1.links.get_mut(&NodeId(to)) else { continue };
+            let bytes = std::mem::take(link);
+            let (router, mail) = &mut self.nodes[to as usize - 1];
+            let mut rest = &bytes[..];
+            while let Some(found) = frame::parse(rest, frame::PEER_FRAME_MAX).unwrap() {
+                let peer_frame = PeerFrame::decode(found.kind, found.payload).unwrap();
+                router.peer_frame(NodeId(from), peer_frame, self.now, mail);
+                rest = &rest[found.consumed..];
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..1_000 {
+            let mut moved = false;
+            for id in 1..=3 {
+                self.turn(id);
+                // What the log has made durable at once is looked at in the next turn.
+                self.turn(id);
+                moved |= self.deliver(id);
+            }
+            if !moved {
+                return;
+            }
+        }
+        panic!("the cluster does not come to rest");
+    }
+
+    fn run_until(&mut self, holds: impl Fn(&Cluster) -> bool) {
+        for _ in 0..10_000 {
+            self.settle();
+            if holds(self) {
+                return;
+            }
+            self.now += Duration::from_millis(1);
+        }
+        panic!("it never happens");
+    }
+
+    fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        self.run_until(|cluster| cluster.now >= end);
+    }
+
+    fn ask(&mut self, at: u64, request: u64, operation: Operation<'_>) {
+        let origin = Origin::Client { connection: CONNECTION, request: RequestId(request) };
+        let (router, mail) = &mut self.nodes[at as usize - 1];
+        router.request(operation, ReplyTo { core: CoreId(0), origin }, self.now, mail);
+    }
+
+    fn put(&mut self, at: u64, request: u64, key: &[u8]) {
+        self.ask(at, request, Operation::Put { key, value: b"value", condition: Condition::None });
+    }
+
+    fn get(&mut self, at: u64, request: u64, key: &[u8]) {
+        self.ask(at, request, Operation::Get { key, consistency: Consistency::Linearizable });
+    }
+
+    fn told(&mut self, at: u64) -> Vec<(u64, Told)> {
+        std::mem::take(&mut self.nodes[at as usize - 1].1.told)
+    }
+}
+
+/// The `n`-th key of a shard.
+fn key_of(shard: u16, n: usize) -> Vec<u8> {
+    let keys = (0..).map(|n: u32| format!("key{n:05}").into_bytes());
+    keys.filter(|key| Slot::of(key).shard(SHARDS) == ShardId(shard)).nth(n).unwrap()
+}
+
+#[test]
+fn any_node_serves_any_key_by_forwarding_once() {
+    let mut cluster = Cluster::with_leaders();
+    for shard in 0..SHARDS {
+        cluster.put(1, u64::from(shard), &key_of(shard, 0));
+    }
+    cluster.settle();
+    let mut told = cluster.told(1);
+    told.sort_by_key(|told| told.0);
+    assert_eq!(told, [(0, Told::Done), (1, Told::Done), (2, Told::Done)]);
+    assert_eq!(cluster.nodes[0].0.counters.forwards_sent, 2);
+    assert_eq!(cluster.nodes[1].0.counters.forwards_served, 1);
+    cluster.get(3, 9, &key_of(1, 0));
+    cluster.settle();
+    assert_eq!(cluster.told(3), [(9, Told::Value(b"value".to_vec()))]);
+}
+
+#[test]
+fn a_forwarded_write_is_unknown_when_the_link_breaks_and_a_read_is_asked_again() {
+    let mut cluster = Cluster::with_leaders();
+    cluster.put(1, 1, &key_of(1, 0));
+    cluster.get(1, 2, &key_of(1, 0));
+    cluster.nodes[0].1.links.insert(NodeId(2), Vec::new()); // Both are lost on their way.
+    cluster.link_down(1, 2);
+    assert_eq!(cluster.told(1), [(1, Told::No(Code::Timeout))]);
+    cluster.link_up(1, 2);
+    cluster.run(Duration::from_millis(100));
+    assert_eq!(cluster.told(1), [(2, Told::No(Code::NotFound))], "the write was not sent again");
+}
+
+#[test]
+fn a_request_without_a_leader_waits_for_one() {
+    let mut cluster = Cluster::new();
+    cluster.put(1, 1, &key_of(0, 0));
+    cluster.put(1, 2, &key_of(2, 0));
+    cluster.settle();
+    assert_eq!(cluster.told(1), []);
+    cluster.run(Duration::from_millis(700));
+    let mut told = cluster.told(1);
+    told.sort_by_key(|told| told.0);
+    assert_eq!(told, [(1, Told::Done), (2, Told::Done)]);
+}
+
+#[test]
+fn a_request_that_finds_no_leader_in_time_is_refused_for_certain() {
+    let mut cluster = Cluster::new();
+    for (from, to) in [(1, 2), (1, 3), (2, 1), (3, 1)] {
+        cluster.link_down(from, to);
+    }
+    cluster.put(1, 1, &key_of(0, 0));
+    cluster.get(1, 2, &key_of(0, 0));
+    cluster.run(Limits::default().request_timeout - Duration::from_millis(1));
+    assert_eq!(cluster.told(1), []);
+    cluster.run(Duration::from_millis(100));
+    assert_eq!(cluster.told(1), [(1, Told::No(Code::NoLeader)), (2, Told::No(Code::NoLeader))]);
+}
+
+// museum 22
+#[test]
+fn a_leader_without_a_majority_answers_no_read_and_leaves_its_writes_unknown() {
+    let mut cluster = Cluster::with_leaders();
+    for (from, to) in [(1, 2), (1, 3), (2, 1), (3, 1)] {
+        cluster.link_down(from, to);
+    }
+    cluster.put(1, 1, &key_of(0, 0));
+    cluster.get(1, 2, &key_of(0, 0));
+    cluster.run(Limits::default().request_timeout + Duration::from_millis(100));
+    let mut told = cluster.told(1);
+    told.sort_by_key(|told| told.0);
+    assert_eq!(told[0], (1, Told::No(Code::Timeout)));
+    assert!(matches!(told[1], (2, Told::No(Code::NotLeader | Code::NoLeader))), "{told:?}");
+    assert_eq!(told.len(), 2);
+}
+
+#[test]
+fn a_scan_is_merged_over_all_shards_page_by_page_in_both_directions() {
+    let mut cluster = Cluster::with_leaders();
+    let mut keys: Vec<Vec<u8>> = (0..SHARDS).flat_map(|shard| (0..7).map(move |n| key_of(shard, n))).collect();
+    for (request, key) in (0..).zip(&keys) {
+        cluster.put(2, request, key);
+    }
+    cluster.settle();
+    assert_eq!(cluster.told(2).len(), keys.len());
+    keys.sort();
+    for reverse in [false, true] {
+        let (mut seen, mut cursor, mut pages) = (Vec::new(), Vec::new(), 0);
+        loop {
+            let scan = Scan { prefix: b"key", cursor: &cursor, limit: 4, reverse, ..Scan::default() };
+            cluster.ask(3, 1, Operation::Scan(scan));
+            cluster.settle();
+            let told = cluster.told(3);
+            let [(1, Told::Page(page, more))] = &told[..] else { panic!("{told:?}") };
+            assert!(!page.is_empty() && page.len() <= 4);
+            seen.extend(page.iter().cloned());
+            cursor = page.last().unwrap().clone();
+            pages += 1;
+            if !more {
+                break;
+            }
+        }
+        if reverse {
+            seen.reverse();
+        }
+        assert_eq!(seen, keys);
+        assert!(pages >= 6, "{pages}");
+    }
+}
+
+#[test]
+fn a_scan_fails_as_a_whole_and_once_if_a_shard_cannot_answer() {
+    let mut cluster = Cluster::with_leaders();
+    for (from, to) in [(3, 1), (3, 2), (1, 3), (2, 3)] {
+        cluster.link_down(from, to);
+    }
+    cluster.ask(3, 1, Operation::Scan(Scan::default()));
+    cluster.run(Limits::default().request_timeout + Duration::from_millis(200));
+    let told = cluster.told(3);
+    assert!(matches!(told[..], [(1, Told::No(Code::NoLeader | Code::NotLeader | Code::Timeout))]), "{told:?}");
+}
+
+#[test]
+fn too_many_scans_wait_for_each_other_and_all_are_answered() {
+    let mut cluster = Cluster::with_leaders();
+    for request in 0..100 {
+        cluster.ask(1, request, Operation::Scan(Scan::default()));
+    }
+    cluster.run(Duration::from_millis(50));
+    assert_eq!(cluster.told(1).len(), 100);
+}
