@@ -11,7 +11,7 @@ mod listener;
 pub use buffers::{Appetite, Flushed, Input, Output, Received, SCRATCH_BYTES};
 pub use clock::{Clock, TimeoutQueue};
 pub use inbox::{Inbox, InboxSender, inbox};
-pub use listener::{bind_listener, dial, prove_free};
+pub use listener::{bind_listener, dial, prepare, prove_free};
 
 #[cfg(test)]
 mod buffers_test;

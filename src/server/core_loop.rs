@@ -21,7 +21,7 @@ use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::api::binary;
 use crate::error::Fatal;
-use crate::event_loop::{Appetite, Clock, Inbox, Input, Received, SCRATCH_BYTES, TimeoutQueue};
+use crate::event_loop::{Appetite, Clock, Inbox, Input, Received, SCRATCH_BYTES, TimeoutQueue, prepare};
 use crate::shard::Shard;
 use crate::storage::FileLog;
 
@@ -227,7 +227,7 @@ impl CoreLoop {
             self.router.counters.connections_refused += 1;
             return;
         }
-        let added = stream.set_nodelay(true).and_then(|()| self.io.add(stream, Kind::Unknown, Input::default()));
+        let added = prepare(&stream).and_then(|()| self.io.add(stream, Kind::Unknown, Input::default()));
         match added {
             Ok(id) => {
                 self.hellos.push(self.clock.now(), id);

@@ -1,10 +1,10 @@
 //! From settings to running cores, and from a signal to the end.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Waker};
@@ -28,6 +28,10 @@ use super::message::ReplyTo;
 use super::node::{LeaderTable, Node, Peer};
 use super::router::Router;
 
+/// How long to wait for an address that is in use.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
+/// Open files that are not clients: logs, peers, polls, and connections that have not said hello yet.
+const RESERVED_FILES: usize = 512;
 /// Messages that may wait for a core.
 const INBOX_MESSAGES: usize = 16 << 10;
 /// Unanswered bytes of entries to one follower of one shard.
@@ -44,10 +48,8 @@ enum Event {
 /// Runs a node until it is told to stop (SIGTERM, SIGINT) or fails.
 pub fn run(config: Config) -> Result<(), Fatal> {
     let listen = config.listen;
-    prove_free(listen).map_err(|error| {
-        Fatal::failure(format!("cannot listen on {listen}: {error}; is another server running there? (--listen)"))
-    })?;
-    raise_open_files();
+    wait_until_free(listen)?;
+    let config = within_open_files(config);
     let node = Arc::new(open_node(config)?);
     let mailboxes = mailboxes(node.config.cores).map_err(|error| resource("an event loop", &error))?;
     let posts: Vec<_> = mailboxes.iter().map(|(_, _, sender, _)| sender.clone()).collect();
@@ -56,9 +58,7 @@ pub fn run(config: Config) -> Result<(), Fatal> {
     let logs = open_logs(&node, &mailboxes)?;
     let epoch = Instant::now();
     for ((core, (poll, _, _, inbox)), (log, recovered)) in (0..).map(CoreId).zip(mailboxes).zip(logs) {
-        let listener = bind_listener(listen).map_err(|error| {
-            Fatal::failure(format!("cannot listen on {listen}: {error}; is another server running there? (--listen)"))
-        })?;
+        let listener = bind_listener(listen).map_err(|error| cannot_listen(listen, &error))?;
         let shards = make_shards(&node, core, recovered, epoch)?;
         let router = Router::new(Arc::clone(&node), core, shards, log, random_u64()?, epoch);
         let parts = Parts { node: Arc::clone(&node), core, poll, listener, inbox, posts: posts.clone(), router };
@@ -68,13 +68,41 @@ pub fn run(config: Config) -> Result<(), Fatal> {
     supervise(&node, &posts, &events)
 }
 
-/// Asks for as many open files as the system grants: each connection is one.
-fn raise_open_files() {
+/// A process that was killed a moment ago may hold the address still, and whoever restarts it at once must not fail.
+fn wait_until_free(listen: SocketAddr) -> Result<(), Fatal> {
+    let give_up_at = Instant::now() + LISTEN_PATIENCE;
+    loop {
+        match prove_free(listen) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < give_up_at => pause(),
+            Err(error) => return Err(cannot_listen(listen, &error)),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing runs yet, and no event tells that an address is free")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+fn cannot_listen(listen: SocketAddr, error: &std::io::Error) -> Fatal {
+    Fatal::failure(format!("cannot listen on {listen}: {error}; is another server running there? (--listen)"))
+}
+
+/// Asks for as many open files as the system grants, and takes no more clients than leave room for everything else.
+fn within_open_files(mut config: Config) -> Config {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         log::warn!("cannot raise the limit of open files: {error}");
     }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return config };
+    let room = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(RESERVED_FILES).max(1);
+    if room < config.limits.connections_max {
+        log::warn!("only {files} files may be open: taking {room} clients at most (ulimit -n, --connections-max)");
+        config.limits.connections_max = room;
+    }
+    config
 }
 
 type Mailbox = (Poll, Arc<Waker>, InboxSender<Post>, Inbox<Post>);
