@@ -84,6 +84,6 @@ counters! {
     log_sync_us_total,
     /// The longest sync of the log, in microseconds (of the worst core, summed over cores).
     log_sync_us_max,
-    /// Log segments on disk.
+    /// Log segments taken into use since the start.
     log_segments,
 }

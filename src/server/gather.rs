@@ -9,7 +9,7 @@ use raftkv_protocol::types::{EntryId, Index, ShardId};
 use crate::limits::Limits;
 use crate::metrics::Counters;
 
-use super::message::ReplyTo;
+use super::message::{OwnedCall, ReplyTo};
 use super::node::Node;
 
 /// Scans over all shards under way at once per core; each may hold a page of every shard. More wait their turn.
@@ -22,16 +22,39 @@ struct OwnedItem {
     value: Box<[u8]>,
 }
 
+/// How much of a page each shard is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Portion {
+    /// Its even share and a margin: keys are hashed over the shards, so that this nearly always fills the page.
+    Share,
+    /// All of it, where shares did not fill the page: the keys lie in few shards.
+    Whole,
+}
+
+impl Portion {
+    fn items(self, items_max: usize, shards: u16) -> usize {
+        let even = items_max.div_ceil(usize::from(shards));
+        match self {
+            // Three standard deviations, and a few more for short pages.
+            Portion::Share => items_max.min(even + 3 * even.isqrt() + 4),
+            Portion::Whole => items_max,
+        }
+    }
+}
+
 /// A scan over all shards: its parts so far.
 #[derive(Debug)]
 struct Gather {
-    to: ReplyTo,
-    deadline: Instant,
+    /// The scan as it was asked for.
+    call: OwnedCall,
+    portion: Portion,
     reverse: bool,
     items_max: usize,
     bytes_max: usize,
     missing: u16,
     items: Vec<OwnedItem>,
+    /// Keys may follow after the items.
+    more: bool,
     /// The last key of each shard whose page was cut: nothing behind the nearest of them is known to be complete.
     horizons: Vec<Box<[u8]>>,
     refused: Option<(Code, String)>,
@@ -55,30 +78,32 @@ impl Gathers {
         self.jobs.len() < SCANS_MAX
     }
 
-    /// Starts a scan over `shards`.
+    /// Starts a scan over `shards`; returns its name and how many items each shard is to be asked for.
     pub(super) fn start(
         &mut self,
-        to: ReplyTo,
+        call: OwnedCall,
         scan: &Scan<'_>,
         shards: u16,
         limits: &Limits,
-        deadline: Instant,
-    ) -> u64 {
+        portion: Portion,
+    ) -> (u64, usize) {
         let asked = usize::try_from(scan.limit).unwrap_or(usize::MAX);
+        let items_max = if asked == 0 { limits.scan_items_max } else { asked.min(limits.scan_items_max) };
         let gather = Gather {
-            to,
-            deadline,
+            call,
+            portion,
             reverse: scan.reverse,
-            items_max: if asked == 0 { limits.scan_items_max } else { asked.min(limits.scan_items_max) },
+            items_max,
             bytes_max: limits.scan_bytes_max,
             missing: shards,
             items: Vec::new(),
+            more: false,
             horizons: Vec::new(),
             refused: None,
         };
         self.next += 1;
         self.jobs.insert(self.next, gather);
-        self.next
+        (self.next, portion.items(items_max, shards))
     }
 
     /// One shard has answered.
@@ -91,8 +116,9 @@ impl Gathers {
         }
         gather.missing -= 1;
         if gather.missing == 0
-            && let Some(gather) = self.jobs.remove(&job)
+            && let Some(mut gather) = self.jobs.remove(&job)
         {
+            gather.merge();
             self.finished.push(gather);
         }
     }
@@ -107,7 +133,7 @@ impl Gathers {
     }
 
     pub(super) fn expire(&mut self, now: Instant) -> Vec<ReplyTo> {
-        self.jobs.extract_if(.., |_, gather| gather.deadline <= now).map(|(_, gather)| gather.to).collect()
+        self.jobs.extract_if(.., |_, gather| gather.call.deadline <= now).map(|(_, gather)| gather.call.to).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -127,38 +153,51 @@ impl Gather {
     }
 }
 
+impl Gather {
+    /// Puts the parts in the order asked for, and cuts them where the page ends.
+    fn merge(&mut self) {
+        self.items.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        if self.reverse {
+            self.items.reverse();
+        }
+        let horizon = if self.reverse { self.horizons.iter().max() } else { self.horizons.iter().min() };
+        let beyond =
+            |key: &[u8]| horizon.is_some_and(|horizon| if self.reverse { key < &**horizon } else { key > &**horizon });
+        let mut bytes = 0;
+        let ends = |(at, item): (usize, &OwnedItem)| {
+            bytes += item.key.len() + item.value.len();
+            at == self.items_max || (bytes > self.bytes_max && at > 0) || beyond(&item.key)
+        };
+        let end = self.items.iter().enumerate().position(ends);
+        self.more = end.is_some() || horizon.is_some();
+        self.items.truncate(end.unwrap_or(self.items.len()));
+    }
+}
+
 impl Finished {
-    /// Who asked.
-    pub(super) fn to(&self) -> ReplyTo {
-        self.0.to
+    /// The scan as it was asked for.
+    pub(super) fn call(&self) -> &OwnedCall {
+        &self.0.call
     }
 
-    /// Merges the parts into one page in the order asked for, and hands it to `reply`.
-    pub(super) fn reply(mut self, reply: impl FnOnce(Result<Answer<'_>, Refusal<'_>>)) {
-        let gather = &mut self.0;
-        if let Some((code, message)) = &gather.refused {
+    /// Whether the page could be fuller if the shards were asked for more than their shares.
+    pub(super) fn is_short(&self) -> bool {
+        let gather = &self.0;
+        gather.portion == Portion::Share
+            && gather.refused.is_none()
+            && gather.more
+            && gather.items.len() < gather.items_max
+            && gather.items.iter().map(|item| item.key.len() + item.value.len()).sum::<usize>() < gather.bytes_max / 2
+    }
+
+    /// Hands the page, or why there is none, to `reply`.
+    pub(super) fn reply(&self, reply: impl FnOnce(Result<Answer<'_>, Refusal<'_>>)) {
+        if let Some((code, message)) = &self.0.refused {
             return reply(Err(Refusal { code: *code, leader: None, message }));
         }
-        gather.items.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        if gather.reverse {
-            gather.items.reverse();
-        }
-        let horizon = if gather.reverse { gather.horizons.iter().max() } else { gather.horizons.iter().min() };
-        let beyond = |key: &[u8]| {
-            horizon.is_some_and(|horizon| if gather.reverse { key < &**horizon } else { key > &**horizon })
-        };
-        let mut page = Page { items: Vec::new(), more: horizon.is_some() };
-        let mut bytes = 0;
-        for item in &gather.items {
-            bytes += item.key.len() + item.value.len();
-            let full = page.items.len() == gather.items_max || (bytes > gather.bytes_max && !page.items.is_empty());
-            if full || beyond(&item.key) {
-                page.more = true;
-                break;
-            }
-            page.items.push(Item { key: &item.key, version: item.version, value: &item.value });
-        }
-        reply(Ok(Answer::Page(page)));
+        let items = self.0.items.iter();
+        let items = items.map(|item| Item { key: &item.key, version: item.version, value: &item.value }).collect();
+        reply(Ok(Answer::Page(Page { items, more: self.0.more })));
     }
 }
 

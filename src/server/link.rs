@@ -291,7 +291,7 @@ pub(super) fn check_incarnation(node: &Node, peer: NodeId, incarnation: Incarnat
         Ok(PeerCheck::Known | PeerCheck::Recorded) => Ok(()),
         Ok(PeerCheck::Changed { was }) => Err(format!(
             "node {peer} came back with another data directory (incarnation {:016x}, known is {:016x}): it may have \
-             forgotten votes and entries; bring its old directory back, or replace the node under a new id",
+             forgotten votes and entries; bring its old directory back",
             incarnation.0, was.0
         )),
         Err(error) => Err(error.to_string()),

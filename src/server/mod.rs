@@ -3,6 +3,7 @@
 mod connection;
 mod core_loop;
 mod desk;
+mod fan_out;
 mod gather;
 mod greeting;
 mod io;

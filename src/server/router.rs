@@ -69,13 +69,13 @@ pub struct Call<'a> {
 /// One core of a node.
 #[derive(Debug)]
 pub struct Router<L> {
-    node: Arc<Node>,
-    core: CoreId,
-    shards: Vec<Shard<ReplyTo>>,
+    pub(super) node: Arc<Node>,
+    pub(super) core: CoreId,
+    pub(super) shards: Vec<Shard<ReplyTo>>,
     /// By position in `shards`: has something to do this turn.
     touched: Vec<bool>,
     log: L,
-    desk: Desk,
+    pub(super) desk: Desk,
     round_started: Instant,
     next_sweep: Instant,
     /// Bytes of writes that wait for a majority, in all shards: as of the last turn, and taken in since.
@@ -85,7 +85,7 @@ pub struct Router<L> {
 }
 
 /// The way out: implements the shards' outbox over the transport.
-struct Exit<'a, T> {
+pub(super) struct Exit<'a, T> {
     core: CoreId,
     desk: &'a mut Desk,
     counters: &'a mut Counters,
@@ -316,11 +316,7 @@ impl<L: CoreLog> Router<L> {
         // made room for the next round; its heartbeats leave in this turn.
         self.start_read_rounds(now);
         self.drive_touched(transport)?;
-        for finished in self.desk.gathers.take_finished() {
-            let to = finished.to();
-            finished.reply(|result| self.exit(transport).reply(to, EntryId::ZERO, result));
-        }
-        self.start_waiting_scans(transport);
+        self.finish_scans(transport);
         self.uncommitted_bytes = self.shards.iter().map(Shard::uncommitted_bytes).sum();
         self.log.flush();
         Ok(())
@@ -375,7 +371,7 @@ impl<L: CoreLog> Router<L> {
     }
 
     /// Serves a call here if the shard is led here, or finds out who does.
-    fn call(&mut self, call: Call<'_>, transport: &mut impl Transport) {
+    pub(super) fn call(&mut self, call: Call<'_>, transport: &mut impl Transport) {
         let owner = self.node.owner(call.shard);
         if owner != self.core {
             return self.call_elsewhere(owner, call, transport);
@@ -411,6 +407,9 @@ impl<L: CoreLog> Router<L> {
     fn serve(&mut self, call: Call<'_>, transport: &mut impl Transport) -> Result<(), Declined> {
         let at = self.position(call.shard);
         self.touched[at] = true;
+        if call.operation.is_write() && self.log.backlog_bytes() > self.node.config.limits.uncommitted_bytes_max {
+            return Err(Declined::Overloaded);
+        }
         let space = self.log.space();
         let limits = &self.node.config.limits;
         let (items_max, bytes_max) = (limits.scan_items_max, limits.scan_bytes_max);
@@ -498,56 +497,6 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
-    fn scan(&mut self, scan: Scan<'_>, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
-        if let Some(shard) = scan.shard {
-            if shard.0 < self.node.config.shards {
-                return self.call(Call { operation: Operation::Scan(scan), shard, to, deadline }, transport);
-            }
-            return self.refuse(to, Code::BadRequest, None, "there is no such shard", transport);
-        }
-        if !self.desk.gathers.has_room() {
-            // Its shard means nothing: it is looked at again as a whole.
-            let call = Call { operation: Operation::Scan(scan), shard: ShardId(0), to, deadline };
-            if self.desk.queue_scan(own(&call)).is_err() {
-                let message = "too many scans wait already; try again later";
-                self.refuse(to, Code::Overloaded, None, message, transport);
-            }
-            return;
-        }
-        let shards = self.node.config.shards;
-        let job = self.desk.gathers.start(to, &scan, shards, &self.node.config.limits, deadline);
-        for shard in (0..shards).map(ShardId) {
-            let part = Operation::Scan(Scan { shard: Some(shard), ..scan });
-            let to = ReplyTo { core: self.core, origin: Origin::Gather { job, shard } };
-            self.call(Call { operation: part, shard, to, deadline }, transport);
-        }
-    }
-
-    /// The scans that found room; their shards are driven in the next turn, which follows at once.
-    fn start_waiting_scans(&mut self, transport: &mut impl Transport) {
-        while let Some(call) = self.desk.next_scan() {
-            if let Some(Operation::Scan(scan)) = decode_operation(&call.frame) {
-                self.scan(scan, call.to, call.deadline, transport);
-            }
-        }
-    }
-
-    fn status(&mut self, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
-        let cores = self.node.config.cores;
-        let job = self.desk.statuses.start(to, &self.node, deadline);
-        for core in (0..cores).map(CoreId).filter(|core| *core != self.core) {
-            transport.answer(core, CoreMessage::StatusAsked { core: self.core, job });
-        }
-        let (shards, counters) = self.own_status();
-        if let Some((to, status)) = self.desk.statuses.part(job, shards, &counters) {
-            self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
-        }
-    }
-
-    fn own_status(&self) -> (Vec<raftkv_protocol::client::ShardStatus>, Counters) {
-        (self.shards.iter().map(Shard::status).collect(), self.counters.clone())
-    }
-
     /// Gives up on whatever has waited past its deadline.
     fn sweep(&mut self, now: Instant, transport: &mut impl Transport) {
         self.desk.set_now(now);
@@ -614,7 +563,7 @@ impl<L: CoreLog> Router<L> {
         usize::from(shard.0 / self.node.config.cores)
     }
 
-    fn exit<'a, T: Transport>(&'a mut self, transport: &'a mut T) -> Exit<'a, T> {
+    pub(super) fn exit<'a, T: Transport>(&'a mut self, transport: &'a mut T) -> Exit<'a, T> {
         Exit { core: self.core, desk: &mut self.desk, counters: &mut self.counters, transport }
     }
 
@@ -628,13 +577,13 @@ impl<L: CoreLog> Router<L> {
     }
 }
 
-fn own(call: &Call<'_>) -> OwnedCall {
+pub(super) fn own(call: &Call<'_>) -> OwnedCall {
     let mut frame = Vec::new();
     Request { id: RequestId(0), operation: call.operation }.encode(&mut frame);
     OwnedCall { frame, shard: call.shard, to: call.to, deadline: call.deadline }
 }
 
-fn decode_operation(bytes: &[u8]) -> Option<Operation<'_>> {
+pub(super) fn decode_operation(bytes: &[u8]) -> Option<Operation<'_>> {
     let found = frame::parse(bytes, frame::PEER_FRAME_MAX).ok()??;
     Some(Request::decode(found.kind, found.payload).ok()?.operation)
 }

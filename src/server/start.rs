@@ -28,6 +28,8 @@ use super::message::ReplyTo;
 use super::node::{LeaderTable, Node, Peer};
 use super::router::Router;
 
+/// A second signal so soon is the same one, sent to the process and to its group.
+const SIGNAL_ECHO: Duration = Duration::from_millis(500);
 /// How long to wait for an address that is in use.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
 /// Open files that are not clients: logs, peers, polls, and connections that have not said hello yet.
@@ -242,13 +244,16 @@ fn announce(node: &Node) {
 /// Waits for the cores. The first failure ends the process; a signal asks all of them to end.
 fn supervise(node: &Node, posts: &[InboxSender<Post>], events: &Receiver<Event>) -> Result<(), Fatal> {
     let mut running = posts.len();
+    let mut told_at = None;
     while let Ok(event) = events.recv() {
         match event {
+            Event::Signal if told_at.is_some_and(|at: Instant| at.elapsed() < SIGNAL_ECHO) => {}
             Event::Signal if node.is_stopping() => {
                 return Err(Fatal::failure("told to stop a second time: ended without finishing what was in flight"));
             }
             Event::Signal => {
                 log::info!("stopping: handing leadership over and finishing what is in flight");
+                told_at = Some(Instant::now());
                 node.stopping.store(true, Ordering::Relaxed);
                 for post in posts {
                     post.answer(Post::Stop);

@@ -99,6 +99,8 @@ pub struct FileLog {
     buffers: Vec<Batch>,
     batch_bytes_max: usize,
     in_flight: bool,
+    /// Bytes of records in each closed batch that is not durable, oldest first.
+    backlog: VecDeque<usize>,
     failed: Option<LogError>,
     /// Runs in memory, oldest first.
     evictable: VecDeque<(BatchNumber, ShardId)>,
@@ -154,6 +156,7 @@ impl FileLog {
             buffers: Vec::new(),
             batch_bytes_max: BATCH_BYTES_MAX.min(options.segment_size / 2) as usize,
             in_flight: false,
+            backlog: VecDeque::new(),
             failed: None,
             evictable: VecDeque::new(),
             tail_bytes: 0,
@@ -240,6 +243,7 @@ impl FileLog {
                 debug_assert_eq!(batch.number(), BatchNumber(self.places.len() as u64 + 1));
                 self.places.push(place);
                 self.in_flight = false;
+                self.backlog.pop_front();
                 if self.buffers.len() < BUFFERS_KEPT {
                     self.buffers.push(batch);
                 }
@@ -260,6 +264,7 @@ impl FileLog {
         let number = BatchNumber(self.gathering.number().0 + 1);
         let mut next = self.buffers.pop().unwrap_or_else(|| Batch::new(number));
         next.reuse(number);
+        self.backlog.push_back(self.gathering.gathered_bytes());
         std::mem::replace(&mut self.gathering, next)
     }
 
@@ -378,6 +383,10 @@ impl CoreLog for FileLog {
             fetched.result = Err(FetchError::Gone);
         }
         Some(fetched)
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.backlog.iter().sum::<usize>() + self.gathering.gathered_bytes()
     }
 
     fn space(&self) -> Space {

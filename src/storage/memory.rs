@@ -195,6 +195,14 @@ impl CoreLog for MemoryLog {
         Some(fetched)
     }
 
+    fn backlog_bytes(&self) -> usize {
+        let bytes = |change: &Change| match change {
+            Change::Append(_, entry) => entry.body.len(),
+            Change::HardState(..) => 0,
+        };
+        self.in_flight.iter().chain(&self.gathering).map(bytes).sum()
+    }
+
     fn space(&self) -> Space {
         if self.full { Space::ReserveOnly } else { Space::Plenty }
     }

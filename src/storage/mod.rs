@@ -96,6 +96,10 @@ pub trait CoreLog {
     /// The next finished fetch, in any order.
     fn fetched(&mut self) -> Option<Fetched>;
 
+    /// Bytes that were added and are not durable yet. They stay in memory however long the disk hangs, and a leader
+    /// whose followers' disks work commits without its own: whoever takes writes in must look at this.
+    fn backlog_bytes(&self) -> usize;
+
     /// Whether the log has room for ordinary writes.
     fn space(&self) -> Space;
 }

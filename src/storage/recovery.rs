@@ -59,7 +59,7 @@ pub(super) fn read(disk: &dyn Disk) -> Result<Recovery, LogError> {
     Ok(recovery)
 }
 
-const WHAT_TO_DO: &str = "restore the file, or replace this node: it must not go on with a shorter log";
+const WHAT_TO_DO: &str = "restore the file: the node must not go on with a shorter log";
 
 /// A segment that is part of the log.
 struct Segment {

@@ -293,6 +293,9 @@ impl Worker {
         let reserve_only = refused || (before && self.spares.len() <= RESERVED);
         if reserve_only != before {
             self.shared.reserve_only.store(reserve_only, Ordering::Relaxed);
+            if !reserve_only {
+                log::info!("log segments can be allocated again in {}: puts are taken", self.maker.disk.path(""));
+            }
             (self.wake)();
         }
     }

@@ -123,8 +123,8 @@ impl DataDir {
             return Ok(());
         }
         Err(Fatal::failure(format!(
-            "the log in {} is gone, and with it votes and entries that the cluster counts on: bring it back, \
-             or replace this node under a new id with an empty --data-dir",
+            "the log in {} is gone, and with it votes and entries that the cluster counts on: bring it \
+             back; a node without it must not vote under this id",
             dir.display()
         )))
     }

@@ -52,10 +52,7 @@ pub(super) fn read(path: &Path, kind: &str) -> Result<Option<Fields>, Fatal> {
 
 /// The refusal of a file whose content cannot be what was written.
 pub(super) fn damaged(path: &Path, why: &dyn Display) -> Fatal {
-    Fatal::failure(format!(
-        "{} is damaged ({why}): restore it from a backup, or give this node's place to a new node",
-        path.display()
-    ))
+    Fatal::failure(format!("{} is damaged ({why}): restore it from a backup", path.display()))
 }
 
 /// Replaces a file. It is durable when this returns.

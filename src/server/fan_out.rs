@@ -1,0 +1,85 @@
+//! What one shard or one core alone cannot answer: scans over all shards, the status of all cores.
+
+use raftkv_protocol::client::{Answer, Code, Operation, Scan, ShardStatus};
+use raftkv_protocol::types::{CoreId, EntryId, ShardId};
+
+use std::time::Instant;
+
+use crate::metrics::Counters;
+use crate::shard::{Outbox, Shard};
+use crate::storage::CoreLog;
+
+use super::gather::Portion;
+use super::message::{CoreMessage, Origin, OwnedCall, ReplyTo};
+use super::router::{Call, Router, Transport, decode_operation, own};
+
+impl<L: CoreLog> Router<L> {
+    pub(super) fn scan(&mut self, scan: Scan<'_>, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
+        if let Some(shard) = scan.shard {
+            if shard.0 < self.node.config.shards {
+                return self.call(Call { operation: Operation::Scan(scan), shard, to, deadline }, transport);
+            }
+            return self.refuse(to, Code::BadRequest, None, "there is no such shard", transport);
+        }
+        // Its shard means nothing: it is for all of them.
+        let call = own(&Call { operation: Operation::Scan(scan), shard: ShardId(0), to, deadline });
+        if self.desk.gathers.has_room() {
+            self.gather(call, &scan, Portion::Share, transport);
+        } else if self.desk.queue_scan(call).is_err() {
+            let message = "too many scans wait already; try again later";
+            self.refuse(to, Code::Overloaded, None, message, transport);
+        }
+    }
+
+    /// Asks every shard for its part of a scan.
+    fn gather(&mut self, call: OwnedCall, scan: &Scan<'_>, portion: Portion, transport: &mut impl Transport) {
+        let (shards, deadline) = (self.node.config.shards, call.deadline);
+        let (job, items) = self.desk.gathers.start(call, scan, shards, &self.node.config.limits, portion);
+        let limit = u32::try_from(items).unwrap_or(u32::MAX);
+        for shard in (0..shards).map(ShardId) {
+            let part = Operation::Scan(Scan { shard: Some(shard), limit, ..*scan });
+            let to = ReplyTo { core: self.core, origin: Origin::Gather { job, shard } };
+            self.call(Call { operation: part, shard, to, deadline }, transport);
+        }
+    }
+
+    /// Answers the scans whose parts are all there, or asks for larger parts where the page is short of keys.
+    pub(super) fn finish_scans(&mut self, transport: &mut impl Transport) {
+        for finished in self.desk.gathers.take_finished() {
+            let call = finished.call();
+            if finished.is_short()
+                && let Some(Operation::Scan(scan)) = decode_operation(&call.frame)
+            {
+                self.gather(call.clone(), &scan, Portion::Whole, transport);
+            } else {
+                finished.reply(|result| self.exit(transport).reply(call.to, EntryId::ZERO, result));
+            }
+        }
+        self.start_waiting_scans(transport);
+    }
+
+    /// The scans that found room; their shards are driven in the next turn, which follows at once.
+    fn start_waiting_scans(&mut self, transport: &mut impl Transport) {
+        while let Some(call) = self.desk.next_scan() {
+            if let Some(Operation::Scan(scan)) = decode_operation(&call.frame) {
+                self.scan(scan, call.to, call.deadline, transport);
+            }
+        }
+    }
+
+    pub(super) fn status(&mut self, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
+        let cores = self.node.config.cores;
+        let job = self.desk.statuses.start(to, &self.node, deadline);
+        for core in (0..cores).map(CoreId).filter(|core| *core != self.core) {
+            transport.answer(core, CoreMessage::StatusAsked { core: self.core, job });
+        }
+        let (shards, counters) = self.own_status();
+        if let Some((to, status)) = self.desk.statuses.part(job, shards, &counters) {
+            self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
+        }
+    }
+
+    pub(super) fn own_status(&self) -> (Vec<ShardStatus>, Counters) {
+        (self.shards.iter().map(Shard::status).collect(), self.counters.clone())
+    }
+}
