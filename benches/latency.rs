@@ -64,7 +64,7 @@ fn rounds(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A message to a core that sleeps in its poll, and the answer back to one that sleeps too: two wake-ups.
+/// A message to a core that waits in its poll, and the answer back to one that waits too: two wake-ups.
 fn inbox_wake(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("inbox");
     let (mut near, mut far) = (Core::new(), Core::new());
@@ -74,7 +74,7 @@ fn inbox_wake(criterion: &mut Criterion) {
             to_near.answer(Said::Ping);
         }
     });
-    group.bench_function("there and back between sleeping cores", |bencher| {
+    group.bench_function("there and back between waiting cores", |bencher| {
         bencher.iter(|| {
             to_far.send(Said::Ping).expect("the inbox has room");
             near.next()
