@@ -156,10 +156,6 @@ impl Connections {
         Some(ConnectionId { slot: u32::try_from(slot).ok()?, generation: connection.generation })
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
     pub(super) fn ids(&self) -> Vec<ConnectionId> {
         (0..self.slots.len()).filter_map(|slot| self.at(slot)).collect()
     }

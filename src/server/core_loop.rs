@@ -35,8 +35,6 @@ use super::router::Router;
 
 /// The longest sleep of an idle loop.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
-/// Connections beyond the clients' limit that a core takes in: peers, and whoever has not said hello yet.
-const RESERVED_CONNECTIONS: usize = 256;
 /// After accepting failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was told to go may take to go by itself.
@@ -222,7 +220,7 @@ impl CoreLoop {
 
     fn welcome(&mut self, stream: mio::net::TcpStream) {
         self.router.counters.connections_accepted += 1;
-        if self.io.connections.len() > self.node.config.limits.connections_max + RESERVED_CONNECTIONS {
+        if self.node.sockets.load(Ordering::Relaxed) >= self.node.sockets_max {
             // Dropping it closes it. A hello would say why, but whoever opens this many waits for no words.
             self.router.counters.connections_refused += 1;
             return;

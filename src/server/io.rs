@@ -119,8 +119,13 @@ impl Io {
         {
             registered = self.registry.register(stream, token, Interest::READABLE | Interest::WRITABLE);
         }
-        if registered.is_err() {
-            self.connections.remove(id);
+        match registered {
+            Ok(()) => {
+                self.node.sockets.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {
+                self.connections.remove(id);
+            }
         }
         registered.map(|()| id)
     }
@@ -128,6 +133,7 @@ impl Io {
     /// Forgets a connection and closes its socket. What it still waits for is answered to nobody.
     pub(super) fn close(&mut self, id: ConnectionId) -> Option<Connection> {
         let mut connection = self.connections.remove(id)?;
+        self.node.sockets.fetch_sub(1, Ordering::Relaxed);
         self.unread_bytes = self.unread_bytes.saturating_sub(connection.output.waiting_bytes());
         if let Some(stream) = std::rc::Rc::get_mut(&mut connection.stream)
             && let Err(error) = self.registry.deregister(stream)

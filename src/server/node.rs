@@ -34,6 +34,10 @@ pub struct Node {
     pub leaders: LeaderTable,
     /// Open client connections.
     pub connections: AtomicUsize,
+    /// Accepted sockets that are open: clients, peers, and whoever has not said hello yet.
+    pub sockets: AtomicUsize,
+    /// More are closed at once, so that descriptors are left for logs and links.
+    pub sockets_max: usize,
     /// Set when the node is to end: leadership is handed over and no new work begun.
     pub stopping: AtomicBool,
     /// Where peers' incarnations are remembered. Locked at hellos only.

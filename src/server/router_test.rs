@@ -96,6 +96,8 @@ fn router(id: NodeId, dir: &Path, now: Instant) -> Router<MemoryLog> {
         peers: Vec::new(),
         leaders: LeaderTable::new(SHARDS),
         connections: AtomicUsize::new(0),
+        sockets: AtomicUsize::new(0),
+        sockets_max: usize::MAX,
         stopping: AtomicBool::new(false),
         data_dir: Mutex::new(data_dir),
         config,

@@ -32,8 +32,12 @@ use super::router::Router;
 const SIGNAL_ECHO: Duration = Duration::from_millis(500);
 /// How long to wait for an address that is in use.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
-/// Open files that are not clients: logs, peers, polls, and connections that have not said hello yet.
-const RESERVED_FILES: usize = 512;
+/// Open files of the process as a whole.
+const FILES_RESERVED: usize = 24;
+/// Open files of a core: its poll, its listener, its links, its log.
+const FILES_PER_CORE: usize = 24;
+/// Sockets beyond the clients' limit that are accepted: peers, and whoever has not said hello yet.
+const SOCKETS_BESIDE_CLIENTS: usize = 1_024;
 /// Messages that may wait for a core.
 const INBOX_MESSAGES: usize = 16 << 10;
 /// Unanswered bytes of entries to one follower of one shard.
@@ -48,11 +52,11 @@ enum Event {
 }
 
 /// Runs a node until it is told to stop (SIGTERM, SIGINT) or fails.
-pub fn run(config: Config) -> Result<(), Fatal> {
+pub fn run(mut config: Config) -> Result<(), Fatal> {
     let listen = config.listen;
     wait_until_free(listen)?;
-    let config = within_open_files(config);
-    let node = Arc::new(open_node(config)?);
+    let sockets_max = within_open_files(&mut config);
+    let node = Arc::new(open_node(config, sockets_max)?);
     let mailboxes = mailboxes(node.config.cores).map_err(|error| resource("an event loop", &error))?;
     let posts: Vec<_> = mailboxes.iter().map(|(_, _, sender, _)| sender.clone()).collect();
     let (events_in, events) = crossbeam_channel::unbounded();
@@ -92,19 +96,22 @@ fn cannot_listen(listen: SocketAddr, error: &std::io::Error) -> Fatal {
 }
 
 /// Asks for as many open files as the system grants, and takes no more clients than leave room for everything else.
-fn within_open_files(mut config: Config) -> Config {
+/// Returns how many sockets may be accepted: clients, peers, and whoever has not said hello yet.
+fn within_open_files(config: &mut Config) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         log::warn!("cannot raise the limit of open files: {error}");
     }
-    let Some(files) = getrlimit(Resource::Nofile).current else { return config };
-    let room = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(RESERVED_FILES).max(1);
-    if room < config.limits.connections_max {
-        log::warn!("only {files} files may be open: taking {room} clients at most (ulimit -n, --connections-max)");
-        config.limits.connections_max = room;
+    let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| files.try_into().unwrap_or(usize::MAX));
+    let reserved = FILES_RESERVED + usize::from(config.cores) * FILES_PER_CORE;
+    let sockets = files.saturating_sub(reserved).max(1);
+    let clients = sockets - sockets / 4;
+    if clients < config.limits.connections_max {
+        log::warn!("only {files} files may be open: taking {clients} clients at most (ulimit -n, --connections-max)");
+        config.limits.connections_max = clients;
     }
-    config
+    sockets.min(config.limits.connections_max + SOCKETS_BESIDE_CLIENTS)
 }
 
 type Mailbox = (Poll, Arc<Waker>, InboxSender<Post>, Inbox<Post>);
@@ -120,7 +127,7 @@ fn mailboxes(cores: u16) -> std::io::Result<Vec<Mailbox>> {
         .collect()
 }
 
-fn open_node(config: Config) -> Result<Node, Fatal> {
+fn open_node(config: Config, sockets_max: usize) -> Result<Node, Fatal> {
     let cluster = config.cluster_id();
     let peers = resolve_peers(&config)?;
     let data_dir = DataDir::open(&config.data_dir, &config.identity())?;
@@ -130,6 +137,8 @@ fn open_node(config: Config) -> Result<Node, Fatal> {
         peers,
         leaders: LeaderTable::new(config.shards),
         connections: AtomicUsize::new(0),
+        sockets: AtomicUsize::new(0),
+        sockets_max,
         stopping: AtomicBool::new(false),
         data_dir: Mutex::new(data_dir),
         config,
