@@ -70,6 +70,8 @@ counters! {
     raft_messages_dropped,
     /// Messages to another core that were dropped because its inbox was full.
     inbox_full,
+    /// Vote requests left unanswered because this node may have lost its disk and is not admitted again yet.
+    votes_withheld,
     /// Leadership transfers begun to bring a shard back to its preferred node.
     transfers,
     /// Turns of the event loops.

@@ -29,6 +29,10 @@ pub fn negotiate(min: u16, max: u16) -> Option<u16> {
     (version >= min.max(VERSION_MIN)).then_some(version)
 }
 
+/// A bit of a peer's features: every shard of the node has had a leader since its data directory was born. A node of which
+/// that is not so does not vote for one of which it is: its own votes and entries may have been lost with a disk.
+pub const FEATURE_ADMITTED: u64 = 1;
+
 /// What the dialling side says first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {
@@ -40,7 +44,7 @@ pub struct Hello<'a> {
     pub cluster: ClusterId,
     /// Who dials.
     pub role: HelloRole,
-    /// Bits for optional abilities; unknown ones are ignored. None exist yet.
+    /// Bits such as [`FEATURE_ADMITTED`]; unknown ones are ignored.
     pub features: u64,
     /// Reserved: the authentication method (0 = none), its nonce and its MAC.
     pub auth: Auth<'a>,

@@ -79,6 +79,8 @@ pub(super) struct CoreLoop {
     placement: Placement,
     stop_at: Option<Instant>,
     /// While it stops: how many requests had come, and when the last of them was noticed.
+    /// The node knows that all shards of this core have had a leader.
+    told_ready: bool,
     last_request: (u64, Option<Instant>),
 }
 
@@ -113,6 +115,7 @@ impl CoreLoop {
             lingering: TimeoutQueue::new(LINGER),
             placement: Placement::new(Arc::clone(&node), clock.now()),
             stop_at: None,
+            told_ready: false,
             last_request: (0, None),
             clock,
             node,
@@ -144,6 +147,7 @@ impl CoreLoop {
             let now = self.clock.refresh();
             self.tick_sockets(now);
             self.router.finish_turn(now, &mut self.io)?;
+            self.tell_readiness()?;
             self.placement.tick(now, &mut self.router, &self.io);
             for peer in self.io.flush(now) {
                 self.router.link_down(peer, &mut self.io);
@@ -477,6 +481,15 @@ impl CoreLoop {
         if let Err(Post::Adopt(adopted)) = self.io.posts[usize::from(core.0)].send(Post::Adopt(adopted)) {
             self.adopt(*adopted);
         }
+    }
+
+    /// Tells the node, once, that every shard of this core has had a leader and has caught up with it.
+    fn tell_readiness(&mut self) -> Result<(), Fatal> {
+        if !self.told_ready && self.router.shards().iter().all(Shard::is_ready) {
+            self.told_ready = true;
+            self.node.core_is_ready()?;
+        }
+        Ok(())
     }
 
     fn gather_counters(&mut self) {

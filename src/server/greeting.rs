@@ -45,7 +45,9 @@ impl CoreLoop {
             }
             HelloRole::Client { .. } => Ok(()),
             HelloRole::Peer { node: peer, incarnation, .. } => {
-                check_incarnation(node, peer, incarnation).map_err(|words| (HelloRefusal::Incarnation, words))
+                check_incarnation(node, peer, incarnation).map_err(|words| (HelloRefusal::Incarnation, words))?;
+                node.admission.note_peer(peer, hello.features);
+                Ok(())
             }
         }
     }
@@ -67,7 +69,7 @@ impl CoreLoop {
             incarnation: self.node.incarnation,
             shards: self.node.config.shards,
             cores: self.node.config.cores,
-            features: 0,
+            features: self.node.admission.features(),
             http: "",
             auth: Auth::default(),
         };

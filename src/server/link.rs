@@ -197,7 +197,7 @@ impl Link {
                     version_max: VERSION_MAX,
                     cluster: node.cluster,
                     role,
-                    features: 0,
+                    features: node.admission.features(),
                     auth: Auth::default(),
                 };
                 hello.encode(self.output.buffer());
@@ -272,8 +272,10 @@ fn bad_greeting() -> Fault {
 /// The answer must come from the node that was meant, and from the disk that it had before.
 fn check_welcome(reply: &HelloReply<'_>, node: &Node, peer: NodeId) -> Result<(), Fault> {
     match reply {
-        HelloReply::Welcome { node: answering, incarnation, .. } if *answering == peer => {
-            check_incarnation(node, peer, *incarnation).map_err(Fault::refusal)
+        HelloReply::Welcome { node: answering, incarnation, features, .. } if *answering == peer => {
+            check_incarnation(node, peer, *incarnation).map_err(Fault::refusal)?;
+            node.admission.note_peer(peer, *features);
+            Ok(())
         }
         HelloReply::Welcome { node: answering, .. } => {
             Err(Fault::refusal(format!("node {answering} answers there instead: is the address right?")))

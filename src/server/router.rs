@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Answer, Code, Consistency, Operation, Refusal, Reply, Request, Scan};
 use raftkv_protocol::frame;
-use raftkv_protocol::peer::{Forward, ForwardReply, Message, PeerFrame};
+use raftkv_protocol::peer::{Body, Forward, ForwardReply, Message, PeerFrame};
 use raftkv_protocol::types::{CoreId, Entry, EntryId, NodeId, RequestId, ShardId, Slot};
 
 use crate::error::Fatal;
@@ -353,6 +353,10 @@ impl<L: CoreLog> Router<L> {
             return;
         }
         self.counters.raft_messages_received += 1;
+        if matches!(message.body, Body::PreVote { .. } | Body::Vote { .. }) && !self.node.admission.may_vote_for(from) {
+            self.counters.votes_withheld += 1;
+            return;
+        }
         let owner = self.node.owner(message.shard);
         if owner == self.core {
             let at = self.position(message.shard);

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Operation, Refusal, Scan};
 use raftkv_protocol::frame;
+use raftkv_protocol::hello::FEATURE_ADMITTED;
 use raftkv_protocol::peer::PeerFrame;
 use raftkv_protocol::types::{CoreId, EntryId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
-use super::node::{LeaderTable, Node};
+use super::node::{Admission, LeaderTable, Node};
 use super::router::{Router, Transport};
 use crate::config::{Config, LogIo};
 use crate::limits::Limits;
@@ -65,7 +66,7 @@ impl Transport for Mail {
 struct Cluster {
     now: Instant,
     nodes: Vec<(Router<MemoryLog>, Mail)>,
-    _dirs: tempfile::TempDir,
+    dirs: tempfile::TempDir,
 }
 
 fn config(id: NodeId, dir: &Path) -> Config {
@@ -93,6 +94,7 @@ fn router(id: NodeId, dir: &Path, now: Instant) -> Router<MemoryLog> {
     let node = Arc::new(Node {
         cluster: config.cluster_id(),
         incarnation: data_dir.incarnation(),
+        admission: Admission::new(data_dir.is_admitted(), (1..=3).map(NodeId).filter(|peer| *peer != id)),
         peers: Vec::new(),
         leaders: LeaderTable::new(SHARDS),
         connections: AtomicUsize::new(0),
@@ -131,7 +133,7 @@ impl Cluster {
         let now = Instant::now();
         let dirs = tempfile::tempdir().unwrap();
         let node = |id: u64| (router(NodeId(id), &dirs.path().join(id.to_string()), now), Mail::default());
-        let mut cluster = Cluster { now, nodes: (1..=3).map(node).collect(), _dirs: dirs };
+        let mut cluster = Cluster { now, nodes: (1..=3).map(node).collect(), dirs };
         for (from, to) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
             cluster.link_up(from, to);
         }
@@ -369,4 +371,29 @@ fn too_many_scans_wait_for_each_other_and_all_are_answered() {
     }
     cluster.run(Duration::from_millis(50));
     assert_eq!(cluster.told(1).len(), 100);
+}
+
+/// Node 1, which has an entry that node 2 lacks, is away; node 3 had acknowledged that entry and then lost its disk.
+/// Nodes 2 and 3 are a majority that has forgotten it, and must not elect a leader.
+// museum 34
+#[test]
+fn a_node_that_is_not_admitted_gives_no_vote_to_one_that_is() {
+    let mut cluster = Cluster::with_leaders();
+    for (from, to) in [(1, 2), (2, 1), (2, 3)] {
+        cluster.link_down(from, to);
+    }
+    let dir = cluster.dirs.path().join("3 again");
+    cluster.nodes[2] = (router(NodeId(3), &dir, cluster.now), Mail::default());
+    cluster.nodes[2].0.node.admission.note_peer(NodeId(2), FEATURE_ADMITTED);
+    cluster.nodes[0].1.links.clear();
+    for (from, to) in [(2, 3), (3, 2)] {
+        cluster.link_up(from, to);
+    }
+    cluster.run(Duration::from_secs(5));
+    // Shard 1 was node 2's before, so that no vote is needed for it.
+    let elected = |router: &Router<MemoryLog>| router.shards().iter().any(|shard| shard.leads() && shard.id().0 != 1);
+    assert!(!cluster.nodes[1..].iter().any(|(router, _)| elected(router)));
+    assert!(cluster.nodes[2].0.counters.votes_withheld > 0);
+    cluster.nodes[2].0.node.core_is_ready().unwrap();
+    cluster.run_until(|cluster| cluster.nodes[1].0.shards().iter().all(Shard::leads));
 }

@@ -25,7 +25,7 @@ use crate::storage::{self, FileLog, LogIo, RecoveredShard};
 use super::core_loop::{CoreLoop, Parts};
 use super::io::{Post, WAKER};
 use super::message::ReplyTo;
-use super::node::{LeaderTable, Node, Peer};
+use super::node::{Admission, LeaderTable, Node, Peer};
 use super::router::Router;
 
 /// A second signal so soon is the same one, sent to the process and to its group.
@@ -134,6 +134,7 @@ fn open_node(config: Config, sockets_max: usize) -> Result<Node, Fatal> {
     Ok(Node {
         cluster,
         incarnation: data_dir.incarnation(),
+        admission: Admission::new(data_dir.is_admitted(), peers.iter().map(|peer| peer.id)),
         peers,
         leaders: LeaderTable::new(config.shards),
         connections: AtomicUsize::new(0),

@@ -39,6 +39,8 @@ const IDENTITY: &str = "identity";
 const PEERS: &str = "peers";
 /// The field of the identity that says that every log had a segment once.
 const LOGS_BEGUN: &str = "logs-begun";
+/// The field of the identity that says that every shard has had a leader.
+const ADMITTED: &str = "admitted";
 
 /// Who a node is, as its settings say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,8 +107,23 @@ impl DataDir {
     /// Remembers durably that every log has begun: from now on a log without segments is a lost one. Must be called
     /// before the node votes or acknowledges anything.
     pub fn logs_have_begun(&mut self) -> Result<(), Fatal> {
-        if !self.identity.contains_key(LOGS_BEGUN) {
-            self.identity.insert(LOGS_BEGUN.to_owned(), "yes".to_owned());
+        self.mark(LOGS_BEGUN)
+    }
+
+    /// Whether every shard of the node has had a leader since the directory was born.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.identity.contains_key(ADMITTED)
+    }
+
+    /// Remembers durably that every shard of the node has had a leader and has caught up with it.
+    pub fn admit(&mut self) -> Result<(), Fatal> {
+        self.mark(ADMITTED)
+    }
+
+    fn mark(&mut self, field: &str) -> Result<(), Fatal> {
+        if !self.identity.contains_key(field) {
+            self.identity.insert(field.to_owned(), "yes".to_owned());
             text_file::write(&self.path.join(IDENTITY), IDENTITY, &self.identity)?;
         }
         Ok(())
