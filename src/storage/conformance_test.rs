@@ -154,6 +154,18 @@ fn starts_empty(log: &mut impl Subject) {
     assert_eq!(log.log().last_batch(), BatchNumber(0), "flushing nothing makes no batch");
 }
 
+/// What a leader may take in is bounded by this when its disk hangs.
+fn counts_what_is_not_durable(log: &mut impl Subject) {
+    assert_eq!(log.log().backlog_bytes(), 0);
+    log.append(A, &[entry(1, 1, "one")]);
+    let one = log.log().backlog_bytes();
+    assert!(one >= "one".len(), "{one}");
+    log.append(A, &[entry(2, 1, "two")]);
+    assert!(log.log().backlog_bytes() > one);
+    log.settle();
+    assert_eq!(log.log().backlog_bytes(), 0, "all of it is durable");
+}
+
 fn serves_what_is_not_durable_from_memory(log: &mut impl Subject) {
     let entries = [entry(1, 1, "one"), entry(2, 1, ""), entry(3, 1, "three")];
     log.append(A, &entries);
@@ -301,6 +313,7 @@ macro_rules! suite {
 
 suite!(
     starts_empty,
+    counts_what_is_not_durable,
     serves_what_is_not_durable_from_memory,
     remembers_what_is_durable,
     forgets_what_was_never_flushed,

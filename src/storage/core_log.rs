@@ -386,7 +386,8 @@ impl CoreLog for FileLog {
     }
 
     fn backlog_bytes(&self) -> usize {
-        self.backlog.iter().sum::<usize>() + self.gathering.gathered_bytes()
+        let gathering = if self.gathering.is_empty() { 0 } else { self.gathering.gathered_bytes() };
+        self.backlog.iter().sum::<usize>() + gathering
     }
 
     fn space(&self) -> Space {
