@@ -4,6 +4,7 @@
 //! A build with `default-features = false` has the [`client`] only.
 
 pub mod client;
+pub mod socket;
 
 /// Checks that the example of the README compiles.
 #[cfg(doctest)]

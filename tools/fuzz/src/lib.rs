@@ -1,0 +1,1 @@
+//! Fuzz targets of RaftKV that run on the stable toolchain.

@@ -1,0 +1,1 @@
+//! What clients saw of a store, and whether it is linearizable.

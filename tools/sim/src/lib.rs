@@ -1,0 +1,1 @@
+//! A whole RaftKV cluster in one thread, with simulated clock, network and disks.
