@@ -159,9 +159,12 @@ impl Segment {
         if header.end() > self.size {
             return Ok(None);
         }
-        buffer.resize(header.length as usize, 0);
-        let length = self.read_at(header.start, buffer)?;
-        Ok((length == buffer.len()).then_some(buffer))
+        let length = header.length as usize;
+        if buffer.len() < length {
+            *buffer = vec![0; length];
+        }
+        let read = self.read_at(header.start, &mut buffer[..length])?;
+        Ok((read == length).then_some(&buffer[..length]))
     }
 
     fn extent(&self) -> Result<Extent, LogError> {
