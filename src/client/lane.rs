@@ -1,7 +1,7 @@
 //! One of the client's connections over its whole life: closed, dialling, open with requests in flight, and down for a
 //! while after a failure, together with the requests that wait for it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -48,8 +48,8 @@ enum State<S> {
 #[derive(Debug)]
 struct Open<S> {
     connection: Connection<S>,
-    /// In the order of sending, so that what ends together ends in the same order in every run.
-    in_flight: BTreeMap<RequestId, InFlight>,
+    /// What ends together leaves it [`in_order`].
+    in_flight: HashMap<RequestId, InFlight>,
     /// Since when the node owes a reply and has said nothing.
     owed_since: Option<Instant>,
     probed: bool,
@@ -191,7 +191,7 @@ impl<S: Socket> Lane<S> {
         self.state = match std::mem::take(&mut self.state) {
             State::Dialing { connection, .. } => {
                 self.last_error = None;
-                State::Open(Open { connection, in_flight: BTreeMap::new(), owed_since: None, probed: false })
+                State::Open(Open { connection, in_flight: HashMap::new(), owed_since: None, probed: false })
             }
             other => other,
         };
@@ -225,7 +225,7 @@ impl<S: Socket> Lane<S> {
             State::Dialing { mut connection, .. } => take_out(&mut connection, network),
             State::Open(mut open) => {
                 take_out(&mut open.connection, network);
-                for InFlight { job, end } in open.in_flight.into_values() {
+                for InFlight { job, end } in in_order(open.in_flight) {
                     if job.operation.is_write() && open.connection.written() >= end {
                         job.fail_after_sending(error.clone());
                     } else {
@@ -246,9 +246,8 @@ impl<S: Socket> Lane<S> {
         self.waiting = waiting;
         let mut sent = Vec::new();
         if let State::Open(open) = &mut self.state {
-            sent.extend(
-                open.in_flight.extract_if(.., |_, entry| entry.job.deadline <= now).map(|(_, entry)| entry.job),
-            );
+            let late = open.in_flight.extract_if(|_, entry| entry.job.deadline <= now);
+            sent.extend(in_order(late).into_iter().map(|entry| entry.job));
         }
         (expired.into(), sent)
     }
@@ -278,7 +277,7 @@ impl<S: Socket> Lane<S> {
         let closed = || Error::new(ErrorKind::Closed, "the client was dropped");
         self.waiting.drain(..).for_each(|job| job.complete(Err(closed())));
         if let State::Open(open) = std::mem::take(&mut self.state) {
-            open.in_flight.into_values().for_each(|entry| entry.job.fail_after_sending(closed()));
+            in_order(open.in_flight).into_iter().for_each(|entry| entry.job.fail_after_sending(closed()));
         }
     }
 }
@@ -312,6 +311,14 @@ impl<S: Socket> Open<S> {
         self.probed = false;
         self.owed_since = if self.in_flight.is_empty() { None } else { Some(now) };
     }
+}
+
+/// Requests in the order of sending, so that they end or move on in the same order in every run. An ordered map would
+/// keep them so, but costs every request more than it costs these few to be sorted.
+fn in_order(entries: impl IntoIterator<Item = (RequestId, InFlight)>) -> Vec<InFlight> {
+    let mut entries: Vec<_> = entries.into_iter().collect();
+    entries.sort_unstable_by_key(|(id, _)| *id);
+    entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
 fn take_out<S: Socket>(connection: &mut Connection<S>, network: &mut impl Network<Socket = S>) {
