@@ -19,6 +19,9 @@ use crate::socket::{Network, Readiness, Socket};
 
 /// More turns than any test needs; a client that never sleeps takes more.
 const TURNS_MAX: usize = 20_000;
+/// Turns in a row in which neither a socket is ready nor time goes by: one for requests that were just made, one for
+/// what came of them.
+const IN_VAIN_MAX: usize = 2;
 
 /// Bytes that the client sent: when, over which connection, and what.
 pub type Trace = Vec<(Duration, usize, Vec<u8>)>;
@@ -299,13 +302,22 @@ impl Rig {
 
     /// Moves the client until it is `done`.
     pub fn run_until(&mut self, done: impl Fn(&Rig) -> bool) {
+        let mut in_vain = 0;
         for _ in 0..TURNS_MAX {
             if done(self) {
                 return;
             }
-            if self.network.0.borrow().ready.is_empty() {
+            let before = self.now;
+            let nothing_came = self.network.0.borrow().ready.is_empty();
+            if nothing_came {
                 self.set_now(self.now.max(self.client.wake_at()));
             }
+            in_vain = if nothing_came && self.now == before { in_vain + 1 } else { 0 };
+            assert!(
+                in_vain <= IN_VAIN_MAX,
+                "the client wants turns at {:?}, and nothing comes of them",
+                self.elapsed()
+            );
             self.turn();
         }
         panic!("no end after {TURNS_MAX} turns and {:?}", self.elapsed());
