@@ -141,7 +141,8 @@ impl Connections {
     }
 
     pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.slots.get_mut(id.slot as usize)?.as_mut().filter(|connection| connection.generation == id.generation)
+        let is_it = |found: &u32| *found == id.generation || mutant!("connection-generation-ignored");
+        self.slots.get_mut(id.slot as usize)?.as_mut().filter(|connection| is_it(&connection.generation))
     }
 
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {

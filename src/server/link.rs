@@ -291,6 +291,7 @@ pub(super) fn check_incarnation(node: &Node, peer: NodeId, incarnation: Incarnat
     let mut data_dir = node.data_dir.lock().map_err(|_| "the data directory is in an unknown state".to_owned())?;
     match data_dir.record_peer(peer, incarnation) {
         Ok(PeerCheck::Known | PeerCheck::Recorded) => Ok(()),
+        Ok(PeerCheck::Changed { .. }) if mutant!("new-incarnation-accepted") => Ok(()),
         Ok(PeerCheck::Changed { was }) => Err(format!(
             "node {peer} came back with another data directory (incarnation {:016x}, known is {:016x}): it may have \
              forgotten votes and entries; bring its old directory back",

@@ -283,7 +283,7 @@ impl<L: CoreLog> Router<L> {
     /// unknown and never sent again, a read is.
     pub fn link_down(&mut self, node: NodeId, transport: &mut impl Transport) {
         for forwarded in self.desk.take_forwards_to(node) {
-            if is_read(&forwarded.call.frame) {
+            if is_read(&forwarded.call.frame) || mutant!("forwarded-write-resent") {
                 self.park(forwarded.call, transport);
             } else {
                 let message = "the link to the leader broke before it answered; the write may or may not take effect";
@@ -353,7 +353,8 @@ impl<L: CoreLog> Router<L> {
             return;
         }
         self.counters.raft_messages_received += 1;
-        if matches!(message.body, Body::PreVote { .. } | Body::Vote { .. }) && !self.node.admission.may_vote_for(from) {
+        let may_vote = self.node.admission.may_vote_for(from) || mutant!("admission-ignored");
+        if matches!(message.body, Body::PreVote { .. } | Body::Vote { .. }) && !may_vote {
             self.counters.votes_withheld += 1;
             return;
         }
@@ -488,8 +489,10 @@ impl<L: CoreLog> Router<L> {
         let Some(Forwarded { call, .. }) = self.desk.take_forward(reply.id.serial) else {
             return;
         };
+        let is_refused =
+            |code| code == Code::NotLeader || (mutant!("unknown-forward-retried") && code == Code::Timeout);
         match &reply.reply.result {
-            Err(refusal) if refusal.code == Code::NotLeader => self.park(call, transport),
+            Err(refusal) if is_refused(refusal.code) => self.park(call, transport),
             _ => self.exit(transport).reply(call.to, reply.reply.at, reply.reply.result),
         }
     }

@@ -188,7 +188,7 @@ impl Recovery {
         self.tip.seal = Some(Seal { segment: header.key.id, sequence: header.sequence, cut: upto });
         self.tip.epoch = header.key.epoch;
         self.tip.shards = self.replay.states();
-        self.read_kept(segment, upto)
+        if mutant!("last-batch-cut") { Ok(()) } else { self.read_kept(segment, upto) }
     }
 
     /// Replays what must be right.
@@ -197,6 +197,9 @@ impl Recovery {
         let mut buffer = Vec::new();
         while at < upto {
             let Some(header) = segment.batch_header(at)? else {
+                if mutant!("corruption-cut") {
+                    break;
+                }
                 return Err(segment.corrupt_at(at, "the header of a batch is damaged"));
             };
             let follows = self.tip.number == 0 || header.number == self.tip.number + 1;
