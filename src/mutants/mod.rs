@@ -4,8 +4,9 @@
 //! a build with `--cfg raftkv_mutants`, where one of them at a time can be chosen, by `choose` or by the environment
 //! variable `RAFTKV_MUTANT`. Without the flag the macro is `false`, and nothing of them is left in the program.
 //!
-//! Every mutant can be reached in ordinary runs (crashes, cuts, pauses, slow disks), does harm that a client or an
-//! invariant can see, and is known to have happened to somebody, or is what a rule of the design guards against.
+//! Every mutant can be reached by what a cluster goes through (crashes, cuts, pauses, disks that are slow, torn, broken
+//! or lost), does harm that a client or an invariant can see, and is known to have happened to somebody, or is what a
+//! rule of the design guards against.
 
 /// Whether this mutant is chosen.
 #[cfg(not(raftkv_mutants))]

@@ -38,6 +38,7 @@ pub const ALL: &[Mutant] = &[
         "rule 10, museum 17",
     ),
     bug("hint-past-conflict", "a refusal names the end of the log instead of where the logs may agree", "museum 7"),
+    bug("verified-kept-across-terms", "what matched an earlier leader's log counts as verified", "rule 3, museum 12"),
     bug("stale-completion-counts", "a completed write counts for what was truncated meanwhile", "rule 2, museum 13"),
     bug("truncation-keeps-persisted", "truncation does not lower what counts as durable", "rule 2, museum 13"),
     bug("completion-counts-later-writes", "a completed write counts for those after it too", "rule 2, museum 13"),

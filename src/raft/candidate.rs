@@ -119,6 +119,8 @@ impl Raft {
         self.leader = None;
         self.leader_link_lost = false;
         self.timer.forget_leader();
-        self.verified.forget();
+        if !mutant!("verified-kept-across-terms") {
+            self.verified.forget();
+        }
     }
 }
