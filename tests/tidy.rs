@@ -413,6 +413,11 @@ fn no_path_of_a_machine_is_written_down() {
 }
 
 #[test]
+fn every_mutant_stands_in_one_place_and_in_the_table() {
+    none(mutants::check("src/mutants/table.rs", &REPOSITORY));
+}
+
+#[test]
 fn functions_fit_on_a_screen() {
     none(size::functions(FUNCTION_LINES_MAX, FUNCTIONS_EXCEPTED, &REPOSITORY));
 }
@@ -430,11 +435,6 @@ fn documents_and_comments_name_files_that_exist() {
 #[test]
 fn golden_files_are_read() {
     none(references::unread_golden(&REPOSITORY));
-}
-
-#[test]
-fn every_mutant_stands_in_one_place_and_in_the_table() {
-    none(mutants::check("src/mutants/table.rs", &REPOSITORY));
 }
 
 #[test]

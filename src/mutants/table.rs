@@ -84,7 +84,7 @@ pub const ALL: &[Mutant] = &[
     bug("expired-forward-refused", "a forwarded write without an answer is a definite no", "rule 25, museum 45"),
     bug("forward-reply-misdelivered", "a peer's answer goes to the oldest forwarded call", "rule 25"),
     bug("forward-serials-from-zero", "answers meant for the process before the restart are taken", "museum 21"),
-    bug("connection-generation-ignored", "a reply goes to whoever has the connection's place now", "rule 26"),
+    bug("connection-generation-kept", "a reply goes to whoever has the connection's place now", "rule 26"),
     bug("admission-ignored", "a node that may have lost its disk votes all the same", "rule 22, museum 34"),
     bug("new-incarnation-accepted", "a node that lost its disk is taken for the one that it was", "rule 22, museum 34"),
     // The client.

@@ -119,8 +119,6 @@ impl Raft {
         self.leader = None;
         self.leader_link_lost = false;
         self.timer.forget_leader();
-        if !mutant!("verified-kept-across-terms") {
-            self.verified.forget();
-        }
+        self.verified.forget();
     }
 }

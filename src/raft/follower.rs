@@ -28,7 +28,9 @@ pub(super) struct Verified {
 impl Verified {
     /// Another term: nothing is known of its leader's log.
     pub(super) fn forget(&mut self) {
-        *self = Verified::default();
+        if !mutant!("verified-kept-across-terms") {
+            *self = Verified::default();
+        }
     }
 
     /// What was acknowledged may be lost: it is said again.

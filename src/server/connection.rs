@@ -131,6 +131,9 @@ pub(super) struct Connections {
 impl Connections {
     pub(super) fn insert(&mut self, mut connection: Connection) -> ConnectionId {
         self.generation = self.generation.wrapping_add(1);
+        if mutant!("connection-generation-kept") {
+            self.generation = 0;
+        }
         connection.generation = self.generation;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -141,8 +144,7 @@ impl Connections {
     }
 
     pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        let is_it = |found: &u32| *found == id.generation || mutant!("connection-generation-ignored");
-        self.slots.get_mut(id.slot as usize)?.as_mut().filter(|connection| is_it(&connection.generation))
+        self.slots.get_mut(id.slot as usize)?.as_mut().filter(|connection| connection.generation == id.generation)
     }
 
     pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {

@@ -283,7 +283,7 @@ impl<L: CoreLog> Router<L> {
     /// unknown and never sent again, a read is.
     pub fn link_down(&mut self, node: NodeId, transport: &mut impl Transport) {
         for forwarded in self.desk.take_forwards_to(node) {
-            if is_read(&forwarded.call.frame) || mutant!("forwarded-write-resent") {
+            if is_read(&forwarded.call.frame) {
                 self.park(forwarded.call, transport);
             } else {
                 let message = "the link to the leader broke before it answered; the write may or may not take effect";
@@ -485,14 +485,15 @@ impl<L: CoreLog> Router<L> {
     }
 
     /// A peer has answered. A definite *not me* sends the call on its way again; anything else is the answer.
-    fn forward_reply(&mut self, reply: ForwardReply<'_>, transport: &mut impl Transport) {
+    fn forward_reply(&mut self, mut reply: ForwardReply<'_>, transport: &mut impl Transport) {
+        if let (Err(refusal), true) = (&mut reply.reply.result, mutant!("unknown-forward-retried")) {
+            refusal.code = if refusal.code == Code::Timeout { Code::NotLeader } else { refusal.code };
+        }
         let Some(Forwarded { call, .. }) = self.desk.take_forward(reply.id.serial) else {
             return;
         };
-        let is_refused =
-            |code| code == Code::NotLeader || (mutant!("unknown-forward-retried") && code == Code::Timeout);
         match &reply.reply.result {
-            Err(refusal) if is_refused(refusal.code) => self.park(call, transport),
+            Err(refusal) if refusal.code == Code::NotLeader => self.park(call, transport),
             _ => self.exit(transport).reply(call.to, reply.reply.at, reply.reply.result),
         }
     }
@@ -610,7 +611,8 @@ fn write_bytes(operation: &Operation<'_>) -> usize {
 }
 
 fn is_read(request_frame: &[u8]) -> bool {
-    matches!(decode_operation(request_frame), Some(Operation::Get { .. } | Operation::Scan(_)))
+    let is_read = matches!(decode_operation(request_frame), Some(Operation::Get { .. } | Operation::Scan(_)));
+    is_read || mutant!("forwarded-write-resent")
 }
 
 fn is_stale(operation: &Operation<'_>) -> bool {

@@ -188,7 +188,7 @@ impl Recovery {
         self.tip.seal = Some(Seal { segment: header.key.id, sequence: header.sequence, cut: upto });
         self.tip.epoch = header.key.epoch;
         self.tip.shards = self.replay.states();
-        if mutant!("last-batch-cut") { Ok(()) } else { self.read_kept(segment, upto) }
+        self.read_kept(segment, upto)
     }
 
     /// Replays what must be right.
@@ -249,6 +249,9 @@ impl Recovery {
         let mut number = self.tip.number;
         let mut buffer = Vec::new();
         while let Some(header) = segment.batch_header(at)? {
+            if mutant!("last-batch-cut") {
+                break;
+            }
             let Some(bytes) = segment.batch_bytes(&header, &mut buffer)? else { break };
             let batch = PlacedBatch::new(header, segment.header.key, bytes);
             let whole = header.number == number + 1 && batch.records().all(|record| record.is_ok());
