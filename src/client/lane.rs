@@ -219,8 +219,11 @@ impl Lane {
             State::Open(mut open) => {
                 open.connection.deregister(registry);
                 for InFlight { job, end } in open.in_flight.into_values() {
-                    let is_seen = open.connection.written() >= end && !mutant!("sent-write-resent");
-                    if job.operation.is_write() && is_seen {
+                    if job.operation.is_write() && open.connection.written() >= end {
+                        if mutant!("sent-write-resent") {
+                            movable.push(job);
+                            continue;
+                        }
                         job.fail_after_sending(error.clone());
                     } else {
                         movable.push(job);
