@@ -79,7 +79,14 @@ fn slot(work: Work) -> usize {
 
 impl Machine {
     /// A machine with empty disks.
-    pub fn new(index: usize, plan: &Plan, loops: Vec<LoopId>, dir: &Path, epoch: Instant, random: &mut Random) -> Machine {
+    pub fn new(
+        index: usize,
+        plan: &Plan,
+        loops: Vec<LoopId>,
+        dir: &Path,
+        epoch: Instant,
+        random: &mut Random,
+    ) -> Machine {
         Machine {
             index,
             disks: loops.iter().map(|_| SimulatedDisk::new(random.next())).collect(),

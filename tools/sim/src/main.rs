@@ -178,7 +178,8 @@ fn mutants(names: &[String], seeds_max: u64, jobs: usize) -> bool {
         raftkv::mutants::choose(Some(mutant.name));
         let campaign = run_seeds(1..seeds_max + 1, jobs, 1, |_| {});
         raftkv::mutants::choose(None);
-        match campaign.failures.first().and_then(|report| report.failure.as_ref().map(|failure| (report.seed, failure))) {
+        match campaign.failures.first().and_then(|report| report.failure.as_ref().map(|failure| (report.seed, failure)))
+        {
             Some((seed, failure)) => println!("{:<44} {seed:>6}  {}", mutant.name, failure.violation.invariant),
             None => {
                 survivors += 1;

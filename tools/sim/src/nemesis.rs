@@ -100,7 +100,12 @@ impl World {
     fn slow_path(&mut self, node: usize) -> bool {
         let to = HostId(self.random.below((self.plan.nodes + self.plan.clients) as u64) as usize);
         let extra = self.random.skewed(5 * MILLISECOND, 2 * SECOND);
-        self.say(format!("the way from node {} to host {} is slow: up to {} ms", node + 1, to.0 + 1, extra / MILLISECOND));
+        self.say(format!(
+            "the way from node {} to host {} is slow: up to {} ms",
+            node + 1,
+            to.0 + 1,
+            extra / MILLISECOND
+        ));
         self.net.0.borrow_mut().set_slow(HostId(node), to, extra);
         true
     }
@@ -208,8 +213,7 @@ impl World {
 
     fn give_up(&mut self) -> bool {
         let index = self.random.below(self.users.len() as u64) as usize;
-        let now = self.now();
-        let clock = self.machines[0].clock(0) + std::time::Duration::from_nanos(now);
+        let clock = self.clock();
         let user = &mut self.users[index];
         let forgotten = user.give_up(&self.plan, &self.net, clock, &mut self.random);
         self.take_answers(forgotten);

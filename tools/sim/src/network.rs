@@ -290,7 +290,9 @@ impl Net {
 
     fn ends_of(&self, host: HostId) -> Vec<(u64, Side)> {
         let ends = self.connections.iter().flat_map(|(id, connection)| {
-            (0..2).filter(|side| connection.ends[*side].host == host && connection.ends[*side].open).map(|side| (*id, side))
+            (0..2)
+                .filter(|side| connection.ends[*side].host == host && connection.ends[*side].open)
+                .map(|side| (*id, side))
         });
         ends.collect()
     }
@@ -320,16 +322,18 @@ impl Net {
         }
     }
 
-    /// What a loop's poll reports. It takes its turn now.
+    /// What a loop's poll reports.
     pub fn take_ready(&mut self, owner: LoopId) -> Vec<Readiness> {
-        self.loops[owner.0].turn_at = None;
         std::mem::take(&mut self.loops[owner.0].ready)
     }
 
-    /// Whether the turn that is due now is the one that was asked for last.
-    #[must_use]
-    pub fn is_turn_due(&self, owner: LoopId) -> bool {
-        self.loops[owner.0].turn_at == Some(self.agenda.now())
+    /// Whether the turn that is due now is the one that was asked for last; if so, it is taken now.
+    pub fn begin_turn(&mut self, owner: LoopId) -> bool {
+        let due = self.loops[owner.0].turn_at == Some(self.agenda.now());
+        if due {
+            self.loops[owner.0].turn_at = None;
+        }
+        due
     }
 
     /// Lets a loop take its turn at a time, or earlier if something else wakes it.
@@ -471,7 +475,11 @@ impl Net {
             }
             Segment::Reset => {
                 let refused = from == ACCEPTER && !connection.established;
-                self.fail(id, 1 - from, if refused { io::ErrorKind::ConnectionRefused } else { io::ErrorKind::ConnectionReset });
+                self.fail(
+                    id,
+                    1 - from,
+                    if refused { io::ErrorKind::ConnectionRefused } else { io::ErrorKind::ConnectionReset },
+                );
             }
         }
     }
@@ -564,7 +572,10 @@ impl Net {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         flow.outstanding += length;
-        if connection.between_nodes && side == DIALLER && (self.frame_faults || !flow.partial.is_empty() || !flow.greeted) {
+        if connection.between_nodes
+            && side == DIALLER
+            && (self.frame_faults || !flow.partial.is_empty() || !flow.greeted)
+        {
             self.write_frames(id, &bytes[..length]);
         } else {
             self.send(id, side, Segment::Bytes(bytes[..length].to_vec()), true);
@@ -683,7 +694,9 @@ impl Network for SimNetwork {
 
     fn register(&mut self, socket: &mut SimSocket, token: Token) -> io::Result<()> {
         let mut net = self.net.borrow_mut();
-        let Some(connection) = net.connections.get_mut(&socket.id) else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(connection) = net.connections.get_mut(&socket.id) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         let writable = socket.side == ACCEPTER || connection.established;
         let end = &mut connection.ends[socket.side];
         (end.owner, end.token) = (Some(self.own), Some(token));
@@ -720,7 +733,9 @@ pub fn node_address(index: usize) -> SocketAddr {
 
 fn node_of(address: SocketAddr) -> Option<usize> {
     match address {
-        SocketAddr::V4(v4) if v4.ip().octets()[1] == 0 => Some(usize::from(v4.ip().octets()[2]) << 8 | usize::from(v4.ip().octets()[3])),
+        SocketAddr::V4(v4) if v4.ip().octets()[1] == 0 => {
+            Some(usize::from(v4.ip().octets()[2]) << 8 | usize::from(v4.ip().octets()[3]))
+        }
         _ => None,
     }
 }

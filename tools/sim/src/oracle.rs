@@ -174,7 +174,8 @@ impl Oracle {
         if let Some(other) = known.leaders.insert(raft.term(), node)
             && other != node
         {
-            let what = format!("shard {}: nodes {} and {} both lead term {}", shard.id(), other + 1, node + 1, raft.term());
+            let what =
+                format!("shard {}: nodes {} and {} both lead term {}", shard.id(), other + 1, node + 1, raft.term());
             return Err(Violation::of("one leader a term", what));
         }
         coverage.note("leader elected");

@@ -200,8 +200,11 @@ impl Plan {
 }
 
 fn draw_net(random: &mut Random) -> NetPlan {
-    let (delay_min, delay_max) =
-        *random.pick(&[(30 * MICROSECOND, 300 * MICROSECOND), (100 * MICROSECOND, 5 * MILLISECOND), (MILLISECOND, 30 * MILLISECOND)]);
+    let (delay_min, delay_max) = *random.pick(&[
+        (30 * MICROSECOND, 300 * MICROSECOND),
+        (100 * MICROSECOND, 5 * MILLISECOND),
+        (MILLISECOND, 30 * MILLISECOND),
+    ]);
     let fate = |random: &mut Random| *random.pick(&[0, 1_000, 10_000, 50_000]);
     NetPlan {
         delay_min,

@@ -84,7 +84,8 @@ pub fn run_seed(seed: u64, whole_trace: bool) -> Report {
 
 impl Report {
     fn impossible(seed: u64, why: &str) -> Report {
-        let failure = Failure { violation: Violation::of("the run can begin", why), tail: String::new(), plan: String::new() };
+        let failure =
+            Failure { violation: Violation::of("the run can begin", why), tail: String::new(), plan: String::new() };
         Report {
             seed,
             failure: Some(failure),

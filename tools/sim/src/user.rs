@@ -63,7 +63,14 @@ fn connect(plan: &Plan, net: &SharedNet, own: LoopId, now: Instant, random: &mut
 
 impl User {
     /// A client that has not asked anything.
-    pub fn new(index: usize, plan: &Plan, net: &SharedNet, (host, own): (HostId, LoopId), now: Instant, random: &mut Random) -> User {
+    pub fn new(
+        index: usize,
+        plan: &Plan,
+        net: &SharedNet,
+        (host, own): (HostId, LoopId),
+        now: Instant,
+        random: &mut Random,
+    ) -> User {
         User { index, own, host, client: connect(plan, net, own, now, random), waiting: Vec::new(), lives: 1 }
     }
 
@@ -86,7 +93,9 @@ impl User {
             Kind::Put { value, condition } => {
                 self.client.put_if(key, value, wire(condition), now, *timeout).map(Waiting::Put)
             }
-            Kind::Delete { condition } => self.client.delete_if(key, wire(condition), now, *timeout).map(Waiting::Delete),
+            Kind::Delete { condition } => {
+                self.client.delete_if(key, wire(condition), now, *timeout).map(Waiting::Delete)
+            }
             Kind::Get => self.client.get_with(key, Consistency::Linearizable, now, *timeout).map(Waiting::Get),
         };
         match waiting {
