@@ -53,6 +53,15 @@ pub enum Event {
     },
     /// The nemesis decides what to do next.
     Nemesis,
+    /// A way between two hosts is cut or mended.
+    Path {
+        /// From.
+        from: HostId,
+        /// To.
+        to: HostId,
+        /// Cut, or mended.
+        cut: bool,
+    },
     /// A node that is down starts.
     Start {
         /// Which.

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use raftkv::config::{Config, LogIo};
 use raftkv::error::Fatal;
 use raftkv::limits::Limits;
-use raftkv::server::by_hand::{CoreParts, NodeByHand};
+use raftkv::server::by_hand::{self, CoreParts, NodeByHand};
 use raftkv::server::node::Peer;
 use raftkv::storage::simulated_disk::{SimulatedDisk, Survivors};
 use raftkv::storage::{FileLog, Options, Workers};
-use raftkv_protocol::types::{CoreId, NodeId, ShardId};
+use raftkv_protocol::types::{CoreId, Incarnation, NodeId};
 
 use crate::agenda::{HostId, LoopId, MILLISECOND, Work};
 use crate::network::{SharedNet, SimNetwork, node_address};
@@ -60,6 +60,8 @@ pub struct Machine {
     pub slow: u64,
     /// Somebody has damaged the disk.
     pub damaged: bool,
+    /// A sync fails soon, or has failed.
+    pub sync_fails: bool,
     /// By core and kind of work: it is under way.
     busy: Vec<[bool; 4]>,
     /// How much faster the clock runs, in millionths; may be negative.
@@ -98,6 +100,7 @@ impl Machine {
             hung: false,
             slow: 0,
             damaged: false,
+            sync_fails: false,
             drift: draw_drift(plan, random),
             dir: dir.join(format!("node{}-0", index + 1)),
             epoch,
@@ -143,7 +146,7 @@ impl Machine {
         let now_shown = self.clock(now);
         let peers = (0..plan.nodes).filter(|index| *index != self.index);
         let peers = peers.map(|index| Peer { id: node_id(index), address: node_address(index) }).collect();
-        let node = NodeByHand::<SimNetwork>::open(self.config(plan), peers)?;
+        let node = by_hand::open(self.config(plan), peers, Incarnation(random.next()))?;
         let mut cores = Vec::new();
         let mut workers = Vec::new();
         let mut woken = Vec::new();
@@ -154,7 +157,7 @@ impl Machine {
                 let flag = Arc::clone(&flag);
                 Arc::new(move || flag.store(true, Ordering::Relaxed))
             };
-            let shards = (core.0..plan.shards).step_by(usize::from(plan.cores)).map(ShardId).collect();
+            let shards = node.shards_of(core).collect();
             let mut options = Options::new("simulated", shards, Arc::clone(&wake));
             options.segment_size = plan.segment_size;
             options.tail_bytes_max = plan.tail_bytes_max;
@@ -246,11 +249,9 @@ impl Machine {
                 }
             }
         }
-        self.state = State::Down;
-        self.paused = false;
-        for disk in &self.disks {
+        self.ended();
+        for disk in self.disks.iter().filter(|_| power_fails) {
             let survivors = match random.below(4) {
-                _ if !power_fails => Survivors::All,
                 0 => Survivors::None,
                 _ => Survivors::Random { seed: random.next(), block: plan.torn_block },
             };
@@ -258,12 +259,13 @@ impl Machine {
         }
     }
 
-    /// The process has ended by itself.
+    /// The process is no more; the machine goes on.
     pub fn ended(&mut self) {
         self.state = State::Down;
         self.paused = false;
+        self.sync_fails = false;
         for disk in &self.disks {
-            disk.crash_in_place(Survivors::All);
+            disk.restart();
         }
     }
 

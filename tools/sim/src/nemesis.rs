@@ -83,18 +83,22 @@ impl World {
             }
         }
         self.say(format!("{}: cut {:?}", fault.name(), cuts.iter().map(|(a, b)| (a + 1, b + 1)).collect::<Vec<_>>()));
-        let mut net = self.net.0.borrow_mut();
         for (from, to) in &cuts {
-            net.set_cut(HostId(*from), HostId(*to), true);
-        }
-        if fault == Fault::Swizzle {
-            // Mended one by one, and not in the order in which they were cut.
-            for (from, to) in cuts.iter().rev() {
-                let mend = self.random.coin();
-                net.set_cut(HostId(*from), HostId(*to), mend);
+            let (from, to) = (HostId(*from), HostId(*to));
+            if fault == Fault::Swizzle {
+                // One after the other, and mended in another order.
+                self.later(SECOND, Event::Path { from, to, cut: true });
+                self.later(3 * SECOND, Event::Path { from, to, cut: false });
+            } else {
+                self.net.0.borrow_mut().set_cut(from, to, true);
             }
         }
         !cuts.is_empty()
+    }
+
+    fn later(&mut self, at_most: u64, event: Event) {
+        let delay = self.random.below(at_most);
+        self.net.0.borrow_mut().agenda.after(delay, event);
     }
 
     fn slow_path(&mut self, node: usize) -> bool {
@@ -164,7 +168,10 @@ impl World {
             Fault::SlowDisk => machine.slow = self.random.skewed(5 * MILLISECOND, SECOND),
             Fault::HungDisk => machine.hung = true,
             Fault::FullDisk => machine.disks[disk].set_full(true),
-            _ => machine.disks[disk].fail_sync(self.random.below(20)),
+            _ => {
+                machine.sync_fails = true;
+                machine.disks[disk].fail_sync(self.random.below(20));
+            }
         }
         self.net.0.borrow_mut().agenda.after(lasts, Event::DiskHeals { node });
         self.say(format!("disk of node {}: {}", node + 1, fault.name()));

@@ -58,7 +58,7 @@ fn connect(plan: &Plan, net: &SharedNet, own: LoopId, now: Instant, random: &mut
         .endpoints(endpoints)
         .connect_timeout(Duration::from_millis(random.between(300, 1_500)))
         .silence_timeout(Duration::from_millis(random.between(600, 4_000)));
-    ByHand::new(builder, net.for_loop(own), random.next(), now)
+    ByHand::new(builder, net.for_loop(own), random.next(), now).expect("there are endpoints")
 }
 
 impl User {
@@ -86,25 +86,16 @@ impl User {
         (self.index as u64 * 1_000 + self.lives) as u32
     }
 
-    /// Asks. Returns whether the library took it.
-    pub fn ask(&mut self, request: usize, question: &Question, now: Instant) -> bool {
+    /// Asks.
+    pub fn ask(&mut self, request: usize, question: &Question, now: Instant) {
         let Question { key, kind, timeout } = question;
+        let client = &mut self.client;
         let waiting = match kind {
-            Kind::Put { value, condition } => {
-                self.client.put_if(key, value, wire(condition), now, *timeout).map(Waiting::Put)
-            }
-            Kind::Delete { condition } => {
-                self.client.delete_if(key, wire(condition), now, *timeout).map(Waiting::Delete)
-            }
-            Kind::Get => self.client.get_with(key, Consistency::Linearizable, now, *timeout).map(Waiting::Get),
+            Kind::Put { value, condition } => Waiting::Put(client.put_if(key, value, wire(condition), now, *timeout)),
+            Kind::Delete { condition } => Waiting::Delete(client.delete_if(key, wire(condition), now, *timeout)),
+            Kind::Get => Waiting::Get(client.get_with(key, Consistency::Linearizable, now, *timeout)),
         };
-        match waiting {
-            Ok(waiting) => {
-                self.waiting.push((request, waiting));
-                true
-            }
-            Err(_) => false,
-        }
+        self.waiting.push((request, waiting));
     }
 
     /// Takes a turn; tells what was answered.

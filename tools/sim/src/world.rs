@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use raftkv::error::Fatal;
 use raftkv::server::by_hand::Progress;
+use raftkv::storage::FileLog;
 use raftkv_history::{History, Kind, Operation, Outcome};
 use raftkv_protocol::types::CoreId;
 use tempfile::TempDir;
@@ -185,6 +186,7 @@ impl World {
             Event::Net(event) => self.net.0.borrow_mut().happen(event),
             Event::Disk { node, core, boot, work } => self.disk(node, core, boot, work)?,
             Event::Nemesis => self.nemesis(),
+            Event::Path { from, to, cut } => self.net.0.borrow_mut().set_cut(from, to, cut && self.faulty),
             Event::Start { node } => self.start(node)?,
             Event::Resume { node } => self.resume(node),
             Event::DiskHeals { node } => self.heal_disk(node),
@@ -213,17 +215,19 @@ impl World {
             return Ok(());
         }
         let clock = machine.clock(now);
-        let Some(process) = machine.process() else { return Ok(()) };
+        let Some(process) = machine.process().filter(|process| process.node.wake_at(CoreId(core as u16)).is_some())
+        else {
+            return Ok(());
+        };
         let ready = self.net.0.borrow_mut().take_ready(owner);
         let id = CoreId(core as u16);
         let turned = process.node.turn(id, clock, &ready);
         match turned {
-            Ok(Progress::Running) => {}
-            Ok(Progress::Ended) => return self.node_stopped(index),
+            Ok(Progress::GoesOn) => {}
+            Ok(Progress::Ended(log)) => return self.core_stopped(index, *log),
             Err(fatal) => return self.node_failed(index, &fatal),
         }
-        let wake_at = process.node.wake_at(id);
-        let router = process.node.router(id);
+        let (Some(wake_at), Some(router)) = (process.node.wake_at(id), process.node.router(id)) else { return Ok(()) };
         let mut digest = [now, index as u64, 0, 0, 0, 0];
         for shard in router.shards() {
             self.oracle.observe(index, shard, router.log(), &mut self.coverage)?;
@@ -323,18 +327,17 @@ impl World {
         let clock = self.clock();
         self.stamp += 1;
         let user = &mut self.users[index];
-        if user.ask(self.operations.len(), question, clock) {
-            self.operations.push(Operation {
-                client: user.name(),
-                key: question.key.clone(),
-                kind: question.kind.clone(),
-                call: self.stamp,
-                outcome: Outcome::Unknown,
-                ret: u64::MAX,
-            });
-            let owner = user.own;
-            self.net.0.borrow_mut().wake(owner);
-        }
+        user.ask(self.operations.len(), question, clock);
+        self.operations.push(Operation {
+            client: user.name(),
+            key: question.key.clone(),
+            kind: question.kind.clone(),
+            call: self.stamp,
+            outcome: Outcome::Unknown,
+            ret: u64::MAX,
+        });
+        let owner = user.own;
+        self.net.0.borrow_mut().wake(owner);
     }
 
     fn start(&mut self, index: usize) -> Result<(), Violation> {
@@ -366,9 +369,10 @@ impl World {
     fn note_recovery(&mut self, index: usize) {
         let Some(process) = self.machines[index].process() else { return };
         for core in 0..process.workers.len() {
-            let report = process.node.router(CoreId(core as u16)).log().recovery();
+            let Some(router) = process.node.router(CoreId(core as u16)) else { continue };
+            let report = router.log().recovery();
             self.coverage.add("torn tail cut at recovery", u64::from(report.torn_bytes > 0));
-            self.coverage.add("batches written again at recovery", report.rewritten_batches);
+            self.coverage.add("batches written again at recovery", report.batches_kept);
         }
     }
 
@@ -378,7 +382,7 @@ impl World {
         let words = fatal.to_string().replace(&*self.dir.path().to_string_lossy(), "DIR");
         self.trace.say(now, format!("node {} ends: {words}", index + 1));
         let machine = &mut self.machines[index];
-        let was_up = machine.is_up();
+        let (was_up, sync_failed) = (machine.is_up(), machine.sync_fails);
         self.net.0.borrow_mut().process_ends(HostId(index));
         machine.ended();
         self.oracle.ended(index);
@@ -387,7 +391,7 @@ impl World {
             machine.state = State::Gone;
             return Ok(());
         }
-        if was_up && self.sync_error_expected(index) {
+        if was_up && sync_failed {
             self.coverage.note("node ended by a failed sync");
         } else if words.contains("space") || words.contains("full") {
             self.coverage.note("no room to start");
@@ -398,13 +402,14 @@ impl World {
         Ok(())
     }
 
-    fn sync_error_expected(&self, index: usize) -> bool {
-        self.machines[index].disks.iter().any(|disk| disk.failed_syncs() > 0)
-    }
-
-    fn node_stopped(&mut self, index: usize) -> Result<(), Violation> {
+    /// A core has ended in order; the last one ends the node.
+    fn core_stopped(&mut self, index: usize, log: FileLog) -> Result<(), Violation> {
+        if let Err(error) = log.close() {
+            return self.node_failed(index, &Fatal::failure(error.to_string()));
+        }
+        let cores = (0..self.plan.cores).map(CoreId);
         let process = self.machines[index].process();
-        if process.is_some_and(|process| !process.node.has_ended()) {
+        if process.is_some_and(|process| cores.into_iter().any(|core| process.node.router(core).is_some())) {
             return Ok(());
         }
         let now = self.now();
@@ -474,7 +479,10 @@ impl World {
                 continue;
             }
             for core in 0..self.plan.cores {
-                for shard in process.node.router(CoreId(core)).shards() {
+                let Some(router) = process.node.router(CoreId(core)) else {
+                    return Some(format!("node {} is stopping", index + 1));
+                };
+                for shard in router.shards() {
                     let status = shard.status();
                     let at = usize::from(shard.id().0);
                     let state = (status.last.index.0, status.applied.0, status.state_hash);
@@ -544,7 +552,8 @@ impl World {
     pub(crate) fn count_node(&mut self, index: usize) {
         let Some(process) = self.machines[index].process() else { return };
         for core in 0..process.workers.len() {
-            let counters = process.node.router(CoreId(core as u16)).counters.clone();
+            let Some(router) = process.node.router(CoreId(core as u16)) else { continue };
+            let counters = &router.counters;
             self.coverage.add("raft message received", counters.raft_messages_received);
             self.coverage.add("request forwarded", counters.forwards_sent);
             self.coverage.add("write refused for want of space", counters.refused_no_space);
