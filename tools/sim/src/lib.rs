@@ -20,6 +20,12 @@ pub mod world;
 /// What a campaign over the seeds of the continuous check must have met at least once.
 pub const MUST_HAPPEN: &[&str] = &[
     "leader changed",
+    "leader changed with appends in flight",
+    "persisted suffix truncated",
+    "block lost by a crash",
+    "block torn by a crash",
+    "unsynced block survived a crash",
+    "unsynced name lost by a crash",
     "write acknowledged",
     "read answered",
     "condition failed",

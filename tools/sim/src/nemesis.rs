@@ -126,6 +126,13 @@ impl World {
             self.net.0.borrow_mut().process_ends(HostId(node));
         }
         self.machines[node].crash(&self.plan, power_fails, &mut self.random);
+        for disk in self.machines[node].disks.iter().filter(|_| power_fails) {
+            let report = disk.last_crash();
+            self.coverage.add("block lost by a crash", report.blocks_lost);
+            self.coverage.add("block torn by a crash", report.blocks_torn);
+            self.coverage.add("unsynced block survived a crash", report.blocks_survived);
+            self.coverage.add("unsynced name lost by a crash", report.names_lost);
+        }
         self.oracle.ended(node);
         self.restart_later(node);
         true

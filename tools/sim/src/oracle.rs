@@ -40,6 +40,7 @@ struct Seen {
     term: Term,
     commit: Index,
     applied: Index,
+    last: Index,
     /// Term of each entry that counts as on its disk, by index: entry i at i - 1.
     persisted: Vec<Term>,
 }
@@ -130,7 +131,9 @@ impl Oracle {
             );
             return Err(Violation::of("term, commit and applied never fall", what));
         }
-        self.note_persisted(at, node, shard);
+        if self.note_persisted(at, node, shard) && was_role.is_some() {
+            coverage.note("persisted suffix truncated");
+        }
         if role == Role::Leader && (was_role != Some(Role::Leader) || term != was_term) {
             self.new_leader(at, node, shard, coverage)?;
         }
@@ -142,14 +145,17 @@ impl Oracle {
         }
         let seen = &mut self.seen[at][node];
         (seen.role, seen.term, seen.commit, seen.applied) = (Some(role), term, commit, status.applied);
+        seen.last = raft.last().index;
         Ok(())
     }
 
     /// Keeps the list of what is on a node's disk in step: everything up to the persisted index, with its terms.
-    fn note_persisted(&mut self, at: usize, node: usize, shard: &Shard<ReplyTo>) {
+    /// Whether something of it is no longer in the log.
+    fn note_persisted(&mut self, at: usize, node: usize, shard: &Shard<ReplyTo>) -> bool {
         let raft = shard.raft();
         let persisted = raft.persisted_index().0 as usize;
         let list = &mut self.seen[at][node].persisted;
+        let before = list.len();
         list.truncate(persisted);
         let term_at = |index: usize| raft.term_at(Index(index as u64)).unwrap_or_default();
         while let Some(last) = list.last()
@@ -157,9 +163,11 @@ impl Oracle {
         {
             list.pop();
         }
+        let truncated = list.len() < before;
         while list.len() < persisted {
             list.push(term_at(list.len() + 1));
         }
+        truncated
     }
 
     fn new_leader(
@@ -179,8 +187,11 @@ impl Oracle {
             return Err(Violation::of("one leader a term", what));
         }
         coverage.note("leader elected");
-        if known.last_leader.is_some_and(|last| last != node) {
+        if let Some(last) = known.last_leader.filter(|last| *last != node) {
             coverage.note("leader changed");
+            if self.seen[at][last].last.0 > known.committed.len() as u64 {
+                coverage.note("leader changed with appends in flight");
+            }
         }
         known.last_leader = Some(node);
         let committed = known.committed.len() as u64;
