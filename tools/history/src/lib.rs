@@ -9,9 +9,9 @@
 //!   search: it sorts. [`check_shard_indexes`] compares keys that share a log, too.
 //!
 //! The state of a key is absent, which it is at first, or a version and a value. A put sets the version that it
-//! returned; if its outcome is unknown, the version is any that no other put returned, and that reads show with its
-//! value if they show it at all. An operation with an unknown outcome takes effect once, at any time after its call, or
-//! never. Reads without an answer, and operations that failed for certain, are left out.
+//! returned; if its outcome is unknown, the version is any that no other put returned or has given, and that reads show
+//! with its value if they show it at all. An operation with an unknown outcome takes effect once, at any time after its
+//! call, or never. Reads without an answer, and operations that failed for certain, are left out.
 //!
 //! The verdict depends on nothing but the history. Where the search would take too long it says so, with
 //! [`Violation::TooHard`], and never "fine".

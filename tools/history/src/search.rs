@@ -104,7 +104,8 @@ struct Search<'a> {
     register: &'a Register,
     /// Which operations the order holds.
     ended: Vec<bool>,
-    open: Vec<bool>,
+    /// The same for those without an outcome, with the version that each has given.
+    open: Vec<Option<Version>>,
     /// The first with an outcome that it does not hold.
     first: usize,
     /// How many with an outcome it holds.
@@ -120,7 +121,7 @@ impl<'a> Search<'a> {
         Search {
             register,
             ended: vec![false; register.ended.len()],
-            open: vec![false; register.open.len()],
+            open: vec![None; register.open.len()],
             first: 0,
             fitted: 0,
             known: HashSet::new(),
@@ -188,7 +189,7 @@ impl<'a> Search<'a> {
     fn open_choices(&self, frame: &Frame) -> Vec<Choice> {
         let (ready, earliest_ret) = self.ready();
         let ended = ready.into_iter().map(|at| &self.register.ended[at]);
-        let is_open = |at: usize, step: &Step| !self.open[at] && step.call <= earliest_ret;
+        let is_open = |at: usize, step: &Step| self.open[at].is_none() && step.call <= earliest_ret;
         let open: Vec<(usize, &(Step, Vec<Version>))> =
             self.register.open.iter().enumerate().filter(|(at, (step, _))| is_open(*at, step)).collect();
         let waiting: Vec<&Step> = ended.chain(open.iter().map(|(_, (step, _))| step)).collect();
@@ -201,6 +202,9 @@ impl<'a> Search<'a> {
             }
             for version in versions {
                 let Some(after) = step.says.after(frame.state, *version) else { break };
+                if *version != Version::Unseen && self.open.contains(&Some(*version)) {
+                    continue;
+                }
                 if waiting.iter().any(|waiting| waiting.says.fits(after)) {
                     choices.push(Choice::Open(at, *version));
                 }
@@ -220,7 +224,7 @@ impl<'a> Search<'a> {
     /// Puts an operation into the order, or takes it out.
     fn set(&mut self, choice: Choice, taken: bool) {
         match choice {
-            Choice::Open(at, _) => self.open[at] = taken,
+            Choice::Open(at, version) => self.open[at] = taken.then_some(version),
             Choice::Ended(at) if taken => {
                 self.ended[at] = true;
                 self.fitted += 1;
@@ -254,7 +258,11 @@ impl<'a> Search<'a> {
         let last = after_first.iter().rposition(|taken| *taken).map_or(0, |at| at + 1);
         let mut words = vec![self.first as u64, last as u64];
         words.extend(bits(&after_first[..last]));
-        words.extend(bits(&self.open));
+        let open = self.open.iter().enumerate().filter_map(|(at, version)| Some((at, (*version)?)));
+        words.extend(open.flat_map(|(at, version)| match version {
+            Version::Known(version) => [at as u64, 1, version],
+            Version::Unseen => [at as u64, 0, 0],
+        }));
         words
     }
 
