@@ -49,7 +49,7 @@ pub trait Network: fmt::Debug {
     /// Registers a socket for reading and writing.
     fn register(&mut self, socket: &mut Self::Socket, token: Token) -> io::Result<()>;
 
-    /// Takes a socket out again.
+    /// Takes a socket out again, to be closed or to be registered with another loop's network.
     fn deregister(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 }
 

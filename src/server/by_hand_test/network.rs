@@ -33,13 +33,16 @@ struct Side {
 impl Side {
     fn tell(&self) {
         if let Some((bell, token)) = &*self.watched.borrow() {
-            bell.borrow_mut().push(readiness(*token, self.ended.get()));
+            ring(bell, *token, self.ended.get());
         }
     }
 }
 
-fn readiness(token: Token, read_closed: bool) -> Readiness {
-    Readiness { token, readable: true, writable: true, read_closed, error: false }
+/// Tells a core once of all that has come to a socket since its last turn, as a poll does.
+fn ring(bell: &Bell, token: Token, read_closed: bool) {
+    let mut told = bell.borrow_mut();
+    told.retain(|ready| ready.token != token);
+    told.push(Readiness { token, readable: true, writable: true, read_closed, error: false });
 }
 
 #[derive(Debug)]
@@ -139,7 +142,7 @@ impl Wires {
             traffic: Rc::clone(&self.traffic),
         };
         listener.waiting.borrow_mut().push_back(end(&other, &one, from));
-        listener.bell.borrow_mut().push(readiness(LISTENER, false));
+        ring(&listener.bell, LISTENER, false);
         Ok(end(&one, &other, to))
     }
 
