@@ -58,6 +58,8 @@ pub struct Machine {
     pub hung: bool,
     /// Syncs take up to so much longer.
     pub slow: u64,
+    /// Crashes in the middle of its next sync; with the power, or only the process.
+    pub is_doomed: Option<bool>,
     /// Somebody has damaged the disk.
     pub damaged: bool,
     /// A sync fails soon, or has failed.
@@ -99,6 +101,7 @@ impl Machine {
             paused: false,
             hung: false,
             slow: 0,
+            is_doomed: None,
             damaged: false,
             sync_fails: false,
             drift: draw_drift(plan, random),
@@ -243,8 +246,8 @@ impl Machine {
         if let State::Up(process) = &self.state {
             for (workers, disk) in process.workers.iter().zip(&self.disks) {
                 // A sync that is under way ends in the middle of its writing.
-                if workers.can_sync() && random.coin() {
-                    disk.die_at(random.below(4));
+                if workers.can_sync() && random.below(8) > 0 {
+                    disk.die_at(random.below(if random.below(4) == 0 { 8 } else { 2 }));
                     workers.sync();
                 }
             }
@@ -263,6 +266,7 @@ impl Machine {
     pub fn ended(&mut self) {
         self.state = State::Down;
         self.paused = false;
+        self.is_doomed = None;
         self.sync_fails = false;
         for disk in &self.disks {
             disk.restart();

@@ -11,7 +11,7 @@ impl World {
         if !self.faulty {
             return;
         }
-        let pause = self.random.skewed(10 * MILLISECOND, self.plan.nemesis_pause_max);
+        let pause = self.random.skewed(30 * MILLISECOND, self.plan.nemesis_pause_max);
         self.net.0.borrow_mut().agenda.after(pause, Event::Nemesis);
         if self.plan.faults.is_empty() {
             return;
@@ -45,8 +45,14 @@ impl World {
                 self.cut(fault, node)
             }
             Fault::SlowPath => self.slow_path(node),
-            Fault::Kill => self.crash(node, false),
-            Fault::PowerLoss => self.crash(node, true),
+            Fault::Kill | Fault::PowerLoss => {
+                let power_fails = fault == Fault::PowerLoss;
+                if self.random.coin() {
+                    return self.crash(node, power_fails);
+                }
+                self.machines[node].is_doomed = Some(power_fails);
+                self.machines[node].is_up()
+            }
             Fault::Blackout => self.blackout(),
             Fault::Stop => self.stop(node),
             Fault::Pause => self.pause(node),
@@ -136,6 +142,13 @@ impl World {
         self.oracle.ended(node);
         self.restart_later(node);
         true
+    }
+
+    /// The moment that a doomed node was waiting for: it is in the middle of a sync.
+    pub(crate) fn crash_doomed(&mut self, node: usize) {
+        if let Some(power_fails) = self.machines[node].is_doomed.take() {
+            self.crash(node, power_fails);
+        }
     }
 
     fn blackout(&mut self) -> bool {

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use mio::Token;
+use raftkv::server::by_hand::LISTENER;
 use raftkv::socket::{Network, Readiness, Socket};
 use raftkv_protocol::frame;
 use raftkv_protocol::peer::PeerFrame;
@@ -25,8 +26,6 @@ use crate::random::Random;
 const UNACKNOWLEDGED_MAX: u64 = 5 * SECOND;
 /// How long until a lost handshake is tried again.
 const HANDSHAKE_AGAIN: u64 = SECOND;
-/// The poll's name for a node's listener.
-const LISTENER: Token = Token(1);
 
 /// An end of a connection: the one that dialled, or the other.
 pub type Side = usize;
@@ -562,7 +561,7 @@ impl Net {
             return Err(error.into());
         }
         if side == DIALLER && !connection.established {
-            return Err(io::ErrorKind::NotConnected.into());
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         let flow = &mut connection.flows[side];
         let length = bytes.len().min(self.plan.window.saturating_sub(flow.outstanding));

@@ -68,13 +68,12 @@ impl Random {
         &of[self.below(of.len() as u64) as usize]
     }
 
-    /// Small numbers mostly, large ones now and then: each doubling of the size is half as likely, up to `max`.
+    /// A number from `min` to `max` of any order of magnitude in between, each as likely as the others.
     pub fn skewed(&mut self, min: u64, max: u64) -> u64 {
-        let mut end = min.max(1);
-        while end < max && self.coin() {
-            end *= 2;
-        }
-        self.between(min, end.min(max).max(min))
+        let min = min.max(1);
+        let doublings = (max.max(min) / min).ilog2();
+        let low = min << self.below(u64::from(doublings) + 1);
+        self.between(low, (2 * low).min(max.max(low)))
     }
 }
 

@@ -136,9 +136,9 @@ impl World {
         self.run_until(self.plan.duration)?;
         self.make_peace();
         let calm = self.now() + self.plan.patience();
-        self.run_until_converged(calm)?;
-        // What was asked during the faults gets its answer, and everybody still has time to ask once more.
+        self.run_until(self.now() + SECOND)?;
         self.asking = false;
+        self.run_until_converged(calm)?;
         let end = self.now() + 10 * SECOND;
         while self.users.iter().any(|user| user.waiting() > 0) {
             if self.now() > end {
@@ -266,6 +266,10 @@ impl World {
         if machine.hung || machine.paused {
             let event = Event::Disk { node: index, core, boot, work };
             self.net.0.borrow_mut().agenda.after(20 * MILLISECOND, event);
+            return Ok(());
+        }
+        if work == Work::Sync && machine.is_doomed.is_some() {
+            self.crash_doomed(index);
             return Ok(());
         }
         machine.work(core, work);
