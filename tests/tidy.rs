@@ -6,6 +6,8 @@
 
 #[path = "tidy/imports.rs"]
 mod imports;
+#[path = "tidy/mutants.rs"]
+mod mutants;
 #[path = "tidy/references.rs"]
 mod references;
 #[path = "tidy/size.rs"]
@@ -169,6 +171,13 @@ const LAYERS: &[Layer] = &[
         why: "server and client share it: sockets and readiness, and nothing of what they carry",
     },
     Layer {
+        files: "src/mutants/",
+        module: "mutants",
+        uses: &[],
+        never: &["std::fs", "std::net", "std::thread", "std::time::Instant::now"],
+        why: "every layer has mutants, so they know none; which one is chosen is all the state there is",
+    },
+    Layer {
         files: "src/limits.rs",
         module: "limits",
         uses: &["protocol"],
@@ -238,6 +247,7 @@ const LAYERS: &[Layer] = &[
         uses: &[
             "protocol",
             "socket",
+            "mutants",
             "history",
             "client",
             "server",
@@ -402,6 +412,11 @@ fn nothing_is_left_unfinished() {
 #[test]
 fn no_path_of_a_machine_is_written_down() {
     none(text::machine_paths(&machine_folders(), &REPOSITORY));
+}
+
+#[test]
+fn every_mutant_stands_in_one_place_and_in_the_table() {
+    none(mutants::check("src/mutants/table.rs", &REPOSITORY));
 }
 
 #[test]

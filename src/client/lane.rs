@@ -226,7 +226,8 @@ impl<S: Socket> Lane<S> {
             State::Open(mut open) => {
                 take_out(&mut open.connection, network);
                 for InFlight { job, end } in in_order(open.in_flight) {
-                    if job.operation.is_write() && open.connection.written() >= end {
+                    let is_seen = open.connection.written() >= end && !mutant!("sent-write-resent");
+                    if job.operation.is_write() && is_seen {
                         job.fail_after_sending(error.clone());
                     } else {
                         movable.push(job);

@@ -221,7 +221,7 @@ impl<N: Network> Driver<N> {
         let (code, error) = (refused.code, Error::new(refused.code.into(), message));
         if code == Code::NotLeader {
             self.on_not_leader(peer, job, &refused, error);
-        } else if code.maybe_applied() && job.operation.is_write() {
+        } else if code.maybe_applied() && job.operation.is_write() && !mutant!("unknown-write-retried") {
             job.fail_after_sending(error);
         } else if code.maybe_applied() || code.is_retryable() {
             if code != Code::Overloaded {
