@@ -60,7 +60,7 @@ impl Desk {
         }
     }
 
-    /// The time of the last turn.
+    /// The time of this turn.
     pub(super) fn now(&self) -> Instant {
         self.now
     }

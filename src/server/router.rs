@@ -182,6 +182,11 @@ impl<L: CoreLog> Router<L> {
         self.log
     }
 
+    /// Begins a turn, before anything is taken in.
+    pub fn begin_turn(&mut self, now: Instant) {
+        self.desk.set_now(now);
+    }
+
     /// Takes in a client's request that passed the limits.
     pub fn request(&mut self, operation: Operation<'_>, to: ReplyTo, now: Instant, transport: &mut impl Transport) {
         self.counters.requests += 1;
