@@ -1,14 +1,28 @@
-//! How cores talk to each other: a bounded channel and a waker.
+//! How cores talk to each other: a bounded channel and a way to wake the receiver.
 //!
 //! A sleeping core is woken through an eventfd, which costs microseconds, so only the first message after the core
 //! last looked pays for it. Messages that answer something, and so are bounded by what was asked, must not be refused
 //! and go through [`InboxSender::answer`]; all others can meet a full inbox.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use mio::Waker;
+
+/// Makes a core's loop turn soon.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Wakes the loop that sleeps in the poll that `waker` belongs to.
+#[must_use]
+pub fn wake_through(waker: Waker) -> Wake {
+    Arc::new(move || {
+        if let Err(error) = waker.wake() {
+            log::error!("cannot wake an event loop: {error}");
+        }
+    })
+}
 
 /// The receiving end, owned by one core.
 #[derive(Debug)]
@@ -20,12 +34,17 @@ pub struct Inbox<T> {
 }
 
 /// The sending end, one per sending core.
-#[derive(Debug)]
 pub struct InboxSender<T> {
     messages: Sender<T>,
     answers: Sender<T>,
     woken: Arc<AtomicBool>,
-    waker: Arc<Waker>,
+    wake: Wake,
+}
+
+impl<T> fmt::Debug for InboxSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InboxSender").field("woken", &self.woken).finish_non_exhaustive()
+    }
 }
 
 impl<T> Clone for InboxSender<T> {
@@ -34,18 +53,18 @@ impl<T> Clone for InboxSender<T> {
             messages: self.messages.clone(),
             answers: self.answers.clone(),
             woken: Arc::clone(&self.woken),
-            waker: Arc::clone(&self.waker),
+            wake: Arc::clone(&self.wake),
         }
     }
 }
 
-/// An inbox for at most `capacity` messages (answers apart), whose core sleeps in the poll that `waker` belongs to.
+/// An inbox for at most `capacity` messages (answers apart), whose core turns when it is woken with `wake`.
 #[must_use]
-pub fn inbox<T>(capacity: usize, waker: Arc<Waker>) -> (InboxSender<T>, Inbox<T>) {
+pub fn inbox<T>(capacity: usize, wake: Wake) -> (InboxSender<T>, Inbox<T>) {
     let (messages_in, messages) = crossbeam_channel::bounded(capacity);
     let (answers_in, answers) = crossbeam_channel::unbounded();
     let woken = Arc::new(AtomicBool::new(false));
-    let sender = InboxSender { messages: messages_in, answers: answers_in, woken: Arc::clone(&woken), waker };
+    let sender = InboxSender { messages: messages_in, answers: answers_in, woken: Arc::clone(&woken), wake };
     (sender, Inbox { messages, answers, woken })
 }
 
@@ -69,10 +88,8 @@ impl<T> InboxSender<T> {
     }
 
     fn wake(&self) {
-        if !self.woken.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.waker.wake()
-        {
-            log::error!("cannot wake an event loop: {error}");
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            (self.wake)();
         }
     }
 }

@@ -1,20 +1,19 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use mio::{Events, Poll, Token, Waker};
 
-use super::inbox;
+use super::{Wake, inbox, wake_through};
 
-fn poll_and_waker() -> (Poll, Arc<Waker>) {
+fn poll_and_wake() -> (Poll, Wake) {
     let poll = Poll::new().expect("poll");
-    let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("waker"));
-    (poll, waker)
+    let waker = Waker::new(poll.registry(), Token(0)).expect("waker");
+    (poll, wake_through(waker))
 }
 
 #[test]
 fn a_full_inbox_gives_the_message_back_but_takes_answers() {
-    let (_poll, waker) = poll_and_waker();
-    let (sender, inbox) = inbox(2, waker);
+    let (_poll, wake) = poll_and_wake();
+    let (sender, inbox) = inbox(2, wake);
     assert_eq!(sender.send(1), Ok(()));
     assert_eq!(sender.send(2), Ok(()));
     assert_eq!(sender.send(3), Err(3));
@@ -30,8 +29,8 @@ fn a_full_inbox_gives_the_message_back_but_takes_answers() {
 #[test]
 fn no_wake_up_is_lost() {
     const MESSAGES: u64 = 20_000;
-    let (mut poll, waker) = poll_and_waker();
-    let (sender, inbox) = inbox(64, waker);
+    let (mut poll, wake) = poll_and_wake();
+    let (sender, inbox) = inbox(64, wake);
     let producers: Vec<_> = (0..2)
         .map(|_| {
             let sender = sender.clone();

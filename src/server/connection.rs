@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use mio::net::TcpStream;
 use raftkv_protocol::client::{Answer, Code, Refusal, Reply};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::event_loop::{Input, Output};
 use crate::limits::Limits;
+use crate::socket::Socket;
 
 use super::message::ConnectionId;
 
@@ -35,8 +35,8 @@ pub(super) enum Kind {
 
 /// One accepted connection.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) stream: Rc<TcpStream>,
+pub(super) struct Connection<S> {
+    pub(super) socket: Rc<S>,
     pub(super) remote: SocketAddr,
     pub(super) kind: Kind,
     pub(super) input: Input,
@@ -62,10 +62,10 @@ pub(super) struct Connection {
     pub(super) leaving: Option<CoreId>,
 }
 
-impl Connection {
-    pub(super) fn new(stream: TcpStream, remote: SocketAddr, kind: Kind, input: Input) -> Connection {
+impl<S: Socket> Connection<S> {
+    pub(super) fn new(socket: S, remote: SocketAddr, kind: Kind, input: Input) -> Connection<S> {
         Connection {
-            stream: Rc::new(stream),
+            socket: Rc::new(socket),
             remote,
             kind,
             input,
@@ -121,16 +121,25 @@ impl Connection {
 }
 
 /// All accepted connections of a core.
-#[derive(Debug, Default)]
-pub(super) struct Connections {
-    slots: Vec<Option<Connection>>,
+#[derive(Debug)]
+pub(super) struct Connections<S> {
+    slots: Vec<Option<Connection<S>>>,
     free: Vec<u32>,
     generation: u32,
 }
 
-impl Connections {
-    pub(super) fn insert(&mut self, mut connection: Connection) -> ConnectionId {
+impl<S> Default for Connections<S> {
+    fn default() -> Self {
+        Connections { slots: Vec::new(), free: Vec::new(), generation: 0 }
+    }
+}
+
+impl<S: Socket> Connections<S> {
+    pub(super) fn insert(&mut self, mut connection: Connection<S>) -> ConnectionId {
         self.generation = self.generation.wrapping_add(1);
+        if mutant!("connection-generation-kept") {
+            self.generation = 0;
+        }
         connection.generation = self.generation;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -140,11 +149,11 @@ impl Connections {
         ConnectionId { slot, generation: self.generation }
     }
 
-    pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+    pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection<S>> {
         self.slots.get_mut(id.slot as usize)?.as_mut().filter(|connection| connection.generation == id.generation)
     }
 
-    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection<S>> {
         self.get(id)?;
         self.free.push(id.slot);
         self.slots[id.slot as usize].take()

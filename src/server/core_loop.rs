@@ -1,8 +1,8 @@
-//! One core: the thread in which its event loop, the binary face and its router meet.
+//! One core: where its event loop, the binary face and its router meet.
 //!
-//! A turn: wait for events; read every ready socket until it is empty and hand the frames on; then, with the time
-//! read anew, let the router drive its shards and hand the log's batch over; then one write per connection. Nothing
-//! in a turn waits for the disk or for another core.
+//! A turn: read every ready socket until it is empty and hand the frames on; then, with the time read anew, let the
+//! router drive its shards and hand the log's batch over; then one write per connection. Nothing in a turn waits for
+//! the disk or for another core. [`CoreLoop::run`] waits for events between the turns; a simulator turns by hand.
 
 use std::io;
 use std::rc::Rc;
@@ -10,8 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mio::event::Event;
-use mio::net::TcpListener;
 use mio::{Events, Poll};
 use raftkv_protocol::client::{Code, Refusal, Reply, Request};
 use raftkv_protocol::frame::{self, DecodeError, FrameError};
@@ -21,12 +19,15 @@ use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::api::binary;
 use crate::error::Fatal;
-use crate::event_loop::{Appetite, Clock, Inbox, Input, Received, SCRATCH_BYTES, TimeoutQueue, prepare};
+use crate::event_loop::{
+    Appetite, Clock, Inbox, InboxSender, Input, MioNetwork, Received, SCRATCH_BYTES, TimeoutQueue,
+};
 use crate::shard::Shard;
+use crate::socket::{Network, Readiness, Socket, Stream};
 use crate::storage::FileLog;
 
 use super::connection::{Connection, Kind};
-use super::io::{Io, Post, Source};
+use super::io::{Adopted, Io, Post, Source};
 use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::Node;
@@ -35,6 +36,8 @@ use super::router::Router;
 
 /// The longest sleep of an idle loop.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// The longest sleep while the node stops.
+const SLEEP_MAX_STOPPING: Duration = Duration::from_millis(5);
 /// After accepting failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was told to go may take to go by itself.
@@ -61,51 +64,52 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// What a core's thread is made of.
-pub(super) struct CoreLoop {
+/// What a turn has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There will be another.
+    GoesOn,
+    /// An ordered stop is complete but for the log, which is to be closed.
+    Ended,
+}
+
+/// A core at work.
+pub(super) struct CoreLoop<N: Network> {
     pub(super) node: Arc<Node>,
     core: CoreId,
-    poll: Poll,
     clock: Clock,
-    listener: TcpListener,
     accept_again_at: Option<Instant>,
-    inbox: Inbox<Post>,
+    inbox: Inbox<Post<N::Socket>>,
     pub(super) router: Router<FileLog>,
-    pub(super) io: Io,
+    pub(super) io: Io<N>,
     scratch: Vec<u8>,
     hellos: TimeoutQueue<ConnectionId>,
     /// Connections that were told to go: what they still send is thrown away for a while, so that the last words reach them.
     lingering: TimeoutQueue<ConnectionId>,
     placement: Placement,
     stop_at: Option<Instant>,
-    /// While it stops: how many requests had come, and when the last of them was noticed.
     /// The node knows that all shards of this core have had a leader.
     told_ready: bool,
+    /// While it stops: how many requests had come, and when the last of them was noticed.
     last_request: (u64, Option<Instant>),
 }
 
 /// What a core is made from; unlike the loop itself it can be moved to its thread.
-pub(super) struct Parts {
+pub(super) struct Parts<N: Network> {
     pub(super) node: Arc<Node>,
     pub(super) core: CoreId,
-    pub(super) poll: Poll,
-    pub(super) listener: TcpListener,
-    pub(super) inbox: Inbox<Post>,
-    pub(super) posts: Vec<crate::event_loop::InboxSender<Post>>,
+    pub(super) network: N,
+    pub(super) inbox: Inbox<Post<N::Socket>>,
+    pub(super) posts: Vec<InboxSender<Post<N::Socket>>>,
     pub(super) router: Router<FileLog>,
 }
 
-impl CoreLoop {
-    pub(super) fn new(parts: Parts) -> io::Result<CoreLoop> {
-        let Parts { node, core, poll, mut listener, inbox, posts, router } = parts;
-        let clock = Clock::start();
-        let registry = poll.registry().try_clone()?;
-        registry.register(&mut listener, super::io::LISTENER, mio::Interest::READABLE)?;
-        let io = Io::new(Arc::clone(&node), registry, posts, clock.now());
-        Ok(CoreLoop {
+impl<N: Network> CoreLoop<N> {
+    pub(super) fn new(parts: Parts<N>, clock: Clock) -> CoreLoop<N> {
+        let Parts { node, core, network, inbox, posts, router } = parts;
+        let io = Io::new(Arc::clone(&node), network, posts, clock.now());
+        CoreLoop {
             core,
-            poll,
-            listener,
             accept_again_at: None,
             inbox,
             router,
@@ -119,44 +123,37 @@ impl CoreLoop {
             last_request: (0, None),
             clock,
             node,
-        })
+        }
     }
 
-    /// Runs until the node is told to stop, or fails.
-    pub(super) fn run(mut self) -> Result<(), Fatal> {
-        let mut events = Events::with_capacity(1_024);
-        loop {
-            let sleep = self.sleep();
-            match self.poll.poll(&mut events, Some(sleep)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    return Err(Fatal::failure(format!("cannot wait for events: {error}")));
-                }
-                _ => {}
-            }
-            self.clock.refresh();
-            self.router.counters.turns += 1;
-            for event in &events {
-                self.router.counters.events += 1;
-                self.handle(event);
-            }
-            self.take_posts();
-            for id in std::mem::take(&mut self.io.resumed) {
-                self.receive(id);
-            }
-            // Timers are judged only now that everything that has arrived was taken in.
-            let now = self.clock.refresh();
-            self.tick_sockets(now);
-            self.router.finish_turn(now, &mut self.io)?;
-            self.tell_readiness()?;
-            self.placement.tick(now, &mut self.router, &self.io);
-            for peer in self.io.flush(now) {
-                self.router.link_down(peer, &mut self.io);
-            }
-            self.gather_counters();
-            if self.has_stopped(now) {
-                return self.router.into_log().close().map_err(|error| Fatal::failure(error.to_string()));
-            }
+    /// Takes in what is ready and does all that it brings with it, up to one write per connection.
+    pub(super) fn turn(&mut self, ready: impl Iterator<Item = Readiness>) -> Result<Turn, Fatal> {
+        self.router.begin_turn(self.clock.refresh());
+        self.router.counters.turns += 1;
+        for ready in ready {
+            self.router.counters.events += 1;
+            self.handle(ready);
         }
+        self.take_posts();
+        for id in std::mem::take(&mut self.io.resumed) {
+            self.receive(id);
+        }
+        // Timers are judged only now that everything that has arrived was taken in.
+        let now = self.clock.refresh();
+        self.tick_sockets(now);
+        self.router.finish_turn(now, &mut self.io)?;
+        self.tell_readiness()?;
+        self.placement.tick(now, &mut self.router, &self.io);
+        for peer in self.io.flush(now) {
+            self.router.link_down(peer, &mut self.io);
+        }
+        self.gather_counters();
+        Ok(if self.has_stopped(now) { Turn::Ended } else { Turn::GoesOn })
+    }
+
+    /// The core's log, after its last turn.
+    pub(super) fn into_log(self) -> FileLog {
+        self.router.into_log()
     }
 
     /// Which core this is.
@@ -164,9 +161,16 @@ impl CoreLoop {
         self.core
     }
 
-    fn sleep(&self) -> Duration {
+    /// Sets a clock that is set by hand.
+    pub(super) fn set_time(&mut self, now: Instant) {
+        self.clock.set(now);
+    }
+
+    /// When the next turn is due at the latest, if nothing comes in before.
+    pub(super) fn wake_at(&self) -> Instant {
+        let now = self.clock.now();
         if self.router.is_busy() || !self.io.resumed.is_empty() || self.io.has_dirty() || !self.inbox.is_empty() {
-            return Duration::ZERO;
+            return now;
         }
         let links = self.io.links.iter().filter_map(Link::deadline);
         let timers = [
@@ -176,26 +180,26 @@ impl CoreLoop {
             self.stop_at,
             self.placement.deadline(),
         ];
-        let next = links.chain(timers.into_iter().flatten()).chain([self.router.deadline()]).min();
-        let until = next.map_or(SLEEP_MAX, |next| next.saturating_duration_since(self.clock.now()));
-        until.min(if self.stop_at.is_some() { Duration::from_millis(5) } else { SLEEP_MAX })
+        let longest = now + if self.stop_at.is_some() { SLEEP_MAX_STOPPING } else { SLEEP_MAX };
+        let due = links.chain(timers.into_iter().flatten()).chain([self.router.deadline()]);
+        due.fold(longest, Instant::min).max(now)
     }
 
-    fn handle(&mut self, event: &Event) {
-        match Source::from(event.token()) {
+    fn handle(&mut self, ready: Readiness) {
+        match Source::from(ready.token) {
             Source::Waker => {}
             Source::Listener => self.accept(),
-            Source::Link(at) => self.link_ready(at),
+            Source::Link(at) => self.link_ready(at, ready.read_closed),
             Source::Connection(slot) => {
                 let Some(id) = self.io.connections.at(slot) else { return };
                 if let Some(connection) = self.io.connections.get(id) {
-                    connection.read_closed |= event.is_read_closed();
-                    if event.is_writable() {
+                    connection.read_closed |= ready.read_closed;
+                    if ready.writable {
                         connection.blocked = false;
                         self.io.mark_dirty(id);
                     }
                 }
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                if ready.readable || ready.read_closed || ready.error {
                     self.receive(id);
                 }
             }
@@ -205,8 +209,8 @@ impl CoreLoop {
     fn accept(&mut self) {
         self.accept_again_at = None;
         loop {
-            match self.listener.accept() {
-                Ok((stream, _)) => self.welcome(stream),
+            match self.io.network.accept() {
+                Ok(socket) => self.welcome(socket),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -222,15 +226,14 @@ impl CoreLoop {
         }
     }
 
-    fn welcome(&mut self, stream: mio::net::TcpStream) {
+    fn welcome(&mut self, socket: N::Socket) {
         self.router.counters.connections_accepted += 1;
         if self.node.sockets.load(Ordering::Relaxed) >= self.node.sockets_max {
             // Dropping it closes it. A hello would say why, but whoever opens this many waits for no words.
             self.router.counters.connections_refused += 1;
             return;
         }
-        let added = prepare(&stream).and_then(|()| self.io.add(stream, Kind::Unknown, Input::default()));
-        match added {
+        match self.io.add(socket, Kind::Unknown, Input::default()) {
             Ok(id) => {
                 self.hellos.push(self.clock.now(), id);
             }
@@ -250,9 +253,9 @@ impl CoreLoop {
         }
     }
 
-    fn adopt(&mut self, adopted: super::io::Adopted) {
-        let super::io::Adopted { stream, kind, unread, unsent } = adopted;
-        match self.io.add(stream, kind, Input::with(unread)) {
+    fn adopt(&mut self, adopted: Adopted<N::Socket>) {
+        let Adopted { socket, kind, unread, unsent } = adopted;
+        match self.io.add(socket, kind, Input::with(unread)) {
             Ok(id) => {
                 if let Some(connection) = self.io.connections.get(id) {
                     connection.output.buffer().extend_from_slice(&unsent);
@@ -290,15 +293,15 @@ impl CoreLoop {
             self.io.close(id);
         }
         for link in &mut self.io.links {
-            link.tick(&self.node, self.core, &self.io.registry, now);
+            link.tick(&self.node, self.core, &mut self.io.network, now);
         }
     }
 
-    fn link_ready(&mut self, at: usize) {
+    fn link_ready(&mut self, at: usize, read_closed: bool) {
         let now = self.clock.now();
         let Some(link) = self.io.links.get_mut(at) else { return };
         let peer = link.peer.id;
-        match link.ready(&self.node, &self.io.registry, &mut self.scratch, now) {
+        match link.ready(&self.node, &mut self.io.network, &mut self.scratch, read_closed, now) {
             LinkEvent::Nothing => {}
             LinkEvent::Up => self.router.link_up(peer),
             LinkEvent::Down => self.router.link_down(peer, &mut self.io),
@@ -312,11 +315,13 @@ impl CoreLoop {
             return;
         }
         let known_closed = connection.read_closed;
-        let stream = Rc::clone(&connection.stream);
+        let socket = Rc::clone(&connection.socket);
         let mut input = std::mem::take(&mut connection.input);
         let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome = input.receive(&mut &*stream, &mut scratch, known_closed, |bytes| self.take_frames(id, bytes));
-        drop(stream);
+        let mut stream = Stream(&*socket);
+        let outcome = input.receive(&mut stream, &mut scratch, known_closed, |bytes| self.take_frames(id, bytes));
+        // A connection that is handed over, or closed, must be the last that holds its socket.
+        drop(socket);
         self.scratch = scratch;
         let Some(connection) = self.io.connections.get(id) else { return };
         connection.input = input;
@@ -390,7 +395,7 @@ impl CoreLoop {
     }
 
     fn remote_closed(&mut self, id: ConnectionId) {
-        let is_newest = |io: &Io, node, core| io.peer_links.get(&(node, core)) == Some(&id);
+        let is_newest = |io: &Io<N>, node, core| io.peer_links.get(&(node, core)) == Some(&id);
         let Some(connection) = self.io.connections.get(id) else { return };
         match connection.kind {
             _ if connection.closing => {
@@ -475,9 +480,9 @@ impl CoreLoop {
         let Some(core) = connection.leaving.take() else { return };
         let kind = std::mem::replace(&mut connection.kind, Kind::Unknown);
         let Some(connection) = self.io.close(id) else { return };
-        let Ok(stream) = Rc::try_unwrap(connection.stream) else { return };
+        let Ok(socket) = Rc::try_unwrap(connection.socket) else { return };
         let unsent = connection.output.into_unsent();
-        let adopted = Box::new(super::io::Adopted { stream, kind, unread: connection.input.into_bytes(), unsent });
+        let adopted = Box::new(Adopted { socket, kind, unread: connection.input.into_bytes(), unsent });
         if let Err(Post::Adopt(adopted)) = self.io.posts[usize::from(core.0)].send(Post::Adopt(adopted)) {
             self.adopt(*adopted);
         }
@@ -524,8 +529,27 @@ impl CoreLoop {
     }
 }
 
+impl CoreLoop<MioNetwork> {
+    /// Turns until the node is told to stop, or fails. `poll` is the one behind the network.
+    pub(super) fn run(mut self, mut poll: Poll) -> Result<(), Fatal> {
+        let mut events = Events::with_capacity(1_024);
+        loop {
+            let sleep = self.wake_at().saturating_duration_since(self.clock.now());
+            match poll.poll(&mut events, Some(sleep)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(Fatal::failure(format!("cannot wait for events: {error}")));
+                }
+                _ => {}
+            }
+            if self.turn(events.iter().map(Readiness::from))? == Turn::Ended {
+                return self.into_log().close().map_err(|error| Fatal::failure(error.to_string()));
+            }
+        }
+    }
+}
+
 /// The last words to a client whose bytes could not be understood.
-fn farewell(connection: &mut Connection, id: RequestId, code: Code, words: &str) {
+fn farewell<S: Socket>(connection: &mut Connection<S>, id: RequestId, code: Code, words: &str) {
     let refusal = Refusal { code, leader: None, message: words };
     Reply { id, at: EntryId::ZERO, result: Err(refusal) }.encode(connection.output.buffer());
 }

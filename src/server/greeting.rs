@@ -4,13 +4,14 @@ use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
 use raftkv_protocol::types::CoreId;
 
 use crate::api::binary;
+use crate::socket::Network;
 
 use super::connection::Kind;
 use super::core_loop::{CoreLoop, Fault, is_full};
 use super::link::check_incarnation;
 use super::message::ConnectionId;
 
-impl CoreLoop {
+impl<N: Network> CoreLoop<N> {
     /// Takes the first frame of a connection.
     pub(super) fn take_hello(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
         let malformed = || (HelloRefusal::Malformed, "the first frame is not a hello of this protocol".to_owned());

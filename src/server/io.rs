@@ -1,16 +1,17 @@
 //! Everything of a core that is a socket or leads to another core: the way in for bytes and the way out for replies.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::Token;
 use raftkv_protocol::client::{Answer, Refusal};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::event_loop::{Flushed, InboxSender, Input};
+use crate::socket::{Network, Socket, Stream};
 
 use super::connection::{Connection, Connections, Kind};
 use super::link::{Link, LinkEvent};
@@ -20,8 +21,8 @@ use super::router::Transport;
 
 /// The poll's name for the waker.
 pub(super) const WAKER: Token = Token(0);
-/// The poll's name for the listener.
-pub(super) const LISTENER: Token = Token(1);
+/// The name of the readiness to accept connections.
+pub const LISTENER: Token = Token(1);
 const LINKS: usize = 2;
 const CONNECTIONS: usize = 1 << 16;
 
@@ -50,19 +51,19 @@ impl From<Token> for Source {
 
 /// From one core's thread to another's.
 #[derive(Debug)]
-pub(super) enum Post {
+pub(super) enum Post<S> {
     /// For the router.
     Message(CoreMessage),
     /// A connection that this core is to serve from now on.
-    Adopt(Box<Adopted>),
+    Adopt(Box<Adopted<S>>),
     /// Hand leadership over, finish what is in flight, and end.
     Stop,
 }
 
 /// A connection on its way to another core, with what was read and not looked at, and what waits to be written.
 #[derive(Debug)]
-pub(super) struct Adopted {
-    pub(super) stream: TcpStream,
+pub(super) struct Adopted<S> {
+    pub(super) socket: S,
     pub(super) kind: Kind,
     pub(super) unread: Vec<u8>,
     pub(super) unsent: Vec<u8>,
@@ -70,13 +71,13 @@ pub(super) struct Adopted {
 
 /// The sockets of a core, and its ways to the other cores.
 #[derive(Debug)]
-pub(super) struct Io {
+pub(super) struct Io<N: Network> {
     pub(super) node: Arc<Node>,
-    pub(super) registry: Registry,
-    pub(super) connections: Connections,
-    pub(super) links: Vec<Link>,
+    pub(super) network: N,
+    pub(super) connections: Connections<N::Socket>,
+    pub(super) links: Vec<Link<N::Socket>>,
     /// By core, this one included.
-    pub(super) posts: Vec<InboxSender<Post>>,
+    pub(super) posts: Vec<InboxSender<Post<N::Socket>>>,
     /// Connections with something to write.
     dirty: Vec<ConnectionId>,
     /// Connections to be read from in the next turn although the poll will not name them.
@@ -89,13 +90,13 @@ pub(super) struct Io {
     pub(super) clients_open: u64,
 }
 
-impl Io {
-    pub(super) fn new(node: Arc<Node>, registry: Registry, posts: Vec<InboxSender<Post>>, now: Instant) -> Io {
+impl<N: Network> Io<N> {
+    pub(super) fn new(node: Arc<Node>, network: N, posts: Vec<InboxSender<Post<N::Socket>>>, now: Instant) -> Io<N> {
         let link = |(at, peer): (usize, &super::node::Peer)| Link::new(peer.clone(), Token(LINKS + at), now);
         let links = node.peers.iter().enumerate().map(link).collect();
         Io {
             node,
-            registry,
+            network,
             connections: Connections::default(),
             links,
             posts,
@@ -109,15 +110,15 @@ impl Io {
     }
 
     /// Takes a connection in, new or from another core.
-    pub(super) fn add(&mut self, stream: TcpStream, kind: Kind, input: Input) -> std::io::Result<ConnectionId> {
-        let remote = stream.peer_addr()?;
-        let id = self.connections.insert(Connection::new(stream, remote, kind, input));
+    pub(super) fn add(&mut self, socket: N::Socket, kind: Kind, input: Input) -> std::io::Result<ConnectionId> {
+        let remote = socket.remote()?;
+        let id = self.connections.insert(Connection::new(socket, remote, kind, input));
         let token = Token(CONNECTIONS + id.slot as usize);
         let mut registered = Err(std::io::ErrorKind::NotFound.into());
         if let Some(connection) = self.connections.get(id)
-            && let Some(stream) = std::rc::Rc::get_mut(&mut connection.stream)
+            && let Some(socket) = Rc::get_mut(&mut connection.socket)
         {
-            registered = self.registry.register(stream, token, Interest::READABLE | Interest::WRITABLE);
+            registered = self.network.register(socket, token);
         }
         match registered {
             Ok(()) => {
@@ -131,12 +132,12 @@ impl Io {
     }
 
     /// Forgets a connection and closes its socket. What it still waits for is answered to nobody.
-    pub(super) fn close(&mut self, id: ConnectionId) -> Option<Connection> {
+    pub(super) fn close(&mut self, id: ConnectionId) -> Option<Connection<N::Socket>> {
         let mut connection = self.connections.remove(id)?;
         self.node.sockets.fetch_sub(1, Ordering::Relaxed);
         self.unread_bytes = self.unread_bytes.saturating_sub(connection.output.waiting_bytes());
-        if let Some(stream) = std::rc::Rc::get_mut(&mut connection.stream)
-            && let Err(error) = self.registry.deregister(stream)
+        if let Some(socket) = Rc::get_mut(&mut connection.socket)
+            && let Err(error) = self.network.deregister(socket)
         {
             log::debug!("cannot deregister the connection from {}: {error}", connection.remote);
         }
@@ -183,8 +184,9 @@ impl Io {
             self.flush_connection(id);
         }
         self.dirty = dirty;
-        let registry = &self.registry;
-        let flushed = |link: &mut Link| (link.flush_or_fall(registry, now) == LinkEvent::Down).then_some(link.peer.id);
+        let network = &mut self.network;
+        let flushed =
+            |link: &mut Link<_>| (link.flush_or_fall(network, now) == LinkEvent::Down).then_some(link.peer.id);
         self.links.iter_mut().filter_map(flushed).collect()
     }
 
@@ -202,7 +204,7 @@ impl Io {
             return;
         }
         let before = connection.output.waiting_bytes();
-        let flushed = connection.output.flush(&mut &*connection.stream);
+        let flushed = connection.output.flush(&mut Stream(&*connection.socket));
         self.unread_bytes = self.unread_bytes.saturating_sub(before - connection.output.waiting_bytes());
         match flushed {
             Ok(flushed) => connection.blocked = flushed == Flushed::Blocked,
@@ -214,7 +216,7 @@ impl Io {
         }
         if connection.closing && connection.output.waiting_bytes() == 0 {
             // Not closed yet: closing with unread input would reset the connection and take the last words with it.
-            if connection.stream.shutdown(std::net::Shutdown::Write).is_err() {
+            if connection.socket.shutdown_write().is_err() {
                 self.close(id);
             }
         } else if connection.ended && connection.is_settled() {
@@ -226,7 +228,7 @@ impl Io {
     }
 }
 
-impl Transport for Io {
+impl<N: Network> Transport for Io<N> {
     fn reply(
         &mut self,
         connection: ConnectionId,

@@ -1,5 +1,7 @@
 //! The node: starts the cores, wires the layers together, and stops them in order.
 
+mod assembly;
+pub mod by_hand;
 mod connection;
 mod core_loop;
 mod desk;
@@ -15,6 +17,8 @@ mod placement;
 pub mod router;
 mod start;
 
+#[cfg(test)]
+mod by_hand_test;
 #[cfg(test)]
 mod local_cluster_test;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What the cores of a node share. Nothing of it is on the data path but the leader table, which is a hint.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use raftkv_protocol::client::SlotTable;
 use raftkv_protocol::hello::FEATURE_ADMITTED;
@@ -97,6 +97,29 @@ pub struct Node {
 }
 
 impl Node {
+    /// A node as it starts. `sockets_max` connections are accepted at once.
+    #[must_use]
+    pub fn new(config: Config, peers: Vec<Peer>, data_dir: DataDir, sockets_max: usize) -> Node {
+        Node {
+            cluster: config.cluster_id(),
+            incarnation: data_dir.incarnation(),
+            admission: Admission::new(data_dir.is_admitted(), peers.iter().map(|peer| peer.id)),
+            peers,
+            leaders: LeaderTable::new(config.shards),
+            connections: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
+            sockets_max,
+            stopping: AtomicBool::new(false),
+            data_dir: Mutex::new(data_dir),
+            config,
+        }
+    }
+
+    /// The shards of a core, in the order of their ids.
+    pub fn shards_of(&self, core: CoreId) -> impl Iterator<Item = ShardId> + use<> {
+        (core.0..self.config.shards).step_by(usize::from(self.config.cores)).map(ShardId)
+    }
+
     /// The core that owns a shard.
     #[must_use]
     pub fn owner(&self, shard: ShardId) -> CoreId {
@@ -121,6 +144,16 @@ impl Node {
         }
     }
 
+    /// Remembers durably that every core's log is there. Must be called before the node votes or acknowledges anything.
+    pub fn logs_have_begun(&self) -> Result<(), Fatal> {
+        self.data_dir()?.logs_have_begun()
+    }
+
+    /// What this node remembers of itself and its peers.
+    pub fn data_dir(&self) -> Result<MutexGuard<'_, DataDir>, Fatal> {
+        self.data_dir.lock().map_err(|_| Fatal::failure("the data directory is in an unknown state"))
+    }
+
     /// All shards of one more core have a leader and have caught up with it. The last core's call admits the node,
     /// durably.
     pub fn core_is_ready(&self) -> Result<(), Fatal> {
@@ -128,9 +161,7 @@ impl Node {
         if ready < usize::from(self.config.cores) || self.admission.is_admitted() {
             return Ok(());
         }
-        let mut data_dir =
-            self.data_dir.lock().map_err(|_| Fatal::failure("the data directory is in an unknown state"))?;
-        data_dir.admit()?;
+        self.data_dir()?.admit()?;
         self.admission.own.store(true, Ordering::Relaxed);
         Ok(())
     }

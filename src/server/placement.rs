@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use raftkv_protocol::types::{Index, NodeId};
 
 use crate::shard::Shard;
+use crate::socket::Network;
 use crate::storage::CoreLog;
 
 use super::io::Io;
@@ -42,7 +43,7 @@ impl Placement {
         (!self.node.peers.is_empty()).then_some(self.next)
     }
 
-    pub(super) fn tick<L: CoreLog>(&mut self, now: Instant, router: &mut Router<L>, io: &Io) {
+    pub(super) fn tick<L: CoreLog, N: Network>(&mut self, now: Instant, router: &mut Router<L>, io: &Io<N>) {
         let stopping = self.node.is_stopping();
         if self.node.peers.is_empty() || (now < self.next && !(stopping && self.next > now + PERIOD_STOPPING)) {
             return;
@@ -52,7 +53,7 @@ impl Placement {
     }
 
     /// Gives every led shard to the peer that has most of its log.
-    fn hand_over_all<L: CoreLog>(&self, router: &mut Router<L>, io: &Io) {
+    fn hand_over_all<L: CoreLog, N: Network>(&self, router: &mut Router<L>, io: &Io<N>) {
         for shard in router.shards_mut().iter_mut().filter(|shard| shard.leads() && !shard.raft().is_transferring()) {
             let reachable = io.links.iter().filter(|link| link.is_up()).map(|link| link.peer.id);
             let Some(heir) = reachable.max_by_key(|peer| shard.raft().matched(*peer)) else { return };
@@ -62,7 +63,7 @@ impl Placement {
     }
 
     /// Begins at most one transfer of a shard to its preferred node.
-    fn spread<L: CoreLog>(&mut self, now: Instant, router: &mut Router<L>, io: &Io) {
+    fn spread<L: CoreLog, N: Network>(&mut self, now: Instant, router: &mut Router<L>, io: &Io<N>) {
         self.steady.resize(router.shards().len(), None);
         let mut due = None;
         for (at, shard) in router.shards().iter().enumerate() {

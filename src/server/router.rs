@@ -182,6 +182,11 @@ impl<L: CoreLog> Router<L> {
         self.log
     }
 
+    /// Begins a turn, before anything is taken in.
+    pub fn begin_turn(&mut self, now: Instant) {
+        self.desk.set_now(now);
+    }
+
     /// Takes in a client's request that passed the limits.
     pub fn request(&mut self, operation: Operation<'_>, to: ReplyTo, now: Instant, transport: &mut impl Transport) {
         self.counters.requests += 1;
@@ -353,7 +358,8 @@ impl<L: CoreLog> Router<L> {
             return;
         }
         self.counters.raft_messages_received += 1;
-        if matches!(message.body, Body::PreVote { .. } | Body::Vote { .. }) && !self.node.admission.may_vote_for(from) {
+        let may_vote = self.node.admission.may_vote_for(from) || mutant!("admission-ignored");
+        if matches!(message.body, Body::PreVote { .. } | Body::Vote { .. }) && !may_vote {
             self.counters.votes_withheld += 1;
             return;
         }
@@ -484,7 +490,10 @@ impl<L: CoreLog> Router<L> {
     }
 
     /// A peer has answered. A definite *not me* sends the call on its way again; anything else is the answer.
-    fn forward_reply(&mut self, reply: ForwardReply<'_>, transport: &mut impl Transport) {
+    fn forward_reply(&mut self, mut reply: ForwardReply<'_>, transport: &mut impl Transport) {
+        if let (Err(refusal), true) = (&mut reply.reply.result, mutant!("unknown-forward-retried")) {
+            refusal.code = if refusal.code == Code::Timeout { Code::NotLeader } else { refusal.code };
+        }
         let Some(Forwarded { call, .. }) = self.desk.take_forward(reply.id.serial) else {
             return;
         };
@@ -607,7 +616,8 @@ fn write_bytes(operation: &Operation<'_>) -> usize {
 }
 
 fn is_read(request_frame: &[u8]) -> bool {
-    matches!(decode_operation(request_frame), Some(Operation::Get { .. } | Operation::Scan(_)))
+    let is_read = matches!(decode_operation(request_frame), Some(Operation::Get { .. } | Operation::Scan(_)));
+    is_read || mutant!("forwarded-write-resent")
 }
 
 fn is_stale(operation: &Operation<'_>) -> bool {

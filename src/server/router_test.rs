@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Operation, Refusal, Scan};
@@ -13,7 +12,7 @@ use raftkv_protocol::peer::PeerFrame;
 use raftkv_protocol::types::{CoreId, EntryId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
-use super::node::{Admission, LeaderTable, Node};
+use super::node::{Node, Peer};
 use super::router::{Router, Transport};
 use crate::config::{Config, LogIo};
 use crate::limits::Limits;
@@ -91,19 +90,9 @@ fn config(id: NodeId, dir: &Path) -> Config {
 fn router(id: NodeId, dir: &Path, now: Instant) -> Router<MemoryLog> {
     let config = config(id, dir);
     let data_dir = DataDir::open(dir, &config.identity()).unwrap();
-    let node = Arc::new(Node {
-        cluster: config.cluster_id(),
-        incarnation: data_dir.incarnation(),
-        admission: Admission::new(data_dir.is_admitted(), (1..=3).map(NodeId).filter(|peer| *peer != id)),
-        peers: Vec::new(),
-        leaders: LeaderTable::new(SHARDS),
-        connections: AtomicUsize::new(0),
-        sockets: AtomicUsize::new(0),
-        sockets_max: usize::MAX,
-        stopping: AtomicBool::new(false),
-        data_dir: Mutex::new(data_dir),
-        config,
-    });
+    let address = config.listen;
+    let peers = (1..=3).map(NodeId).filter(|peer| *peer != id).map(|id| Peer { id, address }).collect();
+    let node = Arc::new(Node::new(config, peers, data_dir, usize::MAX));
     let shards: Vec<ShardId> = (0..SHARDS).map(ShardId).collect();
     let shard = |shard: &ShardId| {
         let config = raft::Config {
@@ -258,6 +247,23 @@ fn any_node_serves_any_key_by_forwarding_once() {
     cluster.get(3, 9, &key_of(1, 0));
     cluster.settle();
     assert_eq!(cluster.told(3), [(9, Told::Value(b"value".to_vec()))]);
+}
+
+/// However long the node was at rest before the request came.
+#[test]
+fn a_forwarded_call_may_take_as_long_as_is_left_to_it() {
+    let mut cluster = Cluster::with_leaders();
+    cluster.now += Duration::from_millis(700);
+    let now = cluster.now;
+    cluster.nodes[0].0.begin_turn(now);
+    cluster.put(1, 1, &key_of(1, 0));
+    let link = &cluster.nodes[0].1.links[&NodeId(2)];
+    let found = frame::parse(link, frame::PEER_FRAME_MAX).unwrap().unwrap();
+    let PeerFrame::Forward(forward) = PeerFrame::decode(found.kind, found.payload).unwrap() else {
+        panic!("the call is forwarded")
+    };
+    let want = cluster.nodes[0].0.node.config.limits.request_timeout;
+    assert_eq!(Duration::from_millis(forward.timeout_ms.into()), want);
 }
 
 #[test]

@@ -233,6 +233,9 @@ impl Recovery {
         let mut buffer = Vec::new();
         while at < upto {
             let Some(header) = segment.batch_header(at)? else {
+                if mutant!("corruption-cut") {
+                    break;
+                }
                 return Err(segment.corrupt_at(at, "the header of a batch is damaged"));
             };
             let follows = self.tip.number == 0 || header.number == self.tip.number + 1;
@@ -282,6 +285,9 @@ impl Recovery {
         let mut number = self.tip.number;
         let mut buffer = Vec::new();
         while let Some(header) = segment.batch_header(at)? {
+            if mutant!("last-batch-cut") {
+                break;
+            }
             let Some(bytes) = segment.batch_bytes(&header, &mut buffer)? else { break };
             let batch = PlacedBatch::new(header, segment.header.key, bytes);
             let whole = header.number == number + 1 && batch.records().all(|record| record.is_ok());

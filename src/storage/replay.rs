@@ -39,6 +39,9 @@ impl ShardReplay {
             let (start, last) = (self.start, self.last());
             return Err(format!("entry {id} does not follow: the shard's log begins after {start} and ends at {last}"));
         }
+        if mutant!("replay-keeps-overwritten") && id.index <= self.last().index {
+            return Ok(());
+        }
         if id.index <= self.base.index {
             self.base = EntryId { index: id.index.prev(), term: Term(0) };
         }
