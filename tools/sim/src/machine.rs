@@ -262,7 +262,6 @@ impl Machine {
         self.state = State::Down;
         self.paused = false;
         self.is_doomed = None;
-        self.sync_fails = false;
         for disk in &self.disks {
             disk.restart();
         }

@@ -86,14 +86,13 @@ impl Oracle {
     pub fn ended(&mut self, node: usize) {
         for shard in &mut self.seen {
             let seen = &mut shard[node];
-            *seen = Seen { persisted: std::mem::take(&mut seen.persisted), ..Seen::default() };
+            let persisted = std::mem::take(&mut seen.persisted);
+            *seen = Seen { persisted, unseen: seen.unseen, ..Seen::default() };
         }
     }
 
-    /// A process has stopped in order. Its last turn was not looked at: what it made durable then is seen when it is
-    /// back.
-    pub fn stopped(&mut self, node: usize) {
-        self.ended(node);
+    /// A core stops in order. Its last turn is not looked at: what it made durable then is seen when it is back.
+    pub fn stopping(&mut self, node: usize) {
         for shard in &mut self.seen {
             shard[node].unseen = true;
         }

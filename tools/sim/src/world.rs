@@ -394,7 +394,8 @@ impl World {
             machine.state = State::Gone;
             return Ok(());
         }
-        if was_up && sync_failed {
+        if sync_failed {
+            self.machines[index].sync_fails = false;
             self.coverage.note("node ended by a failed sync");
         } else if words.contains("space") || words.contains("full") {
             self.coverage.note("no room to start");
@@ -407,6 +408,7 @@ impl World {
 
     /// A core has ended in order; the last one ends the node.
     fn core_stopped(&mut self, index: usize, log: FileLog) -> Result<(), Violation> {
+        self.oracle.stopping(index);
         if let Err(error) = log.close() {
             return self.node_failed(index, &Fatal::failure(error.to_string()));
         }
@@ -420,7 +422,7 @@ impl World {
         self.coverage.note("node stopped in order");
         self.net.0.borrow_mut().process_ends(HostId(index));
         self.machines[index].ended();
-        self.oracle.stopped(index);
+        self.oracle.ended(index);
         self.restart_later(index);
         Ok(())
     }
