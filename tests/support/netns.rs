@@ -71,7 +71,10 @@ impl Network {
         let (hub, device, port) = (self.namespace(HUB), self.device(host), format!("port{host}"));
         let address = format!("{}/28", self.ip_address(host));
         let (device, hardware) = (device.as_str(), hardware(host));
-        self.ip_at(host, &["link", "add", device, "address", &hardware, "type", "veth", "peer", "name", &port, "netns", &hub])?;
+        self.ip_at(
+            host,
+            &["link", "add", device, "address", &hardware, "type", "veth", "peer", "name", &port, "netns", &hub],
+        )?;
         self.ip_at(host, &["addr", "add", &address, "dev", device])?;
         self.ip_at(host, &["link", "set", device, "up"])?;
         ip(&["-n", &hub, "link", "set", &port, "master", "bridge", "up"])
