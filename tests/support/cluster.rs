@@ -200,7 +200,9 @@ impl Cluster {
         self.starts += 1;
         let name = format!("node{id}.{}", self.starts);
         command.args(self.args(id));
-        let mut command = self.network.as_ref().map_or(command, |network| network.on_host(id, &command));
+        if let Some(network) = &self.network {
+            command = network.on_host(id, &command);
+        }
         let process = Process::spawn(&name, &mut command, self.files.path());
         let before = self.running.insert(id, process);
         assert!(before.is_none(), "node {id} runs already");

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::process::through;
 use super::tools::unusable;
@@ -20,9 +20,14 @@ pub const HERE: u64 = 14;
 /// The namespace of the bridge.
 const HUB: u64 = 15;
 /// Addresses of one network.
-const HOSTS: u8 = 16;
+const HOSTS: u32 = 16;
+/// How many networks of one process have addresses of their own.
+const NETWORKS: u32 = 64;
+/// How many processes have addresses of their own: as many as fill the range.
+const PROCESSES: u32 = 128;
 /// A hardware address that no host has.
 const NOBODY: &str = "02:00:00:00:ff:ff";
+const RANGE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 const PORT: u16 = 7001;
 
 /// The hosts and what joins them. All of it is removed when this is dropped.
@@ -30,7 +35,7 @@ const PORT: u16 = 7001;
 pub struct Network {
     nodes: Vec<u64>,
     /// Which of this process's networks.
-    block: u8,
+    number: u16,
     /// What is cut, from a host to another.
     cuts: BTreeSet<(u64, u64)>,
 }
@@ -38,10 +43,10 @@ pub struct Network {
 impl Network {
     /// Hosts for so many nodes, all connected; `None` if that is not possible here.
     pub fn make(test: &str, nodes: u64) -> Option<Network> {
-        static BLOCKS: AtomicU8 = AtomicU8::new(0);
-        let block = BLOCKS.fetch_add(1, Ordering::Relaxed);
-        assert!(block < u8::MAX / HOSTS && nodes < HERE, "no addresses are left for {nodes} nodes");
-        let network = Network { nodes: (1..=nodes).collect(), block, cuts: BTreeSet::new() };
+        static NUMBERS: AtomicU16 = AtomicU16::new(0);
+        assert!(nodes < HERE, "no addresses are left for {nodes} nodes");
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let network = Network { nodes: (1..=nodes).collect(), number, cuts: BTreeSet::new() };
         match network.build() {
             Ok(()) => Some(network),
             Err(why) => {
@@ -71,7 +76,10 @@ impl Network {
         let (hub, device, port) = (self.namespace(HUB), self.device(host), format!("port{host}"));
         let address = format!("{}/28", self.ip_address(host));
         let (device, hardware) = (device.as_str(), hardware(host));
-        self.ip_at(host, &["link", "add", device, "address", &hardware, "type", "veth", "peer", "name", &port, "netns", &hub])?;
+        self.ip_at(
+            host,
+            &["link", "add", device, "address", &hardware, "type", "veth", "peer", "name", &port, "netns", &hub],
+        )?;
         self.ip_at(host, &["addr", "add", &address, "dev", device])?;
         self.ip_at(host, &["link", "set", device, "up"])?;
         ip(&["-n", &hub, "link", "set", &port, "master", "bridge", "up"])
@@ -129,21 +137,20 @@ impl Network {
     }
 
     fn namespace(&self, host: u64) -> String {
-        format!("raftkv-{}-{}-{host}", std::process::id(), self.block)
+        format!("raftkv-{}-{}-{host}", std::process::id(), self.number)
     }
 
     /// A device's name has at most 15 characters.
     fn device(&self, host: u64) -> String {
         match host {
-            HERE => format!("rkv{:x}b{}", std::process::id(), self.block),
+            HERE => format!("rkv{:x}b{}", std::process::id(), self.number),
             _ => "eth0".to_owned(),
         }
     }
 
     fn ip_address(&self, host: u64) -> Ipv4Addr {
-        let pid = std::process::id();
-        let (second, third) = (18 + (pid / 256 % 2) as u8, (pid % 256) as u8);
-        Ipv4Addr::new(198, second, third, self.block * HOSTS + host as u8)
+        let network = std::process::id() % PROCESSES * NETWORKS + u32::from(self.number) % NETWORKS;
+        Ipv4Addr::from(u32::from(RANGE) + network * HOSTS + host as u32)
     }
 }
 

@@ -19,10 +19,7 @@ pub fn have(test: &str, tool: &str, probe: &mut Command) -> bool {
 
 /// Says that a test is skipped because a tool does not work here, and why; or fails it.
 pub fn unusable(test: &str, tool: &str, why: &str) {
-    assert!(
-        std::env::var_os("RAFTKV_REQUIRE_TOOLS").is_none(),
-        "{test} needs {tool}, which does not work here: {why}"
-    );
+    assert!(std::env::var_os("RAFTKV_REQUIRE_TOOLS").is_none(), "{test} needs {tool}, which does not work here: {why}");
     println!("SKIPPED {test}: {tool} does not work here: {why}");
 }
 

@@ -18,13 +18,13 @@ pub struct History {
 /// How much work a verdict may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The most steps of the search for one key. A step takes about a microsecond and may keep 100 bytes.
+    /// The most steps of the search for one key. A step takes a few microseconds and may keep 100 bytes.
     pub steps: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { steps: 2_000_000 }
+        Limits { steps: 1_000_000 }
     }
 }
 

@@ -77,6 +77,11 @@ impl Says {
         self.after(state, Version::Unseen).is_some()
     }
 
+    /// Whether it shows a version, or was on condition of one.
+    pub(crate) fn names_a_version(self) -> bool {
+        self.shown().is_some() || self.version_met().is_some()
+    }
+
     /// Whether it leaves every state as it is.
     pub(crate) fn only_looks(self) -> bool {
         matches!(self, Says::Is(_) | Says::Refused(_))
@@ -91,7 +96,8 @@ impl Says {
     }
 
     /// Whether this write, right before the other operation, can be what makes the other possible. True if in doubt.
-    pub(crate) fn may_explain(self, other: Says) -> bool {
+    /// `returned` are the versions of puts with an outcome, which no other put can give.
+    pub(crate) fn may_explain(self, other: Says, returned: &BTreeSet<u64>) -> bool {
         let indifferent = matches!(
             other,
             Says::Put { condition: Condition::None, .. } | Says::Delete { condition: Condition::None, existed: None }
@@ -102,10 +108,10 @@ impl Says {
             Says::Put { version: Some(version), value, .. } => {
                 State::Present { version: Version::Known(version), value }
             }
-            Says::Put { version: None, value, .. } => match other {
-                Says::Is(State::Present { value: shown, .. }) => return shown == value,
-                _ if matches!(other.condition_met(), Condition::Version(_)) => return true,
-                _ => State::Present { version: Version::Unseen, value },
+            Says::Put { version: None, value, .. } => match (other.shown(), other.version_met()) {
+                (Some((version, shown)), _) => return shown == value && !returned.contains(&version),
+                (None, Some(version)) => return !returned.contains(&version),
+                (None, None) => State::Present { version: Version::Unseen, value },
             },
         };
         !indifferent && other.fits(left)

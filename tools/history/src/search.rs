@@ -7,9 +7,10 @@
 //! - An operation that changes nothing goes first as soon as it fits. It fits no better later.
 //! - A write without an outcome goes only where it makes the very next operation possible. Elsewhere it could go later
 //!   or, if what follows hides it, be left out; it may, as it has no end.
-//! - A set of operations that led to a state once is not tried again in another order (Lowe).
+//! - A set of operations that led to a state once is not tried again in another order (Lowe), nor with more of the
+//!   writes without an outcome spent on it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::key::{Register, State, Step, Version};
 
@@ -100,6 +101,9 @@ impl Frame {
     }
 }
 
+/// Operations without an outcome, by their places, with the versions that they have given.
+type Spent = Vec<(usize, Version)>;
+
 struct Search<'a> {
     register: &'a Register,
     /// Which operations the order holds.
@@ -110,9 +114,9 @@ struct Search<'a> {
     first: usize,
     /// How many with an outcome it holds.
     fitted: usize,
-    /// Whether all orders that begin with these operations and lead to this state were tried. Only asked for
-    /// membership.
-    known: HashSet<(Vec<u64>, State)>,
+    /// For the operations with an outcome that an order held, and the state that it led to: what was spent on it of
+    /// those without. Everything behind it was tried. Only looked up, never walked through.
+    known: HashMap<(Vec<u64>, State), Vec<Spent>>,
     deepest: Deepest,
 }
 
@@ -124,7 +128,7 @@ impl<'a> Search<'a> {
             open: vec![None; register.open.len()],
             first: 0,
             fitted: 0,
-            known: HashSet::new(),
+            known: HashMap::new(),
             deepest: Deepest { fitted: 0, state: State::Absent },
         }
     }
@@ -240,30 +244,30 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether everything from here on was tried before. What was the only choice, or does not stand by itself, is not
-    /// worth remembering.
+    /// Whether everything from here on was tried before, with as much or more left to spend. What was the only choice,
+    /// or does not stand by itself, is not worth remembering.
     fn is_known(&mut self, choice: Choice, state: State) -> bool {
         match choice {
-            Choice::Ended(at) if !self.register.ended[at].says.only_looks() => {
-                let place = self.place();
-                !self.known.insert((place, state))
-            }
-            _ => false,
+            Choice::Ended(at) if !self.register.ended[at].says.only_looks() => {}
+            _ => return false,
         }
+        let open = self.open.iter().enumerate().filter_map(|(at, version)| Some((at, (*version)?)));
+        let spent: Spent = open.collect();
+        let known = self.known.entry((self.place(), state)).or_default();
+        let is_known = known.iter().any(|less| less.iter().all(|one| spent.contains(one)));
+        if !is_known {
+            known.push(spent);
+        }
+        is_known
     }
 
-    /// Which operations the order holds, as few words.
+    /// Which operations with an outcome the order holds, as few words.
     fn place(&self) -> Vec<u64> {
         let after_first = &self.ended[self.first..];
         let last = after_first.iter().rposition(|taken| *taken).map_or(0, |at| at + 1);
-        let mut words = vec![self.first as u64, last as u64];
-        words.extend(bits(&after_first[..last]));
-        let open = self.open.iter().enumerate().filter_map(|(at, version)| Some((at, (*version)?)));
-        words.extend(open.flat_map(|(at, version)| match version {
-            Version::Known(version) => [at as u64, 1, version],
-            Version::Unseen => [at as u64, 0, 0],
-        }));
-        words
+        let word = |flags: &[bool]| flags.iter().rev().fold(0, |word, flag| word << 1 | u64::from(*flag));
+        let words = after_first[..last].chunks(64).map(word);
+        [self.first as u64, last as u64].into_iter().chain(words).collect()
     }
 
     fn note(&mut self, state: State) {
@@ -271,9 +275,4 @@ impl<'a> Search<'a> {
             self.deepest = Deepest { fitted: self.fitted, state };
         }
     }
-}
-
-fn bits(flags: &[bool]) -> impl Iterator<Item = u64> {
-    let word = |flags: &[bool]| flags.iter().rev().fold(0, |word, flag| word << 1 | u64::from(*flag));
-    flags.chunks(64).map(word)
 }

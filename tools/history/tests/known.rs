@@ -3,8 +3,7 @@
 mod support;
 
 use raftkv_history::{
-    Condition, History, Kind, Limits, Operation, Outcome, Summary, Violation, check, check_indexes,
-    check_shard_indexes,
+    Condition, History, Kind, Limits, Operation, Outcome, Summary, Violation, check, check_indexes, check_shard_indexes,
 };
 
 use support::Random;
@@ -20,7 +19,12 @@ fn judge(history: &History) -> Result<Summary, Violation> {
 /// From one client to eight, with nothing given up or much of it.
 fn load(seed: u64) -> Load {
     let clients = 1 + (seed % 8) as u32;
-    Load { clients, keys: 1 + (seed % 3) as usize, operations: 20 + (seed % 120) as usize, given_up: (seed % 7) as usize }
+    Load {
+        clients,
+        keys: 1 + (seed % 3) as usize,
+        operations: 20 + (seed % 120) as usize,
+        given_up: (seed % 7) as usize,
+    }
 }
 
 #[test]
@@ -39,6 +43,7 @@ fn two_hundred_good_histories_are_found_good() {
 #[test]
 fn two_hundred_bad_histories_are_found_bad() {
     let mut spoiled = [0; FAULTS.len()];
+    let mut shown_by = Vec::new();
     let mut seed = 0;
     while spoiled.iter().sum::<u64>() < HISTORIES {
         seed += 1;
@@ -47,10 +52,11 @@ fn two_hundred_bad_histories_are_found_bad() {
         let (fault, mut random) = (FAULTS[which], Random(seed));
         let Some(history) = spoil(&good(seed, load(seed)), fault, &mut random) else { continue };
         spoiled[which] += 1;
-        let Err(Violation::NotLinearizable { counter_example, .. }) = judge(&history) else {
-            panic!("seed {seed}: {fault:?} is not seen");
-        };
-        assert!(counter_example.len() <= 8, "seed {seed}: {fault:?} is shown by {counter_example:#?}");
+        let violation = judge(&history).expect_err("spoiled");
+        let text = violation.to_string();
+        let Violation::NotLinearizable { counter_example, .. } = violation else { panic!("seed {seed}: {text}") };
+        assert!(counter_example.len() <= 25, "seed {seed}: {fault:?} is shown by\n{text}");
+        shown_by.push(counter_example.len());
         let small: History = counter_example.into_iter().collect();
         let again = judge(&small);
         assert!(matches!(again, Err(Violation::NotLinearizable { .. })), "seed {seed}: {fault:?} {again:?}");
@@ -60,6 +66,8 @@ fn two_hundred_bad_histories_are_found_bad() {
         }
     }
     assert!(spoiled.iter().all(|count| *count >= 15), "{spoiled:?} of {FAULTS:?}");
+    shown_by.sort_unstable();
+    assert!(shown_by[shown_by.len() / 2] <= 3, "half of the counter-examples are longer: {shown_by:?}");
 }
 
 /// Fifty keys, eight clients, ten thousand operations: the search hardly ever goes back.
@@ -144,9 +152,8 @@ fn a_write_without_an_outcome_happens_once_or_never() {
 #[test]
 fn two_writes_without_an_outcome_never_share_a_version() {
     let open = |value| operation(1, (0, NEVER), put(value), Outcome::Unknown);
-    let swap = |client, version| {
-        operation(client, (5, 6), put_if("c", Condition::Version(4)), Outcome::Put { version })
-    };
+    let swap =
+        |client, version| operation(client, (5, 6), put_if("c", Condition::Version(4)), Outcome::Put { version });
     assert!(judge(&history(&[open("a"), open("b"), swap(2, 5)])).is_ok());
     assert!(judge(&history(&[open("a"), open("b"), swap(2, 5), swap(3, 6)])).is_err());
 }
@@ -274,14 +281,18 @@ fn keys_of_a_shard_share_its_indexes() {
         key: key.into(),
         ..operation(1, times, put(key), Outcome::Put { version })
     };
-    let read = |key: &str, times, version| Operation { key: key.into(), ..operation(1, times, Kind::Get, shows(version, key)) };
+    let read = |key: &str, times, version| Operation {
+        key: key.into(),
+        ..operation(1, times, Kind::Get, shows(version, key))
+    };
     let one = |_: &[u8]| 0;
     let by_key = |key: &[u8]| u16::from(key[0]);
 
     let twice = history(&[written("a", (1, 2), 4), written("b", (1, 2), 4)]);
     let fell = history(&[written("a", (1, 2), 4), written("b", (3, 4), 3)]);
     let fell_after_read = history(&[written("a", (1, 9), 4), read("a", (2, 3), 4), written("b", (4, 5), 3)]);
-    for (history, begins) in [(twice, "one index on two keys"), (fell, "an index fell"), (fell_after_read, "an index")] {
+    for (history, begins) in [(twice, "one index on two keys"), (fell, "an index fell"), (fell_after_read, "an index")]
+    {
         check_indexes(&history).expect("each key is good");
         check_shard_indexes(&history, by_key).expect("each shard is good");
         let violation = check_shard_indexes(&history, one).expect_err("one shard is not").to_string();

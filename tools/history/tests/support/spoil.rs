@@ -68,7 +68,12 @@ fn has_changed(operation: &Operation) -> bool {
 }
 
 fn end_of(operations: &[Operation]) -> u64 {
-    operations.iter().flat_map(|operation| [operation.call, operation.ret]).filter(|time| *time < u64::MAX).max().unwrap_or(0)
+    operations
+        .iter()
+        .flat_map(|operation| [operation.call, operation.ret])
+        .filter(|time| *time < u64::MAX)
+        .max()
+        .unwrap_or(0)
 }
 
 fn late_read(operations: &[Operation], key: &[u8], shown: Option<(u64, Vec<u8>)>) -> Operation {
