@@ -53,6 +53,7 @@ use std::time::Duration;
 pub use core_log::{FileLog, Options};
 pub use disk::LogIo;
 pub use memory::MemoryLog;
+pub use recovery::check;
 pub use stats::LogStats;
 
 use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, Term};

@@ -8,6 +8,7 @@
 //! What is right at or above W is *kept*: it may have been acknowledged, but the page cache may hold what the disk does
 //! not. It is handed out for the next segment, which seals this one at W. Nothing is changed here.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use raftkv_protocol::types::{EntryId, HardState, ShardId};
@@ -18,7 +19,7 @@ use super::record::{self, Record, Seal};
 use super::replay::Replay;
 use super::segment::{self, BATCHES_AT, FileState, SegmentHeader, segment_name};
 use super::syncer::{Place, Tip};
-use super::{BatchNumber, LogError, batch};
+use super::{BatchNumber, LogError, RecoveredShard, batch};
 
 /// A batch at or above W.
 #[derive(Debug)]
@@ -37,6 +38,12 @@ pub(super) struct Recovery {
     pub(super) tip: Tip,
     /// What must be written again behind `tip`.
     pub(super) kept: Vec<Kept>,
+}
+
+/// What the log on a disk holds, by shard, as the next start would find it. Nothing is changed.
+pub fn check(disk: &dyn Disk) -> Result<BTreeMap<ShardId, RecoveredShard>, LogError> {
+    let mut replay = read(disk)?.replay;
+    Ok(replay.states().into_keys().map(|shard| (shard, replay.take(shard).0)).collect())
 }
 
 /// Reads the whole log.
@@ -60,6 +67,9 @@ pub(super) fn read(disk: &dyn Disk) -> Result<Recovery, LogError> {
 }
 
 const WHAT_TO_DO: &str = "restore the file: the node must not go on with a shorter log";
+
+/// The search for headers reads this much at a time.
+const SEARCH_BYTES: u64 = 1 << 20;
 
 /// A segment that is part of the log.
 struct Segment {
@@ -148,7 +158,7 @@ impl Segment {
             upto = upto.max(header.durable_upto);
             at = header.end();
         }
-        let mut chunk = vec![0; 1 << 20];
+        let mut chunk = vec![0; self.size.saturating_sub(at).min(SEARCH_BYTES) as usize];
         while at < self.size {
             let length = self.read_at(at, &mut chunk)?;
             for block in (0..length).step_by(BLOCK_BYTES as usize) {
