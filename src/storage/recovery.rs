@@ -209,7 +209,7 @@ impl Recovery {
             let Some(header) = segment.batch_header(at)? else {
                 return Err(segment.corrupt_at(at, "the header of a batch is damaged"));
             };
-            let follows = self.tip.number == 0 || header.number == self.tip.number + 1;
+            let follows = self.tip.number == 0 || Some(header.number) == self.tip.number.checked_add(1);
             if !follows || header.end() > upto {
                 return Err(segment.corrupt_at(at, "a batch is not the one that belongs here"));
             }
@@ -258,7 +258,7 @@ impl Recovery {
         while let Some(header) = segment.batch_header(at)? {
             let Some(bytes) = segment.batch_bytes(&header, &mut buffer)? else { break };
             let batch = PlacedBatch::new(header, segment.header.key, bytes);
-            let whole = header.number == number + 1 && batch.records().all(|record| record.is_ok());
+            let whole = Some(header.number) == number.checked_add(1) && batch.records().all(|record| record.is_ok());
             let Some(hard_states) = hard_states(&batch).ok().filter(|_| whole) else { break };
             let numbered = self.replay.batches();
             self.replay_batch(segment, &header, &batch, &hard_states)?;
