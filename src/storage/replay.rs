@@ -35,7 +35,7 @@ impl ShardReplay {
     }
 
     fn entry(&mut self, id: EntryId, body_bytes: u32, batch: BatchNumber) -> Result<(), String> {
-        if id.index <= self.start.index || id.index > self.last().index.next() {
+        if id.index <= self.start.index || id.index.prev() > self.last().index {
             let (start, last) = (self.start, self.last());
             return Err(format!("entry {id} does not follow: the shard's log begins after {start} and ends at {last}"));
         }
