@@ -8,8 +8,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
-use mio::event::Event;
 use mio::Token;
+use mio::event::Event;
 use mio::net::TcpStream;
 
 /// A connection.

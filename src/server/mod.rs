@@ -16,7 +16,11 @@ pub mod router;
 mod start;
 
 #[cfg(test)]
+mod forwarding_test;
+#[cfg(test)]
 mod local_cluster_test;
+#[cfg(test)]
+mod placement_test;
 #[cfg(test)]
 mod router_test;
 

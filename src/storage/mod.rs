@@ -42,6 +42,8 @@ mod recovery_test;
 #[cfg(test)]
 mod replay_test;
 #[cfg(test)]
+mod rot_test;
+#[cfg(test)]
 mod test_disk;
 
 pub mod data_dir;
