@@ -62,17 +62,17 @@ fn a_node_whose_log_is_damaged_does_not_take_part() {
     cluster.kill_all();
     let segments = segments(&cluster.data_dir(3));
     assert!(segments.len() >= 3, "{segments:?}");
-    let (oldest, newest) = (&segments[0], &segments[segments.len() - 1]);
-    let (healthy_oldest, healthy_newest) = (fs::read(oldest).expect("read"), fs::read(newest).expect("read"));
-    let mut flipped = healthy_oldest.clone();
+    let (middle, newest) = (&segments[segments.len() / 2], &segments[segments.len() - 1]);
+    let (healthy_middle, healthy_newest) = (fs::read(middle).expect("read"), fs::read(newest).expect("read"));
+    let mut flipped = healthy_middle.clone();
     (10_000..40_000).step_by(1_000).for_each(|at| flipped[at] ^= 0x10);
     let damages: [(&Path, Vec<u8>); 3] = [
-        (oldest, flipped),
+        (middle, flipped),
         (newest, healthy_newest[..8_192].to_vec()),
         (newest, healthy_newest[..healthy_newest.len() - 1].to_vec()),
     ];
     for (path, damaged) in damages {
-        fs::write(oldest, &healthy_oldest).expect("written");
+        fs::write(middle, &healthy_middle).expect("written");
         fs::write(newest, &healthy_newest).expect("written");
         fs::write(path, damaged).expect("written");
         cluster.spawn(3);
