@@ -235,6 +235,14 @@ fn a_lone_node_commits_when_its_disk_has_it() {
     assert_eq!(solo.raft.commit(), Index(1));
     solo.persist();
     assert_eq!(solo.raft.commit(), Index(3));
+    // Two writes are on their way, and the completion of the first says nothing of the second.
+    solo.propose(1);
+    solo.propose(1);
+    assert_eq!(solo.raft.commit(), Index(3));
+    solo.persist();
+    assert_eq!(solo.raft.commit(), Index(4));
+    solo.persist();
+    assert_eq!(solo.raft.commit(), Index(5));
 }
 
 #[test]
