@@ -11,6 +11,8 @@ mod connections;
 mod hostile_bytes;
 #[path = "functional/identity.rs"]
 mod identity;
+#[path = "functional/members.rs"]
+mod members;
 #[path = "functional/operations.rs"]
 mod operations;
 #[path = "functional/restarts.rs"]

@@ -4,6 +4,8 @@
 //!
 //! That each `unsafe` block says why it is sound is clippy's to hold (`undocumented_unsafe_blocks`).
 
+#[path = "tidy/exhibits.rs"]
+mod exhibits;
 #[path = "tidy/imports.rs"]
 mod imports;
 #[path = "tidy/mutants.rs"]
@@ -437,6 +439,11 @@ fn documents_and_comments_name_files_that_exist() {
 #[test]
 fn golden_files_are_read() {
     none(references::unread_golden(&REPOSITORY));
+}
+
+#[test]
+fn every_exhibit_and_rule_has_its_tests() {
+    none(exhibits::violations("tools/sim/EXHIBITS.md", &REPOSITORY));
 }
 
 #[test]

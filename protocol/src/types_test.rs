@@ -4,6 +4,7 @@ fn members() -> Vec<(NodeId, String)> {
     vec![(NodeId(1), "10.0.0.1:7001".into()), (NodeId(2), "10.0.0.2:7001".into()), (NodeId(3), "10.0.0.3:7001".into())]
 }
 
+// rule 27
 #[test]
 fn only_the_first_tag_that_is_not_empty_is_hashed() {
     assert_eq!(Slot::of(b"{user7}:name"), Slot::of(b"user7"));
@@ -15,6 +16,7 @@ fn only_the_first_tag_that_is_not_empty_is_hashed() {
     assert_eq!(Slot::of(b"}a{b}"), Slot::of(b"b"));
 }
 
+// rule 27
 #[test]
 fn the_ranges_of_the_shards_are_the_slots_without_gap_or_overlap() {
     for shards in [1, 2, 3, 5, 7, 12, 100, 1000, SLOTS] {
@@ -31,6 +33,7 @@ fn the_ranges_of_the_shards_are_the_slots_without_gap_or_overlap() {
     }
 }
 
+// rule 22
 #[test]
 fn a_cluster_id_depends_on_everything_but_the_order_of_the_members() {
     let id = ClusterId::derive("raftkv", &members(), 12);

@@ -11,6 +11,7 @@ fn put(key: usize, value: usize) -> Result<(), Code> {
     check(&operation, &Limits::default()).map_err(|(code, _)| code)
 }
 
+// rule 27
 #[test]
 fn keys_and_values_are_held_to_their_limits_exactly() {
     let Limits { key_bytes_max, value_bytes_max, .. } = Limits::default();
@@ -49,6 +50,7 @@ fn peer(node: u64) -> HelloRole {
 }
 
 /// museum 49
+// museum 51
 #[test]
 fn only_members_of_this_cluster_become_peers() {
     let client = HelloRole::Client { home: None };

@@ -2,6 +2,7 @@ use raftkv_protocol::client::Code;
 
 use super::{Error, ErrorKind};
 
+// rule 31
 #[test]
 fn every_code_is_a_kind_and_back() {
     for code in Code::all() {
@@ -11,6 +12,7 @@ fn every_code_is_a_kind_and_back() {
     }
 }
 
+// rule 31
 #[test]
 fn a_write_that_may_have_happened_is_never_called_retryable() {
     for kind in [ErrorKind::Timeout, ErrorKind::ConnectionLost, ErrorKind::Closed] {

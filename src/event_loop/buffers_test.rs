@@ -1,6 +1,6 @@
 use std::io::{self, Read, Write};
 
-use super::{Appetite, Flushed, Input, Output, Received};
+use super::{Appetite, Flushed, Input, Output, Received, SCRATCH_BYTES};
 
 /// Hands out the given pieces one per read, then would block, or reports the end.
 struct Pieces {
@@ -126,4 +126,28 @@ fn output_goes_out_in_order_through_a_narrow_socket() {
     socket.room = usize::MAX;
     assert_eq!(output.flush(&mut socket).expect("flush"), Flushed::Empty);
     assert!(socket.taken == message);
+}
+
+// museum 18
+#[test]
+fn large_buffers_are_given_back() {
+    const LARGE: usize = 10 << 20;
+    const KEPT_MAX: usize = 1 << 20;
+    let mut output = Output::default();
+    output.buffer().resize(LARGE, 7);
+    assert_eq!(output.flush(&mut Vec::new()).expect("a vector takes all"), Flushed::Empty);
+    assert!(output.buffer().capacity() <= KEPT_MAX, "{}", output.buffer().capacity());
+
+    let mut input = Input::default();
+    let message = vec![7; LARGE];
+    let mut scratch = vec![0; SCRATCH_BYTES];
+    let mut stream = &message[..];
+    while !stream.is_empty() {
+        let whole = |bytes: &[u8]| -> Result<(usize, Appetite), io::Error> {
+            Ok((if bytes.len() == LARGE { LARGE } else { 0 }, Appetite::Hungry))
+        };
+        input.receive(&mut stream, &mut scratch, false, whole).expect("a slice can be read");
+    }
+    assert_eq!(input.kept_bytes(), 0);
+    assert!(input.into_bytes().capacity() <= KEPT_MAX);
 }

@@ -120,5 +120,7 @@ impl Raft {
         self.leader_link_lost = false;
         self.timer.forget_leader();
         self.verified.forget();
+        // Whoever waits for an answer of the term that was left asks again.
+        self.unsent_answers.clear();
     }
 }

@@ -319,9 +319,11 @@ impl Cluster {
 
     /// Delivers until nothing is on its way; replicas that wait for the clock get it.
     pub(super) fn settle(&mut self) {
-        for round in 0.. {
-            assert!(round < 1_000, "the cluster does not come to rest");
-            while self.deliver_one().is_some() {}
+        for delivered in 0.. {
+            assert!(delivered < 100_000, "the cluster does not come to rest:\n{}", self.lines().join("\n"));
+            if self.deliver_one().is_some() {
+                continue;
+            }
             self.tick_due();
             if self.network.is_empty() {
                 return;

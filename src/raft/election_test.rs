@@ -47,6 +47,7 @@ fn a_lone_node_leads_at_once_but_not_before_its_vote_is_durable() {
     assert_eq!(cluster.raft(1).commit(), Index(1));
 }
 
+// museum 1
 #[test]
 fn one_vote_a_term() {
     let mut solo = fresh();
@@ -87,6 +88,7 @@ fn a_doubled_vote_request_does_not_make_forget_the_leader() {
     assert_eq!(solo.raft.leader(), Some(NodeId(2)));
 }
 
+// rule 1
 #[test]
 fn a_vote_leaves_when_it_is_durable() {
     // museum 2
@@ -137,6 +139,7 @@ fn a_pre_vote_changes_no_term_and_casts_no_vote() {
     assert_eq!((solo.raft.role(), solo.raft.term()), (Role::PreCandidate, Term(0)));
 }
 
+// rule 1
 #[test]
 fn vote_requests_and_the_own_vote_wait_for_the_disk() {
     let mut solo = fresh();
@@ -198,6 +201,7 @@ fn who_hears_a_leader_does_not_help_to_depose_it() {
     assert_eq!((solo.raft.term(), solo.raft.leader()), (Term(1), Some(NodeId(2))));
 }
 
+// rule 7
 #[test]
 fn stickiness_ends_after_t_even_if_the_request_came_before_the_tick() {
     let mut solo = follower_of_2();
@@ -253,6 +257,7 @@ fn a_refused_pre_vote_teaches_the_later_term() {
     assert_eq!((solo.raft.role(), solo.raft.term()), (Role::Candidate, Term(7)));
 }
 
+// rule 9
 #[test]
 fn a_node_without_a_vote_votes_when_asked_and_never_stands() {
     // museum 8, museum 9
@@ -273,6 +278,7 @@ fn a_node_without_a_vote_votes_when_asked_and_never_stands() {
     assert_eq!((solo.raft.role(), solo.raft.term()), (Role::Learner, Term(1)));
 }
 
+// rule 7
 #[test]
 fn a_process_that_slept_hears_its_input_before_it_judges() {
     let mut solo = follower_of_2();
@@ -283,6 +289,7 @@ fn a_process_that_slept_hears_its_input_before_it_judges() {
     assert_eq!(solo.raft.role(), Role::PreCandidate);
 }
 
+// rule 5
 #[test]
 fn a_broken_link_counts_only_for_the_leader_of_this_term() {
     let mut solo = follower_of_2();
@@ -295,6 +302,7 @@ fn a_broken_link_counts_only_for_the_leader_of_this_term() {
     assert_eq!(bodies(&asked), [&pre_vote((1, 1)), &pre_vote((1, 1))]);
 }
 
+// rule 5
 #[test]
 fn who_saw_the_link_break_grants_at_once() {
     let mut solo = follower_of_2();
@@ -326,6 +334,7 @@ fn a_word_of_the_leader_cancels_the_hint() {
     assert_eq!(bodies(&solo.tick()), [&PRE_NO], "sticky again");
 }
 
+// rule 5
 #[test]
 fn a_hinted_follower_retries_five_times_and_then_in_its_own_time() {
     let mut solo = follower_of_2();
@@ -348,6 +357,7 @@ fn a_hinted_follower_retries_five_times_and_then_in_its_own_time() {
     assert_eq!(solo.raft.term(), Term(1));
 }
 
+// rule 5
 #[test]
 fn a_single_cut_link_changes_nothing() {
     for seed in 0..20 {
@@ -394,6 +404,7 @@ fn a_silent_leader_is_replaced_within_two_election_timeouts() {
     }
 }
 
+// rule 7
 #[test]
 fn a_leader_that_hears_nobody_steps_down_and_stops_answering() {
     let mut solo = fresh();

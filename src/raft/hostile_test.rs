@@ -41,6 +41,7 @@ fn messages_that_make_no_sense_are_counted_and_change_nothing() {
     }
 }
 
+// museum 51, rule 23
 #[test]
 fn messages_of_others_are_counted_and_change_nothing() {
     let honest = Message { shard: ShardId(0), from: NodeId(2), to: NodeId(1), term: Term(5), body: heartbeat(0) };

@@ -51,9 +51,15 @@ pub fn check(raft: &Raft) {
     assert!(last.term <= raft.hard_state.term, "an entry of a later term: {raft}");
     assert!(raft.verified.upto <= last.index, "verified beyond the log: {raft}");
     assert!(raft.persistence.durable().term <= raft.hard_state.term, "a later term on disk: {raft}");
+    check_unsent_answers(raft);
     check_writes(raft);
     check_outgoing_entries(raft);
     check_role(raft);
+}
+
+/// What waits for the disk does not grow with what peers say meanwhile: they ask four kinds of questions.
+fn check_unsent_answers(raft: &Raft) {
+    assert!(raft.unsent_answers.len() <= 4 * raft.progress.len(), "too many answers wait for the disk: {raft}");
 }
 
 /// Writes on their way are ascending and claim only what is still in the log.

@@ -30,10 +30,10 @@
 //! **Commitment** (§5.3, §5.4.2). An entry is committed when a majority has it on disk, and it or an entry after it is
 //! of the leader's own term. The leader's disk counts like any other. A new leader appends an empty entry to get there.
 //!
-//! **Durability.** What a response promises must be durable before it leaves. Votes and requests for them, and every
-//! answer that carries a term that is not durable yet, are handed out as `after_sync` of a named write. Append
-//! acknowledgements are made only from what is durable when they leave (`follower.rs`); completions of writes are
-//! protected against truncation and regrowth of the log in between (`persistence.rs`). Appends, heartbeats and
+//! **Durability.** What a response promises must be durable before it leaves. Votes and requests for them are handed
+//! out as `after_sync` of a named write. An answer that carries a term that is not durable yet waits until it is
+//! (`step.rs`). Append acknowledgements are made only from what is durable when they leave (`follower.rs`); completions
+//! of writes are protected against truncation and regrowth of the log in between (`persistence.rs`). Appends, heartbeats and
 //! pre-votes promise nothing and leave at once: a leader's term is durable since its election.
 //!
 //! **Reads** (thesis §6.4) are linearizable without the log: one round of heartbeats confirms the leadership for all
@@ -73,6 +73,8 @@ mod election_test;
 #[cfg(test)]
 mod hostile_test;
 #[cfg(test)]
+mod links_test;
+#[cfg(test)]
 mod quorum_test;
 #[cfg(test)]
 mod random_test;
@@ -83,9 +85,13 @@ mod replication_test;
 #[cfg(test)]
 mod script_test;
 #[cfg(test)]
+mod slow_test;
+#[cfg(test)]
 mod solo;
 #[cfg(test)]
 mod terms_test;
+#[cfg(test)]
+mod timing_test;
 #[cfg(test)]
 mod transfer_test;
 
@@ -93,7 +99,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::Role;
-use raftkv_protocol::peer::Message;
+use raftkv_protocol::peer::{Body, Message};
 use raftkv_protocol::types::{Entry, EntryId, HardState, Incarnation, Index, NodeId, ShardId, Term};
 
 use candidate::Cause;
@@ -189,6 +195,8 @@ pub struct Raft {
     held_votes: Vec<Message>,
     /// As a follower: what of this log is known to be the leader's.
     verified: Verified,
+    /// Answers of this term, to these peers, that wait for it to be durable: at most one of a kind to each.
+    unsent_answers: Vec<(NodeId, Body)>,
 
     /// As a (pre-)candidate: who answered what, and why there is an election.
     votes: BTreeMap<NodeId, bool>,
@@ -230,6 +238,7 @@ impl Raft {
             timer: ElectionTimer::new(config.election_timeout, seed, now),
             held_votes: Vec::new(),
             verified: Verified::default(),
+            unsent_answers: Vec::new(),
             votes: BTreeMap::new(),
             cause: Cause::Timeout,
             progress: peers.map(Progress::new).collect(),

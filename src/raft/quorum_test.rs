@@ -71,6 +71,7 @@ proptest! {
     }
 }
 
+// rule 9
 #[test]
 fn learners_are_members_without_a_vote() {
     let configuration = Configuration::new(&nodes(&[3, 1, 2, 3]), &nodes(&[4]), &nodes(&[5]));

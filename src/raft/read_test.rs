@@ -59,6 +59,7 @@ fn a_majority_confirms_all_reads_of_a_round() {
     assert!(answer(&mut solo, 3, context(1)).is_empty(), "once is enough");
 }
 
+// rule 4
 #[test]
 fn later_reads_join_the_next_round() {
     let mut solo = leader();
@@ -71,6 +72,7 @@ fn later_reads_join_the_next_round() {
     assert_eq!(start(&mut solo), [context(2), context(2)]);
 }
 
+// rule 4
 #[test]
 fn only_answers_to_this_very_round_confirm_it() {
     // museum 21
@@ -94,6 +96,7 @@ fn only_answers_to_this_very_round_confirm_it() {
     assert_eq!(answer(&mut solo, 3, context(2)).len(), 1);
 }
 
+// rule 4
 #[test]
 fn no_read_before_an_entry_of_the_own_term_is_committed() {
     // museum 19
@@ -108,6 +111,7 @@ fn no_read_before_an_entry_of_the_own_term_is_committed() {
     assert_eq!(start(&mut solo).len(), 2);
 }
 
+// rule 4
 #[test]
 fn the_read_index_is_the_commit_index_at_the_start_of_the_round() {
     // museum 20

@@ -92,6 +92,7 @@ impl Raft {
     /// Collects what is to be done; `false` if nothing is. `ready` is cleared first and reused.
     pub fn ready(&mut self, ready: &mut Ready) -> bool {
         ready.clear();
+        self.send_durable_answers();
         match self.role {
             Role::Leader => self.send_appends(),
             _ => self.acknowledge(),

@@ -57,6 +57,7 @@ fn an_append_needs_its_predecessor() {
     assert!(solo.writes.is_empty());
 }
 
+// rule 10
 #[test]
 fn only_a_conflict_truncates() {
     let mut solo = recovered(3, 2, None, &[1, 1, 1, 1]);
@@ -79,6 +80,7 @@ fn committed_entries_are_never_truncated() {
     assert_eq!((solo.raft.last(), solo.raft.dropped_messages()), (EntryId::new(3, 1), 2));
 }
 
+// rule 3
 #[test]
 fn acknowledged_is_what_is_verified_and_durable() {
     let mut solo = recovered(3, 2, None, &[1, 1, 1]);
@@ -110,6 +112,7 @@ fn a_doubled_append_is_acknowledged_when_its_entries_are_durable() {
     assert_eq!(bodies(&solo.step(2, 2, append((1, 1), 0, &[(2, 2)]))), [&accepted(2)], "known and durable");
 }
 
+// rule 1
 #[test]
 fn nothing_is_answered_in_a_term_that_is_not_durable() {
     let mut solo = recovered(3, 1, None, &[1]);
@@ -119,6 +122,7 @@ fn nothing_is_answered_in_a_term_that_is_not_durable() {
     assert_eq!(solo.persist_all().len(), 3);
 }
 
+// rule 2
 #[test]
 fn a_late_completion_does_not_vouch_for_an_entry_that_was_overwritten() {
     // museum 13: 10@3, then 10@4, then 10@3 again, here with index 2 and terms 1 and 2.
@@ -134,6 +138,7 @@ fn a_late_completion_does_not_vouch_for_an_entry_that_was_overwritten() {
     assert_eq!(bodies(&solo.persist()), [&accepted(2)]);
 }
 
+// rule 2
 #[test]
 fn truncation_takes_back_what_was_durable() {
     let mut solo = recovered(3, 2, None, &[1, 1, 1]);
@@ -160,6 +165,7 @@ fn a_truncation_reaches_entries_that_were_not_handed_out_yet() {
     assert_eq!(solo.log, [EntryId::new(1, 1), EntryId::new(2, 1), EntryId::new(3, 2), EntryId::new(4, 2)]);
 }
 
+// rule 3
 #[test]
 fn commit_goes_no_further_than_what_the_leader_verified() {
     // museum 12
@@ -175,6 +181,7 @@ fn commit_goes_no_further_than_what_the_leader_verified() {
     assert_eq!(solo.raft.commit(), Index(2));
 }
 
+// rule 3
 #[test]
 fn what_one_leader_verified_is_forgotten_in_the_next_term() {
     let mut solo = recovered(3, 2, None, &[1, 1]);
@@ -198,6 +205,7 @@ fn an_older_term_is_not_committed_by_counting() {
     assert_eq!(solo.raft.commit(), Index(3), "everything before it is committed with it");
 }
 
+// rule 1, 8
 #[test]
 fn a_leader_commits_without_its_own_disk() {
     let mut solo = leader();
@@ -227,6 +235,14 @@ fn a_lone_node_commits_when_its_disk_has_it() {
     assert_eq!(solo.raft.commit(), Index(1));
     solo.persist();
     assert_eq!(solo.raft.commit(), Index(3));
+    // Two writes are on their way, and the completion of the first says nothing of the second.
+    solo.propose(1);
+    solo.propose(1);
+    assert_eq!(solo.raft.commit(), Index(3));
+    solo.persist();
+    assert_eq!(solo.raft.commit(), Index(4));
+    solo.persist();
+    assert_eq!(solo.raft.commit(), Index(5));
 }
 
 #[test]
@@ -316,6 +332,7 @@ fn a_rejection_of_the_pipeline_falls_back_to_what_was_acknowledged() {
     assert_eq!(solo.raft.matched(NodeId(2)), Some(Index(2)));
 }
 
+// rule 23
 #[test]
 fn answers_of_an_earlier_link_do_not_count() {
     let mut solo = settled_leader();
@@ -337,6 +354,7 @@ fn a_probe_keeps_its_place_when_the_link_comes_up() {
     assert_eq!(shape(&probe[0]), (2, 500, 501..502), "not the whole log again");
 }
 
+// rule 23
 #[test]
 fn a_follower_repeats_its_acknowledgement_when_its_link_comes_up() {
     let mut solo = recovered(3, 2, None, &[1]);
@@ -406,6 +424,7 @@ fn a_tail_that_nobody_else_has_gives_way_everywhere() {
     }
 }
 
+// rule 7
 #[test]
 fn all_shards_of_a_core_beat_together() {
     let mut solo = fresh();

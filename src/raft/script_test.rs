@@ -30,6 +30,9 @@ use raftkv_protocol::types::NodeId;
 
 use super::cluster::{BEAT, Cluster, Disk};
 
+/// More messages than any `deliver` of a script brings.
+const MESSAGES_MAX: usize = 1_000;
+
 /// A cluster and what was last said of it.
 struct Script {
     cluster: Cluster,
@@ -149,9 +152,11 @@ impl Script {
     }
 
     fn deliver_all(&mut self) {
-        loop {
-            while let Some(message) = self.cluster.deliver_one() {
+        for delivered in 0.. {
+            assert!(delivered < MESSAGES_MAX, "the cluster does not come to rest:\n{}", self.output);
+            if let Some(message) = self.cluster.deliver_one() {
                 let _ = writeln!(self.output, "{}", describe(&message));
+                continue;
             }
             self.cluster.tick_due();
             if self.cluster.network.is_empty() {

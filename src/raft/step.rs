@@ -106,12 +106,23 @@ impl Raft {
         self.out.messages.push(Outgoing { message, entries: 0..0 });
     }
 
-    /// Answers with the own term as soon as that is durable.
+    /// Answers with the own term as soon as that is durable. Of the answers of one kind to one peer that wait for it,
+    /// only the newest is kept: a disk may hang for long, and peers ask again and again.
     pub(super) fn respond(&mut self, to: NodeId, body: Body) {
         if self.persistence.durable().term == self.hard_state.term {
-            self.send(to, body);
-        } else {
-            self.send_after_sync(to, body);
+            return self.send(to, body);
+        }
+        let kind = std::mem::discriminant(&body);
+        self.unsent_answers.retain(|(peer, other)| *peer != to || std::mem::discriminant(other) != kind);
+        self.unsent_answers.push((to, body));
+    }
+
+    /// Sends the answers that have waited for the term to be durable.
+    pub(super) fn send_durable_answers(&mut self) {
+        if !self.unsent_answers.is_empty() && self.persistence.durable().term == self.hard_state.term {
+            for (to, body) in std::mem::take(&mut self.unsent_answers) {
+                self.send(to, body);
+            }
         }
     }
 
@@ -120,13 +131,9 @@ impl Raft {
         if self.persistence.durable() == self.hard_state {
             self.send(to, body);
         } else {
-            self.send_after_sync(to, body);
+            let message = self.message(to, self.hard_state.term, body);
+            self.out.after_sync.push(Outgoing { message, entries: 0..0 });
         }
-    }
-
-    fn send_after_sync(&mut self, to: NodeId, body: Body) {
-        let message = self.message(to, self.hard_state.term, body);
-        self.out.after_sync.push(Outgoing { message, entries: 0..0 });
     }
 }
 

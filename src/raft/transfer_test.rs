@@ -104,3 +104,31 @@ fn leadership_moves_within_milliseconds_and_nothing_is_lost() {
     assert!(cluster.nodes.values().all(|node| node.raft.commit() == Index(4)));
     assert!(cluster.time < T, "no timer ran out");
 }
+
+// museum 20, rule 4
+#[test]
+fn a_read_right_after_a_transfer_sees_what_the_old_leader_acknowledged() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::new(3, seed);
+        cluster.elect(1);
+        cluster.run(BEAT);
+        let first = cluster.propose(1, &["a", "b", "c"]);
+        cluster.settle();
+        assert!(cluster.raft(1).commit() == first.index.next().next() && cluster.raft(2).commit() < first.index);
+        cluster.act(1, |raft| raft.transfer(NodeId(2))).expect("it leads");
+        while cluster.raft(2).role() != Role::Leader {
+            cluster.deliver_one().expect("the transfer is under way");
+        }
+        assert!(cluster.raft(2).commit() < first.index, "the new leader knows less than was acknowledged");
+        assert!(cluster.read(2, 72));
+        assert!(!cluster.raft(2).read_round_in_flight(), "nothing of its own term is committed");
+        cluster.settle();
+        assert!(cluster.raft(2).reads_waiting());
+        assert!(cluster.read(2, 73));
+        cluster.settle();
+        // The cluster compares the index of each read with what was committed anywhere when it was asked for.
+        let served: Vec<u64> = cluster.node(2).reads.iter().map(|ready| ready.read.0).collect();
+        assert_eq!(served, [72, 73]);
+        assert!(cluster.node(2).reads.iter().all(|ready| ready.index > first.index));
+    }
+}

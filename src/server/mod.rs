@@ -20,7 +20,11 @@ mod start;
 #[cfg(test)]
 mod by_hand_test;
 #[cfg(test)]
+mod forwarding_test;
+#[cfg(test)]
 mod local_cluster_test;
+#[cfg(test)]
+mod placement_test;
 #[cfg(test)]
 mod router_test;
 

@@ -91,7 +91,7 @@ fn hand_over(shard: &mut Shard<ReplyTo>, heir: NodeId) {
 }
 
 /// Since when `preferred` has had, at every look, what was committed at the look before.
-fn steady_since(
+pub(super) fn steady_since(
     shard: &Shard<ReplyTo>,
     preferred: NodeId,
     before: Option<(Instant, Index)>,

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Operation, Refusal, Scan};
 use raftkv_protocol::frame;
 use raftkv_protocol::hello::FEATURE_ADMITTED;
 use raftkv_protocol::peer::PeerFrame;
-use raftkv_protocol::types::{CoreId, EntryId, Incarnation, NodeId, RequestId, ShardId, Slot};
+use raftkv_protocol::types::{CoreId, Entry, EntryId, HardState, Incarnation, Index, NodeId, RequestId, ShardId, Slot};
 
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::{Node, Peer};
@@ -18,15 +19,16 @@ use crate::config::{Config, LogIo};
 use crate::limits::Limits;
 use crate::raft::{self, Raft};
 use crate::shard::Shard;
-use crate::storage::MemoryLog;
 use crate::storage::data_dir::DataDir;
 use crate::storage::memory::Completion;
+use crate::storage::{BatchNumber, CoreLog, Fetch, Fetched, LogError, MemoryLog, Space};
 
-const SHARDS: u16 = 3;
+pub(super) const SHARDS: u16 = 3;
+pub(super) const UNCOMMITTED_MAX: usize = 1 << 20;
 const CONNECTION: ConnectionId = ConnectionId { slot: 0, generation: 1 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Done,
     Value(Vec<u8>),
     Page(Vec<Vec<u8>>, bool),
@@ -35,8 +37,8 @@ enum Told {
 
 /// What one router says.
 #[derive(Default)]
-struct Mail {
-    links: BTreeMap<NodeId, Vec<u8>>,
+pub(super) struct Mail {
+    pub(super) links: BTreeMap<NodeId, Vec<u8>>,
     told: Vec<(u64, Told)>,
 }
 
@@ -62,9 +64,11 @@ impl Transport for Mail {
     fn answer(&mut self, _: CoreId, _: CoreMessage) {}
 }
 
-struct Cluster {
-    now: Instant,
-    nodes: Vec<(Router<MemoryLog>, Mail)>,
+pub(super) struct Cluster {
+    pub(super) now: Instant,
+    pub(super) nodes: Vec<(Router<TestLog>, Mail)>,
+    /// Whose disk hangs.
+    pub(super) hangs: Vec<Arc<AtomicBool>>,
     dirs: tempfile::TempDir,
 }
 
@@ -83,11 +87,62 @@ fn config(id: NodeId, dir: &Path) -> Config {
         segment_size: 1 << 20,
         log_io: LogIo::Map,
         log_level: log::LevelFilter::Off,
-        limits: Limits::default(),
+        limits: Limits { uncommitted_bytes_max: UNCOMMITTED_MAX, ..Limits::default() },
     }
 }
 
-fn router(id: NodeId, dir: &Path, now: Instant) -> Router<MemoryLog> {
+/// A log in memory on a disk that can hang: what was handed over is not durable before it goes on.
+#[derive(Debug)]
+pub(super) struct TestLog {
+    memory: MemoryLog,
+    hangs: Arc<AtomicBool>,
+}
+
+impl CoreLog for TestLog {
+    fn append(&mut self, shard: ShardId, entries: &mut Vec<Entry>) {
+        self.memory.append(shard, entries);
+    }
+
+    fn set_hard_state(&mut self, shard: ShardId, hard_state: HardState) {
+        self.memory.set_hard_state(shard, hard_state);
+    }
+
+    fn last_batch(&self) -> BatchNumber {
+        self.memory.last_batch()
+    }
+
+    fn flush(&mut self) {
+        if !self.hangs.load(Ordering::Relaxed) {
+            self.memory.flush();
+        }
+    }
+
+    fn durable(&mut self) -> Result<BatchNumber, LogError> {
+        self.memory.durable()
+    }
+
+    fn tail(&self, shard: ShardId, first: Index, last: Index) -> Option<impl Iterator<Item = &Entry>> {
+        self.memory.tail(shard, first, last)
+    }
+
+    fn fetch(&mut self, fetch: Fetch) {
+        self.memory.fetch(fetch);
+    }
+
+    fn fetched(&mut self) -> Option<Fetched> {
+        self.memory.fetched()
+    }
+
+    fn backlog_bytes(&self) -> usize {
+        self.memory.backlog_bytes()
+    }
+
+    fn space(&self) -> Space {
+        self.memory.space()
+    }
+}
+
+fn router(id: NodeId, dir: &Path, hangs: &Arc<AtomicBool>, now: Instant) -> Router<TestLog> {
     let config = config(id, dir);
     let data_dir = DataDir::open(dir, &config.identity()).unwrap();
     let address = config.listen;
@@ -109,10 +164,10 @@ fn router(id: NodeId, dir: &Path, now: Instant) -> Router<MemoryLog> {
             inflight_bytes_max: 1 << 20,
             inflight_messages_max: 64,
         };
-        Shard::new(*shard, Raft::new(config, raft::Recovered::default(), now), 1 << 20)
+        Shard::new(*shard, Raft::new(config, raft::Recovered::default(), now), UNCOMMITTED_MAX)
     };
     let replicas = shards.iter().map(shard).collect();
-    let log = MemoryLog::new(&shards, Completion::OnFlush);
+    let log = TestLog { memory: MemoryLog::new(&shards, Completion::OnFlush), hangs: Arc::clone(hangs) };
     Router::new(Arc::clone(&node), CoreId(0), replicas, log, 1_000 * id.0, now)
 }
 
@@ -121,17 +176,19 @@ impl Cluster {
     fn new() -> Cluster {
         let now = Instant::now();
         let dirs = tempfile::tempdir().unwrap();
-        let node = |id: u64| (router(NodeId(id), &dirs.path().join(id.to_string()), now), Mail::default());
-        let mut cluster = Cluster { now, nodes: (1..=3).map(node).collect(), dirs };
+        let hangs: Vec<Arc<AtomicBool>> = (1..=3).map(|_| Arc::default()).collect();
+        let dir = |id: u64| dirs.path().join(id.to_string());
+        let node = |id: u64| (router(NodeId(id), &dir(id), &hangs[id as usize - 1], now), Mail::default());
+        let mut cluster = Cluster { now, nodes: (1..=3).map(node).collect(), hangs, dirs };
         for (from, to) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
             cluster.link_up(from, to);
         }
         cluster
     }
 
-    fn with_leaders() -> Cluster {
+    pub(super) fn with_leaders() -> Cluster {
         let mut cluster = Cluster::new();
-        let leads = |node: &(Router<MemoryLog>, Mail), at: usize| {
+        let leads = |node: &(Router<TestLog>, Mail), at: usize| {
             let shard = &node.0.shards()[at];
             shard.leads() && shard.is_ready()
         };
@@ -140,25 +197,25 @@ impl Cluster {
         cluster
     }
 
-    fn link_up(&mut self, from: u64, to: u64) {
+    pub(super) fn link_up(&mut self, from: u64, to: u64) {
         let (router, mail) = &mut self.nodes[from as usize - 1];
         mail.links.insert(NodeId(to), Vec::new());
         router.link_up(NodeId(to));
     }
 
-    fn link_down(&mut self, from: u64, to: u64) {
+    pub(super) fn link_down(&mut self, from: u64, to: u64) {
         let (router, mail) = &mut self.nodes[from as usize - 1];
         mail.links.remove(&NodeId(to));
         router.link_down(NodeId(to), mail);
     }
 
-    fn turn(&mut self, id: u64) {
+    pub(super) fn turn(&mut self, id: u64) {
         let (router, mail) = &mut self.nodes[id as usize - 1];
         router.finish_turn(self.now, mail).unwrap();
     }
 
     /// Hands over what is on the links of one node. Whether there was anything.
-    fn deliver(&mut self, from: u64) -> bool {
+    pub(super) fn deliver(&mut self, from: u64) -> bool {
         let mut any = false;
         for to in 1..=3 {
             let Some(link) = self.nodes[from as usize - 1].1.links.get_mut(&NodeId(to)) else { continue };
@@ -175,7 +232,7 @@ impl Cluster {
         any
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..1_000 {
             let mut moved = false;
             for id in 1..=3 {
@@ -191,7 +248,7 @@ impl Cluster {
         panic!("the cluster does not come to rest");
     }
 
-    fn run_until(&mut self, holds: impl Fn(&Cluster) -> bool) {
+    pub(super) fn run_until(&mut self, holds: impl Fn(&Cluster) -> bool) {
         for _ in 0..10_000 {
             self.settle();
             if holds(self) {
@@ -202,32 +259,32 @@ impl Cluster {
         panic!("it never happens");
     }
 
-    fn run(&mut self, duration: Duration) {
+    pub(super) fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         self.run_until(|cluster| cluster.now >= end);
     }
 
-    fn ask(&mut self, at: u64, request: u64, operation: Operation<'_>) {
+    pub(super) fn ask(&mut self, at: u64, request: u64, operation: Operation<'_>) {
         let origin = Origin::Client { connection: CONNECTION, request: RequestId(request) };
         let (router, mail) = &mut self.nodes[at as usize - 1];
         router.request(operation, ReplyTo { core: CoreId(0), origin }, self.now, mail);
     }
 
-    fn put(&mut self, at: u64, request: u64, key: &[u8]) {
+    pub(super) fn put(&mut self, at: u64, request: u64, key: &[u8]) {
         self.ask(at, request, Operation::Put { key, value: b"value", condition: Condition::None });
     }
 
-    fn get(&mut self, at: u64, request: u64, key: &[u8]) {
+    pub(super) fn get(&mut self, at: u64, request: u64, key: &[u8]) {
         self.ask(at, request, Operation::Get { key, consistency: Consistency::Linearizable });
     }
 
-    fn told(&mut self, at: u64) -> Vec<(u64, Told)> {
+    pub(super) fn told(&mut self, at: u64) -> Vec<(u64, Told)> {
         std::mem::take(&mut self.nodes[at as usize - 1].1.told)
     }
 }
 
 /// The `n`-th key of a shard.
-fn key_of(shard: u16, n: usize) -> Vec<u8> {
+pub(super) fn key_of(shard: u16, n: usize) -> Vec<u8> {
     let keys = (0..).map(|n: u32| format!("key{n:05}").into_bytes());
     keys.filter(|key| Slot::of(key).shard(SHARDS) == ShardId(shard)).nth(n).unwrap()
 }
@@ -266,6 +323,7 @@ fn a_forwarded_call_may_take_as_long_as_is_left_to_it() {
     assert_eq!(Duration::from_millis(forward.timeout_ms.into()), want);
 }
 
+// rule 25
 #[test]
 fn a_forwarded_write_is_unknown_when_the_link_breaks_and_a_read_is_asked_again() {
     let mut cluster = Cluster::with_leaders();
@@ -292,6 +350,7 @@ fn a_request_without_a_leader_waits_for_one() {
     assert_eq!(told, [(1, Told::Done), (2, Told::Done)]);
 }
 
+// rule 25
 #[test]
 fn a_request_that_finds_no_leader_in_time_is_refused_for_certain() {
     let mut cluster = Cluster::new();
@@ -323,6 +382,7 @@ fn a_leader_without_a_majority_answers_no_read_and_leaves_its_writes_unknown() {
     assert_eq!(told.len(), 2);
 }
 
+// rule 28
 #[test]
 fn a_scan_is_merged_over_all_shards_page_by_page_in_both_directions() {
     let mut cluster = Cluster::with_leaders();
@@ -357,6 +417,7 @@ fn a_scan_is_merged_over_all_shards_page_by_page_in_both_directions() {
     }
 }
 
+// rule 28
 #[test]
 fn a_scan_fails_as_a_whole_and_once_if_a_shard_cannot_answer() {
     let mut cluster = Cluster::with_leaders();
@@ -381,7 +442,7 @@ fn too_many_scans_wait_for_each_other_and_all_are_answered() {
 
 /// Node 1, which has an entry that node 2 lacks, is away; node 3 had acknowledged that entry and then lost its disk.
 /// Nodes 2 and 3 are a majority that has forgotten it, and must not elect a leader.
-// museum 34
+// museum 34, rule 22
 #[test]
 fn a_node_that_is_not_admitted_gives_no_vote_to_one_that_is() {
     let mut cluster = Cluster::with_leaders();
@@ -389,7 +450,7 @@ fn a_node_that_is_not_admitted_gives_no_vote_to_one_that_is() {
         cluster.link_down(from, to);
     }
     let dir = cluster.dirs.path().join("3 again");
-    cluster.nodes[2] = (router(NodeId(3), &dir, cluster.now), Mail::default());
+    cluster.nodes[2] = (router(NodeId(3), &dir, &Arc::default(), cluster.now), Mail::default());
     cluster.nodes[2].0.node.admission.note_peer(NodeId(2), FEATURE_ADMITTED);
     cluster.nodes[0].1.links.clear();
     for (from, to) in [(2, 3), (3, 2)] {
@@ -397,7 +458,7 @@ fn a_node_that_is_not_admitted_gives_no_vote_to_one_that_is() {
     }
     cluster.run(Duration::from_secs(5));
     // Shard 1 was node 2's before, so that no vote is needed for it.
-    let elected = |router: &Router<MemoryLog>| router.shards().iter().any(|shard| shard.leads() && shard.id().0 != 1);
+    let elected = |router: &Router<TestLog>| router.shards().iter().any(|shard| shard.leads() && shard.id().0 != 1);
     assert!(!cluster.nodes[1..].iter().any(|(router, _)| elected(router)));
     assert!(cluster.nodes[2].0.counters.votes_withheld > 0);
     cluster.nodes[2].0.node.core_is_ready().unwrap();

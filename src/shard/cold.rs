@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use raftkv_protocol::peer::Message;
-use raftkv_protocol::types::{Entry, Index, ShardId};
+use raftkv_protocol::peer::{Body, Message};
+use raftkv_protocol::types::{Entry, EntryId, Index, NodeId, ShardId, Term};
 
 use crate::storage::{Fetch, FetchError};
 
@@ -14,6 +14,12 @@ const APPLY_BYTES_MAX: usize = 4 << 20;
 enum Purpose {
     Send(Message),
     Apply,
+}
+
+/// What tells an append from others: to whom, in which term, on which link, after which entry.
+fn append_of(message: &Message) -> (NodeId, Term, Option<(u32, EntryId)>) {
+    let place = if let Body::Append { link, prev, .. } = message.body { Some((link, prev)) } else { None };
+    (message.to, message.term, place)
 }
 
 /// What a finished fetch is for.
@@ -36,9 +42,17 @@ pub(super) struct ColdReads {
 }
 
 impl ColdReads {
-    /// An append of these entries waits. Raft has bounded their bytes already.
-    pub(super) fn send(&mut self, shard: ShardId, message: Message, first: Index, last: Index) -> Fetch {
-        self.start(Purpose::Send(message), Fetch { shard, tag: 0, first, last, bytes_max: usize::MAX })
+    /// An append of these entries waits. Raft has bounded their bytes already. `None` if one from the same place on waits
+    /// already:
+    /// a probe is sent again with every beat, and the disk may take longer than that.
+    pub(super) fn send(&mut self, shard: ShardId, message: Message, first: Index, last: Index) -> Option<Fetch> {
+        let asked = append_of(&message);
+        let waits = |purpose: &Purpose| matches!(purpose, Purpose::Send(waiting) if append_of(waiting) == asked);
+        if self.waiting.values().any(waits) {
+            return None;
+        }
+        let fetch = Fetch { shard, tag: 0, first, last, bytes_max: usize::MAX };
+        Some(self.start(Purpose::Send(message), fetch))
     }
 
     /// Applying waits.

@@ -14,6 +14,10 @@ mod reads;
 mod writes;
 
 #[cfg(test)]
+mod agreement_test;
+#[cfg(test)]
+mod cold_test;
+#[cfg(test)]
 mod shard_test;
 #[cfg(test)]
 mod writes_test;
@@ -365,8 +369,9 @@ impl<R: Copy> Shard<R> {
             out.send(&message, tail);
             return;
         }
-        let fetch = self.cold.send(self.id, message, first, last);
-        log.fetch(fetch);
+        if let Some(fetch) = self.cold.send(self.id, message, first, last) {
+            log.fetch(fetch);
+        }
     }
 
     /// Applies what is committed, as far as it is in memory and the turn's share goes; asks for the rest.

@@ -11,16 +11,16 @@ use crate::raft::{self, Raft};
 use crate::storage::memory::Completion;
 use crate::storage::{CoreLog, MemoryLog, RecoveredShard, Space};
 
-const SHARD: ShardId = ShardId(0);
+pub(super) const SHARD: ShardId = ShardId(0);
 const UNCOMMITTED_MAX: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What somebody was told: the value read, or the code of a refusal.
-type Told = (u32, Result<Option<Vec<u8>>, Code>);
+pub(super) type Told = (u32, Result<Option<Vec<u8>>, Code>);
 
 #[derive(Default)]
-struct Out {
-    sent: Vec<Message>,
+pub(super) struct Out {
+    pub(super) sent: Vec<Message>,
     told: Vec<Told>,
 }
 
@@ -43,20 +43,22 @@ impl Outbox<u32> for Out {
     }
 }
 
-struct Node {
-    shard: Shard<u32>,
-    log: MemoryLog,
-    out: Out,
+pub(super) struct Node {
+    pub(super) shard: Shard<u32>,
+    pub(super) log: MemoryLog,
+    pub(super) out: Out,
 }
 
-struct Cluster {
+pub(super) struct Cluster {
     epoch: Instant,
-    now: Instant,
-    nodes: Vec<Node>,
+    pub(super) now: Instant,
+    pub(super) nodes: Vec<Node>,
     /// Nodes that neither send nor receive.
-    cut: Vec<usize>,
+    pub(super) cut: Vec<usize>,
     /// Nodes whose disks keep nothing until told to.
     held: Vec<usize>,
+    /// How far each node's clock is ahead.
+    pub(super) ahead: [Duration; 3],
 }
 
 fn replica(at: usize, recovered: RecoveredShard, epoch: Instant, now: Instant) -> Shard<u32> {
@@ -80,20 +82,22 @@ fn replica(at: usize, recovered: RecoveredShard, epoch: Instant, now: Instant) -
 
 impl Cluster {
     /// Three nodes, the first of which leads.
-    fn led_by_the_first() -> Cluster {
+    pub(super) fn led_by_the_first() -> Cluster {
         let epoch = Instant::now();
         let node = |at| Node {
             shard: replica(at, RecoveredShard::default(), epoch, epoch),
             log: MemoryLog::new(&[SHARD], Completion::Manual),
             out: Out::default(),
         };
-        let mut cluster = Cluster { epoch, now: epoch, nodes: (0..3).map(node).collect(), cut: vec![], held: vec![] };
+        let nodes = (0..3).map(node).collect();
+        let ahead = [Duration::ZERO; 3];
+        let mut cluster = Cluster { epoch, now: epoch, nodes, cut: vec![], held: vec![], ahead };
         cluster.run_until(|cluster| cluster.nodes[0].shard.leads() && cluster.nodes[0].shard.is_ready());
         cluster
     }
 
     /// The turns of all nodes until nothing moves any more.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..1_000 {
             let mut moved = false;
             for at in 0..self.nodes.len() {
@@ -107,13 +111,14 @@ impl Cluster {
         panic!("the cluster does not come to rest");
     }
 
-    fn turn(&mut self, at: usize) {
+    pub(super) fn turn(&mut self, at: usize) {
         let Node { shard, log, out } = &mut self.nodes[at];
         while let Some(fetched) = log.fetched() {
             shard.fetched(fetched, log, out).unwrap();
         }
-        if shard.raft().deadline() <= self.now {
-            shard.raft_mut().tick(self.now);
+        let now = self.now + self.ahead[at];
+        if shard.raft().deadline() <= now {
+            shard.raft_mut().tick(now);
         }
         shard.raft_mut().start_read_round();
         for _ in 0..2 {
@@ -126,7 +131,7 @@ impl Cluster {
     }
 
     /// Hands over what a node has sent. Whether there was anything.
-    fn deliver(&mut self, from: usize) -> bool {
+    pub(super) fn deliver(&mut self, from: usize) -> bool {
         let sent = std::mem::take(&mut self.nodes[from].out.sent);
         let any = !sent.is_empty();
         for message in sent {
@@ -138,7 +143,7 @@ impl Cluster {
         any
     }
 
-    fn run_until(&mut self, holds: impl Fn(&Cluster) -> bool) {
+    pub(super) fn run_until(&mut self, holds: impl Fn(&Cluster) -> bool) {
         for _ in 0..10_000 {
             self.settle();
             if holds(self) {
@@ -149,25 +154,25 @@ impl Cluster {
         panic!("it never happens");
     }
 
-    fn run(&mut self, duration: Duration) {
+    pub(super) fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         self.run_until(|cluster| cluster.now >= end);
     }
 
-    fn put(&mut self, at: usize, value: &[u8], to: u32) -> Result<(), Declined> {
+    pub(super) fn put(&mut self, at: usize, value: &[u8], to: u32) -> Result<(), Declined> {
         let put = Write::Put { key: b"key", value, condition: Condition::None };
         let node = &mut self.nodes[at];
         let space = node.log.space();
         node.shard.write(put, to, self.now + PATIENCE, space)
     }
 
-    fn get(&mut self, at: usize, consistency: Consistency, to: u32) -> Result<(), Declined> {
+    pub(super) fn get(&mut self, at: usize, consistency: Consistency, to: u32) -> Result<(), Declined> {
         let read = Read { consistency, kind: ReadKind::Get { key: (*b"key").into() } };
         let Node { shard, out, .. } = &mut self.nodes[at];
         shard.read(read, to, self.now + PATIENCE, out)
     }
 
-    fn told(&mut self, at: usize) -> Vec<Told> {
+    pub(super) fn told(&mut self, at: usize) -> Vec<Told> {
         std::mem::take(&mut self.nodes[at].out.told)
     }
 
@@ -177,10 +182,10 @@ impl Cluster {
     }
 
     /// A node's process dies and starts again on what its disk kept.
-    fn restart(&mut self, at: usize) {
+    pub(super) fn restart(&mut self, at: usize) {
         let log = std::mem::take(&mut self.nodes[at].log);
         let (log, mut recovered) = log.crash();
-        let shard = replica(at, recovered.remove(0), self.epoch, self.now);
+        let shard = replica(at, recovered.remove(0), self.epoch, self.now + self.ahead[at]);
         self.nodes[at] = Node { shard, log, out: Out::default() };
         for other in (0..3).filter(|other| *other != at) {
             self.nodes[other].shard.raft_mut().link_up(NodeId(at as u64 + 1));
@@ -235,6 +240,7 @@ fn writes_that_another_leader_replaced_are_refused_for_certain_and_those_of_the_
     assert_eq!(told.len(), 12);
 }
 
+// rule 25
 #[test]
 fn an_expired_write_is_unknown_and_never_answered_again() {
     let mut cluster = Cluster::led_by_the_first();
@@ -282,6 +288,7 @@ fn a_write_during_a_transfer_is_declined_without_a_hint() {
     assert_eq!(cluster.put(0, b"v", 1), Err(Declined::NotLeader(None)));
 }
 
+// rule 29
 #[test]
 fn uncommitted_bytes_are_bounded_exactly() {
     let mut cluster = Cluster::led_by_the_first();
@@ -301,6 +308,7 @@ fn uncommitted_bytes_are_bounded_exactly() {
     assert_eq!(cluster.put(0, b"", 2), Err(Declined::Overloaded));
 }
 
+// rule 17
 #[test]
 fn a_full_disk_refuses_puts_and_takes_deletes() {
     let mut cluster = Cluster::led_by_the_first();
@@ -313,7 +321,7 @@ fn a_full_disk_refuses_puts_and_takes_deletes() {
     assert_eq!(cluster.told(0), [(2, Ok(None))]);
 }
 
-// museum 24
+// museum 24, rule 8
 #[test]
 fn a_restarted_follower_serves_stale_reads_only_when_it_is_where_the_leader_was() {
     let mut cluster = Cluster::led_by_the_first();

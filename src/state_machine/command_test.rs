@@ -30,6 +30,7 @@ fn unhex(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
 }
 
+// rule 19
 #[test]
 fn every_variant_has_its_golden_bytes() {
     let version = Condition::Version(Index(0x0102));
@@ -75,6 +76,7 @@ fn the_short_cuts_encode_the_same_commands() {
     assert_eq!(out, encode(None, &batch));
 }
 
+// rule 18
 #[test]
 fn a_batch_needs_operations_on_different_keys() {
     let mut out = Vec::new();

@@ -95,6 +95,7 @@ fn wanted(scan: &Scan<'_>, key: &[u8]) -> bool {
 }
 
 proptest! {
+    // rule 28
     #[test]
     fn does_what_the_model_does(
         steps in prop::collection::vec(step(), 1..120),

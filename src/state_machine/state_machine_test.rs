@@ -79,6 +79,7 @@ fn a_delete_says_whether_the_key_existed() {
     assert_eq!((replica.value(b"k"), replica.state.keys(), replica.state.bytes()), (None, 0, 0));
 }
 
+// rule 32
 #[test]
 fn conditions_are_checked_when_applied() {
     let version = |index| Condition::Version(Index(index));
@@ -97,6 +98,7 @@ fn conditions_are_checked_when_applied() {
     assert_eq!(replica.delete(b"k", Condition::Absent), Outcome::Deleted { existed: false });
 }
 
+// rule 18
 #[test]
 fn a_batch_takes_place_as_a_whole_or_not_at_all() {
     let put = |key, value, condition| Operation { key, condition, change: Change::Put(value) };
@@ -139,6 +141,7 @@ fn entries_apply_only_in_order() {
     assert_eq!(replica.state.applied(), Index(1));
 }
 
+// rule 19
 #[test]
 fn what_is_not_understood_stops_the_node_and_changes_nothing() {
     let mut replica = Replica::default();
@@ -172,6 +175,7 @@ fn lengths_over_the_limits_apply_once_committed() {
     assert_eq!(keys_of(&replica.state, &Scan::default()), [vec![], key]);
 }
 
+// rule 21
 #[test]
 fn values_do_not_keep_the_entry_alive() {
     let mut body = Vec::new();
@@ -198,6 +202,7 @@ fn a_scan_stops_when_told() {
     assert_eq!(seen, [(b"a".to_vec(), 1), (b"b".to_vec(), 2)]);
 }
 
+// rule 28
 #[test]
 fn a_scan_takes_the_tightest_of_its_bounds() {
     let mut replica = Replica::default();
@@ -236,6 +241,7 @@ fn a_snapshot_stays_as_it_was() {
     assert_eq!((snapshot.at(), snapshot.keys(), snapshot.hash()), (EntryId::new(2, 3), 2, hash));
 }
 
+// rule 20
 #[test]
 fn the_hash_is_part_of_the_format() {
     let mut replica = Replica::default();
@@ -259,6 +265,7 @@ const GOLDEN_HASHES: [u128; 3] = [
     0x523caa1c_4cc5e927_471592ad_5dfc7178,
 ];
 
+// rule 20
 #[test]
 fn checkpoints_are_kept_for_the_latest_multiples() {
     let mut replica = Replica::default();

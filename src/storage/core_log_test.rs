@@ -108,6 +108,7 @@ fn twenty_restarts_in_a_row() {
     assert!(total < 3 << 20, "a start gives back what its predecessor did not use: {total} bytes");
 }
 
+// rule 12
 #[test]
 fn a_clean_stop_proves_the_last_batch() {
     let disk = SimulatedDisk::default();
@@ -121,6 +122,7 @@ fn a_clean_stop_proves_the_last_batch() {
     assert!(line.contains("at offset 8248"), "{line}");
 }
 
+// rule 12
 #[test]
 fn an_idle_log_proves_its_last_batch() {
     let disk = SimulatedDisk::default();
@@ -138,7 +140,7 @@ fn an_idle_log_proves_its_last_batch() {
     assert!(Node::open_on(&disk).is_err(), "the flip is corruption");
 }
 
-// museum 38
+// museum 38, rule 17
 #[test]
 fn a_failed_sync_ends_the_log() {
     let disk = SimulatedDisk::default();
@@ -160,7 +162,7 @@ fn a_failed_sync_ends_the_log() {
     assert_eq!(node.recovered[0].entries, [(Term(1), 3000)]);
 }
 
-// museum 41
+// museum 41, rule 17
 #[test]
 fn a_full_disk_leaves_the_reserve_and_recovers_by_itself() {
     let disk = SimulatedDisk::default();
@@ -258,6 +260,7 @@ fn a_closing_log_does_not_wait_for_space() {
     assert!(line.contains("the disk is full"), "{line}");
 }
 
+// rule 16
 #[test]
 fn memory_keeps_the_newest_and_what_is_not_durable() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -45,6 +45,8 @@ mod recovery_test;
 #[cfg(test)]
 mod replay_test;
 #[cfg(test)]
+mod rot_test;
+#[cfg(test)]
 mod simulated_disk_test;
 #[cfg(test)]
 mod workers_test;

@@ -94,6 +94,7 @@ fn golden_entry_record() {
     assert_eq!(Record::decode(&bytes, seed), Ok((record, bytes.len())));
 }
 
+// rule 11
 #[test]
 fn a_batch_header_belongs_to_its_place() {
     let mut batch = golden_batch();

@@ -225,6 +225,12 @@ impl Recovery {
     }
 
     fn read_last(&mut self, segment: &Segment) -> Result<(), LogError> {
+        if segment.size < segment.header.size {
+            // It had its full size before it got its name, and only a later segment makes it shorter. What was cut off
+            // may have held acknowledged entries, and with them what proves that they were there.
+            let what = format!("the file has {} bytes, it had {}", segment.size, segment.header.size);
+            return Err(corrupt(&segment.path, segment.size, &what, None));
+        }
         let Extent { durable_upto: upto, written_upto } = segment.extent()?;
         self.read_durable(segment, upto)?;
         let header = &segment.header;

@@ -22,6 +22,7 @@ fn restate(start: EntryId, last: EntryId) -> Record<'static> {
     Record::Restate { shard: A, state: ShardState { hard_state: hard_state(3, 1), start, last, snapshot: 0 } }
 }
 
+// rule 10
 #[test]
 fn entries_follow_or_replace_but_leave_no_gap() {
     let mut replay = Replay::default();
@@ -36,6 +37,7 @@ fn entries_follow_or_replace_but_leave_no_gap() {
     assert_eq!(tail.last(), Index(10));
 }
 
+// rule 14
 #[test]
 fn the_greatest_index_has_no_successor() {
     let mut replay = Replay::default();
@@ -59,6 +61,7 @@ fn a_restatement_confirms_what_came_before() {
     feed(&mut replay, &[restate(EntryId::ZERO, EntryId::new(2, 1))]).expect_err("another vote");
 }
 
+// rule 14
 #[test]
 fn entries_of_segments_that_were_let_go_must_be_covered() {
     let mut replay = Replay::default();

@@ -87,6 +87,7 @@ fn settle(cluster: &Cluster, known: &[Increments]) {
     println!("{last} increments, {} acknowledged, {} without an outcome", acknowledged.len(), unknown.len());
 }
 
+// rule 32
 #[test]
 fn concurrent_conditional_writes_are_neither_lost_nor_repeated() {
     let mut cluster = Cluster::start(3);

@@ -107,6 +107,7 @@ fn no_write_is_acknowledged_before_its_sync() {
 
 /// A node whose disk hangs is as good as a node that is down, except that it must not hold the others up: neither as
 /// a leader nor as a follower.
+// museum 44
 #[test]
 fn a_disk_that_hangs_stops_nobody() {
     if !have_strace("a_disk_that_hangs_stops_nobody") {
@@ -144,6 +145,7 @@ fn impatient(cluster: &Cluster) -> Client {
 }
 
 /// museum 41
+// rule 17
 #[test]
 fn a_full_disk_refuses_writes_serves_the_rest_and_recovers_by_itself() {
     let test = "a_full_disk_refuses_writes_serves_the_rest_and_recovers_by_itself";

@@ -54,6 +54,7 @@ fn send_until_blocked(stream: &mut TcpStream, request: &[u8], requests_max: usiz
     (sent / request.len(), sent % request.len())
 }
 
+// rule 29
 #[test]
 fn a_client_that_does_not_read_costs_bounded_memory_and_hurts_nobody() {
     const VALUE_BYTES: usize = 256 << 10;
@@ -163,6 +164,7 @@ fn a_node_whose_complaints_nobody_reads_goes_on() {
 }
 
 /// Peers, the log and those who are connected already come first when a node may open few files only.
+// museum 52
 #[test]
 fn a_node_that_may_open_few_files_keeps_serving() {
     let mut cluster = Cluster::of(3).idle();
@@ -247,6 +249,7 @@ fn one_client_too_many_is_told_so_and_finds_room_when_another_leaves() {
     clients[0].put("still", "replicated");
 }
 
+// museum 52
 #[test]
 fn who_says_no_hello_in_time_is_dropped() {
     let cluster = Cluster::of(1).flag("--hello-timeout=300ms").start();
@@ -269,6 +272,7 @@ fn who_says_no_hello_in_time_is_dropped() {
     assert_eq!(witness.get("k"), Some((version, b"v".to_vec())), "who said hello may be silent for long");
 }
 
+// rule 29
 #[test]
 fn too_much_that_no_majority_has_confirmed_is_refused_as_overloaded() {
     let mut cluster = Cluster::of(3).flag("--uncommitted-bytes-max=2MiB").flag("--request-timeout=2s").start();

@@ -55,6 +55,7 @@ fn refused(address: SocketAddr, bytes: &[u8]) -> (&'static str, String) {
     refusal
 }
 
+// museum 51
 #[test]
 fn what_is_no_hello_of_this_cluster_is_refused_with_its_reason() {
     let cluster = Cluster::start(3);
@@ -105,6 +106,7 @@ fn what_is_no_hello_of_this_cluster_is_refused_with_its_reason() {
     assert_eq!(cluster.wire(2).get("k"), Some((version, b"v".to_vec())), "the others do not notice");
 }
 
+// museum 51
 #[test]
 fn wrong_bytes_of_a_client_close_its_connection_only() {
     let cluster = Cluster::start(3);
@@ -154,6 +156,7 @@ fn wrong_bytes_of_a_client_close_its_connection_only() {
 }
 
 /// What a node's peers say goes through the same eyes.
+// museum 51
 #[test]
 fn wrong_bytes_of_a_peer_close_its_connection_only() {
     let mut cluster = Cluster::start(3);
@@ -222,6 +225,7 @@ fn no_flipped_byte_ends_a_node() {
     cluster.wire(1).put("still", "there");
 }
 
+// rule 24
 #[test]
 fn a_hello_may_name_any_home_shard() {
     let cluster = Cluster::of(1).flag("--cores=3").start();

@@ -16,6 +16,7 @@ use crate::support::wire::{Wire, get, put};
 const MANY_ELECTIONS: Duration = Duration::from_secs(4);
 
 /// museum 34
+// rule 22
 #[test]
 fn a_node_that_has_lost_its_disk_is_refused_and_does_not_vote() {
     let mut cluster = Cluster::of(3).flag("--request-timeout=1s").start();

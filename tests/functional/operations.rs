@@ -275,6 +275,7 @@ fn slots_status_and_ping_tell_the_truth() {
     assert!(clusters.iter().all(|ids| *ids == (clusters[0].0, clusters[0].0)), "{clusters:?}");
 }
 
+// rule 30
 #[test]
 fn leaders_spread_over_the_nodes() {
     let cluster = Cluster::start(3);

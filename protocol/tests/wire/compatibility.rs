@@ -16,6 +16,7 @@ fn payload_of(name: &str) -> Vec<u8> {
     message.frame()[HEADER_LEN..].to_vec()
 }
 
+// rule 24
 #[test]
 fn what_follows_the_known_fields_is_skipped() {
     for (name, message) in samples::all() {
@@ -61,6 +62,7 @@ fn a_hello_of_any_version_shows_its_versions() {
     assert_eq!(Hello::versions(kind::PING, &newer), Err(DecodeError::Kind(kind::PING)));
 }
 
+// rule 24
 #[test]
 fn the_highest_common_version_is_spoken() {
     assert_eq!(hello::negotiate(VERSION_MIN, VERSION_MAX), Some(VERSION_MAX));
@@ -83,6 +85,7 @@ fn an_unknown_code_promises_nothing() {
     }
 }
 
+// rule 31
 #[test]
 fn no_code_both_may_have_been_applied_and_is_sent_again() {
     for code in Code::all() {

@@ -65,6 +65,7 @@ fn no_reserved_kind_is_in_use() {
     }
 }
 
+// rule 31
 #[test]
 fn the_table_of_codes_says_what_the_code_does() {
     let yes_or_no = |yes| if yes { "yes" } else { "no" };
@@ -86,6 +87,7 @@ fn the_table_of_hello_refusals_is_complete() {
     assert_eq!(HelloRefusal::from_u8(rows.len() as u8), HelloRefusal::Other);
 }
 
+// rule 27
 #[test]
 fn the_slots_of_the_test_vectors_are_right() {
     let rows = table("| key | bytes of the key | hashed |");

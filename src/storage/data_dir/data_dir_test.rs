@@ -243,7 +243,7 @@ fn a_crash_after_birth_leaves_a_directory_that_opens() {
     assert!(open(temp.path()).log_dir(CoreId(1)).is_dir());
 }
 
-// museum 34
+// museum 34, rule 22
 #[test]
 fn a_peers_first_incarnation_is_remembered() {
     let temp = temp();
