@@ -9,6 +9,7 @@ use raftkv_protocol::client::{Answer, Condition, Consistency, Operation, Request
 use raftkv_protocol::hello::{Auth, HelloReply, VERSION_MAX};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
+use super::connection::Kind;
 use super::router::Router;
 use crate::socket::{Network, Socket};
 use crate::storage::FileLog;
@@ -96,7 +97,12 @@ fn links_of_peers_move_to_the_core_of_the_same_number() {
     for node in 1..=NODES {
         for core in (0..CORES).map(CoreId) {
             let running = cluster.node(node).cores[usize::from(core.0)].as_ref().expect("the core runs");
-            let links: Vec<_> = running.io.peer_links.keys().copied().collect();
+            let peer = |kind| match kind {
+                Kind::Peer { node, core, .. } => Some((node, core)),
+                Kind::Client | Kind::Unknown => None,
+            };
+            let mut links: Vec<_> = running.io.connections.kinds().filter_map(peer).collect();
+            links.sort_unstable();
             let others: Vec<_> = (1..=NODES).filter(|id| *id != node).map(|id| (NodeId(id), core)).collect();
             assert_eq!(links, others, "core {core} of node {node}");
         }
