@@ -10,6 +10,7 @@ use raftkv_protocol::client::{Answer, Code, Operation, Reply, Request, Scan};
 use raftkv_protocol::frame::{self, PEER_FRAME_MAX};
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
 use raftkv_protocol::types::{ClusterId, CoreId, EntryId, Incarnation, Index, NodeId, RequestId};
+use socket2::SockRef;
 
 /// How long to wait for bytes before the test fails.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
@@ -123,6 +124,12 @@ impl Wire {
     /// Sends bytes.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
+    }
+
+    /// Ends the connection with a reset, as a process does that ends with bytes unread.
+    pub fn reset(self) {
+        let lingering = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        lingering.expect("the end of a socket can be chosen");
     }
 
     /// Sends nothing more.
