@@ -58,6 +58,16 @@ pub(super) enum Post<S> {
     Stop,
 }
 
+impl<S> Post<S> {
+    /// The bytes of a client's request in it. Raft bounds its own messages, and answers what was asked for.
+    pub(super) fn request_bytes(&self) -> usize {
+        match self {
+            Post::Message(CoreMessage::Call(call)) => call.frame.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// A connection on its way to another core, with what was read and not looked at, and what waits to be written.
 #[derive(Debug)]
 pub(super) struct Adopted<S> {
