@@ -171,3 +171,26 @@ fn hammer_any(mut wire: Wire) -> u64 {
     }
     answered
 }
+
+/// Without a majority nothing can be finished nor handed over; the node has so much time to find that out.
+#[test]
+fn a_stop_that_cannot_be_orderly_ends_in_time() {
+    for (timeout, least, most) in [("1s", 900, 2_500), ("3s", 2_900, 4_500)] {
+        let mut cluster =
+            Cluster::of(3).flag(&format!("--stop-timeout={timeout}")).flag("--request-timeout=20s").start();
+        let leader = cluster.leader_of("key");
+        for id in cluster.ids().into_iter().filter(|id| *id != leader) {
+            cluster.process(id).pause();
+        }
+        let mut wire = cluster.wire(leader);
+        wire.submit(put(b"key", b"value")).expect("sent");
+        wire.ping();
+        let told = Instant::now();
+        let ended = cluster.stop(leader);
+        let took = told.elapsed().as_millis();
+        assert!((least..most).contains(&took), "{timeout}: it took {took} ms");
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert!(ended.stderr.contains("not everything is answered"), "{}", ended.stderr);
+        assert_eq!(wire.reply().expect("readable"), None, "the write has no outcome");
+    }
+}

@@ -185,6 +185,12 @@ impl Wire {
         self.try_ask(operation).expect("the node answers")
     }
 
+    /// Waits until the node has seen everything that was sent before.
+    #[track_caller]
+    pub fn ping(&mut self) {
+        assert_eq!(self.ask(Operation::Ping).said, Said::Pong);
+    }
+
     /// Writes a key; returns its version.
     #[track_caller]
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> u64 {

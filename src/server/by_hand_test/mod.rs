@@ -214,3 +214,27 @@ fn one_seed_is_one_run() {
     assert_eq!(runs[0], runs[1]);
     assert_ne!(runs[1], runs[2]);
 }
+
+/// Node 1 leads what nodes 2 and 3 should, on each of its cores, and both keep up since the same time.
+#[test]
+fn a_node_hands_one_shard_back_in_a_second_whatever_its_cores() {
+    let mut cluster = Cluster::with_leaders(9);
+    for shard in (0..SHARDS).map(ShardId) {
+        let leader = cluster.leader(shard);
+        let router = cluster.node_mut(leader).router_mut(CoreId(shard.0 % CORES)).expect("the core runs");
+        let replica = router.shards_mut()[usize::from(shard.0 / CORES)].raft_mut();
+        replica.transfer(NodeId(1)).expect("it leads");
+    }
+    cluster.run_until("node 1 leads all", |cluster| {
+        (0..SHARDS).all(|shard| cluster.known_leader(1, ShardId(shard)) == Some(NodeId(1)))
+    });
+    let by_core = |cluster: &Cluster| [0, 1].map(|core| router(cluster, 1, core).counters.transfers);
+    let total = |cluster: &Cluster| by_core(cluster).iter().sum::<u64>();
+    assert_eq!(by_core(&cluster), [0, 0]);
+    cluster.run_until("a transfer", |cluster| total(cluster) > 0);
+    let first = cluster.now;
+    assert_eq!(total(&cluster), 1);
+    cluster.run_until("another", |cluster| total(cluster) > 1);
+    assert_eq!(by_core(&cluster), [1, 1]);
+    assert!(cluster.now - first >= Duration::from_secs(1), "{:?}", cluster.now - first);
+}
