@@ -12,7 +12,8 @@ use mio::Token;
 use mio::event::Event;
 use mio::net::TcpStream;
 
-/// A connection.
+/// A connection. Until a dialled one stands, and where nothing can be done, reading and writing is
+/// [`io::ErrorKind::WouldBlock`].
 pub trait Socket: fmt::Debug {
     /// Reads what has arrived, at most a buffer full; 0 at the end of the stream. If the buffer has room left, nothing
     /// more had arrived, and what does later is told anew.

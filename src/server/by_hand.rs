@@ -62,7 +62,8 @@ pub enum Progress {
     Ended(Box<FileLog>),
 }
 
-/// A running node. Dropping it is a crash of its process.
+/// A running node. Dropping it, with the [`Node`] that it was started from, is a crash of its process: the data
+/// directory can be opened again.
 pub struct NodeByHand<N: Network> {
     node: Arc<Node>,
     /// Those that have not ended.

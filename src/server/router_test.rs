@@ -266,6 +266,23 @@ fn any_node_serves_any_key_by_forwarding_once() {
     assert_eq!(cluster.told(3), [(9, Told::Value(b"value".to_vec()))]);
 }
 
+/// However long the node was at rest before the request came.
+#[test]
+fn a_forwarded_call_may_take_as_long_as_is_left_to_it() {
+    let mut cluster = Cluster::with_leaders();
+    cluster.now += Duration::from_millis(700);
+    let now = cluster.now;
+    cluster.nodes[0].0.begin_turn(now);
+    cluster.put(1, 1, &key_of(1, 0));
+    let link = &cluster.nodes[0].1.links[&NodeId(2)];
+    let found = frame::parse(link, frame::PEER_FRAME_MAX).unwrap().unwrap();
+    let PeerFrame::Forward(forward) = PeerFrame::decode(found.kind, found.payload).unwrap() else {
+        panic!("the call is forwarded")
+    };
+    let want = cluster.nodes[0].0.node.config.limits.request_timeout;
+    assert_eq!(Duration::from_millis(forward.timeout_ms.into()), want);
+}
+
 #[test]
 fn a_forwarded_write_is_unknown_when_the_link_breaks_and_a_read_is_asked_again() {
     let mut cluster = Cluster::with_leaders();
