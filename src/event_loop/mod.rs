@@ -11,7 +11,7 @@ mod network;
 
 pub use buffers::{Appetite, Flushed, Input, Output, Received, SCRATCH_BYTES};
 pub use clock::{Clock, TimeoutQueue};
-pub use inbox::{Inbox, InboxSender, Wake, inbox, wake_through};
+pub use inbox::{Capacity, Inbox, InboxSender, Wake, inbox, wake_through};
 pub use listener::{bind_listener, prove_free};
 pub use network::MioNetwork;
 

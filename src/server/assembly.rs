@@ -8,7 +8,7 @@ use std::time::Instant;
 use raftkv_protocol::types::{CoreId, Incarnation, ShardId};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::event_loop::{Inbox, InboxSender, Wake, inbox};
+use crate::event_loop::{Capacity, Inbox, InboxSender, Wake, inbox};
 use crate::limits;
 use crate::raft::{self, Raft};
 use crate::shard::Shard;
@@ -34,8 +34,10 @@ pub(super) fn sockets_max(limits: &limits::Limits) -> usize {
 }
 
 /// The two ends of a core's inbox.
-pub(super) fn mailbox<S>(wake: Wake) -> (InboxSender<Post<S>>, Inbox<Post<S>>) {
-    inbox(INBOX_MESSAGES, wake)
+pub(super) fn mailbox<S>(limits: &limits::Limits, wake: Wake) -> (InboxSender<Post<S>>, Inbox<Post<S>>) {
+    let capacity =
+        Capacity { messages: INBOX_MESSAGES, bytes: limits.core_inbox_bytes_max, bytes_of: Post::request_bytes };
+    inbox(capacity, wake)
 }
 
 /// A core's router with its shards as they were recovered. Everything random in it comes from `seed`, and shards that

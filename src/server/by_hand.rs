@@ -90,7 +90,9 @@ impl<N: Network> NodeByHand<N> {
     pub fn start(node: Arc<Node>, cores: Vec<CoreParts<N>>, now: Instant) -> Result<NodeByHand<N>, Fatal> {
         assert_eq!(cores.len(), usize::from(node.config.cores), "a node starts with all its cores");
         node.logs_have_begun()?;
-        let (posts, inboxes): (Vec<_>, Vec<_>) = cores.iter().map(|core| mailbox(Arc::clone(&core.wake))).unzip();
+        let limits = &node.config.limits;
+        let mailboxes = cores.iter().map(|core| mailbox(limits, Arc::clone(&core.wake)));
+        let (posts, inboxes): (Vec<_>, Vec<_>) = mailboxes.unzip();
         let parts = (0..).map(CoreId).zip(cores).zip(inboxes).map(|((core, parts), inbox)| {
             let CoreParts { network, log, recovered, seed, .. } = parts;
             let router = router(&node, core, log, recovered, seed, now);

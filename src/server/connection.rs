@@ -10,10 +10,8 @@ use crate::event_loop::{Input, Output};
 use crate::limits::Limits;
 use crate::socket::Socket;
 
+use super::budget::Debt;
 use super::message::ConnectionId;
-
-/// What a reply is taken to weigh before any was seen.
-const REPLY_ESTIMATE_START: usize = 1 << 10;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +28,8 @@ pub(super) enum Kind {
         core: CoreId,
         /// Some of its messages were for other cores than this one.
         crosses: bool,
+        /// A leader has spoken on it.
+        leads: bool,
     },
 }
 
@@ -43,11 +43,11 @@ pub(super) struct Connection<S> {
     pub(super) output: Output,
     pub(super) generation: u32,
     /// Requests that are not answered yet.
-    pub(super) inflight: usize,
-    /// What an answer may weigh, from what the last ones weighed.
-    reply_estimate: usize,
+    pub(super) debt: Debt,
     /// Its reader leaves too much unread, or too much of it is under way: nothing more is read from it.
     pub(super) paused: bool,
+    /// It is paused until the core has room for the reply to its next request.
+    pub(super) starved: bool,
     /// The poll has reported the end of the stream; there may be bytes before it.
     pub(super) read_closed: bool,
     /// The end of the stream was read. The connection ends when everything is answered.
@@ -71,9 +71,9 @@ impl<S: Socket> Connection<S> {
             input,
             output: Output::default(),
             generation: 0,
-            inflight: 0,
-            reply_estimate: REPLY_ESTIMATE_START,
+            debt: Debt::default(),
             paused: false,
+            starved: false,
             read_closed: false,
             ended: false,
             blocked: false,
@@ -85,38 +85,34 @@ impl<S: Socket> Connection<S> {
 
     /// Whether another request may be taken in: what is under way and unread stays within the limits.
     pub(super) fn has_room(&self, limits: &Limits) -> bool {
-        self.inflight < limits.inflight_max
-            && self.output.waiting_bytes() + self.inflight * self.reply_estimate < limits.reply_bytes_max
+        self.debt.has_room(self.output.waiting_bytes(), limits)
     }
 
-    /// Appends a reply. Returns false if its bytes were replaced by a refusal, because twice the limit waits unread or
-    /// all connections of the core together have no room left.
+    /// Appends the reply to a request that was charged with `charge`. Returns false if it was replaced by a refusal, as
+    /// twice the limit waits unread: a value was longer than any that this node had seen when it was asked for.
     pub(super) fn reply(
         &mut self,
         id: RequestId,
+        charge: u32,
         at: EntryId,
         result: Result<Answer<'_>, Refusal<'_>>,
         limits: &Limits,
-        room: usize,
     ) -> bool {
-        self.inflight = self.inflight.saturating_sub(1);
-        let before = self.output.waiting_bytes();
+        self.debt.settle(charge);
         let is_heavy = matches!(result, Ok(Answer::Value { .. } | Answer::Page(_)));
-        if is_heavy && (before > 2 * limits.reply_bytes_max || room == 0) {
+        if is_heavy && self.output.waiting_bytes() > 2 * limits.reply_bytes_max {
             let message = "too many replies wait unread; read them and ask again";
             let refusal = Refusal { code: Code::Overloaded, leader: None, message };
             Reply { id, at, result: Err(refusal) }.encode(self.output.buffer());
             return false;
         }
         Reply { id, at, result }.encode(self.output.buffer());
-        let weight = self.output.waiting_bytes() - before;
-        self.reply_estimate = weight.max(self.reply_estimate - self.reply_estimate / 64);
         true
     }
 
     /// Whether nothing is owed to the remote side any more.
     pub(super) fn is_settled(&self) -> bool {
-        self.inflight == 0 && self.output.waiting_bytes() == 0
+        self.debt.is_settled() && self.output.waiting_bytes() == 0
     }
 }
 
@@ -163,6 +159,12 @@ impl<S: Socket> Connections<S> {
     pub(super) fn at(&self, slot: usize) -> Option<ConnectionId> {
         let connection = self.slots.get(slot)?.as_ref()?;
         Some(ConnectionId { slot: u32::try_from(slot).ok()?, generation: connection.generation })
+    }
+
+    /// Who is at the other ends.
+    #[cfg(test)]
+    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.slots.iter().flatten().map(|connection| connection.kind)
     }
 
     pub(super) fn ids(&self) -> Vec<ConnectionId> {

@@ -14,7 +14,7 @@ use mio::{Events, Poll};
 use raftkv_protocol::client::{Code, Refusal, Reply, Request};
 use raftkv_protocol::frame::{self, DecodeError, FrameError};
 use raftkv_protocol::hello::HelloRefusal;
-use raftkv_protocol::peer::PeerFrame;
+use raftkv_protocol::peer::{Body, PeerFrame};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::api::binary;
@@ -26,6 +26,7 @@ use crate::shard::Shard;
 use crate::socket::{Network, Readiness, Socket, Stream};
 use crate::storage::FileLog;
 
+use super::budget::{self, Room};
 use super::connection::{Connection, Kind};
 use super::io::{Adopted, Io, Post, Source};
 use super::link::{Link, LinkEvent};
@@ -42,10 +43,10 @@ const SLEEP_MAX_STOPPING: Duration = Duration::from_millis(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was told to go may take to go by itself.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long an ordered stop may take before the node ends with requests unanswered.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// While it stops, a node that had no request for so long has no clients left that do not know where else to go.
 const STOP_QUIET: Duration = Duration::from_millis(100);
+/// While it stops, and nothing is led here: how long clients who go on asking are told so.
+const STOP_GRACE: Duration = Duration::from_millis(500);
 
 /// Why a connection is closed from this side.
 #[derive(Debug)]
@@ -92,6 +93,8 @@ pub(super) struct CoreLoop<N: Network> {
     told_ready: bool,
     /// While it stops: how many requests had come, and when the last of them was noticed.
     last_request: (u64, Option<Instant>),
+    /// While it stops: since when nothing is led here that somebody else could lead.
+    handed_over_at: Option<Instant>,
 }
 
 /// What a core is made from; unlike the loop itself it can be moved to its thread.
@@ -121,6 +124,7 @@ impl<N: Network> CoreLoop<N> {
             stop_at: None,
             told_ready: false,
             last_request: (0, None),
+            handed_over_at: None,
             clock,
             node,
         }
@@ -154,6 +158,11 @@ impl<N: Network> CoreLoop<N> {
     /// The core's log, after its last turn.
     pub(super) fn into_log(self) -> FileLog {
         self.router.into_log()
+    }
+
+    /// The time of the turn.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     /// Which core this is.
@@ -248,7 +257,7 @@ impl<N: Network> CoreLoop<N> {
             match post {
                 Post::Message(message) => self.router.core_message(message, &mut self.io),
                 Post::Adopt(adopted) => self.adopt(*adopted),
-                Post::Stop => self.stop_at = Some(self.clock.now() + STOP_PATIENCE),
+                Post::Stop => self.stop_at = Some(self.clock.now() + self.node.config.limits.stop_timeout),
             }
         }
     }
@@ -260,7 +269,7 @@ impl<N: Network> CoreLoop<N> {
                 if let Some(connection) = self.io.connections.get(id) {
                     connection.output.buffer().extend_from_slice(&unsent);
                 }
-                self.settle(id, kind);
+                self.settle(kind);
                 self.io.mark_dirty(id);
                 self.io.resumed.push(id);
             }
@@ -269,13 +278,9 @@ impl<N: Network> CoreLoop<N> {
     }
 
     /// Books a connection whose hello was accepted and which stays at this core.
-    pub(super) fn settle(&mut self, id: ConnectionId, kind: Kind) {
-        match kind {
-            Kind::Client => self.io.count_client(1),
-            Kind::Peer { node, core, .. } => {
-                self.io.peer_links.insert((node, core), id);
-            }
-            Kind::Unknown => {}
+    pub(super) fn settle(&mut self, kind: Kind) {
+        if kind == Kind::Client {
+            self.io.count_client(1);
         }
     }
 
@@ -358,37 +363,54 @@ impl<N: Network> CoreLoop<N> {
             };
             match kind {
                 Kind::Unknown => self.take_hello(id, found.kind, found.payload)?,
-                Kind::Client => self.take_request(id, found.kind, found.payload)?,
+                Kind::Client => {
+                    if self.take_request(id, found.kind, found.payload)? == Room::Later {
+                        return Ok((at, Appetite::Full));
+                    }
+                }
                 Kind::Peer { node, .. } => self.take_peer_frame(id, node, found.kind, found.payload)?,
             }
             at += found.consumed;
         }
     }
 
-    fn take_request(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
+    /// Takes a request in, unless the core has no room for its reply: then it stays where it is for now.
+    fn take_request(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<Room, Fault> {
         let request = Request::decode(kind, payload)
             .map_err(|error| Fault::Message(error, Request::id_of(payload).unwrap_or_default()))?;
-        if let Some(connection) = self.io.connections.get(id) {
-            connection.inflight += 1;
+        let charge = budget::charge(&request.operation, &self.node);
+        let room = if budget::is_read(&request.operation) { self.io.room(id, charge) } else { Room::Now };
+        if room == Room::Later {
+            return Ok(room);
         }
-        let origin = Origin::Client { connection: id, request: request.id };
+        self.io.charge(id, charge);
+        let origin = Origin::Client { connection: id, request: request.id, charge };
         let to = ReplyTo { core: self.core, origin };
         match binary::check(&request.operation, &self.node.config.limits) {
+            Ok(()) if room == Room::No => {
+                self.router.counters.overloaded_replies += 1;
+                let message = "the clients of this core leave too many replies unread; try again later";
+                self.router.refuse(to, Code::Overloaded, None, message, &mut self.io);
+            }
             Ok(()) => self.router.request(request.operation, to, self.clock.now(), &mut self.io),
             Err((code, message)) => self.router.refuse(to, code, None, &message, &mut self.io),
         }
-        Ok(())
+        Ok(room)
     }
 
     fn take_peer_frame(&mut self, id: ConnectionId, from: NodeId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
         let peer_frame =
             PeerFrame::decode(kind, payload).map_err(|error| Fault::Message(error, RequestId::default()))?;
         if let PeerFrame::Message(message) = &peer_frame
-            && self.node.owner(message.shard) != self.core
             && let Some(connection) = self.io.connections.get(id)
-            && let Kind::Peer { crosses, .. } = &mut connection.kind
+            && let Kind::Peer { core, crosses, leads, .. } = &mut connection.kind
         {
-            *crosses = true;
+            *crosses |= self.node.owner(message.shard) != self.core;
+            let is_leader = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. });
+            if is_leader && !std::mem::replace(leads, true) {
+                let core = *core;
+                self.io.note_leader_link(from, core, id);
+            }
         }
         self.router.peer_frame(from, peer_frame, self.clock.now(), &mut self.io);
         Ok(())
@@ -407,7 +429,7 @@ impl<N: Network> CoreLoop<N> {
                 connection.ended = true;
                 self.io.mark_dirty(id);
             }
-            Kind::Peer { node, core, crosses } => {
+            Kind::Peer { node, core, crosses, .. } => {
                 let newest = is_newest(&self.io, node, core);
                 self.io.close(id);
                 if newest {
@@ -513,19 +535,25 @@ impl<N: Network> CoreLoop<N> {
     fn has_stopped(&mut self, now: Instant) -> bool {
         let Some(stop_at) = self.stop_at else { return false };
         if now >= stop_at {
-            log::warn!("stopping although not everything is answered: {STOP_PATIENCE:?} have passed");
+            let patience = self.node.config.limits.stop_timeout;
+            log::warn!("stopping although not everything is answered: {patience:?} have passed");
             return true;
         }
         let requests = self.router.counters.requests;
         if self.last_request.0 != requests || self.last_request.1.is_none() {
             self.last_request = (requests, Some(now));
         }
-        let is_quiet = self.io.clients_open == 0
-            || self.last_request.1.is_some_and(|at| now.saturating_duration_since(at) >= STOP_QUIET);
         // Where nobody can be reached there is nobody to hand leadership to.
         let has_heirs = self.io.links.iter().any(Link::is_up);
-        let has_handed_over = !has_heirs || !self.router.shards().iter().any(Shard::leads);
-        has_handed_over && is_quiet && self.router.is_idle() && self.io.is_flushed()
+        if has_heirs && self.router.shards().iter().any(Shard::leads) {
+            self.handed_over_at = None;
+            return false;
+        }
+        let handed_over_at = *self.handed_over_at.get_or_insert(now);
+        let is_quiet = self.io.clients_open == 0
+            || self.last_request.1.is_some_and(|at| now.saturating_duration_since(at) >= STOP_QUIET)
+            || now.saturating_duration_since(handed_over_at) >= STOP_GRACE;
+        is_quiet && self.router.is_idle() && self.io.is_flushed()
     }
 }
 

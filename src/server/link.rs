@@ -6,6 +6,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use log::Level;
 use mio::Token;
 use raftkv_protocol::frame;
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
@@ -16,8 +17,6 @@ use crate::socket::{Network, Socket, Stream};
 
 use super::node::{Node, Peer};
 
-/// Unsent bytes above which a link takes nothing more: its peer does not read.
-const WAITING_BYTES_MAX: usize = 64 << 20;
 /// How long connecting and greeting may take.
 const GREETING: Duration = Duration::from_secs(3);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -86,12 +85,13 @@ pub(super) struct Link<S> {
     output: Output,
     pause: Duration,
     blocked: bool,
-    complained: bool,
+    /// Unsent bytes above which it takes nothing more: its peer does not read.
+    bytes_max: usize,
     pub(super) dirty: bool,
 }
 
 impl<S: Socket> Link<S> {
-    pub(super) fn new(peer: Peer, token: Token, now: Instant) -> Link<S> {
+    pub(super) fn new(peer: Peer, token: Token, bytes_max: usize, now: Instant) -> Link<S> {
         Link {
             peer,
             token,
@@ -100,7 +100,7 @@ impl<S: Socket> Link<S> {
             output: Output::default(),
             pause: PAUSE_MIN,
             blocked: false,
-            complained: false,
+            bytes_max,
             dirty: false,
         }
     }
@@ -111,7 +111,7 @@ impl<S: Socket> Link<S> {
 
     /// Where to append frames, while the link is up and its peer reads.
     pub(super) fn buffer(&mut self) -> Option<&mut Vec<u8>> {
-        let has_room = self.output.waiting_bytes() < WAITING_BYTES_MAX;
+        let has_room = self.output.waiting_bytes() < self.bytes_max;
         (self.is_up() && has_room).then(|| self.output.buffer())
     }
 
@@ -129,7 +129,7 @@ impl<S: Socket> Link<S> {
         match &self.state {
             State::Down { retry_at } if *retry_at <= now => self.dial(node, core, network, now),
             State::Greeting { give_up_at, .. } if *give_up_at <= now => {
-                self.fall(network, now, &Fault::of("it does not answer"));
+                self.fall(node, network, now, &Fault::of("it does not answer"));
             }
             _ => {}
         }
@@ -151,21 +151,26 @@ impl<S: Socket> Link<S> {
             Ok(()) if !was_up && self.is_up() => LinkEvent::Up,
             Ok(()) => LinkEvent::Nothing,
             Err(fault) => {
-                self.fall(network, now, &fault);
+                self.fall(node, network, now, &fault);
                 if was_up { LinkEvent::Down } else { LinkEvent::Nothing }
             }
         }
     }
 
     /// Writes what waits, as far as the socket takes it.
-    pub(super) fn flush_or_fall(&mut self, network: &mut impl Network<Socket = S>, now: Instant) -> LinkEvent {
+    pub(super) fn flush_or_fall(
+        &mut self,
+        node: &Node,
+        network: &mut impl Network<Socket = S>,
+        now: Instant,
+    ) -> LinkEvent {
         if !self.is_up() {
             return LinkEvent::Nothing;
         }
         match self.flush() {
             Ok(()) => LinkEvent::Nothing,
             Err(fault) => {
-                self.fall(network, now, &fault);
+                self.fall(node, network, now, &fault);
                 LinkEvent::Down
             }
         }
@@ -207,7 +212,7 @@ impl<S: Socket> Link<S> {
                 hello.encode(self.output.buffer());
                 self.state = State::Greeting { socket, give_up_at: now + GREETING };
             }
-            Err(error) => self.fall(network, now, &error.into()),
+            Err(error) => self.fall(node, network, now, &error.into()),
         }
     }
 
@@ -233,7 +238,7 @@ impl<S: Socket> Link<S> {
             Ok((found.consumed, Appetite::Hungry))
         })?;
         if welcomed {
-            self.rise();
+            self.rise(node);
         }
         if received == Received::Closed {
             return Err(Fault::of("it has closed the link"));
@@ -241,27 +246,29 @@ impl<S: Socket> Link<S> {
         Ok(())
     }
 
-    fn rise(&mut self) {
+    fn rise(&mut self, node: &Node) {
         self.state = match std::mem::replace(&mut self.state, State::Idle) {
             State::Greeting { socket, .. } => State::Up { socket },
             other => other,
         };
-        log::info!("link to node {} at {} is up", self.peer.id, self.peer.address);
+        let level = self.level(node, "up", Level::Info);
+        log::log!(level, "link to node {} at {} is up", self.peer.id, self.peer.address);
         self.pause = PAUSE_MIN;
-        self.complained = false;
     }
 
-    fn fall(&mut self, network: &mut impl Network<Socket = S>, now: Instant, fault: &Fault) {
-        let was_up = self.is_up();
+    /// How loud to say what the link is like now: once, if the other cores' links are the same.
+    fn level(&self, node: &Node, words: &str, news: Level) -> Level {
+        if node.together.is_link_news(self.peer.id, words) { news } else { Level::Debug }
+    }
+
+    fn fall(&mut self, node: &Node, network: &mut impl Network<Socket = S>, now: Instant, fault: &Fault) {
         if let State::Greeting { socket, .. } | State::Up { socket } = &mut self.state
             && let Err(error) = network.deregister(socket)
         {
             log::debug!("cannot deregister the link to node {}: {error}", self.peer.id);
         }
-        if was_up || !self.complained {
-            log::warn!("link to node {} at {}: {}; trying again", self.peer.id, self.peer.address, fault.words);
-            self.complained = !was_up;
-        }
+        let level = self.level(node, &fault.words, Level::Warn);
+        log::log!(level, "link to node {} at {}: {}; trying again", self.peer.id, self.peer.address, fault.words);
         let pause = if fault.refused { PAUSE_REFUSED } else { self.pause };
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.state = State::Down { retry_at: now + pause };

@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::error::Fatal;
 use crate::storage::data_dir::DataDir;
 
+use super::together::Together;
+
 /// Another node of the cluster.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -92,6 +94,8 @@ pub struct Node {
     pub stopping: AtomicBool,
     /// Which nodes are admitted.
     pub admission: Admission,
+    /// What the cores do once between them.
+    pub together: Together,
     /// Where peers' incarnations are remembered. Locked at hellos, and once when the node is admitted.
     pub data_dir: Mutex<DataDir>,
 }
@@ -105,6 +109,7 @@ impl Node {
             incarnation: data_dir.incarnation(),
             admission: Admission::new(data_dir.is_admitted(), peers.iter().map(|peer| peer.id)),
             peers,
+            together: Together::default(),
             leaders: LeaderTable::new(config.shards),
             connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
@@ -173,33 +178,54 @@ impl Node {
     }
 }
 
-/// Who leads which shard, as a hint for routing: each shard's owner writes, all cores read.
+/// Who leads which shard, as a hint for routing, and how long its values may be: each shard's owner writes, all cores
+/// read.
 #[derive(Debug)]
 pub struct LeaderTable {
-    leaders: Vec<(AtomicU64, AtomicU64)>,
+    leaders: Vec<Known>,
+}
+
+/// What is known of a shard.
+#[derive(Debug, Default)]
+struct Known {
+    /// 0 if there is none.
+    leader: AtomicU64,
+    term: AtomicU64,
+    entry_bytes_max: AtomicUsize,
 }
 
 impl LeaderTable {
     /// A table that knows nothing yet.
     #[must_use]
     pub fn new(shards: u16) -> LeaderTable {
-        LeaderTable { leaders: (0..shards).map(|_| (AtomicU64::new(0), AtomicU64::new(0))).collect() }
+        LeaderTable { leaders: (0..shards).map(|_| Known::default()).collect() }
     }
 
     /// The leader and the term in which it was known. The two may be of different moments.
     #[must_use]
     pub fn get(&self, shard: ShardId) -> (Option<NodeId>, Term) {
-        let (leader, term) = &self.leaders[usize::from(shard.0)];
-        let leader = leader.load(Ordering::Relaxed);
-        ((leader != 0).then_some(NodeId(leader)), Term(term.load(Ordering::Relaxed)))
+        let known = &self.leaders[usize::from(shard.0)];
+        let leader = known.leader.load(Ordering::Relaxed);
+        ((leader != 0).then_some(NodeId(leader)), Term(known.term.load(Ordering::Relaxed)))
     }
 
     /// Only the shard's owner calls this. True if it is news.
     pub fn set(&self, shard: ShardId, leader: Option<NodeId>, term: Term) -> bool {
-        let entry = &self.leaders[usize::from(shard.0)];
+        let known = &self.leaders[usize::from(shard.0)];
         let leader = leader.map_or(0, |node| node.0);
-        let news = entry.0.swap(leader, Ordering::Relaxed) != leader;
-        entry.1.store(term.0, Ordering::Relaxed);
+        let news = known.leader.swap(leader, Ordering::Relaxed) != leader;
+        known.term.store(term.0, Ordering::Relaxed);
         news
+    }
+
+    /// The longest entry of a shard that this node has seen since its start; no value of it is longer.
+    #[must_use]
+    pub fn entry_bytes_max(&self, shard: ShardId) -> usize {
+        self.leaders[usize::from(shard.0)].entry_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Only the shard's owner calls this.
+    pub fn note_entry_bytes(&self, shard: ShardId, bytes: usize) {
+        self.leaders[usize::from(shard.0)].entry_bytes_max.store(bytes, Ordering::Relaxed);
     }
 }

@@ -17,7 +17,7 @@ use super::message::ReplyTo;
 use super::node::Node;
 use super::router::Router;
 
-/// How often placement is looked at; also the pause between two transfers of a core.
+/// How often placement is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often, while the node is being stopped.
 const PERIOD_STOPPING: Duration = Duration::from_millis(20);
@@ -75,7 +75,9 @@ impl Placement {
                 due = Some((at, preferred));
             }
         }
-        if let Some((at, preferred)) = due {
+        if let Some((at, preferred)) = due
+            && self.node.together.may_transfer(now)
+        {
             self.steady[at] = None;
             router.counters.transfers += 1;
             log::info!("handing leadership of shard {} back to node {preferred}", router.shards()[at].id());

@@ -45,7 +45,7 @@ pub fn run(mut config: Config) -> Result<(), Fatal> {
     wait_until_free(listen)?;
     let sockets_max = within_open_files(&mut config);
     let node = Arc::new(open_node(config, sockets_max)?);
-    let seats = seats(node.config.cores).map_err(|error| resource("an event loop", &error))?;
+    let seats = seats(&node.config).map_err(|error| resource("an event loop", &error))?;
     let posts: Vec<_> = seats.iter().map(|seat| seat.post.clone()).collect();
     let (events_in, events) = crossbeam_channel::unbounded();
     forward_signals(events_in.clone())?;
@@ -109,12 +109,12 @@ struct Seat {
     inbox: Inbox<Post<TcpStream>>,
 }
 
-fn seats(cores: u16) -> std::io::Result<Vec<Seat>> {
-    (0..cores)
+fn seats(config: &Config) -> std::io::Result<Vec<Seat>> {
+    (0..config.cores)
         .map(|_| {
             let poll = Poll::new()?;
             let wake = wake_through(Waker::new(poll.registry(), WAKER)?);
-            let (post, inbox) = mailbox(Arc::clone(&wake));
+            let (post, inbox) = mailbox(&config.limits, Arc::clone(&wake));
             Ok(Seat { poll, wake, post, inbox })
         })
         .collect()

@@ -176,7 +176,7 @@ impl Cluster {
         &self.members[at(id)].as_ref().expect("the node runs").node
     }
 
-    fn node_mut(&mut self, id: u64) -> &mut NodeByHand<MemoryNetwork> {
+    pub(super) fn node_mut(&mut self, id: u64) -> &mut NodeByHand<MemoryNetwork> {
         &mut self.members[at(id)].as_mut().expect("the node runs").node
     }
 

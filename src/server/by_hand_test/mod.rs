@@ -9,7 +9,8 @@ use raftkv_protocol::client::{Answer, Condition, Consistency, Operation, Request
 use raftkv_protocol::hello::{Auth, HelloReply, VERSION_MAX};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
-use super::router::Router;
+use super::connection::Kind;
+use super::router::{Router, Transport};
 use crate::socket::{Network, Socket};
 use crate::storage::FileLog;
 use cluster::{CORES, Cluster, NODES, SHARDS, address};
@@ -96,7 +97,12 @@ fn links_of_peers_move_to_the_core_of_the_same_number() {
     for node in 1..=NODES {
         for core in (0..CORES).map(CoreId) {
             let running = cluster.node(node).cores[usize::from(core.0)].as_ref().expect("the core runs");
-            let links: Vec<_> = running.io.peer_links.keys().copied().collect();
+            let peer = |kind| match kind {
+                Kind::Peer { node, core, .. } => Some((node, core)),
+                Kind::Client | Kind::Unknown => None,
+            };
+            let mut links: Vec<_> = running.io.connections.kinds().filter_map(peer).collect();
+            links.sort_unstable();
             let others: Vec<_> = (1..=NODES).filter(|id| *id != node).map(|id| (NodeId(id), core)).collect();
             assert_eq!(links, others, "core {core} of node {node}");
         }
@@ -207,4 +213,44 @@ fn one_seed_is_one_run() {
     let runs: Vec<u64> = [7, 7, 8].map(traffic).into();
     assert_eq!(runs[0], runs[1]);
     assert_ne!(runs[1], runs[2]);
+}
+
+/// Node 1 leads what nodes 2 and 3 should, on each of its cores, and both keep up since the same time.
+#[test]
+fn a_node_hands_one_shard_back_in_a_second_whatever_its_cores() {
+    let mut cluster = Cluster::with_leaders(9);
+    for shard in (0..SHARDS).map(ShardId) {
+        let leader = cluster.leader(shard);
+        let router = cluster.node_mut(leader).router_mut(CoreId(shard.0 % CORES)).expect("the core runs");
+        let replica = router.shards_mut()[usize::from(shard.0 / CORES)].raft_mut();
+        replica.transfer(NodeId(1)).expect("it leads");
+    }
+    cluster.run_until("node 1 leads all", |cluster| {
+        (0..SHARDS).all(|shard| cluster.known_leader(1, ShardId(shard)) == Some(NodeId(1)))
+    });
+    let by_core = |cluster: &Cluster| [0, 1].map(|core| router(cluster, 1, core).counters.transfers);
+    let total = |cluster: &Cluster| by_core(cluster).iter().sum::<u64>();
+    assert_eq!(by_core(&cluster), [0, 0]);
+    cluster.run_until("a transfer", |cluster| total(cluster) > 0);
+    let first = cluster.now;
+    assert_eq!(total(&cluster), 1);
+    cluster.run_until("another", |cluster| total(cluster) > 1);
+    assert_eq!(by_core(&cluster), [1, 1]);
+    assert!(cluster.now - first >= Duration::from_secs(1), "{:?}", cluster.now - first);
+}
+
+#[test]
+fn a_link_takes_so_many_bytes_that_its_peer_does_not_read() {
+    let mut cluster = Cluster::with_leaders(10);
+    let later = cluster.now + Duration::from_millis(150);
+    let core = cluster.node_mut(1).cores[0].as_mut().expect("the core runs");
+    let max = core.node.config.limits.link_bytes_max;
+    let peer = core.io.links[0].peer.id;
+    core.io.peer(peer).expect("the link is up").resize(max - 1, 0);
+    core.io.peer(peer).expect("one byte less than the limit").push(0);
+    assert!(core.io.peer(peer).is_none(), "the limit");
+    // The next heartbeats are dropped and counted.
+    let dropped = core.router.counters.raft_messages_dropped;
+    core.router.finish_turn(later, &mut core.io).expect("a turn");
+    assert!(core.router.counters.raft_messages_dropped > dropped);
 }
