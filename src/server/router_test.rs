@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Operation, Refusal, Scan};
 use raftkv_protocol::frame;
 use raftkv_protocol::hello::FEATURE_ADMITTED;
 use raftkv_protocol::peer::PeerFrame;
-use raftkv_protocol::types::{CoreId, Entry, EntryId, HardState, Incarnation, Index, NodeId, RequestId, ShardId, Slot};
+use raftkv_protocol::types::{CoreId, EntryId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::{Node, Peer};
@@ -19,12 +18,11 @@ use crate::config::{Config, LogIo};
 use crate::limits::Limits;
 use crate::raft::{self, Raft};
 use crate::shard::Shard;
+use crate::storage::MemoryLog;
 use crate::storage::data_dir::DataDir;
 use crate::storage::memory::Completion;
-use crate::storage::{BatchNumber, CoreLog, Fetch, Fetched, LogError, MemoryLog, Space};
 
 pub(super) const SHARDS: u16 = 3;
-pub(super) const UNCOMMITTED_MAX: usize = 1 << 20;
 const CONNECTION: ConnectionId = ConnectionId { slot: 0, generation: 1 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +90,7 @@ fn config(id: NodeId, dir: &Path) -> Config {
         segment_size: 1 << 20,
         log_io: LogIo::Map,
         log_level: log::LevelFilter::Off,
-        limits: Limits { uncommitted_bytes_max: UNCOMMITTED_MAX, ..Limits::default() },
+        limits: Limits::default(),
     }
 }
 
@@ -122,7 +120,7 @@ fn router(config: Config, now: Instant) -> Router<MemoryLog> {
         Shard::new(*shard, Raft::new(config, raft::Recovered::default(), now), bytes_max)
     };
     let replicas = shards.iter().map(shard).collect();
-    let log = TestLog { memory: MemoryLog::new(&shards, Completion::OnFlush), hangs: Arc::clone(hangs) };
+    let log = MemoryLog::new(&shards, Completion::OnFlush);
     Router::new(Arc::clone(&node), CoreId(0), replicas, log, 1_000 * id.0, now)
 }
 
@@ -429,7 +427,7 @@ fn a_node_that_is_not_admitted_gives_no_vote_to_one_that_is() {
     }
     cluster.run(Duration::from_secs(5));
     // Shard 1 was node 2's before, so that no vote is needed for it.
-    let elected = |router: &Router<TestLog>| router.shards().iter().any(|shard| shard.leads() && shard.id().0 != 1);
+    let elected = |router: &Router<MemoryLog>| router.shards().iter().any(|shard| shard.leads() && shard.id().0 != 1);
     assert!(!cluster.nodes[1..].iter().any(|(router, _)| elected(router)));
     assert!(cluster.nodes[2].0.counters.votes_withheld > 0);
     cluster.nodes[2].0.node.core_is_ready().unwrap();

@@ -75,7 +75,7 @@ fn a_segment_that_was_cut_off_anywhere_is_refused() {
                 // Behind the end that its successor names there is nothing.
                 Ok((_, entries)) => assert!(segment != newest && entries == 40, "{segment} cut to {length} bytes"),
                 Err(LogError(line)) => {
-                    assert!(line.contains(&format!("/test/{segment}")) && !line.contains('\n'), "{line}");
+                    assert!(line.contains(&format!("/simulated/{segment}")) && !line.contains('\n'), "{line}");
                 }
             }
         }
@@ -120,10 +120,10 @@ fn entries_that_cannot_be_read_are_an_error_and_not_gone() {
         }
     };
     let segment = segments(&disk).pop().expect("a segment");
-    disk.set_unreadable(&segment);
+    disk.set_unreadable(&segment, true);
     let Err(FetchError::Corrupt(line)) = fetch(&mut log) else { panic!("the disk cannot be read") };
-    assert!(line.contains(&format!("/test/{segment}")) && line.contains("entry 2"), "{line}");
-    disk.set_unreadable("");
+    assert!(line.contains(&format!("/simulated/{segment}")) && line.contains("entry 2"), "{line}");
+    disk.set_unreadable(&segment, false);
     assert_eq!(fetch(&mut log).map(|entries| entries.len()), Ok(3), "once was an accident");
 }
 

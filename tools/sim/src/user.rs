@@ -61,14 +61,7 @@ fn connect(plan: &Plan, net: &SharedNet, own: LoopId, now: Instant, random: &mut
 
 impl User {
     /// A client that has not asked anything.
-    pub fn new(
-        index: usize,
-        plan: &Plan,
-        net: &SharedNet,
-        own: LoopId,
-        now: Instant,
-        random: &mut Random,
-    ) -> User {
+    pub fn new(index: usize, plan: &Plan, net: &SharedNet, own: LoopId, now: Instant, random: &mut Random) -> User {
         User { index, own, client: connect(plan, net, own, now, random), waiting: Vec::new(), lives: 1 }
     }
 
