@@ -1,7 +1,7 @@
 //! Whoever wants the cluster to fail: one act after the other, of the kinds that the plan has drawn.
 
 use crate::agenda::{Event, HostId, MILLISECOND, SECOND};
-use crate::machine::State;
+use crate::machine::{Machine, State};
 use crate::plan::Fault;
 use crate::world::World;
 
@@ -198,8 +198,18 @@ impl World {
         true
     }
 
-    /// Damage stays on a minority: more is more than any number of copies survives.
+    /// Damage stays on a minority: more is more than any number of copies survives. And it comes after every node has
+    /// been admitted: one that never was cannot be told from one that has lost its disk, gives no vote to those that
+    /// were, and so does not count while the damaged one is out.
     fn damage(&mut self, fault: Fault, node: usize) -> bool {
+        let is_admitted = |machine: &Machine| match &machine.state {
+            State::Up(process) => process.node.node().admission.is_admitted(),
+            State::Down => false,
+            State::Gone => true,
+        };
+        if !self.machines.iter().all(is_admitted) {
+            return false;
+        }
         let damaged = self.machines.iter().filter(|machine| machine.damaged).count();
         let machine = &self.machines[node];
         if machine.damaged || (damaged + 1) * 2 > self.plan.nodes || matches!(machine.state, State::Gone) {
