@@ -15,7 +15,7 @@ use raftkv::storage::simulated_disk::{SimulatedDisk, Survivors};
 use raftkv::storage::{FileLog, Options, Workers};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId};
 
-use crate::agenda::{HostId, LoopId, MILLISECOND, Work};
+use crate::agenda::{LoopId, MILLISECOND, Work};
 use crate::network::{SharedNet, SimNetwork, node_address};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -108,12 +108,6 @@ impl Machine {
             dir: dir.join(format!("node{}-0", index + 1)),
             epoch,
         }
-    }
-
-    /// Where it is on the network.
-    #[must_use]
-    pub fn host(&self) -> HostId {
-        HostId(self.index)
     }
 
     /// What runs.
@@ -247,7 +241,8 @@ impl Machine {
             for (workers, disk) in process.workers.iter().zip(&self.disks) {
                 // A sync that is under way ends in the middle of its writing.
                 if workers.can_sync() && random.below(8) > 0 {
-                    disk.die_at(random.below(if random.below(4) == 0 { 8 } else { 2 }));
+                    let operations = if random.below(4) == 0 { 8 } else { 2 };
+                    disk.die_at(random.below(operations));
                     workers.sync();
                 }
             }
@@ -267,7 +262,6 @@ impl Machine {
         self.state = State::Down;
         self.paused = false;
         self.is_doomed = None;
-        self.sync_fails = false;
         for disk in &self.disks {
             disk.restart();
         }

@@ -570,13 +570,13 @@ impl Net {
             self.stats.blocked += 1;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        flow.outstanding += length;
         if connection.between_nodes
             && side == DIALLER
             && (self.frame_faults || !flow.partial.is_empty() || !flow.greeted)
         {
             self.write_frames(id, &bytes[..length]);
         } else {
+            flow.outstanding += length;
             self.send(id, side, Segment::Bytes(bytes[..length].to_vec()), true);
         }
         Ok(length)
@@ -607,17 +607,14 @@ impl Net {
     fn send_frame(&mut self, id: u64, frame: Vec<u8>, may_fail: bool, may_double: bool) {
         if may_fail && self.random.chance(self.plan.lost) {
             self.stats.frames_lost += 1;
-            if let Some(connection) = self.connections.get_mut(&id) {
-                let flow = &mut connection.flows[DIALLER];
-                flow.outstanding = flow.outstanding.saturating_sub(frame.len());
-            }
             return;
         }
-        if may_double && self.random.chance(self.plan.doubled) {
+        let doubled = may_double && self.random.chance(self.plan.doubled);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.flows[DIALLER].outstanding += frame.len() * (1 + usize::from(doubled));
+        }
+        if doubled {
             self.stats.frames_doubled += 1;
-            if let Some(connection) = self.connections.get_mut(&id) {
-                connection.flows[DIALLER].outstanding += frame.len();
-            }
             self.send(id, DIALLER, Segment::Bytes(frame.clone()), false);
         }
         let late = may_fail && self.random.chance(self.plan.overtaking);

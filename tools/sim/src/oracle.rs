@@ -41,6 +41,8 @@ struct Seen {
     commit: Index,
     applied: Index,
     last: Index,
+    /// More may be on its disk than is known.
+    unseen: bool,
     /// Term of each entry that counts as on its disk, by index: entry i at i - 1.
     persisted: Vec<Term>,
 }
@@ -84,7 +86,15 @@ impl Oracle {
     pub fn ended(&mut self, node: usize) {
         for shard in &mut self.seen {
             let seen = &mut shard[node];
-            *seen = Seen { persisted: std::mem::take(&mut seen.persisted), ..Seen::default() };
+            let persisted = std::mem::take(&mut seen.persisted);
+            *seen = Seen { persisted, unseen: seen.unseen, ..Seen::default() };
+        }
+    }
+
+    /// A core stops in order. Its last turn is not looked at: what it made durable then is seen when it is back.
+    pub fn stopping(&mut self, node: usize) {
+        for shard in &mut self.seen {
+            shard[node].unseen = true;
         }
     }
 
@@ -145,7 +155,7 @@ impl Oracle {
         }
         let seen = &mut self.seen[at][node];
         (seen.role, seen.term, seen.commit, seen.applied) = (Some(role), term, commit, status.applied);
-        seen.last = raft.last().index;
+        (seen.last, seen.unseen) = (raft.last().index, false);
         Ok(())
     }
 
@@ -259,7 +269,10 @@ impl Oracle {
         index: u64,
         term: Term,
     ) -> Result<(), Violation> {
-        let has = |node: &usize| self.seen[at][*node].persisted.get(index as usize - 1) == Some(&term);
+        let has = |node: &usize| {
+            let seen = &self.seen[at][*node];
+            seen.unseen || seen.persisted.get(index as usize - 1) == Some(&term)
+        };
         let holders: Vec<usize> = (0..self.nodes).filter(has).map(|node| node + 1).collect();
         if holders.len() * 2 > self.nodes || !self.discounted.is_empty() {
             return Ok(());

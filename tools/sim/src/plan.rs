@@ -162,13 +162,16 @@ impl Plan {
         let nodes = *random.pick(&[1, 3, 3, 3, 3, 3, 5, 5, 7]);
         let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| random.below(100) < 35).collect();
         let election = *random.pick(&[800, 800, 800, 400, 1_500]);
+        let (clients, inflight) = (random.between(2, 6), *random.pick(&[1, 1, 2, 4]));
+        // Few at a time on one key: the search for an order takes exponentially long otherwise.
+        let keys = random.between(1, 24).max(clients * inflight / 4);
         Plan {
             nodes,
             cores: *random.pick(&[1, 1, 1, 2]),
             shards: *random.pick(&[1, 2, 3, 4, 6]),
-            clients: random.between(2, 6) as usize,
-            inflight: *random.pick(&[1, 1, 2, 4]),
-            keys: random.between(1, 24),
+            clients: clients as usize,
+            inflight: inflight as usize,
+            keys,
             keys_live: random.between(1, 8) * SECOND,
             think_max: *random.pick(&[2 * MILLISECOND, 10 * MILLISECOND, 40 * MILLISECOND]),
             value_max: *random.pick(&[16, 128, 1_024, 16 << 10]),

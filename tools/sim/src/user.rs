@@ -7,7 +7,7 @@ use raftkv::client::{Client, Condition, Consistency, Error, ErrorKind, Pending, 
 use raftkv::socket::Readiness;
 use raftkv_history::{Kind, Outcome};
 
-use crate::agenda::{HostId, LoopId, MILLISECOND};
+use crate::agenda::{LoopId, MILLISECOND};
 use crate::network::{SharedNet, SimNetwork, node_address};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -43,8 +43,6 @@ pub struct User {
     pub index: usize,
     /// Its loop.
     pub own: LoopId,
-    /// Its machine.
-    pub host: HostId,
     client: ByHand<SimNetwork>,
     waiting: Vec<(usize, Waiting)>,
     lives: u64,
@@ -67,11 +65,11 @@ impl User {
         index: usize,
         plan: &Plan,
         net: &SharedNet,
-        (host, own): (HostId, LoopId),
+        own: LoopId,
         now: Instant,
         random: &mut Random,
     ) -> User {
-        User { index, own, host, client: connect(plan, net, own, now, random), waiting: Vec::new(), lives: 1 }
+        User { index, own, client: connect(plan, net, own, now, random), waiting: Vec::new(), lives: 1 }
     }
 
     /// How much it waits for.

@@ -9,7 +9,7 @@ use raftkv::error::Fatal;
 use raftkv::server::by_hand::Progress;
 use raftkv::storage::FileLog;
 use raftkv_history::{History, Kind, Operation, Outcome};
-use raftkv_protocol::types::CoreId;
+use raftkv_protocol::types::{CoreId, ShardId};
 use tempfile::TempDir;
 
 use crate::agenda::{Event, HostId, LoopId, MICROSECOND, MILLISECOND, SECOND, Work};
@@ -80,10 +80,10 @@ impl World {
             machines.push(Machine::new(index, &plan, loops, dir.path(), epoch, &mut random));
             net.agenda.at(random.below(50 * MILLISECOND), Event::Start { node: index });
         }
-        let places: Vec<(HostId, LoopId)> = (0..plan.clients)
+        let places: Vec<LoopId> = (0..plan.clients)
             .map(|_| {
                 let host = net.add_host(false);
-                (host, net.add_loop(host))
+                net.add_loop(host)
             })
             .collect();
         let net = SharedNet(Rc::new(RefCell::new(net)));
@@ -327,7 +327,6 @@ impl World {
     }
 
     fn put_question(&mut self, index: usize, question: &Question) {
-        let now = self.now();
         let clock = self.clock();
         self.stamp += 1;
         let user = &mut self.users[index];
@@ -395,7 +394,8 @@ impl World {
             machine.state = State::Gone;
             return Ok(());
         }
-        if was_up && sync_failed {
+        if sync_failed {
+            self.machines[index].sync_fails = false;
             self.coverage.note("node ended by a failed sync");
         } else if words.contains("space") || words.contains("full") {
             self.coverage.note("no room to start");
@@ -408,6 +408,7 @@ impl World {
 
     /// A core has ended in order; the last one ends the node.
     fn core_stopped(&mut self, index: usize, log: FileLog) -> Result<(), Violation> {
+        self.oracle.stopping(index);
         if let Err(error) = log.close() {
             return self.node_failed(index, &Fatal::failure(error.to_string()));
         }
@@ -468,20 +469,16 @@ impl World {
     }
 
     /// What is not right yet.
-    fn why_not_converged(&mut self) -> Option<String> {
+    fn why_not_converged(&self) -> Option<String> {
         let mut common: Vec<Option<(u64, u64, u128)>> = vec![None; usize::from(self.plan.shards)];
         let mut leaders = vec![0; common.len()];
-        for machine in &mut self.machines {
+        for machine in &self.machines {
             let index = machine.index;
-            let process = match &mut machine.state {
+            let process = match &machine.state {
                 State::Gone => continue,
                 State::Down => return Some(format!("node {} is down", index + 1)),
                 State::Up(process) => process,
             };
-            // A node that has lost its disk is refused by its peers; it is out until somebody replaces it.
-            if machine.damaged {
-                continue;
-            }
             for core in 0..self.plan.cores {
                 let Some(router) = process.node.router(CoreId(core)) else {
                     return Some(format!("node {} is stopping", index + 1));
@@ -491,14 +488,33 @@ impl World {
                     let at = usize::from(shard.id().0);
                     let state = (status.last.index.0, status.applied.0, status.state_hash);
                     leaders[at] += usize::from(shard.leads());
+                    // A node that has lost its disk is refused by its peers; it is out until somebody replaces it.
+                    if machine.damaged {
+                        continue;
+                    }
                     let agreed = *common[at].get_or_insert(state);
                     if !shard.is_ready() || status.last.index != status.applied || state != agreed {
-                        return Some(format!("node {} shard {}: {}", index + 1, shard.id(), shard.raft().state_line()));
+                        let id = shard.id();
+                        return Some(format!("node {} differs in shard {id}: {}", index + 1, self.replicas_of(id)));
                     }
                 }
             }
         }
-        leaders.iter().position(|leaders| *leaders != 1).map(|shard| format!("shard {shard} has no leader"))
+        let odd = leaders.iter().position(|leaders| *leaders != 1)?;
+        let id = ShardId(odd as u16);
+        Some(format!("shard {id} has {} leaders: {}", leaders[odd], self.replicas_of(id)))
+    }
+
+    /// Every replica of a shard, for people.
+    fn replicas_of(&self, shard: ShardId) -> String {
+        let core = CoreId(shard.0 % self.plan.cores);
+        let of = |machine: &Machine| {
+            let State::Up(process) = &machine.state else { return None };
+            let router = process.node.router(core)?;
+            router.shards().iter().find(|found| found.id() == shard).map(|found| found.raft().state_line())
+        };
+        let lines: Vec<String> = self.machines.iter().filter_map(of).collect();
+        lines.join("; ")
     }
 
     /// Reads every key that was ever written, so that the history tells of each acknowledged write.
