@@ -20,6 +20,8 @@ struct Cluster<'f> {
     replicas: Vec<Replica>,
     /// Sent, and neither delivered nor lost.
     network: Vec<Message>,
+    /// The same, and later than anything else.
+    late: Vec<Message>,
     cut: [[bool; NODES]; NODES],
     /// Who led which term.
     leaders: Vec<(Term, NodeId)>,
@@ -63,6 +65,7 @@ impl<'f> Cluster<'f> {
         Cluster {
             replicas: nodes.map(|(id, durable)| Replica::new(id, NODES as u64, windows, disk, durable)).collect(),
             network: Vec::new(),
+            late: Vec::new(),
             cut: [[false; NODES]; NODES],
             leaders: Vec::new(),
             committed: Vec::new(),
@@ -106,6 +109,8 @@ impl<'f> Cluster<'f> {
                     }
                 });
             }
+            29 => self.delay(choices.below(16) as usize),
+            30 => self.arrive_late(),
             _ => self.settle(),
         }
     }
@@ -191,14 +196,33 @@ impl<'f> Cluster<'f> {
         }
     }
 
+    fn delay(&mut self, at: usize) {
+        if !self.network.is_empty() {
+            let message = self.network.remove(at % self.network.len());
+            self.late.push(message);
+        }
+    }
+
+    fn arrive_late(&mut self) {
+        for message in std::mem::take(&mut self.late) {
+            self.hand_over(message);
+        }
+    }
+
     fn propose(&mut self, choices: &mut Choices<'_>) {
         let name = self.inputs as u64;
         let lengths = [3 + choices.below(12) as usize, 3];
         let count = 1 + choices.below(2) as usize;
-        match self.replicas.iter().position(Replica::is_leader) {
+        match self.newest_leader() {
             Some(leader) => self.input(leader, |replica, _| _ = replica.propose(name, &lengths[..count])),
             None => self.on(choices, |replica| _ = replica.propose(name, &lengths[..count])),
         }
+    }
+
+    /// Of the leaders, be they of old terms, the one of the latest.
+    fn newest_leader(&self) -> Option<usize> {
+        let leaders = (0..NODES).filter(|at| self.replicas[*at].is_leader());
+        leaders.max_by_key(|at| self.replicas[*at].raft.term())
     }
 
     fn read(&mut self, choices: &mut Choices<'_>) {
@@ -290,6 +314,15 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         vec![elect(0), commit(), commit()],
         vec![elect(0), commit(), restart_all(), elect(1), commit()],
         vec![elect(0), propose.to_vec(), vec![0, 0, 11, 1, 0], elect(1), commit(), elect(2)],
+        // A read is answered, and the second answer to its round is late. The leader is cut off, the others elect one
+        // and commit, and the old one is asked for another read.
+        vec![
+            elect(0),
+            commit(),
+            vec![21, 0, 0, 0, 29, 1, settle],
+            vec![24, 0, 1, 0, 24, 0, 2, 0, stand, 1, stand, 2, settle, stand, 1, settle],
+            vec![21, 0, 30, settle],
+        ],
         vec![elect(2), vec![21, 2, settle, 21, 2, 0, 0, 0], commit(), vec![27, 0, 2, settle, settle]],
         vec![
             elect(0),
