@@ -13,6 +13,7 @@ pub mod oracle;
 pub mod plan;
 pub mod random;
 pub mod run;
+pub mod socket;
 pub mod trace;
 mod user;
 pub mod world;

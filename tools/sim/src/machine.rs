@@ -16,9 +16,10 @@ use raftkv::storage::{FileLog, Options, Workers};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId};
 
 use crate::agenda::{LoopId, MILLISECOND, Work};
-use crate::network::{SharedNet, SimNetwork, node_address};
+use crate::network::{SharedNet, node_address};
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::socket::SimNetwork;
 
 /// The node that runs on a machine.
 pub struct Process {

@@ -8,14 +8,13 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use mio::Token;
 use raftkv::server::by_hand::LISTENER;
-use raftkv::socket::{Network, Readiness, Socket};
+use raftkv::socket::Readiness;
 use raftkv_protocol::frame;
 use raftkv_protocol::peer::PeerFrame;
 
@@ -29,8 +28,10 @@ const HANDSHAKE_AGAIN: u64 = SECOND;
 
 /// An end of a connection: the one that dialled, or the other.
 pub type Side = usize;
-const DIALLER: Side = 0;
-const ACCEPTER: Side = 1;
+/// Who dialled.
+pub const DIALLER: Side = 0;
+/// The other.
+pub const ACCEPTER: Side = 1;
 
 /// What happens on the network by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,6 +288,31 @@ impl Net {
         self.release(|connection, side| connection.ends[1 - side].host == host);
     }
 
+    /// The links between nodes that are not closed on both sides, for people.
+    #[must_use]
+    pub fn describe_links(&self) -> String {
+        let links = self.connections.iter().filter(|(_, connection)| connection.between_nodes && !connection.is_over());
+        let describe = |(id, connection): (&u64, &Connection)| {
+            let [dialler, accepter] = &connection.ends;
+            let flow = &connection.flows[DIALLER];
+            format!(
+                "{id}: {}{}>{}{}{} {}+{} on the way, {} unread, {} outstanding{}{}",
+                dialler.host.0 + 1,
+                if dialler.open { "" } else { " closed" },
+                accepter.host.0 + 1,
+                if accepter.open { "" } else { " closed" },
+                if connection.established { "" } else { " connecting" },
+                flow.on_the_way.len(),
+                flow.held.len(),
+                accepter.arrived.len(),
+                flow.outstanding,
+                if flow.blocked { ", blocked" } else { "" },
+                accepter.error.map_or(String::new(), |error| format!(", {error}"))
+            )
+        };
+        links.map(describe).collect::<Vec<_>>().join("; ")
+    }
+
     fn ends_of(&self, host: HostId) -> Vec<(u64, Side)> {
         let ends = self.connections.iter().flat_map(|(id, connection)| {
             (0..2)
@@ -519,7 +545,7 @@ impl Net {
     }
 
     /// An owner, or the kernel for it, closes its end.
-    fn close(&mut self, id: u64, side: Side) {
+    pub(crate) fn close(&mut self, id: u64, side: Side) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let end = &mut connection.ends[side];
         if !std::mem::take(&mut end.open) {
@@ -533,7 +559,7 @@ impl Net {
         }
     }
 
-    fn read(&mut self, id: u64, side: Side, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, id: u64, side: Side, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(connection) = self.connections.get_mut(&id) else { return Err(io::ErrorKind::NotConnected.into()) };
         let end = &mut connection.ends[side];
         let length = end.arrived.len().min(buffer.len());
@@ -544,9 +570,11 @@ impl Net {
                 None => Err(io::ErrorKind::WouldBlock.into()),
             };
         }
-        for (to, byte) in buffer.iter_mut().zip(end.arrived.drain(..length)) {
-            *to = byte;
-        }
+        let (front, back) = end.arrived.as_slices();
+        let from_front = front.len().min(length);
+        buffer[..from_front].copy_from_slice(&front[..from_front]);
+        buffer[from_front..length].copy_from_slice(&back[..length - from_front]);
+        end.arrived.drain(..length);
         let flow = &mut connection.flows[1 - side];
         flow.outstanding = flow.outstanding.saturating_sub(length);
         if std::mem::take(&mut flow.blocked) {
@@ -555,7 +583,7 @@ impl Net {
         Ok(length)
     }
 
-    fn write(&mut self, id: u64, side: Side, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, id: u64, side: Side, bytes: &[u8]) -> io::Result<usize> {
         let Some(connection) = self.connections.get_mut(&id) else { return Err(io::ErrorKind::NotConnected.into()) };
         if let Some(error) = connection.ends[side].error {
             return Err(error.into());
@@ -623,6 +651,13 @@ impl Net {
     }
 }
 
+impl End {
+    fn new(host: HostId, address: SocketAddr, open: bool) -> End {
+        let (arrived, ended, error) = (VecDeque::new(), false, None);
+        End { host, address, owner: None, token: None, open, arrived, ended, error }
+    }
+}
+
 impl Connection {
     fn is_over(&self) -> bool {
         let silent = |flow: &Flow| flow.on_the_way.is_empty() && flow.held.is_empty();
@@ -630,75 +665,41 @@ impl Connection {
     }
 }
 
-impl SharedNet {
-    /// The network as one loop sees it.
-    #[must_use]
-    pub fn for_loop(&self, own: LoopId) -> SimNetwork {
-        SimNetwork { net: Rc::clone(&self.0), own }
+/// What sockets ask of it.
+impl Net {
+    fn fresh_address(&mut self, host: usize) -> SocketAddr {
+        self.hosts[host].ports = self.hosts[host].ports.wrapping_add(1);
+        SocketAddr::from(([10, 1, (host >> 8) as u8, host as u8], 10_000 + self.hosts[host].ports % 50_000))
     }
-}
 
-/// The network as one loop sees it.
-#[derive(Clone)]
-pub struct SimNetwork {
-    net: Rc<RefCell<Net>>,
-    own: LoopId,
-}
-
-impl fmt::Debug for SimNetwork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SimNetwork({})", self.own.0)
-    }
-}
-
-impl Network for SimNetwork {
-    type Socket = SimSocket;
-
-    fn dial(&mut self, address: SocketAddr, token: Token) -> io::Result<SimSocket> {
-        let mut net = self.net.borrow_mut();
-        let own_host = net.loops[self.own.0].host;
+    pub(crate) fn dial(&mut self, own: LoopId, address: SocketAddr, token: Token) -> io::Result<u64> {
+        let from = self.loops[own.0].host;
         let to = node_of(address).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let own_address = net.fresh_address(own_host);
-        let between_nodes = net.hosts[own_host].is_node;
-        let end = |host, address, open| End {
-            host: HostId(host),
-            address,
-            owner: None,
-            token: None,
-            open,
-            arrived: VecDeque::new(),
-            ended: false,
-            error: None,
-        };
-        let mut dialler = end(own_host, own_address, true);
-        (dialler.owner, dialler.token) = (Some(self.own), Some(token));
-        let ends = [dialler, end(to, address, false)];
-        let id = net.next_connection;
-        net.next_connection += 1;
+        let mut dialler = End::new(HostId(from), self.fresh_address(from), true);
+        (dialler.owner, dialler.token) = (Some(own), Some(token));
+        let ends = [dialler, End::new(HostId(to), address, false)];
+        let between_nodes = self.hosts[from].is_node;
+        let id = self.next_connection;
+        self.next_connection += 1;
         let flows = [Flow::default(), Flow::default()];
-        net.connections.insert(id, Connection { ends, flows, established: false, between_nodes });
-        let delay = net.delay(HostId(own_host), HostId(to));
-        net.agenda.after(delay, Event::Net(NetEvent::Handshake(id)));
-        Ok(SimSocket { net: Rc::clone(&self.net), id, side: DIALLER })
+        self.connections.insert(id, Connection { ends, flows, established: false, between_nodes });
+        let delay = self.delay(HostId(from), HostId(to));
+        self.agenda.after(delay, Event::Net(NetEvent::Handshake(id)));
+        Ok(id)
     }
 
-    fn accept(&mut self) -> io::Result<SimSocket> {
-        let mut net = self.net.borrow_mut();
-        let id = net.loops[self.own.0].backlog.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
-        Ok(SimSocket { net: Rc::clone(&self.net), id, side: ACCEPTER })
+    pub(crate) fn accept(&mut self, own: LoopId) -> io::Result<u64> {
+        self.loops[own.0].backlog.pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
-    fn register(&mut self, socket: &mut SimSocket, token: Token) -> io::Result<()> {
-        let mut net = self.net.borrow_mut();
-        let Some(connection) = net.connections.get_mut(&socket.id) else {
-            return Err(io::ErrorKind::NotConnected.into());
-        };
-        let writable = socket.side == ACCEPTER || connection.established;
-        let end = &mut connection.ends[socket.side];
-        (end.owner, end.token) = (Some(self.own), Some(token));
+    pub(crate) fn register(&mut self, id: u64, side: Side, own: LoopId, token: Token) -> io::Result<()> {
+        let connection = self.connections.get_mut(&id).ok_or(io::ErrorKind::NotConnected)?;
+        let writable = side == ACCEPTER || connection.established;
+        let end = &mut connection.ends[side];
+        (end.owner, end.token) = (Some(own), Some(token));
         let readable = !end.arrived.is_empty() || end.ended || end.error.is_some();
         let read_closed = end.ended;
-        net.report_to(self.own, token, |ready| {
+        self.report_to(own, token, |ready| {
             ready.readable |= readable;
             ready.writable |= writable;
             ready.read_closed |= read_closed;
@@ -706,18 +707,27 @@ impl Network for SimNetwork {
         Ok(())
     }
 
-    fn deregister(&mut self, socket: &mut SimSocket) -> io::Result<()> {
-        if let Some(connection) = self.net.borrow_mut().connections.get_mut(&socket.id) {
-            connection.ends[socket.side].token = None;
+    pub(crate) fn deregister(&mut self, id: u64, side: Side) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.ends[side].token = None;
         }
-        Ok(())
     }
-}
 
-impl Net {
-    fn fresh_address(&mut self, host: usize) -> SocketAddr {
-        self.hosts[host].ports = self.hosts[host].ports.wrapping_add(1);
-        SocketAddr::from(([10, 1, (host >> 8) as u8, host as u8], 10_000 + self.hosts[host].ports % 50_000))
+    pub(crate) fn is_connected(&self, id: u64, side: Side) -> io::Result<bool> {
+        let connection = self.connections.get(&id).ok_or(io::ErrorKind::NotConnected)?;
+        match connection.ends[side].error {
+            Some(error) => Err(error.into()),
+            None => Ok(connection.established || side == ACCEPTER),
+        }
+    }
+
+    pub(crate) fn remote(&self, id: u64, side: Side) -> io::Result<SocketAddr> {
+        let connection = self.connections.get(&id).ok_or(io::ErrorKind::NotConnected)?;
+        Ok(connection.ends[1 - side].address)
+    }
+
+    pub(crate) fn shutdown_write(&mut self, id: u64, side: Side) {
+        self.send(id, side, Segment::End, true);
     }
 }
 
@@ -733,54 +743,5 @@ fn node_of(address: SocketAddr) -> Option<usize> {
             Some(usize::from(v4.ip().octets()[2]) << 8 | usize::from(v4.ip().octets()[3]))
         }
         _ => None,
-    }
-}
-
-/// An end of a connection.
-pub struct SimSocket {
-    net: Rc<RefCell<Net>>,
-    id: u64,
-    side: Side,
-}
-
-impl fmt::Debug for SimSocket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SimSocket({}, {})", self.id, self.side)
-    }
-}
-
-impl Drop for SimSocket {
-    fn drop(&mut self) {
-        self.net.borrow_mut().close(self.id, self.side);
-    }
-}
-
-impl Socket for SimSocket {
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.net.borrow_mut().read(self.id, self.side, buffer)
-    }
-
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.net.borrow_mut().write(self.id, self.side, bytes)
-    }
-
-    fn is_connected(&self) -> io::Result<bool> {
-        let net = self.net.borrow();
-        let Some(connection) = net.connections.get(&self.id) else { return Err(io::ErrorKind::NotConnected.into()) };
-        match connection.ends[self.side].error {
-            Some(error) => Err(error.into()),
-            None => Ok(connection.established || self.side == ACCEPTER),
-        }
-    }
-
-    fn remote(&self) -> io::Result<SocketAddr> {
-        let net = self.net.borrow();
-        let connection = net.connections.get(&self.id).ok_or(io::ErrorKind::NotConnected)?;
-        Ok(connection.ends[1 - self.side].address)
-    }
-
-    fn shutdown_write(&self) -> io::Result<()> {
-        self.net.borrow_mut().send(self.id, self.side, Segment::End, true);
-        Ok(())
     }
 }

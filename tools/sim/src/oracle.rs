@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raftkv::raft::invariants;
+use raftkv::raft::invariants::{self, Observed};
 use raftkv::server::message::ReplyTo;
 use raftkv::shard::Shard;
 use raftkv::storage::CoreLog;
@@ -41,6 +41,8 @@ struct Seen {
     commit: Index,
     applied: Index,
     last: Index,
+    /// What its next state is compared with.
+    observed: Option<Observed>,
     /// More may be on its disk than is known.
     unseen: bool,
     /// Term of each entry that counts as on its disk, by index: entry i at i - 1.
@@ -131,6 +133,9 @@ impl Oracle {
             return Ok(());
         }
         invariants::check(raft);
+        if let Some(observed) = &before.observed {
+            invariants::check_step(observed, raft);
+        }
         let (was_term, was_commit, was_applied, was_role) = (before.term, before.commit, before.applied, before.role);
         let name = || format!("node {} shard {}", node + 1, shard.id());
         if term < was_term || commit < was_commit || status.applied < was_applied {
@@ -155,7 +160,7 @@ impl Oracle {
         }
         let seen = &mut self.seen[at][node];
         (seen.role, seen.term, seen.commit, seen.applied) = (Some(role), term, commit, status.applied);
-        (seen.last, seen.unseen) = (raft.last().index, false);
+        (seen.last, seen.unseen, seen.observed) = (raft.last().index, false, Some(Observed::of(raft)));
         Ok(())
     }
 

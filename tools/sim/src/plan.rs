@@ -175,8 +175,8 @@ impl Plan {
             keys_live: random.between(1, 8) * SECOND,
             think_max: *random.pick(&[2 * MILLISECOND, 10 * MILLISECOND, 40 * MILLISECOND]),
             value_max: *random.pick(&[16, 128, 1_024, 16 << 10]),
-            duration: random.between(6, 20) * SECOND,
-            nemesis_pause_max: *random.pick(&[SECOND, 2 * SECOND, 4 * SECOND]),
+            duration: random.between(3, 9) * SECOND,
+            nemesis_pause_max: *random.pick(&[SECOND / 2, SECOND, 3 * SECOND]),
             faults,
             net: draw_net(random),
             frame_faults: random.below(100) < 40,
@@ -212,7 +212,8 @@ fn draw_net(random: &mut Random) -> NetPlan {
     NetPlan {
         delay_min,
         delay_max,
-        window: *random.pick(&[8 << 10, 64 << 10, 1 << 20]),
+        // A small window over a long way would be slower than any network is.
+        window: *random.pick(&[if delay_max > MILLISECOND { 256 << 10 } else { 8 << 10 }, 64 << 10, 1 << 20]),
         lost: fate(random),
         doubled: fate(random),
         overtaking: fate(random),

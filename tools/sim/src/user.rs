@@ -8,9 +8,10 @@ use raftkv::socket::Readiness;
 use raftkv_history::{Kind, Outcome};
 
 use crate::agenda::{LoopId, MILLISECOND};
-use crate::network::{SharedNet, SimNetwork, node_address};
+use crate::network::{SharedNet, node_address};
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::socket::SimNetwork;
 
 /// A request without an answer so far.
 enum Waiting {

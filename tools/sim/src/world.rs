@@ -514,7 +514,7 @@ impl World {
             router.shards().iter().find(|found| found.id() == shard).map(|found| found.raft().state_line())
         };
         let lines: Vec<String> = self.machines.iter().filter_map(of).collect();
-        lines.join("; ")
+        format!("{}; links {}", lines.join("; "), self.net.0.borrow().describe_links())
     }
 
     /// Reads every key that was ever written, so that the history tells of each acknowledged write.
