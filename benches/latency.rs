@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use mio::{Events, Poll, Token, Waker};
-use raftkv::event_loop::{Inbox, InboxSender, inbox};
+use raftkv::event_loop::{Capacity, Inbox, InboxSender, inbox, wake_through};
 use raftkv::storage::{CoreLog, FileLog, LogIo, Options};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, ShardId};
 
@@ -101,8 +101,8 @@ struct Core {
 impl Core {
     fn new() -> Core {
         let poll = Poll::new().expect("a poll");
-        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
-        let (sender, inbox) = inbox(16, waker);
+        let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
+        let (sender, inbox) = inbox(Capacity { messages: 16, bytes: 0, bytes_of: |_| 0 }, wake_through(waker));
         Core { poll, events: Events::with_capacity(8), sender, inbox }
     }
 

@@ -24,10 +24,31 @@ pub struct Limits {
     pub reply_bytes_max: usize,
     /// Proposed but uncommitted bytes of a shard, then `overloaded`.
     pub uncommitted_bytes_max: usize,
+    /// Proposed but uncommitted bytes of all shards of a core, then `overloaded`.
+    pub core_uncommitted_bytes_max: usize,
+    /// Bytes that a core's log has taken in and its disk has not, then writes are `overloaded`.
+    pub core_backlog_bytes_max: usize,
+    /// Bytes of requests of a core that wait for a leader, then `overloaded`.
+    pub core_parked_bytes_max: usize,
+    /// Bytes of requests of a core that wait for other nodes' answers, then `overloaded`.
+    pub core_forwarded_bytes_max: usize,
+    /// Bytes of requests that wait for a core, sent by the node's other cores, then `overloaded`.
+    pub core_inbox_bytes_max: usize,
+    /// Reply bytes that wait for readers or may be asked for already, on all connections of a core; then reads are
+    /// `overloaded`.
+    pub core_reply_bytes_max: usize,
+    /// Scans over all shards that a core works on at a time; each may hold a page of every shard.
+    pub core_scans_max: usize,
+    /// Scans over all shards that wait for others of the core to be done, then `overloaded`.
+    pub core_scans_waiting_max: usize,
+    /// Unsent bytes above which a core's link to a peer takes nothing more.
+    pub link_bytes_max: usize,
     /// How long a connection may take to say hello.
     pub hello_timeout: Duration,
     /// How long a request may take before it is answered `timeout` or `no_leader`.
     pub request_timeout: Duration,
+    /// How long an ordered stop may take before the node ends with requests unanswered.
+    pub stop_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -41,8 +62,18 @@ impl Default for Limits {
             inflight_max: 1_024,
             reply_bytes_max: 8 << 20,
             uncommitted_bytes_max: 64 << 20,
+            core_uncommitted_bytes_max: 256 << 20,
+            core_backlog_bytes_max: 64 << 20,
+            core_parked_bytes_max: 64 << 20,
+            core_forwarded_bytes_max: 64 << 20,
+            core_inbox_bytes_max: 64 << 20,
+            core_reply_bytes_max: 512 << 20,
+            core_scans_max: 16,
+            core_scans_waiting_max: 4_096,
+            link_bytes_max: 64 << 20,
             hello_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
+            stop_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -55,9 +86,26 @@ impl Limits {
         within("--scan-items-max", self.scan_items_max, 1, SCAN_ITEMS_MAX as usize)?;
         within("--scan-bytes-max", self.scan_bytes_max, 1, SCAN_BYTES_MAX)?;
         let item = self.key_bytes_max + self.value_bytes_max + OVERHEAD_BYTES_MAX;
-        let page = self.scan_bytes_max + self.scan_items_max * SCAN_ITEM_OVERHEAD_BYTES + OVERHEAD_BYTES_MAX;
+        let page = self.page_bytes_max();
         at_least("--reply-bytes-max", self.reply_bytes_max, item.max(page), "the longest reply")?;
-        at_least("--uncommitted-bytes-max", self.uncommitted_bytes_max, item, "the longest write")
+        at_least("--core-reply-bytes-max", self.core_reply_bytes_max, item.max(page), "the longest reply")?;
+        for (setting, value) in [
+            ("--uncommitted-bytes-max", self.uncommitted_bytes_max),
+            ("--core-uncommitted-bytes-max", self.core_uncommitted_bytes_max),
+            ("--core-backlog-bytes-max", self.core_backlog_bytes_max),
+            ("--core-parked-bytes-max", self.core_parked_bytes_max),
+            ("--core-forwarded-bytes-max", self.core_forwarded_bytes_max),
+            ("--core-inbox-bytes-max", self.core_inbox_bytes_max),
+        ] {
+            at_least(setting, value, item, "the longest write")?;
+        }
+        at_least("--link-bytes-max", self.link_bytes_max, LINK_BYTES_MIN, "appends and answers between nodes")
+    }
+
+    /// The longest page of a scan, as a frame.
+    #[must_use]
+    pub fn page_bytes_max(&self) -> usize {
+        self.scan_bytes_max + self.scan_items_max * SCAN_ITEM_OVERHEAD_BYTES + OVERHEAD_BYTES_MAX
     }
 }
 
@@ -85,6 +133,8 @@ pub const OVERHEAD_BYTES_MAX: usize = 1 << 10;
 pub const ENTRY_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + OVERHEAD_BYTES_MAX;
 /// The most bytes of entries that the leader puts into one append message, unless a single entry is longer.
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
+/// The least that a link must be able to hold: half of it is kept for Raft, and the longest append fits into that.
+pub const LINK_BYTES_MIN: usize = 2 * (APPEND_BYTES_MAX + ENTRY_BYTES_MAX + OVERHEAD_BYTES_MAX);
 /// The most Raft groups of a cluster: each costs heartbeats and memory whether it is used or not.
 pub const SHARDS_MAX: u16 = 4_096;
 /// The most keys in a page of a scan that any configuration may allow.

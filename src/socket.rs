@@ -12,9 +12,11 @@ use mio::Token;
 use mio::event::Event;
 use mio::net::TcpStream;
 
-/// A connection.
+/// A connection. Until a dialled one stands, and where nothing can be done, reading and writing is
+/// [`io::ErrorKind::WouldBlock`].
 pub trait Socket: fmt::Debug {
-    /// Reads what has arrived, at most a buffer full; 0 at the end of the stream.
+    /// Reads what has arrived, at most a buffer full; 0 at the end of the stream. If the buffer has room left, nothing
+    /// more had arrived, and what does later is told anew.
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Writes as much as there is room for.
@@ -31,6 +33,9 @@ pub trait Socket: fmt::Debug {
 }
 
 /// Where one loop gets its sockets, and who tells it which of them are ready.
+///
+/// A registered socket's readiness is told when it changes, and all of it once the socket is registered: what has been
+/// possible since before, too. There may be readiness for nothing. Dropping a socket takes it out and closes it.
 pub trait Network: fmt::Debug {
     /// What it deals in.
     type Socket: Socket;
@@ -38,13 +43,14 @@ pub trait Network: fmt::Debug {
     /// Begins to connect, and registers the socket under `token`.
     fn dial(&mut self, address: SocketAddr, token: Token) -> io::Result<Self::Socket>;
 
-    /// The next connection that somebody else has dialled to this loop. It is not registered yet.
+    /// The next connection that somebody else has dialled to this loop, [`io::ErrorKind::WouldBlock`] if there is none
+    /// left. It is not registered yet.
     fn accept(&mut self) -> io::Result<Self::Socket>;
 
     /// Registers a socket for reading and writing.
     fn register(&mut self, socket: &mut Self::Socket, token: Token) -> io::Result<()>;
 
-    /// Takes a socket out again.
+    /// Takes a socket out again, to be closed or to be registered with another loop's network.
     fn deregister(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 }
 

@@ -11,6 +11,10 @@ mod connections;
 mod hostile_bytes;
 #[path = "functional/identity.rs"]
 mod identity;
+#[path = "functional/limits.rs"]
+mod limits;
+#[path = "functional/links.rs"]
+mod links;
 #[path = "functional/members.rs"]
 mod members;
 #[path = "functional/operations.rs"]

@@ -84,8 +84,18 @@ fn every_flag_is_understood() {
         "--inflight-max=8",
         "--reply-bytes-max=100KiB",
         "--uncommitted-bytes-max=128KiB",
+        "--core-uncommitted-bytes-max=129KiB",
+        "--core-backlog-bytes-max=130KiB",
+        "--core-parked-bytes-max=131KiB",
+        "--core-forwarded-bytes-max=132KiB",
+        "--core-inbox-bytes-max=133KiB",
+        "--core-reply-bytes-max=134KiB",
+        "--core-scans-max=2",
+        "--core-scans-waiting-max=3",
+        "--link-bytes-max=5MiB",
         "--hello-timeout=1s",
         "--request-timeout=2m",
+        "--stop-timeout=10s",
     ]);
     assert_eq!(config.node_id, NodeId(2));
     assert_eq!(config.advertise, "[::1]:9002");
@@ -104,8 +114,18 @@ fn every_flag_is_understood() {
         inflight_max: 8,
         reply_bytes_max: 100 << 10,
         uncommitted_bytes_max: 128 << 10,
+        core_uncommitted_bytes_max: 129 << 10,
+        core_backlog_bytes_max: 130 << 10,
+        core_parked_bytes_max: 131 << 10,
+        core_forwarded_bytes_max: 132 << 10,
+        core_inbox_bytes_max: 133 << 10,
+        core_reply_bytes_max: 134 << 10,
+        core_scans_max: 2,
+        core_scans_waiting_max: 3,
+        link_bytes_max: 5 << 20,
         hello_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_secs(120),
+        stop_timeout: Duration::from_secs(10),
     };
     assert_eq!(config.limits, limits);
 }
@@ -188,7 +208,15 @@ fn wrong_flags_are_refused_in_one_line() {
         (&["start"], "unexpected argument 'start' found; see --help"),
         (&["--shards"], "a value is required for '--shards <N>' but none was supplied; see --help"),
         (&["--shards=3", "--shards=4"], "the argument '--shards <N>' cannot be used multiple times; see --help"),
-        (&["--node-id=0"], "invalid value '0' for '--node-id <ID>': 0 is not in 1..18446744073709551615; see --help"),
+        (
+            &["--node-id=0"],
+            "invalid value '0' for '--node-id <ID>': write a whole number from 1 to 18446744073709551615, \
+             another for each node; see --help",
+        ),
+        (
+            &["--log-level=loud"],
+            "invalid value 'loud' for '--log-level <LEVEL>': write off, error, warn, info, debug or trace; see --help",
+        ),
         (&["--shards=0"], "invalid value '0' for '--shards <N>': 0 is not in 1..=4096; see --help"),
         (&["--shards=4097"], "invalid value '4097' for '--shards <N>': 4097 is not in 1..=4096; see --help"),
         (&["--cores=0"], "invalid value '0' for '--cores <N>': 0 is not in 1..=65535; see --help"),
@@ -257,6 +285,18 @@ fn settings_that_do_not_go_together_are_refused() {
             &["--uncommitted-bytes-max=1MiB"],
             "--uncommitted-bytes-max 1048576 must be at least 1053696, or the longest write would never fit",
         ),
+        (
+            &["--core-reply-bytes-max=1081599"],
+            "--core-reply-bytes-max 1081599 must be at least 1081600, or the longest reply would never fit",
+        ),
+        (
+            &["--core-parked-bytes-max=1053695"],
+            "--core-parked-bytes-max 1053695 must be at least 1053696, or the longest write would never fit",
+        ),
+        (
+            &["--link-bytes-max=4206591"],
+            "--link-bytes-max 4206591 must be at least 4206592, or appends and answers between nodes would never fit",
+        ),
     ] {
         assert_eq!(refusal(args), expected);
     }
@@ -272,6 +312,10 @@ fn the_limits_of_values_are_inclusive() {
         ["--segment-size=65536", "--shards=1"],
         ["--cores=3", "--shards=3"],
         ["--reply-bytes-max=1081600", "--uncommitted-bytes-max=1053696"],
+        ["--core-reply-bytes-max=1081600", "--core-parked-bytes-max=1053696"],
+        ["--core-uncommitted-bytes-max=1053696", "--core-backlog-bytes-max=1053696"],
+        ["--core-forwarded-bytes-max=1053696", "--core-inbox-bytes-max=1053696"],
+        ["--link-bytes-max=4206592", "--core-scans-max=1"],
     ] {
         read_with(&args, &[]).expect("valid");
     }
@@ -339,4 +383,17 @@ fn the_sample_file_shows_every_default() {
     let names = layers::names();
     let all: Vec<&String> = names.iter().filter(|name| *name != "config" && *name != "local-cluster").collect();
     assert_eq!(shown, all);
+}
+
+#[test]
+fn the_manual_names_every_limit() {
+    let manual = include_str!("../../docs/operations.md");
+    let limits = manual.split("\n## ").find(|chapter| chapter.starts_with("Limits\n")).expect("a chapter");
+    let command = Flags::command();
+    let is_limit = |arg: &&clap::Arg| arg.get_help_heading().is_some_and(|heading| heading.starts_with("Limits"));
+    let flags: Vec<&str> = command.get_arguments().filter(is_limit).filter_map(clap::Arg::get_long).collect();
+    assert!(flags.len() >= 20, "{flags:?}");
+    for flag in flags {
+        assert!(limits.contains(&format!("`--{flag}`")), "--{flag} is not in the chapter on limits");
+    }
 }

@@ -7,7 +7,7 @@ use clap::builder::PossibleValue;
 use clap::{Parser, ValueEnum};
 use log::LevelFilter;
 
-use super::units::{duration, memory_size, size};
+use super::units::{duration, log_level, memory_size, node_id, size};
 use crate::limits::{SCAN_ITEMS_MAX, SHARDS_MAX};
 
 const EXAMPLES: &str = "\
@@ -28,12 +28,14 @@ in the TOML file that --config names (node-id = 1). A flag goes before the
 environment, the environment before the file. Durations are written 250ms or
 1s, sizes 1024, 64KiB or 64MiB.";
 
+const PER_CORE: &str = "Limits of each core";
+
 /// A strongly consistent, replicated key-value store.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "raftkv-server", version, after_help = EXAMPLES, max_term_width = 120)]
 pub(super) struct Flags {
     /// This node's id, at least 1
-    #[arg(long, value_name = "ID", default_value = "1", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "ID", default_value = "1", value_parser = node_id)]
     pub node_id: u64,
 
     /// Where it listens for clients and peers
@@ -53,7 +55,7 @@ pub(super) struct Flags {
     pub config: Option<PathBuf>,
 
     /// What it logs to stderr: off, error, warn, info, debug or trace. RUST_LOG goes before it
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level)]
     pub log_level: LevelFilter,
 
     /// Run this many nodes on this machine, as child processes on consecutive ports from --listen on
@@ -86,7 +88,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Tuning")]
     pub cores: Option<u16>,
 
-    /// Bytes of a log segment
+    /// Bytes of a log segment; a fresh node fills four per core with zeros
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size, help_heading = "Tuning")]
     pub segment_size: u64,
 
@@ -136,6 +138,48 @@ pub(super) struct Flags {
     /// How long a request may take before it is given up
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Limits")]
     pub request_timeout: Duration,
+
+    /// How long an ordered stop may take before the node ends with requests unanswered
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Limits")]
+    pub stop_timeout: Duration,
+
+    /// Proposed but uncommitted bytes of a core's shards before writes are refused as overloaded
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = memory_size, help_heading = PER_CORE)]
+    pub core_uncommitted_bytes_max: usize,
+
+    /// Bytes that the log holds and the disk has not taken before writes are refused as overloaded
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = PER_CORE)]
+    pub core_backlog_bytes_max: usize,
+
+    /// Bytes of requests that wait for a leader before others are refused as overloaded
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = PER_CORE)]
+    pub core_parked_bytes_max: usize,
+
+    /// Bytes of requests that wait for other nodes before others are refused as overloaded
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = PER_CORE)]
+    pub core_forwarded_bytes_max: usize,
+
+    /// Bytes of requests that wait for a core before the other cores' are refused as overloaded
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = PER_CORE)]
+    pub core_inbox_bytes_max: usize,
+
+    /// Reply bytes asked for and not read, on all connections, before reads are refused as overloaded
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = memory_size, help_heading = PER_CORE)]
+    pub core_reply_bytes_max: usize,
+
+    /// Scans over all shards at a time; more wait
+    #[arg(long, value_name = "N", default_value = "16", help_heading = PER_CORE)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub core_scans_max: u32,
+
+    /// Scans that may wait before others are refused as overloaded
+    #[arg(long, value_name = "N", default_value = "4096", help_heading = PER_CORE)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub core_scans_waiting_max: u32,
+
+    /// Unsent bytes on a link to another node before it takes nothing more
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = PER_CORE)]
+    pub link_bytes_max: usize,
 }
 
 /// How a log places its batches in its segments.

@@ -213,8 +213,18 @@ fn limits(flags: &Flags) -> Limits {
         inflight_max: flags.inflight_max as usize,
         reply_bytes_max: flags.reply_bytes_max,
         uncommitted_bytes_max: flags.uncommitted_bytes_max,
+        core_uncommitted_bytes_max: flags.core_uncommitted_bytes_max,
+        core_backlog_bytes_max: flags.core_backlog_bytes_max,
+        core_parked_bytes_max: flags.core_parked_bytes_max,
+        core_forwarded_bytes_max: flags.core_forwarded_bytes_max,
+        core_inbox_bytes_max: flags.core_inbox_bytes_max,
+        core_reply_bytes_max: flags.core_reply_bytes_max,
+        core_scans_max: flags.core_scans_max as usize,
+        core_scans_waiting_max: flags.core_scans_waiting_max as usize,
+        link_bytes_max: flags.link_bytes_max,
         hello_timeout: flags.hello_timeout,
         request_timeout: flags.request_timeout,
+        stop_timeout: flags.stop_timeout,
     }
 }
 

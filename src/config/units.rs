@@ -1,6 +1,8 @@
-//! How settings write durations and sizes: a whole number and its unit.
+//! How settings write durations and sizes (a whole number and its unit), ids, and levels.
 
 use std::time::Duration;
+
+use log::LevelFilter;
 
 const DURATIONS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 const SIZES: [(&str, u64); 5] = [("B", 1), ("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
@@ -25,6 +27,17 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 /// A size that bounds something in memory.
 pub(super) fn memory_size(text: &str) -> Result<usize, String> {
     usize::try_from(size(text)?).map_err(|_| "it is more than this machine can address".into())
+}
+
+/// The id of a node.
+pub(super) fn node_id(text: &str) -> Result<u64, String> {
+    let id = text.parse().ok().filter(|id| *id > 0);
+    id.ok_or_else(|| format!("write a whole number from 1 to {}, another for each node", u64::MAX))
+}
+
+/// How much is logged.
+pub(super) fn log_level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| "write off, error, warn, info, debug or trace".into())
 }
 
 fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {

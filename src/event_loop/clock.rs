@@ -1,4 +1,4 @@
-//! The loop's clock, read once a turn, and queues of things that time out.
+//! The loop's clock, read twice a turn, and queues of things that time out.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,18 +7,39 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Clock {
     now: Instant,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    System,
+    Hand,
 }
 
 impl Clock {
     /// A clock that shows the present.
     #[must_use]
     pub fn start() -> Clock {
-        Clock { now: Instant::now() }
+        Clock { now: Instant::now(), source: Source::System }
+    }
+
+    /// A clock that stands still unless it is [set](Clock::set).
+    #[must_use]
+    pub fn by_hand(now: Instant) -> Clock {
+        Clock { now, source: Source::Hand }
+    }
+
+    /// Sets a clock by hand; never back.
+    pub fn set(&mut self, now: Instant) {
+        debug_assert!(now >= self.now, "time goes forward");
+        self.now = now;
     }
 
     /// Reads the system's monotonic clock: at the start of a turn, and again once its input is drained.
     pub fn refresh(&mut self) -> Instant {
-        self.now = Instant::now();
+        if let Source::System = self.source {
+            self.now = Instant::now();
+        }
         self.now
     }
 

@@ -1,6 +1,16 @@
 use std::time::{Duration, Instant};
 
-use super::TimeoutQueue;
+use super::{Clock, TimeoutQueue};
+
+#[test]
+fn a_clock_by_hand_shows_what_it_was_set_to() {
+    let start = Instant::now();
+    let later = start + Duration::from_secs(3_600);
+    let mut clock = Clock::by_hand(start);
+    assert_eq!(clock.refresh(), start);
+    clock.set(later);
+    assert_eq!((clock.refresh(), clock.now()), (later, later));
+}
 
 #[test]
 fn keys_expire_in_order_and_not_early() {

@@ -29,7 +29,7 @@ pub fn prove_free(address: SocketAddr) -> io::Result<()> {
 }
 
 /// Starts to connect; the socket becomes writable when it has, or has failed.
-pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+pub(super) fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     prepare(&stream)?;
     SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
@@ -37,7 +37,7 @@ pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// What every connection gets: no waiting for fuller packets, and an end if the other host has vanished.
-pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
     SockRef::from(stream).set_tcp_keepalive(&keepalive.with_retries(3))

@@ -7,11 +7,13 @@ mod buffers;
 mod clock;
 mod inbox;
 mod listener;
+mod network;
 
 pub use buffers::{Appetite, Flushed, Input, Output, Received, SCRATCH_BYTES};
 pub use clock::{Clock, TimeoutQueue};
-pub use inbox::{Inbox, InboxSender, inbox};
-pub use listener::{bind_listener, dial, prepare, prove_free};
+pub use inbox::{Capacity, Inbox, InboxSender, Wake, inbox, wake_through};
+pub use listener::{bind_listener, prove_free};
+pub use network::MioNetwork;
 
 #[cfg(test)]
 mod buffers_test;

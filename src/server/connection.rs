@@ -3,17 +3,15 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use mio::net::TcpStream;
 use raftkv_protocol::client::{Answer, Code, Refusal, Reply};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::event_loop::{Input, Output};
 use crate::limits::Limits;
+use crate::socket::Socket;
 
+use super::budget::Debt;
 use super::message::ConnectionId;
-
-/// What a reply is taken to weigh before any was seen.
-const REPLY_ESTIMATE_START: usize = 1 << 10;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,24 +28,26 @@ pub(super) enum Kind {
         core: CoreId,
         /// Some of its messages were for other cores than this one.
         crosses: bool,
+        /// A leader has spoken on it.
+        leads: bool,
     },
 }
 
 /// One accepted connection.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) stream: Rc<TcpStream>,
+pub(super) struct Connection<S> {
+    pub(super) socket: Rc<S>,
     pub(super) remote: SocketAddr,
     pub(super) kind: Kind,
     pub(super) input: Input,
     pub(super) output: Output,
     pub(super) generation: u32,
     /// Requests that are not answered yet.
-    pub(super) inflight: usize,
-    /// What an answer may weigh, from what the last ones weighed.
-    reply_estimate: usize,
+    pub(super) debt: Debt,
     /// Its reader leaves too much unread, or too much of it is under way: nothing more is read from it.
     pub(super) paused: bool,
+    /// It is paused until the core has room for the reply to its next request.
+    pub(super) starved: bool,
     /// The poll has reported the end of the stream; there may be bytes before it.
     pub(super) read_closed: bool,
     /// The end of the stream was read. The connection ends when everything is answered.
@@ -62,18 +62,18 @@ pub(super) struct Connection {
     pub(super) leaving: Option<CoreId>,
 }
 
-impl Connection {
-    pub(super) fn new(stream: TcpStream, remote: SocketAddr, kind: Kind, input: Input) -> Connection {
+impl<S: Socket> Connection<S> {
+    pub(super) fn new(socket: S, remote: SocketAddr, kind: Kind, input: Input) -> Connection<S> {
         Connection {
-            stream: Rc::new(stream),
+            socket: Rc::new(socket),
             remote,
             kind,
             input,
             output: Output::default(),
             generation: 0,
-            inflight: 0,
-            reply_estimate: REPLY_ESTIMATE_START,
+            debt: Debt::default(),
             paused: false,
+            starved: false,
             read_closed: false,
             ended: false,
             blocked: false,
@@ -85,51 +85,53 @@ impl Connection {
 
     /// Whether another request may be taken in: what is under way and unread stays within the limits.
     pub(super) fn has_room(&self, limits: &Limits) -> bool {
-        self.inflight < limits.inflight_max
-            && self.output.waiting_bytes() + self.inflight * self.reply_estimate < limits.reply_bytes_max
+        self.debt.has_room(self.output.waiting_bytes(), limits)
     }
 
-    /// Appends a reply. Returns false if its bytes were replaced by a refusal, because twice the limit waits unread or
-    /// all connections of the core together have no room left.
+    /// Appends the reply to a request that was charged with `charge`. Returns false if it was replaced by a refusal, as
+    /// twice the limit waits unread: a value was longer than any that this node had seen when it was asked for.
     pub(super) fn reply(
         &mut self,
         id: RequestId,
+        charge: u32,
         at: EntryId,
         result: Result<Answer<'_>, Refusal<'_>>,
         limits: &Limits,
-        room: usize,
     ) -> bool {
-        self.inflight = self.inflight.saturating_sub(1);
-        let before = self.output.waiting_bytes();
+        self.debt.settle(charge);
         let is_heavy = matches!(result, Ok(Answer::Value { .. } | Answer::Page(_)));
-        if is_heavy && (before > 2 * limits.reply_bytes_max || room == 0) {
+        if is_heavy && self.output.waiting_bytes() > 2 * limits.reply_bytes_max {
             let message = "too many replies wait unread; read them and ask again";
             let refusal = Refusal { code: Code::Overloaded, leader: None, message };
             Reply { id, at, result: Err(refusal) }.encode(self.output.buffer());
             return false;
         }
         Reply { id, at, result }.encode(self.output.buffer());
-        let weight = self.output.waiting_bytes() - before;
-        self.reply_estimate = weight.max(self.reply_estimate - self.reply_estimate / 64);
         true
     }
 
     /// Whether nothing is owed to the remote side any more.
     pub(super) fn is_settled(&self) -> bool {
-        self.inflight == 0 && self.output.waiting_bytes() == 0
+        self.debt.is_settled() && self.output.waiting_bytes() == 0
     }
 }
 
 /// All accepted connections of a core.
-#[derive(Debug, Default)]
-pub(super) struct Connections {
-    slots: Vec<Option<Connection>>,
+#[derive(Debug)]
+pub(super) struct Connections<S> {
+    slots: Vec<Option<Connection<S>>>,
     free: Vec<u32>,
     generation: u32,
 }
 
-impl Connections {
-    pub(super) fn insert(&mut self, mut connection: Connection) -> ConnectionId {
+impl<S> Default for Connections<S> {
+    fn default() -> Self {
+        Connections { slots: Vec::new(), free: Vec::new(), generation: 0 }
+    }
+}
+
+impl<S: Socket> Connections<S> {
+    pub(super) fn insert(&mut self, mut connection: Connection<S>) -> ConnectionId {
         self.generation = self.generation.wrapping_add(1);
         connection.generation = self.generation;
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -140,11 +142,11 @@ impl Connections {
         ConnectionId { slot, generation: self.generation }
     }
 
-    pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+    pub(super) fn get(&mut self, id: ConnectionId) -> Option<&mut Connection<S>> {
         self.slots.get_mut(id.slot as usize)?.as_mut().filter(|connection| connection.generation == id.generation)
     }
 
-    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Connection<S>> {
         self.get(id)?;
         self.free.push(id.slot);
         self.slots[id.slot as usize].take()
@@ -154,6 +156,12 @@ impl Connections {
     pub(super) fn at(&self, slot: usize) -> Option<ConnectionId> {
         let connection = self.slots.get(slot)?.as_ref()?;
         Some(ConnectionId { slot: u32::try_from(slot).ok()?, generation: connection.generation })
+    }
+
+    /// Who is at the other ends.
+    #[cfg(test)]
+    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.slots.iter().flatten().map(|connection| connection.kind)
     }
 
     pub(super) fn ids(&self) -> Vec<ConnectionId> {

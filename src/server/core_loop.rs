@@ -1,8 +1,8 @@
-//! One core: the thread in which its event loop, the binary face and its router meet.
+//! One core: where its event loop, the binary face and its router meet.
 //!
-//! A turn: wait for events; read every ready socket until it is empty and hand the frames on; then, with the time
-//! read anew, let the router drive its shards and hand the log's batch over; then one write per connection. Nothing
-//! in a turn waits for the disk or for another core.
+//! A turn: read every ready socket until it is empty and hand the frames on; then, with the time read anew, let the
+//! router drive its shards and hand the log's batch over; then one write per connection. Nothing in a turn waits for
+//! the disk or for another core. [`CoreLoop::run`] waits for events between the turns; a simulator turns by hand.
 
 use std::io;
 use std::rc::Rc;
@@ -10,23 +10,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mio::event::Event;
-use mio::net::TcpListener;
 use mio::{Events, Poll};
 use raftkv_protocol::client::{Code, Refusal, Reply, Request};
 use raftkv_protocol::frame::{self, DecodeError, FrameError};
 use raftkv_protocol::hello::HelloRefusal;
-use raftkv_protocol::peer::PeerFrame;
+use raftkv_protocol::peer::{Body, PeerFrame};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::api::binary;
 use crate::error::Fatal;
-use crate::event_loop::{Appetite, Clock, Inbox, Input, Received, SCRATCH_BYTES, TimeoutQueue, prepare};
+use crate::event_loop::{
+    Appetite, Clock, Inbox, InboxSender, Input, MioNetwork, Received, SCRATCH_BYTES, TimeoutQueue,
+};
 use crate::shard::Shard;
+use crate::socket::{Network, Readiness, Socket, Stream};
 use crate::storage::FileLog;
 
+use super::budget::{self, Room};
 use super::connection::{Connection, Kind};
-use super::io::{Io, Post, Source};
+use super::io::{Adopted, Io, Post, Source};
 use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::Node;
@@ -35,14 +37,16 @@ use super::router::Router;
 
 /// The longest sleep of an idle loop.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// The longest sleep while the node stops.
+const SLEEP_MAX_STOPPING: Duration = Duration::from_millis(5);
 /// After accepting failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was told to go may take to go by itself.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long an ordered stop may take before the node ends with requests unanswered.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// While it stops, a node that had no request for so long has no clients left that do not know where else to go.
 const STOP_QUIET: Duration = Duration::from_millis(100);
+/// While it stops, and nothing is led here: how long clients who go on asking are told so.
+const STOP_GRACE: Duration = Duration::from_millis(500);
 
 /// Why a connection is closed from this side.
 #[derive(Debug)]
@@ -61,51 +65,54 @@ impl From<io::Error> for Fault {
     }
 }
 
-/// What a core's thread is made of.
-pub(super) struct CoreLoop {
+/// What a turn has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There will be another.
+    GoesOn,
+    /// An ordered stop is complete but for the log, which is to be closed.
+    Ended,
+}
+
+/// A core at work.
+pub(super) struct CoreLoop<N: Network> {
     pub(super) node: Arc<Node>,
     core: CoreId,
-    poll: Poll,
     clock: Clock,
-    listener: TcpListener,
     accept_again_at: Option<Instant>,
-    inbox: Inbox<Post>,
+    inbox: Inbox<Post<N::Socket>>,
     pub(super) router: Router<FileLog>,
-    pub(super) io: Io,
+    pub(super) io: Io<N>,
     scratch: Vec<u8>,
     hellos: TimeoutQueue<ConnectionId>,
     /// Connections that were told to go: what they still send is thrown away for a while, so that the last words reach them.
     lingering: TimeoutQueue<ConnectionId>,
     placement: Placement,
     stop_at: Option<Instant>,
-    /// While it stops: how many requests had come, and when the last of them was noticed.
     /// The node knows that all shards of this core have had a leader.
     told_ready: bool,
+    /// While it stops: how many requests had come, and when the last of them was noticed.
     last_request: (u64, Option<Instant>),
+    /// While it stops: since when nothing is led here that somebody else could lead.
+    handed_over_at: Option<Instant>,
 }
 
 /// What a core is made from; unlike the loop itself it can be moved to its thread.
-pub(super) struct Parts {
+pub(super) struct Parts<N: Network> {
     pub(super) node: Arc<Node>,
     pub(super) core: CoreId,
-    pub(super) poll: Poll,
-    pub(super) listener: TcpListener,
-    pub(super) inbox: Inbox<Post>,
-    pub(super) posts: Vec<crate::event_loop::InboxSender<Post>>,
+    pub(super) network: N,
+    pub(super) inbox: Inbox<Post<N::Socket>>,
+    pub(super) posts: Vec<InboxSender<Post<N::Socket>>>,
     pub(super) router: Router<FileLog>,
 }
 
-impl CoreLoop {
-    pub(super) fn new(parts: Parts) -> io::Result<CoreLoop> {
-        let Parts { node, core, poll, mut listener, inbox, posts, router } = parts;
-        let clock = Clock::start();
-        let registry = poll.registry().try_clone()?;
-        registry.register(&mut listener, super::io::LISTENER, mio::Interest::READABLE)?;
-        let io = Io::new(Arc::clone(&node), registry, posts, clock.now());
-        Ok(CoreLoop {
+impl<N: Network> CoreLoop<N> {
+    pub(super) fn new(parts: Parts<N>, clock: Clock) -> CoreLoop<N> {
+        let Parts { node, core, network, inbox, posts, router } = parts;
+        let io = Io::new(Arc::clone(&node), network, posts, clock.now());
+        CoreLoop {
             core,
-            poll,
-            listener,
             accept_again_at: None,
             inbox,
             router,
@@ -117,46 +124,45 @@ impl CoreLoop {
             stop_at: None,
             told_ready: false,
             last_request: (0, None),
+            handed_over_at: None,
             clock,
             node,
-        })
+        }
     }
 
-    /// Runs until the node is told to stop, or fails.
-    pub(super) fn run(mut self) -> Result<(), Fatal> {
-        let mut events = Events::with_capacity(1_024);
-        loop {
-            let sleep = self.sleep();
-            match self.poll.poll(&mut events, Some(sleep)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    return Err(Fatal::failure(format!("cannot wait for events: {error}")));
-                }
-                _ => {}
-            }
-            self.clock.refresh();
-            self.router.counters.turns += 1;
-            for event in &events {
-                self.router.counters.events += 1;
-                self.handle(event);
-            }
-            self.take_posts();
-            for id in std::mem::take(&mut self.io.resumed) {
-                self.receive(id);
-            }
-            // Timers are judged only now that everything that has arrived was taken in.
-            let now = self.clock.refresh();
-            self.tick_sockets(now);
-            self.router.finish_turn(now, &mut self.io)?;
-            self.tell_readiness()?;
-            self.placement.tick(now, &mut self.router, &self.io);
-            for peer in self.io.flush(now) {
-                self.router.link_down(peer, &mut self.io);
-            }
-            self.gather_counters();
-            if self.has_stopped(now) {
-                return self.router.into_log().close().map_err(|error| Fatal::failure(error.to_string()));
-            }
+    /// Takes in what is ready and does all that it brings with it, up to one write per connection.
+    pub(super) fn turn(&mut self, ready: impl Iterator<Item = Readiness>) -> Result<Turn, Fatal> {
+        self.router.begin_turn(self.clock.refresh());
+        self.router.counters.turns += 1;
+        for ready in ready {
+            self.router.counters.events += 1;
+            self.handle(ready);
         }
+        self.take_posts();
+        for id in std::mem::take(&mut self.io.resumed) {
+            self.receive(id);
+        }
+        // Timers are judged only now that everything that has arrived was taken in.
+        let now = self.clock.refresh();
+        self.tick_sockets(now);
+        self.router.finish_turn(now, &mut self.io)?;
+        self.tell_readiness()?;
+        self.placement.tick(now, &mut self.router, &self.io);
+        for peer in self.io.flush(now) {
+            self.router.link_down(peer, &mut self.io);
+        }
+        self.gather_counters();
+        Ok(if self.has_stopped(now) { Turn::Ended } else { Turn::GoesOn })
+    }
+
+    /// The core's log, after its last turn.
+    pub(super) fn into_log(self) -> FileLog {
+        self.router.into_log()
+    }
+
+    /// The time of the turn.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     /// Which core this is.
@@ -164,9 +170,16 @@ impl CoreLoop {
         self.core
     }
 
-    fn sleep(&self) -> Duration {
+    /// Sets a clock that is set by hand.
+    pub(super) fn set_time(&mut self, now: Instant) {
+        self.clock.set(now);
+    }
+
+    /// When the next turn is due at the latest, if nothing comes in before.
+    pub(super) fn wake_at(&self) -> Instant {
+        let now = self.clock.now();
         if self.router.is_busy() || !self.io.resumed.is_empty() || self.io.has_dirty() || !self.inbox.is_empty() {
-            return Duration::ZERO;
+            return now;
         }
         let links = self.io.links.iter().filter_map(Link::deadline);
         let timers = [
@@ -176,26 +189,26 @@ impl CoreLoop {
             self.stop_at,
             self.placement.deadline(),
         ];
-        let next = links.chain(timers.into_iter().flatten()).chain([self.router.deadline()]).min();
-        let until = next.map_or(SLEEP_MAX, |next| next.saturating_duration_since(self.clock.now()));
-        until.min(if self.stop_at.is_some() { Duration::from_millis(5) } else { SLEEP_MAX })
+        let longest = now + if self.stop_at.is_some() { SLEEP_MAX_STOPPING } else { SLEEP_MAX };
+        let due = links.chain(timers.into_iter().flatten()).chain([self.router.deadline()]);
+        due.fold(longest, Instant::min).max(now)
     }
 
-    fn handle(&mut self, event: &Event) {
-        match Source::from(event.token()) {
+    fn handle(&mut self, ready: Readiness) {
+        match Source::from(ready.token) {
             Source::Waker => {}
             Source::Listener => self.accept(),
-            Source::Link(at) => self.link_ready(at),
+            Source::Link(at) => self.link_ready(at, ready.read_closed),
             Source::Connection(slot) => {
                 let Some(id) = self.io.connections.at(slot) else { return };
                 if let Some(connection) = self.io.connections.get(id) {
-                    connection.read_closed |= event.is_read_closed();
-                    if event.is_writable() {
+                    connection.read_closed |= ready.read_closed;
+                    if ready.writable {
                         connection.blocked = false;
                         self.io.mark_dirty(id);
                     }
                 }
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                if ready.readable || ready.read_closed || ready.error {
                     self.receive(id);
                 }
             }
@@ -205,8 +218,8 @@ impl CoreLoop {
     fn accept(&mut self) {
         self.accept_again_at = None;
         loop {
-            match self.listener.accept() {
-                Ok((stream, _)) => self.welcome(stream),
+            match self.io.network.accept() {
+                Ok(socket) => self.welcome(socket),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -222,15 +235,14 @@ impl CoreLoop {
         }
     }
 
-    fn welcome(&mut self, stream: mio::net::TcpStream) {
+    fn welcome(&mut self, socket: N::Socket) {
         self.router.counters.connections_accepted += 1;
         if self.node.sockets.load(Ordering::Relaxed) >= self.node.sockets_max {
             // Dropping it closes it. A hello would say why, but whoever opens this many waits for no words.
             self.router.counters.connections_refused += 1;
             return;
         }
-        let added = prepare(&stream).and_then(|()| self.io.add(stream, Kind::Unknown, Input::default()));
-        match added {
+        match self.io.add(socket, Kind::Unknown, Input::default()) {
             Ok(id) => {
                 self.hellos.push(self.clock.now(), id);
             }
@@ -245,19 +257,19 @@ impl CoreLoop {
             match post {
                 Post::Message(message) => self.router.core_message(message, &mut self.io),
                 Post::Adopt(adopted) => self.adopt(*adopted),
-                Post::Stop => self.stop_at = Some(self.clock.now() + STOP_PATIENCE),
+                Post::Stop => self.stop_at = Some(self.clock.now() + self.node.config.limits.stop_timeout),
             }
         }
     }
 
-    fn adopt(&mut self, adopted: super::io::Adopted) {
-        let super::io::Adopted { stream, kind, unread, unsent } = adopted;
-        match self.io.add(stream, kind, Input::with(unread)) {
+    fn adopt(&mut self, adopted: Adopted<N::Socket>) {
+        let Adopted { socket, kind, unread, unsent } = adopted;
+        match self.io.add(socket, kind, Input::with(unread)) {
             Ok(id) => {
                 if let Some(connection) = self.io.connections.get(id) {
                     connection.output.buffer().extend_from_slice(&unsent);
                 }
-                self.settle(id, kind);
+                self.settle(kind);
                 self.io.mark_dirty(id);
                 self.io.resumed.push(id);
             }
@@ -266,13 +278,9 @@ impl CoreLoop {
     }
 
     /// Books a connection whose hello was accepted and which stays at this core.
-    pub(super) fn settle(&mut self, id: ConnectionId, kind: Kind) {
-        match kind {
-            Kind::Client => self.io.count_client(1),
-            Kind::Peer { node, core, .. } => {
-                self.io.peer_links.insert((node, core), id);
-            }
-            Kind::Unknown => {}
+    pub(super) fn settle(&mut self, kind: Kind) {
+        if kind == Kind::Client {
+            self.io.count_client(1);
         }
     }
 
@@ -290,15 +298,15 @@ impl CoreLoop {
             self.io.close(id);
         }
         for link in &mut self.io.links {
-            link.tick(&self.node, self.core, &self.io.registry, now);
+            link.tick(&self.node, self.core, &mut self.io.network, now);
         }
     }
 
-    fn link_ready(&mut self, at: usize) {
+    fn link_ready(&mut self, at: usize, read_closed: bool) {
         let now = self.clock.now();
         let Some(link) = self.io.links.get_mut(at) else { return };
         let peer = link.peer.id;
-        match link.ready(&self.node, &self.io.registry, &mut self.scratch, now) {
+        match link.ready(&self.node, &mut self.io.network, &mut self.scratch, read_closed, now) {
             LinkEvent::Nothing => {}
             LinkEvent::Up => self.router.link_up(peer),
             LinkEvent::Down => self.router.link_down(peer, &mut self.io),
@@ -312,11 +320,13 @@ impl CoreLoop {
             return;
         }
         let known_closed = connection.read_closed;
-        let stream = Rc::clone(&connection.stream);
+        let socket = Rc::clone(&connection.socket);
         let mut input = std::mem::take(&mut connection.input);
         let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome = input.receive(&mut &*stream, &mut scratch, known_closed, |bytes| self.take_frames(id, bytes));
-        drop(stream);
+        let mut stream = Stream(&*socket);
+        let outcome = input.receive(&mut stream, &mut scratch, known_closed, |bytes| self.take_frames(id, bytes));
+        // A connection that is handed over, or closed, must be the last that holds its socket.
+        drop(socket);
         self.scratch = scratch;
         let Some(connection) = self.io.connections.get(id) else { return };
         connection.input = input;
@@ -353,44 +363,61 @@ impl CoreLoop {
             };
             match kind {
                 Kind::Unknown => self.take_hello(id, found.kind, found.payload)?,
-                Kind::Client => self.take_request(id, found.kind, found.payload)?,
+                Kind::Client => {
+                    if self.take_request(id, found.kind, found.payload)? == Room::Later {
+                        return Ok((at, Appetite::Full));
+                    }
+                }
                 Kind::Peer { node, .. } => self.take_peer_frame(id, node, found.kind, found.payload)?,
             }
             at += found.consumed;
         }
     }
 
-    fn take_request(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
+    /// Takes a request in, unless the core has no room for its reply: then it stays where it is for now.
+    fn take_request(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<Room, Fault> {
         let request = Request::decode(kind, payload)
             .map_err(|error| Fault::Message(error, Request::id_of(payload).unwrap_or_default()))?;
-        if let Some(connection) = self.io.connections.get(id) {
-            connection.inflight += 1;
+        let charge = budget::charge(&request.operation, &self.node);
+        let room = if budget::is_read(&request.operation) { self.io.room(id, charge) } else { Room::Now };
+        if room == Room::Later {
+            return Ok(room);
         }
-        let origin = Origin::Client { connection: id, request: request.id };
+        self.io.charge(id, charge);
+        let origin = Origin::Client { connection: id, request: request.id, charge };
         let to = ReplyTo { core: self.core, origin };
         match binary::check(&request.operation, &self.node.config.limits) {
+            Ok(()) if room == Room::No => {
+                self.router.counters.overloaded_replies += 1;
+                let message = "the clients of this core leave too many replies unread; try again later";
+                self.router.refuse(to, Code::Overloaded, None, message, &mut self.io);
+            }
             Ok(()) => self.router.request(request.operation, to, self.clock.now(), &mut self.io),
             Err((code, message)) => self.router.refuse(to, code, None, &message, &mut self.io),
         }
-        Ok(())
+        Ok(room)
     }
 
     fn take_peer_frame(&mut self, id: ConnectionId, from: NodeId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
         let peer_frame =
             PeerFrame::decode(kind, payload).map_err(|error| Fault::Message(error, RequestId::default()))?;
         if let PeerFrame::Message(message) = &peer_frame
-            && self.node.owner(message.shard) != self.core
             && let Some(connection) = self.io.connections.get(id)
-            && let Kind::Peer { crosses, .. } = &mut connection.kind
+            && let Kind::Peer { core, crosses, leads, .. } = &mut connection.kind
         {
-            *crosses = true;
+            *crosses |= self.node.owner(message.shard) != self.core;
+            let is_leader = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. });
+            if is_leader && !std::mem::replace(leads, true) {
+                let core = *core;
+                self.io.note_leader_link(from, core, id);
+            }
         }
         self.router.peer_frame(from, peer_frame, self.clock.now(), &mut self.io);
         Ok(())
     }
 
     fn remote_closed(&mut self, id: ConnectionId) {
-        let is_newest = |io: &Io, node, core| io.peer_links.get(&(node, core)) == Some(&id);
+        let is_newest = |io: &Io<N>, node, core| io.peer_links.get(&(node, core)) == Some(&id);
         let Some(connection) = self.io.connections.get(id) else { return };
         match connection.kind {
             _ if connection.closing => {
@@ -402,7 +429,7 @@ impl CoreLoop {
                 connection.ended = true;
                 self.io.mark_dirty(id);
             }
-            Kind::Peer { node, core, crosses } => {
+            Kind::Peer { node, core, crosses, .. } => {
                 let newest = is_newest(&self.io, node, core);
                 self.io.close(id);
                 if newest {
@@ -475,9 +502,9 @@ impl CoreLoop {
         let Some(core) = connection.leaving.take() else { return };
         let kind = std::mem::replace(&mut connection.kind, Kind::Unknown);
         let Some(connection) = self.io.close(id) else { return };
-        let Ok(stream) = Rc::try_unwrap(connection.stream) else { return };
+        let Ok(socket) = Rc::try_unwrap(connection.socket) else { return };
         let unsent = connection.output.into_unsent();
-        let adopted = Box::new(super::io::Adopted { stream, kind, unread: connection.input.into_bytes(), unsent });
+        let adopted = Box::new(Adopted { socket, kind, unread: connection.input.into_bytes(), unsent });
         if let Err(Post::Adopt(adopted)) = self.io.posts[usize::from(core.0)].send(Post::Adopt(adopted)) {
             self.adopt(*adopted);
         }
@@ -508,24 +535,49 @@ impl CoreLoop {
     fn has_stopped(&mut self, now: Instant) -> bool {
         let Some(stop_at) = self.stop_at else { return false };
         if now >= stop_at {
-            log::warn!("stopping although not everything is answered: {STOP_PATIENCE:?} have passed");
+            let patience = self.node.config.limits.stop_timeout;
+            log::warn!("stopping although not everything is answered: {patience:?} have passed");
             return true;
         }
         let requests = self.router.counters.requests;
         if self.last_request.0 != requests || self.last_request.1.is_none() {
             self.last_request = (requests, Some(now));
         }
-        let is_quiet = self.io.clients_open == 0
-            || self.last_request.1.is_some_and(|at| now.saturating_duration_since(at) >= STOP_QUIET);
         // Where nobody can be reached there is nobody to hand leadership to.
         let has_heirs = self.io.links.iter().any(Link::is_up);
-        let has_handed_over = !has_heirs || !self.router.shards().iter().any(Shard::leads);
-        has_handed_over && is_quiet && self.router.is_idle() && self.io.is_flushed()
+        if has_heirs && self.router.shards().iter().any(Shard::leads) {
+            self.handed_over_at = None;
+            return false;
+        }
+        let handed_over_at = *self.handed_over_at.get_or_insert(now);
+        let is_quiet = self.io.clients_open == 0
+            || self.last_request.1.is_some_and(|at| now.saturating_duration_since(at) >= STOP_QUIET)
+            || now.saturating_duration_since(handed_over_at) >= STOP_GRACE;
+        is_quiet && self.router.is_idle() && self.io.is_flushed()
+    }
+}
+
+impl CoreLoop<MioNetwork> {
+    /// Turns until the node is told to stop, or fails. `poll` is the one behind the network.
+    pub(super) fn run(mut self, mut poll: Poll) -> Result<(), Fatal> {
+        let mut events = Events::with_capacity(1_024);
+        loop {
+            let sleep = self.wake_at().saturating_duration_since(self.clock.now());
+            match poll.poll(&mut events, Some(sleep)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(Fatal::failure(format!("cannot wait for events: {error}")));
+                }
+                _ => {}
+            }
+            if self.turn(events.iter().map(Readiness::from))? == Turn::Ended {
+                return self.into_log().close().map_err(|error| Fatal::failure(error.to_string()));
+            }
+        }
     }
 }
 
 /// The last words to a client whose bytes could not be understood.
-fn farewell(connection: &mut Connection, id: RequestId, code: Code, words: &str) {
+fn farewell<S: Socket>(connection: &mut Connection<S>, id: RequestId, code: Code, words: &str) {
     let refusal = Refusal { code, leader: None, message: words };
     Reply { id, at: EntryId::ZERO, result: Err(refusal) }.encode(connection.output.buffer());
 }

@@ -7,15 +7,11 @@ use raftkv_protocol::client::Code;
 use raftkv_protocol::peer::ForwardId;
 use raftkv_protocol::types::{CoreId, NodeId};
 
+use crate::limits::Limits;
+
 use super::gather::{Gathers, Statuses};
 use super::message::{OwnedCall, ReplyTo};
 
-/// Parked calls beyond this many bytes are refused.
-const PARKED_BYTES_MAX: usize = 64 << 20;
-/// Forwarded calls beyond this many bytes are refused.
-const FORWARDED_BYTES_MAX: usize = 64 << 20;
-/// Scans over all shards that may wait for others to be done.
-const SCANS_WAITING_MAX: usize = 4_096;
 /// How often parked calls are tried again without any news of a leader.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -39,12 +35,15 @@ pub(super) struct Desk {
     news: bool,
     next_retry: Instant,
     now: Instant,
+    parked_bytes_max: usize,
+    forwards_bytes_max: usize,
+    scans_waiting_max: usize,
     pub(super) gathers: Gathers,
     pub(super) statuses: Statuses,
 }
 
 impl Desk {
-    pub(super) fn new(serial: u64, now: Instant) -> Desk {
+    pub(super) fn new(serial: u64, limits: &Limits, now: Instant) -> Desk {
         Desk {
             next_serial: serial,
             forwards: BTreeMap::new(),
@@ -55,12 +54,15 @@ impl Desk {
             news: false,
             next_retry: now,
             now,
-            gathers: Gathers::default(),
+            parked_bytes_max: limits.core_parked_bytes_max,
+            forwards_bytes_max: limits.core_forwarded_bytes_max,
+            scans_waiting_max: limits.core_scans_waiting_max,
+            gathers: Gathers::new(limits.core_scans_max),
             statuses: Statuses::default(),
         }
     }
 
-    /// The time of the last turn.
+    /// The time of this turn.
     pub(super) fn now(&self) -> Instant {
         self.now
     }
@@ -69,9 +71,9 @@ impl Desk {
         self.now = now;
     }
 
-    /// Whether another call may be forwarded: what its answer is waited for with is kept until then.
-    pub(super) fn may_forward(&self) -> bool {
-        self.forwards_bytes < FORWARDED_BYTES_MAX
+    /// Whether a call may be forwarded: it is kept until its answer comes.
+    pub(super) fn may_forward(&self, call: &OwnedCall) -> bool {
+        self.forwards_bytes + call.frame.len() <= self.forwards_bytes_max
     }
 
     /// Remembers a call that is being sent to `node`; returns its name there.
@@ -98,7 +100,7 @@ impl Desk {
 
     /// Keeps a call until a leader is known; gives it back if there are too many.
     pub(super) fn park(&mut self, call: OwnedCall) -> Result<(), OwnedCall> {
-        if self.parked_bytes + call.frame.len() > PARKED_BYTES_MAX {
+        if self.parked_bytes + call.frame.len() > self.parked_bytes_max {
             return Err(call);
         }
         self.parked_bytes += call.frame.len();
@@ -108,7 +110,7 @@ impl Desk {
 
     /// Makes a scan wait its turn; gives it back if too many do.
     pub(super) fn queue_scan(&mut self, scan: OwnedCall) -> Result<(), OwnedCall> {
-        if self.scans.len() >= SCANS_WAITING_MAX {
+        if self.scans.len() >= self.scans_waiting_max {
             return Err(scan);
         }
         self.scans.push_back(scan);

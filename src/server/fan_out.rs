@@ -9,9 +9,10 @@ use crate::metrics::Counters;
 use crate::shard::{Outbox, Shard};
 use crate::storage::CoreLog;
 
+use super::calls::{decode_operation, own};
 use super::gather::Portion;
 use super::message::{CoreMessage, Origin, OwnedCall, ReplyTo};
-use super::router::{Call, Router, Transport, decode_operation, own};
+use super::router::{Call, Router, Transport};
 
 impl<L: CoreLog> Router<L> {
     pub(super) fn scan(&mut self, scan: Scan<'_>, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
@@ -26,6 +27,7 @@ impl<L: CoreLog> Router<L> {
         if self.desk.gathers.has_room() {
             self.gather(call, &scan, Portion::Share, transport);
         } else if self.desk.queue_scan(call).is_err() {
+            self.counters.overloaded_scans += 1;
             let message = "too many scans wait already; try again later";
             self.refuse(to, Code::Overloaded, None, message, transport);
         }

@@ -1,14 +1,13 @@
 //! Requests on their way between nodes, and what a router takes in and what not: once each, in whatever order, within
 //! limits, and from whoever may say it.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use raftkv_protocol::client::{Answer, Code, Condition, Operation, Reply};
 use raftkv_protocol::peer::{Body, Forward, ForwardId, ForwardReply, Message, PeerFrame, ReadContext};
 use raftkv_protocol::types::{CoreId, EntryId, Index, NodeId, RequestId, ShardId, Term};
 
-use super::router_test::{Cluster, SHARDS, Told, UNCOMMITTED_MAX, key_of};
+use super::router_test::{Cluster, SHARDS, Told, key_of};
 use crate::limits::Limits;
 
 /// How far node `at`'s log of a shard goes.
@@ -140,37 +139,6 @@ fn one_read_round_at_a_time_covers_all_shards_of_a_core() {
     assert_eq!(rounds(&cluster), [true, true, true], "one round for all that waited");
     cluster.settle();
     assert_eq!(cluster.told(1).len(), 3);
-}
-
-// museum 44, rule 29
-#[test]
-fn a_leader_whose_disk_hangs_takes_in_no_more_than_may_wait_for_it() {
-    let mut cluster = Cluster::with_leaders();
-    cluster.hangs[0].store(true, Ordering::Relaxed);
-    let value = vec![b'v'; 20_000];
-    let key = key_of(0, 0);
-    let put = Operation::Put { key: &key, value: &value, condition: Condition::None };
-    let mut written = 0;
-    let refusal = loop {
-        cluster.ask(1, 1, put);
-        cluster.settle();
-        match &cluster.told(1)[..] {
-            [(1, Told::Done)] => written += value.len(),
-            told => break told.to_vec(),
-        }
-        assert!(written < 10 * UNCOMMITTED_MAX, "what hangs is not bounded");
-    };
-    assert_eq!(refusal, [(1, Told::No(Code::Overloaded))]);
-    assert!(written >= UNCOMMITTED_MAX, "the others' disks are a majority: {written}");
-    assert!(written < UNCOMMITTED_MAX + 10 * value.len(), "{written}");
-    cluster.get(1, 2, &key);
-    cluster.settle();
-    assert_eq!(cluster.told(1), [(2, Told::Value(value.clone()))], "reads need no disk");
-    cluster.hangs[0].store(false, Ordering::Relaxed);
-    cluster.settle();
-    cluster.ask(1, 3, put);
-    cluster.settle();
-    assert_eq!(cluster.told(1), [(3, Told::Done)]);
 }
 
 // museum 51, rule 23

@@ -12,9 +12,6 @@ use crate::metrics::Counters;
 use super::message::{OwnedCall, ReplyTo};
 use super::node::Node;
 
-/// Scans over all shards under way at once per core; each may hold a page of every shard. More wait their turn.
-const SCANS_MAX: usize = 16;
-
 #[derive(Debug)]
 struct OwnedItem {
     key: Box<[u8]>,
@@ -61,9 +58,10 @@ struct Gather {
 }
 
 /// The scans over all shards under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gathers {
     next: u64,
+    jobs_max: usize,
     jobs: BTreeMap<u64, Gather>,
     finished: Vec<Gather>,
 }
@@ -73,9 +71,14 @@ pub(super) struct Gathers {
 pub(super) struct Finished(Gather);
 
 impl Gathers {
+    /// None yet, and never more than so many at a time.
+    pub(super) fn new(jobs_max: usize) -> Gathers {
+        Gathers { next: 0, jobs_max, jobs: BTreeMap::new(), finished: Vec::new() }
+    }
+
     /// Whether another scan may be started now.
     pub(super) fn has_room(&self) -> bool {
-        self.jobs.len() < SCANS_MAX
+        self.jobs.len() < self.jobs_max
     }
 
     /// Starts a scan over `shards`; returns its name and how many items each shard is to be asked for.

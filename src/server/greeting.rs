@@ -1,16 +1,18 @@
 //! The hello of a connection: who dials, whether they may, and which core serves them.
 
+use log::Level;
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
 use raftkv_protocol::types::CoreId;
 
 use crate::api::binary;
+use crate::socket::Network;
 
 use super::connection::Kind;
 use super::core_loop::{CoreLoop, Fault, is_full};
 use super::link::check_incarnation;
 use super::message::ConnectionId;
 
-impl CoreLoop {
+impl<N: Network> CoreLoop<N> {
     /// Takes the first frame of a connection.
     pub(super) fn take_hello(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
         let malformed = || (HelloRefusal::Malformed, "the first frame is not a hello of this protocol".to_owned());
@@ -55,8 +57,16 @@ impl CoreLoop {
     /// Tells the other side why it may not stay.
     pub(super) fn refuse_hello(&mut self, id: ConnectionId, reason: HelloRefusal, words: &str) {
         self.router.counters.hellos_refused += 1;
+        let now = self.now();
         if let Some(connection) = self.io.connections.get(id) {
-            log::warn!("refused the hello from {}: {words}", connection.remote);
+            // Another node would dial again every second, from each of its cores.
+            let may_repeat = reason == HelloRefusal::Malformed || reason == HelloRefusal::Connections;
+            let level = if may_repeat || self.node.together.is_worth_saying(connection.remote.ip(), words, now) {
+                Level::Warn
+            } else {
+                Level::Debug
+            };
+            log::log!(level, "refused the hello from {}: {words}", connection.remote);
             HelloReply::Refused { reason, message: words }.encode(connection.output.buffer());
         }
     }
@@ -88,7 +98,7 @@ impl CoreLoop {
                 (Kind::Client, home.map(|shard| self.node.owner(shard)))
             }
             HelloRole::Peer { node, core, .. } => {
-                (Kind::Peer { node, core, crosses: false }, Some(CoreId(core.0 % cores)))
+                (Kind::Peer { node, core, crosses: false, leads: false }, Some(CoreId(core.0 % cores)))
             }
         };
         let own = self.core();
@@ -96,7 +106,7 @@ impl CoreLoop {
         connection.kind = kind;
         match core.filter(|core| *core != own) {
             Some(core) => connection.leaving = Some(core),
-            None => self.settle(id, kind),
+            None => self.settle(kind),
         }
     }
 }

@@ -1,17 +1,19 @@
 //! Everything of a core that is a socket or leads to another core: the way in for bytes and the way out for replies.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::Token;
 use raftkv_protocol::client::{Answer, Refusal};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::event_loop::{Flushed, InboxSender, Input};
+use crate::socket::{Network, Socket, Stream};
 
+use super::budget::{ReplyBytes, Room};
 use super::connection::{Connection, Connections, Kind};
 use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage};
@@ -20,13 +22,10 @@ use super::router::Transport;
 
 /// The poll's name for the waker.
 pub(super) const WAKER: Token = Token(0);
-/// The poll's name for the listener.
-pub(super) const LISTENER: Token = Token(1);
+/// The name of the readiness to accept connections.
+pub const LISTENER: Token = Token(1);
 const LINKS: usize = 2;
 const CONNECTIONS: usize = 1 << 16;
-
-/// Reply bytes that may wait on all connections of a core together; beyond them, answers with values are refused.
-const UNREAD_BYTES_MAX: usize = 512 << 20;
 
 /// What a token of the poll stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,19 +49,29 @@ impl From<Token> for Source {
 
 /// From one core's thread to another's.
 #[derive(Debug)]
-pub(super) enum Post {
+pub(super) enum Post<S> {
     /// For the router.
     Message(CoreMessage),
     /// A connection that this core is to serve from now on.
-    Adopt(Box<Adopted>),
+    Adopt(Box<Adopted<S>>),
     /// Hand leadership over, finish what is in flight, and end.
     Stop,
 }
 
+impl<S> Post<S> {
+    /// The bytes of a client's request in it. Raft bounds its own messages, and answers what was asked for.
+    pub(super) fn request_bytes(&self) -> usize {
+        match self {
+            Post::Message(CoreMessage::Call(call)) => call.frame.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// A connection on its way to another core, with what was read and not looked at, and what waits to be written.
 #[derive(Debug)]
-pub(super) struct Adopted {
-    pub(super) stream: TcpStream,
+pub(super) struct Adopted<S> {
+    pub(super) socket: S,
     pub(super) kind: Kind,
     pub(super) unread: Vec<u8>,
     pub(super) unsent: Vec<u8>,
@@ -70,54 +79,60 @@ pub(super) struct Adopted {
 
 /// The sockets of a core, and its ways to the other cores.
 #[derive(Debug)]
-pub(super) struct Io {
+pub(super) struct Io<N: Network> {
     pub(super) node: Arc<Node>,
-    pub(super) registry: Registry,
-    pub(super) connections: Connections,
-    pub(super) links: Vec<Link>,
+    pub(super) network: N,
+    pub(super) connections: Connections<N::Socket>,
+    pub(super) links: Vec<Link<N::Socket>>,
     /// By core, this one included.
-    pub(super) posts: Vec<InboxSender<Post>>,
+    pub(super) posts: Vec<InboxSender<Post<N::Socket>>>,
     /// Connections with something to write.
     dirty: Vec<ConnectionId>,
     /// Connections to be read from in the next turn although the poll will not name them.
     pub(super) resumed: Vec<ConnectionId>,
-    /// The newest link of each peer's core to this one: the closing of an older one means nothing.
+    /// Connections that wait for room for a reply, and its charge.
+    starved: Vec<(ConnectionId, u32)>,
+    /// The newest link of each peer's core on which a leader has spoken: the closing of any other means nothing.
     pub(super) peer_links: BTreeMap<(NodeId, CoreId), ConnectionId>,
-    /// Reply bytes that wait for their readers, on all connections.
-    unread_bytes: usize,
+    /// Of all connections.
+    reply_bytes: ReplyBytes,
     pub(super) replies_dropped: u64,
     pub(super) clients_open: u64,
 }
 
-impl Io {
-    pub(super) fn new(node: Arc<Node>, registry: Registry, posts: Vec<InboxSender<Post>>, now: Instant) -> Io {
-        let link = |(at, peer): (usize, &super::node::Peer)| Link::new(peer.clone(), Token(LINKS + at), now);
+impl<N: Network> Io<N> {
+    pub(super) fn new(node: Arc<Node>, network: N, posts: Vec<InboxSender<Post<N::Socket>>>, now: Instant) -> Io<N> {
+        let link = |(at, peer): (usize, &super::node::Peer)| {
+            Link::new(peer.clone(), Token(LINKS + at), node.config.limits.link_bytes_max, now)
+        };
         let links = node.peers.iter().enumerate().map(link).collect();
+        let reply_bytes = ReplyBytes::new(&node.config.limits);
         Io {
             node,
-            registry,
+            network,
             connections: Connections::default(),
             links,
             posts,
             dirty: Vec::new(),
             resumed: Vec::new(),
+            starved: Vec::new(),
             peer_links: BTreeMap::new(),
-            unread_bytes: 0,
+            reply_bytes,
             replies_dropped: 0,
             clients_open: 0,
         }
     }
 
     /// Takes a connection in, new or from another core.
-    pub(super) fn add(&mut self, stream: TcpStream, kind: Kind, input: Input) -> std::io::Result<ConnectionId> {
-        let remote = stream.peer_addr()?;
-        let id = self.connections.insert(Connection::new(stream, remote, kind, input));
+    pub(super) fn add(&mut self, socket: N::Socket, kind: Kind, input: Input) -> std::io::Result<ConnectionId> {
+        let remote = socket.remote()?;
+        let id = self.connections.insert(Connection::new(socket, remote, kind, input));
         let token = Token(CONNECTIONS + id.slot as usize);
         let mut registered = Err(std::io::ErrorKind::NotFound.into());
         if let Some(connection) = self.connections.get(id)
-            && let Some(stream) = std::rc::Rc::get_mut(&mut connection.stream)
+            && let Some(socket) = Rc::get_mut(&mut connection.socket)
         {
-            registered = self.registry.register(stream, token, Interest::READABLE | Interest::WRITABLE);
+            registered = self.network.register(socket, token);
         }
         match registered {
             Ok(()) => {
@@ -131,12 +146,13 @@ impl Io {
     }
 
     /// Forgets a connection and closes its socket. What it still waits for is answered to nobody.
-    pub(super) fn close(&mut self, id: ConnectionId) -> Option<Connection> {
+    pub(super) fn close(&mut self, id: ConnectionId) -> Option<Connection<N::Socket>> {
         let mut connection = self.connections.remove(id)?;
         self.node.sockets.fetch_sub(1, Ordering::Relaxed);
-        self.unread_bytes = self.unread_bytes.saturating_sub(connection.output.waiting_bytes());
-        if let Some(stream) = std::rc::Rc::get_mut(&mut connection.stream)
-            && let Err(error) = self.registry.deregister(stream)
+        self.reply_bytes.unread = self.reply_bytes.unread.saturating_sub(connection.output.waiting_bytes());
+        self.reply_bytes.charged = self.reply_bytes.charged.saturating_sub(connection.debt.charged_bytes());
+        if let Some(socket) = Rc::get_mut(&mut connection.socket)
+            && let Err(error) = self.network.deregister(socket)
         {
             log::debug!("cannot deregister the connection from {}: {error}", connection.remote);
         }
@@ -150,6 +166,15 @@ impl Io {
         Some(connection)
     }
 
+    /// A leader has spoken on a link from a peer's core, for the first time.
+    pub(super) fn note_leader_link(&mut self, node: NodeId, core: CoreId, id: ConnectionId) {
+        let newest = self.peer_links.entry((node, core)).or_insert(id);
+        // Generations count up, and around.
+        if id.generation.wrapping_sub(newest.generation) < u32::MAX / 2 {
+            *newest = id;
+        }
+    }
+
     /// Counts a client that came or went.
     pub(super) fn count_client(&mut self, change: isize) {
         if change > 0 {
@@ -158,6 +183,43 @@ impl Io {
         } else {
             self.clients_open -= 1;
             self.node.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the core has room for the reply to a read that a connection has brought. If it will have, the connection
+    /// is not read from until then.
+    pub(super) fn room(&mut self, id: ConnectionId, charge: u32) -> Room {
+        let room = self.reply_bytes.room(charge);
+        if room == Room::Later
+            && let Some(connection) = self.connections.get(id)
+        {
+            connection.paused = true;
+            if !std::mem::replace(&mut connection.starved, true) {
+                self.starved.push((id, charge));
+            }
+        }
+        room
+    }
+
+    /// Charges a request that is taken in.
+    pub(super) fn charge(&mut self, id: ConnectionId, charge: u32) {
+        if let Some(connection) = self.connections.get(id) {
+            connection.debt.add(charge);
+            self.reply_bytes.charged += charge as usize;
+        }
+    }
+
+    /// Goes on with the connections that have waited for room.
+    fn resume_starved(&mut self) {
+        let starved = std::mem::take(&mut self.starved);
+        let has_room = |(_, charge): &(_, u32)| self.reply_bytes.room(*charge) != Room::Later;
+        let (resumed, starved): (Vec<_>, Vec<_>) = starved.into_iter().partition(has_room);
+        self.starved = starved;
+        for (id, _) in resumed {
+            if let Some(connection) = self.connections.get(id) {
+                (connection.paused, connection.starved) = (false, false);
+                self.resumed.push(id);
+            }
         }
     }
 
@@ -183,8 +245,12 @@ impl Io {
             self.flush_connection(id);
         }
         self.dirty = dirty;
-        let registry = &self.registry;
-        let flushed = |link: &mut Link| (link.flush_or_fall(registry, now) == LinkEvent::Down).then_some(link.peer.id);
+        if !self.starved.is_empty() {
+            self.resume_starved();
+        }
+        let (node, network) = (&self.node, &mut self.network);
+        let flushed =
+            |link: &mut Link<_>| (link.flush_or_fall(node, network, now) == LinkEvent::Down).then_some(link.peer.id);
         self.links.iter_mut().filter_map(flushed).collect()
     }
 
@@ -202,8 +268,9 @@ impl Io {
             return;
         }
         let before = connection.output.waiting_bytes();
-        let flushed = connection.output.flush(&mut &*connection.stream);
-        self.unread_bytes = self.unread_bytes.saturating_sub(before - connection.output.waiting_bytes());
+        let flushed = connection.output.flush(&mut Stream(&*connection.socket));
+        let flushed_bytes = before - connection.output.waiting_bytes();
+        self.reply_bytes.unread = self.reply_bytes.unread.saturating_sub(flushed_bytes);
         match flushed {
             Ok(flushed) => connection.blocked = flushed == Flushed::Blocked,
             Err(error) => {
@@ -214,34 +281,35 @@ impl Io {
         }
         if connection.closing && connection.output.waiting_bytes() == 0 {
             // Not closed yet: closing with unread input would reset the connection and take the last words with it.
-            if connection.stream.shutdown(std::net::Shutdown::Write).is_err() {
+            if connection.socket.shutdown_write().is_err() {
                 self.close(id);
             }
         } else if connection.ended && connection.is_settled() {
             self.close(id);
-        } else if connection.paused && connection.has_room(limits) {
+        } else if connection.paused && !connection.starved && connection.has_room(limits) {
             connection.paused = false;
             self.resumed.push(id);
         }
     }
 }
 
-impl Transport for Io {
+impl<N: Network> Transport for Io<N> {
     fn reply(
         &mut self,
         connection: ConnectionId,
         request: RequestId,
+        charge: u32,
         at: EntryId,
         result: Result<Answer<'_>, Refusal<'_>>,
     ) {
         let limits = &self.node.config.limits;
         if let Some(found) = self.connections.get(connection) {
             let before = found.output.waiting_bytes();
-            let room = UNREAD_BYTES_MAX.saturating_sub(self.unread_bytes);
-            if !found.reply(request, at, result, limits, room) {
+            if !found.reply(request, charge, at, result, limits) {
                 self.replies_dropped += 1;
             }
-            self.unread_bytes += found.output.waiting_bytes() - before;
+            self.reply_bytes.unread += found.output.waiting_bytes() - before;
+            self.reply_bytes.charged = self.reply_bytes.charged.saturating_sub(charge as usize);
             self.mark_dirty(connection);
         }
     }

@@ -6,18 +6,17 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use log::Level;
+use mio::Token;
 use raftkv_protocol::frame;
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId};
 
-use crate::event_loop::{Appetite, Flushed, Input, Output, Received, dial};
+use crate::event_loop::{Appetite, Flushed, Input, Output, Received};
+use crate::socket::{Network, Socket, Stream};
 
 use super::node::{Node, Peer};
 
-/// Unsent bytes above which a link takes nothing more: its peer does not read.
-const WAITING_BYTES_MAX: usize = 64 << 20;
 /// How long connecting and greeting may take.
 const GREETING: Duration = Duration::from_secs(3);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -26,18 +25,18 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 const PAUSE_REFUSED: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-enum State {
+enum State<S> {
     /// Between two other states.
     Idle,
     Down {
         retry_at: Instant,
     },
     Greeting {
-        stream: TcpStream,
+        socket: S,
         give_up_at: Instant,
     },
     Up {
-        stream: TcpStream,
+        socket: S,
     },
 }
 
@@ -78,20 +77,21 @@ pub(super) enum LinkEvent {
 
 /// A link to one peer.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Link<S> {
     pub(super) peer: Peer,
     token: Token,
-    state: State,
+    state: State<S>,
     input: Input,
     output: Output,
     pause: Duration,
     blocked: bool,
-    complained: bool,
+    /// Unsent bytes above which it takes nothing more: its peer does not read.
+    bytes_max: usize,
     pub(super) dirty: bool,
 }
 
-impl Link {
-    pub(super) fn new(peer: Peer, token: Token, now: Instant) -> Link {
+impl<S: Socket> Link<S> {
+    pub(super) fn new(peer: Peer, token: Token, bytes_max: usize, now: Instant) -> Link<S> {
         Link {
             peer,
             token,
@@ -100,7 +100,7 @@ impl Link {
             output: Output::default(),
             pause: PAUSE_MIN,
             blocked: false,
-            complained: false,
+            bytes_max,
             dirty: false,
         }
     }
@@ -111,7 +111,7 @@ impl Link {
 
     /// Where to append frames, while the link is up and its peer reads.
     pub(super) fn buffer(&mut self) -> Option<&mut Vec<u8>> {
-        let has_room = self.output.waiting_bytes() < WAITING_BYTES_MAX;
+        let has_room = self.output.waiting_bytes() < self.bytes_max;
         (self.is_up() && has_room).then(|| self.output.buffer())
     }
 
@@ -125,40 +125,52 @@ impl Link {
     }
 
     /// Dials if it is time to, or gives up on a greeting that takes too long.
-    pub(super) fn tick(&mut self, node: &Node, core: CoreId, registry: &Registry, now: Instant) {
+    pub(super) fn tick(&mut self, node: &Node, core: CoreId, network: &mut impl Network<Socket = S>, now: Instant) {
         match &self.state {
-            State::Down { retry_at } if *retry_at <= now => self.dial(node, core, registry, now),
+            State::Down { retry_at } if *retry_at <= now => self.dial(node, core, network, now),
             State::Greeting { give_up_at, .. } if *give_up_at <= now => {
-                self.fall(registry, now, &Fault::of("it does not answer"));
+                self.fall(node, network, now, &Fault::of("it does not answer"));
             }
             _ => {}
         }
     }
 
-    /// Handles readiness of the socket.
-    pub(super) fn ready(&mut self, node: &Node, registry: &Registry, scratch: &mut [u8], now: Instant) -> LinkEvent {
+    /// Handles readiness of the socket; `read_closed` tells that the peer's end of the stream has come.
+    pub(super) fn ready(
+        &mut self,
+        node: &Node,
+        network: &mut impl Network<Socket = S>,
+        scratch: &mut [u8],
+        read_closed: bool,
+        now: Instant,
+    ) -> LinkEvent {
         self.blocked = false;
         let was_up = self.is_up();
-        let outcome = self.flush().and_then(|()| self.receive(node, scratch));
+        let outcome = self.flush().and_then(|()| self.receive(node, scratch, read_closed));
         match outcome {
             Ok(()) if !was_up && self.is_up() => LinkEvent::Up,
             Ok(()) => LinkEvent::Nothing,
             Err(fault) => {
-                self.fall(registry, now, &fault);
+                self.fall(node, network, now, &fault);
                 if was_up { LinkEvent::Down } else { LinkEvent::Nothing }
             }
         }
     }
 
     /// Writes what waits, as far as the socket takes it.
-    pub(super) fn flush_or_fall(&mut self, registry: &Registry, now: Instant) -> LinkEvent {
+    pub(super) fn flush_or_fall(
+        &mut self,
+        node: &Node,
+        network: &mut impl Network<Socket = S>,
+        now: Instant,
+    ) -> LinkEvent {
         if !self.is_up() {
             return LinkEvent::Nothing;
         }
         match self.flush() {
             Ok(()) => LinkEvent::Nothing,
             Err(fault) => {
-                self.fall(registry, now, &fault);
+                self.fall(node, network, now, &fault);
                 LinkEvent::Down
             }
         }
@@ -166,13 +178,13 @@ impl Link {
 
     fn flush(&mut self) -> Result<(), Fault> {
         self.dirty = false;
-        let (State::Greeting { stream, .. } | State::Up { stream }) = &mut self.state else {
+        let (State::Greeting { socket, .. } | State::Up { socket }) = &self.state else {
             return Ok(());
         };
         if self.blocked {
             return Ok(());
         }
-        match self.output.flush(stream) {
+        match self.output.flush(&mut Stream(socket)) {
             Ok(flushed) => self.blocked = flushed == Flushed::Blocked,
             // Still connecting: the socket tells when it has.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => self.blocked = true,
@@ -181,16 +193,13 @@ impl Link {
         Ok(())
     }
 
-    fn dial(&mut self, node: &Node, core: CoreId, registry: &Registry, now: Instant) {
-        let dialled = dial(self.peer.address).and_then(|mut stream| {
-            registry.register(&mut stream, self.token, Interest::READABLE | Interest::WRITABLE)?;
-            Ok(stream)
-        });
+    fn dial(&mut self, node: &Node, core: CoreId, network: &mut impl Network<Socket = S>, now: Instant) {
+        let dialled = network.dial(self.peer.address, self.token);
         self.input = Input::default();
         self.output = Output::default();
         self.blocked = false;
         match dialled {
-            Ok(stream) => {
+            Ok(socket) => {
                 let role = HelloRole::Peer { node: node.config.node_id, incarnation: node.incarnation, core };
                 let hello = Hello {
                     version_min: VERSION_MIN,
@@ -201,21 +210,22 @@ impl Link {
                     auth: Auth::default(),
                 };
                 hello.encode(self.output.buffer());
-                self.state = State::Greeting { stream, give_up_at: now + GREETING };
+                self.state = State::Greeting { socket, give_up_at: now + GREETING };
             }
-            Err(error) => self.fall(registry, now, &error.into()),
+            Err(error) => self.fall(node, network, now, &error.into()),
         }
     }
 
     /// Reads what the peer says: its answer to the hello, then nothing but the end.
-    fn receive(&mut self, node: &Node, scratch: &mut [u8]) -> Result<(), Fault> {
+    fn receive(&mut self, node: &Node, scratch: &mut [u8], read_closed: bool) -> Result<(), Fault> {
         let mut welcomed = false;
         let is_greeting = matches!(self.state, State::Greeting { .. });
-        let (State::Greeting { stream, .. } | State::Up { stream }) = &mut self.state else {
+        let (State::Greeting { socket, .. } | State::Up { socket }) = &self.state else {
             return Ok(());
         };
         let peer = self.peer.id;
-        let received = self.input.receive(stream, scratch, false, |bytes| -> Result<_, Fault> {
+        let mut stream = Stream(socket);
+        let received = self.input.receive(&mut stream, scratch, read_closed, |bytes| -> Result<_, Fault> {
             if !is_greeting || welcomed {
                 return Ok((bytes.len(), Appetite::Hungry));
             }
@@ -228,7 +238,7 @@ impl Link {
             Ok((found.consumed, Appetite::Hungry))
         })?;
         if welcomed {
-            self.rise();
+            self.rise(node);
         }
         if received == Received::Closed {
             return Err(Fault::of("it has closed the link"));
@@ -236,27 +246,29 @@ impl Link {
         Ok(())
     }
 
-    fn rise(&mut self) {
+    fn rise(&mut self, node: &Node) {
         self.state = match std::mem::replace(&mut self.state, State::Idle) {
-            State::Greeting { stream, .. } => State::Up { stream },
+            State::Greeting { socket, .. } => State::Up { socket },
             other => other,
         };
-        log::info!("link to node {} at {} is up", self.peer.id, self.peer.address);
+        let level = self.level(node, "up", Level::Info);
+        log::log!(level, "link to node {} at {} is up", self.peer.id, self.peer.address);
         self.pause = PAUSE_MIN;
-        self.complained = false;
     }
 
-    fn fall(&mut self, registry: &Registry, now: Instant, fault: &Fault) {
-        let was_up = self.is_up();
-        if let State::Greeting { stream, .. } | State::Up { stream } = &mut self.state
-            && let Err(error) = registry.deregister(stream)
+    /// How loud to say what the link is like now: once, if the other cores' links are the same.
+    fn level(&self, node: &Node, words: &str, news: Level) -> Level {
+        if node.together.is_link_news(self.peer.id, words) { news } else { Level::Debug }
+    }
+
+    fn fall(&mut self, node: &Node, network: &mut impl Network<Socket = S>, now: Instant, fault: &Fault) {
+        if let State::Greeting { socket, .. } | State::Up { socket } = &mut self.state
+            && let Err(error) = network.deregister(socket)
         {
             log::debug!("cannot deregister the link to node {}: {error}", self.peer.id);
         }
-        if was_up || !self.complained {
-            log::warn!("link to node {} at {}: {}; trying again", self.peer.id, self.peer.address, fault.words);
-            self.complained = !was_up;
-        }
+        let level = self.level(node, &fault.words, Level::Warn);
+        log::log!(level, "link to node {} at {}: {}; trying again", self.peer.id, self.peer.address, fault.words);
         let pause = if fault.refused { PAUSE_REFUSED } else { self.pause };
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.state = State::Down { retry_at: now + pause };
@@ -288,8 +300,7 @@ fn check_welcome(reply: &HelloReply<'_>, node: &Node, peer: NodeId) -> Result<()
 /// longer knows, so nothing it says counts. The first incarnation seen is remembered durably.
 pub(super) fn check_incarnation(node: &Node, peer: NodeId, incarnation: Incarnation) -> Result<(), String> {
     use crate::storage::data_dir::PeerCheck;
-    let mut data_dir = node.data_dir.lock().map_err(|_| "the data directory is in an unknown state".to_owned())?;
-    match data_dir.record_peer(peer, incarnation) {
+    match node.data_dir().and_then(|mut data_dir| data_dir.record_peer(peer, incarnation)) {
         Ok(PeerCheck::Known | PeerCheck::Recorded) => Ok(()),
         Ok(PeerCheck::Changed { was }) => Err(format!(
             "node {peer} came back with another data directory (incarnation {:016x}, known is {:016x}): it may have \

@@ -35,6 +35,8 @@ pub enum Origin {
         connection: ConnectionId,
         /// Its name for the request.
         request: RequestId,
+        /// The bytes that the reply was taken to weigh when the request was taken in.
+        charge: u32,
     },
     /// A scan over all shards, for which this shard's page is one part.
     Gather {

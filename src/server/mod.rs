@@ -1,5 +1,9 @@
 //! The node: starts the cores, wires the layers together, and stops them in order.
 
+mod assembly;
+mod budget;
+pub mod by_hand;
+mod calls;
 mod connection;
 mod core_loop;
 mod desk;
@@ -14,7 +18,14 @@ pub mod node;
 mod placement;
 pub mod router;
 mod start;
+pub mod together;
 
+#[cfg(test)]
+mod budget_test;
+#[cfg(test)]
+mod by_hand_test;
+#[cfg(test)]
+mod desk_test;
 #[cfg(test)]
 mod forwarding_test;
 #[cfg(test)]
@@ -22,6 +33,10 @@ mod local_cluster_test;
 #[cfg(test)]
 mod placement_test;
 #[cfg(test)]
+mod router_limits_test;
+#[cfg(test)]
 mod router_test;
+#[cfg(test)]
+mod together_test;
 
 pub use start::run;

@@ -1,8 +1,8 @@
 //! What the cores of a node share. Nothing of it is on the data path but the leader table, which is a hint.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use raftkv_protocol::client::SlotTable;
 use raftkv_protocol::hello::FEATURE_ADMITTED;
@@ -11,6 +11,8 @@ use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId, Te
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::storage::data_dir::DataDir;
+
+use super::together::Together;
 
 /// Another node of the cluster.
 #[derive(Clone, Debug)]
@@ -92,11 +94,37 @@ pub struct Node {
     pub stopping: AtomicBool,
     /// Which nodes are admitted.
     pub admission: Admission,
+    /// What the cores do once between them.
+    pub together: Together,
     /// Where peers' incarnations are remembered. Locked at hellos, and once when the node is admitted.
     pub data_dir: Mutex<DataDir>,
 }
 
 impl Node {
+    /// A node as it starts. `sockets_max` connections are accepted at once.
+    #[must_use]
+    pub fn new(config: Config, peers: Vec<Peer>, data_dir: DataDir, sockets_max: usize) -> Node {
+        Node {
+            cluster: config.cluster_id(),
+            incarnation: data_dir.incarnation(),
+            admission: Admission::new(data_dir.is_admitted(), peers.iter().map(|peer| peer.id)),
+            peers,
+            together: Together::default(),
+            leaders: LeaderTable::new(config.shards),
+            connections: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
+            sockets_max,
+            stopping: AtomicBool::new(false),
+            data_dir: Mutex::new(data_dir),
+            config,
+        }
+    }
+
+    /// The shards of a core, in the order of their ids.
+    pub fn shards_of(&self, core: CoreId) -> impl Iterator<Item = ShardId> + use<> {
+        (core.0..self.config.shards).step_by(usize::from(self.config.cores)).map(ShardId)
+    }
+
     /// The core that owns a shard.
     #[must_use]
     pub fn owner(&self, shard: ShardId) -> CoreId {
@@ -121,6 +149,16 @@ impl Node {
         }
     }
 
+    /// Remembers durably that every core's log is there. Must be called before the node votes or acknowledges anything.
+    pub fn logs_have_begun(&self) -> Result<(), Fatal> {
+        self.data_dir()?.logs_have_begun()
+    }
+
+    /// What this node remembers of itself and its peers.
+    pub fn data_dir(&self) -> Result<MutexGuard<'_, DataDir>, Fatal> {
+        self.data_dir.lock().map_err(|_| Fatal::failure("the data directory is in an unknown state"))
+    }
+
     /// All shards of one more core have a leader and have caught up with it. The last core's call admits the node,
     /// durably.
     pub fn core_is_ready(&self) -> Result<(), Fatal> {
@@ -128,9 +166,7 @@ impl Node {
         if ready < usize::from(self.config.cores) || self.admission.is_admitted() {
             return Ok(());
         }
-        let mut data_dir =
-            self.data_dir.lock().map_err(|_| Fatal::failure("the data directory is in an unknown state"))?;
-        data_dir.admit()?;
+        self.data_dir()?.admit()?;
         self.admission.own.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -142,33 +178,54 @@ impl Node {
     }
 }
 
-/// Who leads which shard, as a hint for routing: each shard's owner writes, all cores read.
+/// Who leads which shard, as a hint for routing, and how long its values may be: each shard's owner writes, all cores
+/// read.
 #[derive(Debug)]
 pub struct LeaderTable {
-    leaders: Vec<(AtomicU64, AtomicU64)>,
+    leaders: Vec<Known>,
+}
+
+/// What is known of a shard.
+#[derive(Debug, Default)]
+struct Known {
+    /// 0 if there is none.
+    leader: AtomicU64,
+    term: AtomicU64,
+    entry_bytes_max: AtomicUsize,
 }
 
 impl LeaderTable {
     /// A table that knows nothing yet.
     #[must_use]
     pub fn new(shards: u16) -> LeaderTable {
-        LeaderTable { leaders: (0..shards).map(|_| (AtomicU64::new(0), AtomicU64::new(0))).collect() }
+        LeaderTable { leaders: (0..shards).map(|_| Known::default()).collect() }
     }
 
     /// The leader and the term in which it was known. The two may be of different moments.
     #[must_use]
     pub fn get(&self, shard: ShardId) -> (Option<NodeId>, Term) {
-        let (leader, term) = &self.leaders[usize::from(shard.0)];
-        let leader = leader.load(Ordering::Relaxed);
-        ((leader != 0).then_some(NodeId(leader)), Term(term.load(Ordering::Relaxed)))
+        let known = &self.leaders[usize::from(shard.0)];
+        let leader = known.leader.load(Ordering::Relaxed);
+        ((leader != 0).then_some(NodeId(leader)), Term(known.term.load(Ordering::Relaxed)))
     }
 
     /// Only the shard's owner calls this. True if it is news.
     pub fn set(&self, shard: ShardId, leader: Option<NodeId>, term: Term) -> bool {
-        let entry = &self.leaders[usize::from(shard.0)];
+        let known = &self.leaders[usize::from(shard.0)];
         let leader = leader.map_or(0, |node| node.0);
-        let news = entry.0.swap(leader, Ordering::Relaxed) != leader;
-        entry.1.store(term.0, Ordering::Relaxed);
+        let news = known.leader.swap(leader, Ordering::Relaxed) != leader;
+        known.term.store(term.0, Ordering::Relaxed);
         news
+    }
+
+    /// The longest entry of a shard that this node has seen since its start; no value of it is longer.
+    #[must_use]
+    pub fn entry_bytes_max(&self, shard: ShardId) -> usize {
+        self.leaders[usize::from(shard.0)].entry_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Only the shard's owner calls this.
+    pub fn note_entry_bytes(&self, shard: ShardId, bytes: usize) {
+        self.leaders[usize::from(shard.0)].entry_bytes_max.store(bytes, Ordering::Relaxed);
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use raftkv_protocol::types::{Index, NodeId};
 
 use crate::shard::Shard;
+use crate::socket::Network;
 use crate::storage::CoreLog;
 
 use super::io::Io;
@@ -16,7 +17,7 @@ use super::message::ReplyTo;
 use super::node::Node;
 use super::router::Router;
 
-/// How often placement is looked at; also the pause between two transfers of a core.
+/// How often placement is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often, while the node is being stopped.
 const PERIOD_STOPPING: Duration = Duration::from_millis(20);
@@ -42,7 +43,7 @@ impl Placement {
         (!self.node.peers.is_empty()).then_some(self.next)
     }
 
-    pub(super) fn tick<L: CoreLog>(&mut self, now: Instant, router: &mut Router<L>, io: &Io) {
+    pub(super) fn tick<L: CoreLog, N: Network>(&mut self, now: Instant, router: &mut Router<L>, io: &Io<N>) {
         let stopping = self.node.is_stopping();
         if self.node.peers.is_empty() || (now < self.next && !(stopping && self.next > now + PERIOD_STOPPING)) {
             return;
@@ -52,7 +53,7 @@ impl Placement {
     }
 
     /// Gives every led shard to the peer that has most of its log.
-    fn hand_over_all<L: CoreLog>(&self, router: &mut Router<L>, io: &Io) {
+    fn hand_over_all<L: CoreLog, N: Network>(&self, router: &mut Router<L>, io: &Io<N>) {
         for shard in router.shards_mut().iter_mut().filter(|shard| shard.leads() && !shard.raft().is_transferring()) {
             let reachable = io.links.iter().filter(|link| link.is_up()).map(|link| link.peer.id);
             let Some(heir) = reachable.max_by_key(|peer| shard.raft().matched(*peer)) else { return };
@@ -62,7 +63,7 @@ impl Placement {
     }
 
     /// Begins at most one transfer of a shard to its preferred node.
-    fn spread<L: CoreLog>(&mut self, now: Instant, router: &mut Router<L>, io: &Io) {
+    fn spread<L: CoreLog, N: Network>(&mut self, now: Instant, router: &mut Router<L>, io: &Io<N>) {
         self.steady.resize(router.shards().len(), None);
         let mut due = None;
         for (at, shard) in router.shards().iter().enumerate() {
@@ -74,7 +75,9 @@ impl Placement {
                 due = Some((at, preferred));
             }
         }
-        if let Some((at, preferred)) = due {
+        if let Some((at, preferred)) = due
+            && self.node.together.may_transfer(now)
+        {
             self.steady[at] = None;
             router.counters.transfers += 1;
             log::info!("handing leadership of shard {} back to node {preferred}", router.shards()[at].id());

@@ -10,16 +10,19 @@
 
 use std::time::{Duration, Instant};
 
-use raftkv_protocol::client::{Answer, Code, Consistency, Operation, Refusal, Reply, Request, Scan};
+use raftkv_protocol::client::{Answer, Code, Operation, Refusal, Reply};
 use raftkv_protocol::frame;
 use raftkv_protocol::peer::{Body, Forward, ForwardReply, Message, PeerFrame};
 use raftkv_protocol::types::{CoreId, Entry, EntryId, NodeId, RequestId, ShardId, Slot};
 
 use crate::error::Fatal;
 use crate::metrics::Counters;
-use crate::shard::{Declined, Outbox, Read, ReadKind, Shard, ShardScan, Write};
+use crate::shard::{Declined, Outbox, Read, ReadKind, Shard, Write};
 use crate::storage::CoreLog;
 
+use super::calls::{
+    decode_operation, decode_reply, is_read, is_stale, own, read_again, refusal_of, shard_scan, write_bytes,
+};
 use super::desk::{Desk, Forwarded};
 use super::message::{ConnectionId, CoreMessage, Origin, OwnedCall, ReplyTo};
 use super::node::Node;
@@ -27,18 +30,20 @@ use std::sync::Arc;
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(50);
-/// How many shards' worth of uncommitted writes one core holds at most.
-const UNCOMMITTED_SHARDS_MAX: usize = 4;
 /// After so long a read round no longer keeps the other shards' reads waiting.
 const ROUND_PATIENCE: Duration = Duration::from_millis(20);
 
+/// What whoever forwarded a request is told.
+const NOT_LED_HERE: &str = "this node does not lead the key's shard; nothing was written";
+
 /// How the router reaches the world.
 pub trait Transport {
-    /// Answers a client. A connection that is gone swallows it.
+    /// Answers a client. A connection that is gone swallows it. `charge` is what the request was charged with.
     fn reply(
         &mut self,
         connection: ConnectionId,
         request: RequestId,
+        charge: u32,
         at: EntryId,
         result: Result<Answer<'_>, Refusal<'_>>,
     );
@@ -87,6 +92,7 @@ pub struct Router<L> {
 /// The way out: implements the shards' outbox over the transport.
 pub(super) struct Exit<'a, T> {
     core: CoreId,
+    link_bytes_max: usize,
     desk: &'a mut Desk,
     counters: &'a mut Counters,
     transport: &'a mut T,
@@ -110,10 +116,19 @@ impl<T: Transport> Outbox<ReplyTo> for Exit<'_, T> {
         match to.origin {
             Origin::Peer { node, id } => {
                 self.counters.forwards_served += 1;
-                if let Some(out) = self.transport.peer(node) {
-                    let reply = Reply { id: RequestId(0), at, result };
-                    PeerFrame::ForwardReply(ForwardReply { id, reply }).encode(out);
-                }
+                let Some(out) = self.transport.peer(node) else { return };
+                // Raft's own messages need the rest.
+                let is_half_full = out.len() >= self.link_bytes_max / 2;
+                let result = match result {
+                    Ok(Answer::Value { .. } | Answer::Page(_)) if is_half_full => {
+                        self.counters.overloaded_link += 1;
+                        let message = "too many answers wait for the node that was asked; try again later";
+                        Err(Refusal { code: Code::Overloaded, leader: None, message })
+                    }
+                    result => result,
+                };
+                let reply = Reply { id: RequestId(0), at, result };
+                PeerFrame::ForwardReply(ForwardReply { id, reply }).encode(out);
             }
             origin if to.core != self.core => {
                 let id = if let Origin::Client { request, .. } = origin { request } else { RequestId(0) };
@@ -121,8 +136,33 @@ impl<T: Transport> Outbox<ReplyTo> for Exit<'_, T> {
                 Reply { id, at, result }.encode(&mut frame);
                 self.transport.answer(to.core, CoreMessage::Reply { origin, frame });
             }
-            Origin::Client { connection, request } => self.transport.reply(connection, request, at, result),
+            Origin::Client { connection, request, charge } => {
+                self.transport.reply(connection, request, charge, at, result);
+            }
             Origin::Gather { job, shard } => self.desk.gathers.part(job, shard, at, result),
+        }
+    }
+
+    /// A read has no effect, so that it can be asked again: of the next leader, as soon as there is one.
+    fn read_lost(&mut self, shard: ShardId, read: &ReadKind, to: ReplyTo, deadline: Instant, leader: Option<NodeId>) {
+        if let Origin::Peer { .. } = to.origin {
+            return self.reply(
+                to,
+                EntryId::ZERO,
+                Err(Refusal { code: Code::NotLeader, leader, message: NOT_LED_HERE }),
+            );
+        }
+        self.park(own(&Call { operation: read_again(read, shard), shard, to, deadline }));
+    }
+}
+
+impl<T: Transport> Exit<'_, T> {
+    /// Keeps a call until a leader is known.
+    fn park(&mut self, call: OwnedCall) {
+        if let Err(call) = self.desk.park(call) {
+            self.counters.overloaded_parked += 1;
+            let message = "too many requests wait for a leader already; try again later";
+            self.reply(call.to, EntryId::ZERO, Err(Refusal { code: Code::Overloaded, leader: None, message }));
         }
     }
 }
@@ -131,6 +171,9 @@ fn count_refusal(counters: &mut Counters, code: Code) {
     match code {
         Code::BadRequest => counters.refused_bad_request += 1,
         Code::TooLarge => counters.refused_too_large += 1,
+        Code::PreconditionFailed => counters.refused_precondition += 1,
+        Code::NotLeader => counters.refused_not_leader += 1,
+        Code::NotReady => counters.refused_not_ready += 1,
         Code::NoLeader => counters.refused_no_leader += 1,
         Code::Overloaded => counters.refused_overloaded += 1,
         Code::NoSpace => counters.refused_no_space += 1,
@@ -144,13 +187,14 @@ impl<L: CoreLog> Router<L> {
     /// requests begin: drawn at random, so that answers meant for an earlier process meet nobody.
     pub fn new(node: Arc<Node>, core: CoreId, shards: Vec<Shard<ReplyTo>>, log: L, serial: u64, now: Instant) -> Self {
         let touched = vec![true; shards.len()];
+        let desk = Desk::new(serial, &node.config.limits, now);
         Router {
             node,
             core,
             shards,
             touched,
             log,
-            desk: Desk::new(serial, now),
+            desk,
             round_started: now,
             next_sweep: now + SWEEP,
             uncommitted_bytes: 0,
@@ -176,15 +220,29 @@ impl<L: CoreLog> Router<L> {
         &self.log
     }
 
+    /// The core's log, for whoever moves it by hand.
+    pub fn log_mut(&mut self) -> &mut L {
+        &mut self.log
+    }
+
     /// Ends the router; the log is to be closed.
     #[must_use]
     pub fn into_log(self) -> L {
         self.log
     }
 
+    /// Begins a turn, before anything is taken in.
+    pub fn begin_turn(&mut self, now: Instant) {
+        self.desk.set_now(now);
+    }
+
     /// Takes in a client's request that passed the limits.
     pub fn request(&mut self, operation: Operation<'_>, to: ReplyTo, now: Instant, transport: &mut impl Transport) {
         self.counters.requests += 1;
+        if self.node.is_stopping() && self.node.config.initial_cluster.len() == 1 {
+            let message = "this node is being stopped; nothing was read or written";
+            return self.refuse(to, Code::NotReady, None, message, transport);
+        }
         let deadline = now + self.node.config.limits.request_timeout;
         match operation {
             Operation::Put { key, .. } | Operation::Delete { key, .. } | Operation::Get { key, .. } => {
@@ -284,7 +342,7 @@ impl<L: CoreLog> Router<L> {
     pub fn link_down(&mut self, node: NodeId, transport: &mut impl Transport) {
         for forwarded in self.desk.take_forwards_to(node) {
             if is_read(&forwarded.call.frame) {
-                self.park(forwarded.call, transport);
+                self.exit(transport).park(forwarded.call);
             } else {
                 let message = "the link to the leader broke before it answered; the write may or may not take effect";
                 self.refuse(forwarded.call.to, Code::Timeout, None, message, transport);
@@ -337,7 +395,10 @@ impl<L: CoreLog> Router<L> {
         let ticks = self.shards.iter().map(|shard| shard.raft().deadline());
         let sweep =
             if self.desk.is_empty() && self.shards.iter().all(Shard::is_idle) { None } else { Some(self.next_sweep) };
-        ticks.chain(sweep).chain(self.desk.retry_at()).min().unwrap_or(self.next_sweep)
+        // Reads that a hanging round of another shard holds up start theirs then.
+        let reads_wait = self.shards.iter().any(|shard| shard.raft().reads_waiting());
+        let round = reads_wait.then(|| self.round_started + ROUND_PATIENCE);
+        ticks.chain(sweep).chain(round).chain(self.desk.retry_at()).min().unwrap_or(self.next_sweep)
     }
 
     /// Whether nobody waits for an answer.
@@ -380,10 +441,16 @@ impl<L: CoreLog> Router<L> {
         if owner != self.core {
             return self.call_elsewhere(owner, call, transport);
         }
-        match self.serve(call, transport) {
-            Ok(()) => {}
+        let at = self.position(call.shard);
+        let weight = write_bytes(&call.operation);
+        if let Some(message) = self.congestion(at, weight) {
+            return self.refuse(call.to, Code::Overloaded, None, message, transport);
+        }
+        match self.serve(at, call, transport) {
+            Ok(()) => self.uncommitted_bytes += weight,
             Err(Declined::NotLeader(leader)) => self.not_leader(call, leader, transport),
             Err(declined) => {
+                self.counters.overloaded_uncommitted += u64::from(declined == Declined::Overloaded);
                 let (code, message) = refusal_of(declined);
                 self.refuse(call.to, code, None, message, transport);
             }
@@ -403,25 +470,34 @@ impl<L: CoreLog> Router<L> {
         let owned = own(&call);
         if transport.core(owner, CoreMessage::Call(owned)).is_err() {
             self.counters.inbox_full += 1;
+            self.counters.overloaded_inbox += 1;
             let message = "the core that owns the shard has too much to do; try again later";
             self.refuse(call.to, Code::Overloaded, None, message, transport);
         }
     }
 
-    fn serve(&mut self, call: Call<'_>, transport: &mut impl Transport) -> Result<(), Declined> {
-        let at = self.position(call.shard);
-        self.touched[at] = true;
-        if call.operation.is_write() && self.log.backlog_bytes() > self.node.config.limits.uncommitted_bytes_max {
-            return Err(Declined::Overloaded);
+    /// Why a write of so many bytes that is led here must be tried again later; `None` if it need not.
+    fn congestion(&mut self, at: usize, weight: usize) -> Option<&'static str> {
+        if weight == 0 || !self.shards[at].leads() {
+            return None;
         }
+        let limits = &self.node.config.limits;
+        if self.log.backlog_bytes() > limits.core_backlog_bytes_max {
+            self.counters.overloaded_backlog += 1;
+            return Some("the disk of the shard's leader does not keep up; try again later");
+        }
+        if self.uncommitted_bytes + weight > limits.core_uncommitted_bytes_max {
+            self.counters.overloaded_uncommitted += 1;
+            return Some("too many bytes of the leader's shards wait for a majority; try again later");
+        }
+        None
+    }
+
+    fn serve(&mut self, at: usize, call: Call<'_>, transport: &mut impl Transport) -> Result<(), Declined> {
+        self.touched[at] = true;
         let space = self.log.space();
         let limits = &self.node.config.limits;
         let (items_max, bytes_max) = (limits.scan_items_max, limits.scan_bytes_max);
-        let weight = write_bytes(&call.operation);
-        if weight > 0 && self.uncommitted_bytes + weight > UNCOMMITTED_SHARDS_MAX * limits.uncommitted_bytes_max {
-            return Err(Declined::Overloaded);
-        }
-        self.uncommitted_bytes += weight;
         let (shard, _, mut exit) = self.parts(at, transport);
         let Call { to, deadline, .. } = call;
         match call.operation {
@@ -447,12 +523,11 @@ impl<L: CoreLog> Router<L> {
     /// The shard is not led here: sends the call on, once, or waits for a leader.
     fn not_leader(&mut self, call: Call<'_>, leader: Option<NodeId>, transport: &mut impl Transport) {
         if let Origin::Peer { .. } = call.to.origin {
-            let message = "this node does not lead the key's shard; nothing was written";
-            return self.refuse(call.to, Code::NotLeader, leader, message, transport);
+            return self.refuse(call.to, Code::NotLeader, leader, NOT_LED_HERE, transport);
         }
         match leader {
             Some(leader) if leader != self.node.config.node_id => self.forward(call, leader, transport),
-            _ => self.park(own(&call), transport),
+            _ => self.exit(transport).park(own(&call)),
         }
     }
 
@@ -462,25 +537,20 @@ impl<L: CoreLog> Router<L> {
             let message = "this node is being stopped and does not lead the key's shard; nothing was written";
             return self.refuse(call.to, Code::NotLeader, Some(leader), message, transport);
         }
-        if !self.desk.may_forward() {
+        let owned = own(&call);
+        if !self.desk.may_forward(&owned) {
+            self.counters.overloaded_forwarded += 1;
             let message = "too many requests wait for other nodes' answers already; try again later";
             return self.refuse(call.to, Code::Overloaded, None, message, transport);
         }
         let Some(out) = transport.peer(leader) else {
-            return self.park(own(&call), transport);
+            return self.exit(transport).park(owned);
         };
         let timeout = call.deadline.saturating_duration_since(self.desk.now());
-        let id = self.desk.forward(self.core, leader, own(&call));
+        let id = self.desk.forward(self.core, leader, owned);
         let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         PeerFrame::Forward(Forward { id, shard: call.shard, operation: call.operation, timeout_ms }).encode(out);
         self.counters.forwards_sent += 1;
-    }
-
-    fn park(&mut self, call: OwnedCall, transport: &mut impl Transport) {
-        if let Err(call) = self.desk.park(call) {
-            let message = "too many requests wait for a leader already; try again later";
-            self.refuse(call.to, Code::Overloaded, None, message, transport);
-        }
     }
 
     /// A peer has answered. A definite *not me* sends the call on its way again; anything else is the answer.
@@ -489,7 +559,7 @@ impl<L: CoreLog> Router<L> {
             return;
         };
         match &reply.reply.result {
-            Err(refusal) if refusal.code == Code::NotLeader => self.park(call, transport),
+            Err(refusal) if refusal.code == Code::NotLeader => self.exit(transport).park(call),
             _ => self.exit(transport).reply(call.to, reply.reply.at, reply.reply.result),
         }
     }
@@ -513,6 +583,7 @@ impl<L: CoreLog> Router<L> {
             shard.expire(now, &mut exit);
         }
         for (to, code, message) in self.desk.expire(now) {
+            self.counters.overloaded_scans += u64::from(code == Code::Overloaded);
             self.refuse(to, code, None, message, transport);
         }
     }
@@ -537,17 +608,19 @@ impl<L: CoreLog> Router<L> {
             if std::mem::take(&mut self.touched[at]) {
                 let (shard, log, mut exit) = self.parts(at, transport);
                 shard.drive(log, &mut exit)?;
-                self.publish_leader(at);
+                self.publish(at);
             }
         }
         Ok(())
     }
 
-    fn publish_leader(&mut self, at: usize) {
+    /// What the other cores want to know of a shard.
+    fn publish(&mut self, at: usize) {
         let raft = self.shards[at].raft();
         if self.node.leaders.set(self.shards[at].id(), raft.leader(), raft.term()) {
             self.desk.leaders_changed();
         }
+        self.node.leaders.note_entry_bytes(self.shards[at].id(), self.shards[at].entry_bytes_max());
     }
 
     /// Answers a request with a refusal.
@@ -568,7 +641,8 @@ impl<L: CoreLog> Router<L> {
     }
 
     pub(super) fn exit<'a, T: Transport>(&'a mut self, transport: &'a mut T) -> Exit<'a, T> {
-        Exit { core: self.core, desk: &mut self.desk, counters: &mut self.counters, transport }
+        let link_bytes_max = self.node.config.limits.link_bytes_max;
+        Exit { core: self.core, link_bytes_max, desk: &mut self.desk, counters: &mut self.counters, transport }
     }
 
     fn parts<'a, T: Transport>(
@@ -576,70 +650,8 @@ impl<L: CoreLog> Router<L> {
         at: usize,
         transport: &'a mut T,
     ) -> (&'a mut Shard<ReplyTo>, &'a mut L, Exit<'a, T>) {
-        let exit = Exit { core: self.core, desk: &mut self.desk, counters: &mut self.counters, transport };
+        let (core, link_bytes_max) = (self.core, self.node.config.limits.link_bytes_max);
+        let exit = Exit { core, link_bytes_max, desk: &mut self.desk, counters: &mut self.counters, transport };
         (&mut self.shards[at], &mut self.log, exit)
-    }
-}
-
-pub(super) fn own(call: &Call<'_>) -> OwnedCall {
-    let mut frame = Vec::new();
-    Request { id: RequestId(0), operation: call.operation }.encode(&mut frame);
-    OwnedCall { frame, shard: call.shard, to: call.to, deadline: call.deadline }
-}
-
-pub(super) fn decode_operation(bytes: &[u8]) -> Option<Operation<'_>> {
-    let found = frame::parse(bytes, frame::PEER_FRAME_MAX).ok()??;
-    Some(Request::decode(found.kind, found.payload).ok()?.operation)
-}
-
-fn decode_reply(bytes: &[u8]) -> Option<Reply<'_>> {
-    let found = frame::parse(bytes, frame::PEER_FRAME_MAX).ok()??;
-    Reply::decode(found.kind, found.payload).ok()
-}
-
-/// What a write weighs while it waits for a majority; 0 for all else.
-fn write_bytes(operation: &Operation<'_>) -> usize {
-    match operation {
-        Operation::Put { key, value, .. } => key.len() + value.len(),
-        Operation::Delete { key, .. } => key.len(),
-        _ => 0,
-    }
-}
-
-fn is_read(request_frame: &[u8]) -> bool {
-    matches!(decode_operation(request_frame), Some(Operation::Get { .. } | Operation::Scan(_)))
-}
-
-fn is_stale(operation: &Operation<'_>) -> bool {
-    match operation {
-        Operation::Get { consistency, .. } => *consistency == Consistency::Stale,
-        Operation::Scan(scan) => scan.consistency == Consistency::Stale,
-        _ => false,
-    }
-}
-
-fn shard_scan(scan: &Scan<'_>, items_max: usize, bytes_max: usize) -> ShardScan {
-    let asked = usize::try_from(scan.limit).unwrap_or(usize::MAX);
-    ShardScan {
-        prefix: scan.prefix.into(),
-        start: scan.start.into(),
-        end: scan.end.into(),
-        cursor: scan.cursor.into(),
-        reverse: scan.reverse,
-        items_max: if asked == 0 { items_max } else { asked.min(items_max) },
-        bytes_max,
-    }
-}
-
-fn refusal_of(declined: Declined) -> (Code, &'static str) {
-    match declined {
-        Declined::Overloaded => (Code::Overloaded, "too many bytes of the shard wait for a majority; try again later"),
-        Declined::NoSpace => {
-            (Code::NoSpace, "the disk of the shard's leader is full: only deletes are taken until space returns")
-        }
-        Declined::NotReady => {
-            (Code::NotReady, "this node has not caught up since its start; ask again, or another node")
-        }
-        Declined::NotLeader(_) => (Code::NotLeader, "this node does not lead the key's shard; nothing was written"),
     }
 }

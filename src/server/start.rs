@@ -2,31 +2,27 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use mio::net::TcpStream;
 use mio::{Poll, Waker};
-use raftkv_protocol::types::{CoreId, Incarnation, NodeId, ShardId};
+use raftkv_protocol::types::{CoreId, NodeId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{self, Config};
 use crate::error::Fatal;
-use crate::event_loop::{Inbox, InboxSender, bind_listener, inbox, prove_free};
-use crate::limits;
-use crate::raft::{self, Raft};
-use crate::shard::Shard;
+use crate::event_loop::{Clock, Inbox, InboxSender, MioNetwork, Wake, bind_listener, prove_free, wake_through};
 use crate::storage::data_dir::DataDir;
 use crate::storage::{self, FileLog, LogIo, RecoveredShard};
 
+use super::assembly::{ask_to_stop, mailbox, router, sockets_max};
 use super::core_loop::{CoreLoop, Parts};
-use super::io::{Post, WAKER};
-use super::message::ReplyTo;
-use super::node::{Admission, LeaderTable, Node, Peer};
-use super::router::Router;
+use super::io::{LISTENER, Post, WAKER};
+use super::node::{Node, Peer};
 
 /// A second signal so soon is the same one, sent to the process and to its group.
 const SIGNAL_ECHO: Duration = Duration::from_millis(500);
@@ -36,14 +32,6 @@ const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
 const FILES_RESERVED: usize = 24;
 /// Open files of a core: its poll, its listener, its links, its log.
 const FILES_PER_CORE: usize = 24;
-/// Sockets beyond the clients' limit that are accepted: peers, and whoever has not said hello yet.
-const SOCKETS_BESIDE_CLIENTS: usize = 1_024;
-/// Messages that may wait for a core.
-const INBOX_MESSAGES: usize = 16 << 10;
-/// Unanswered bytes of entries to one follower of one shard.
-const INFLIGHT_BYTES_MAX: usize = 8 << 20;
-/// Unanswered appends to one follower of one shard.
-const INFLIGHT_MESSAGES_MAX: usize = 256;
 
 /// What the main thread waits for.
 enum Event {
@@ -57,18 +45,17 @@ pub fn run(mut config: Config) -> Result<(), Fatal> {
     wait_until_free(listen)?;
     let sockets_max = within_open_files(&mut config);
     let node = Arc::new(open_node(config, sockets_max)?);
-    let mailboxes = mailboxes(node.config.cores).map_err(|error| resource("an event loop", &error))?;
-    let posts: Vec<_> = mailboxes.iter().map(|(_, _, sender, _)| sender.clone()).collect();
+    let seats = seats(&node.config).map_err(|error| resource("an event loop", &error))?;
+    let posts: Vec<_> = seats.iter().map(|seat| seat.post.clone()).collect();
     let (events_in, events) = crossbeam_channel::unbounded();
     forward_signals(events_in.clone())?;
-    let logs = open_logs(&node, &mailboxes)?;
+    let logs = open_logs(&node, &seats)?;
     let epoch = Instant::now();
-    for ((core, (poll, _, _, inbox)), (log, recovered)) in (0..).map(CoreId).zip(mailboxes).zip(logs) {
-        let listener = bind_listener(listen).map_err(|error| cannot_listen(listen, &error))?;
-        let shards = make_shards(&node, core, recovered, epoch)?;
-        let router = Router::new(Arc::clone(&node), core, shards, log, random_u64()?, epoch);
-        let parts = Parts { node: Arc::clone(&node), core, poll, listener, inbox, posts: posts.clone(), router };
-        start_core(parts, events_in.clone())?;
+    for ((core, seat), (log, recovered)) in (0..).map(CoreId).zip(seats).zip(logs) {
+        let network = network(&seat.poll, listen)?;
+        let router = router(&node, core, log, recovered, random_u64()?, epoch);
+        let parts = Parts { node: Arc::clone(&node), core, network, inbox: seat.inbox, posts: posts.clone(), router };
+        start_core(parts, seat.poll, events_in.clone())?;
     }
     announce(&node);
     supervise(&node, &posts, &events)
@@ -111,39 +98,39 @@ fn within_open_files(config: &mut Config) -> usize {
         log::warn!("only {files} files may be open: taking {clients} clients at most (ulimit -n, --connections-max)");
         config.limits.connections_max = clients;
     }
-    sockets.min(config.limits.connections_max + SOCKETS_BESIDE_CLIENTS)
+    sockets.min(sockets_max(&config.limits))
 }
 
-type Mailbox = (Poll, Arc<Waker>, InboxSender<Post>, Inbox<Post>);
+/// Where a core's thread sleeps, and how it is woken and written to.
+struct Seat {
+    poll: Poll,
+    wake: Wake,
+    post: InboxSender<Post<TcpStream>>,
+    inbox: Inbox<Post<TcpStream>>,
+}
 
-fn mailboxes(cores: u16) -> std::io::Result<Vec<Mailbox>> {
-    (0..cores)
+fn seats(config: &Config) -> std::io::Result<Vec<Seat>> {
+    (0..config.cores)
         .map(|_| {
             let poll = Poll::new()?;
-            let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-            let (sender, receiver) = inbox(INBOX_MESSAGES, Arc::clone(&waker));
-            Ok((poll, waker, sender, receiver))
+            let wake = wake_through(Waker::new(poll.registry(), WAKER)?);
+            let (post, inbox) = mailbox(&config.limits, Arc::clone(&wake));
+            Ok(Seat { poll, wake, post, inbox })
         })
         .collect()
 }
 
+fn network(poll: &Poll, listen: SocketAddr) -> Result<MioNetwork, Fatal> {
+    let listener = bind_listener(listen).map_err(|error| cannot_listen(listen, &error))?;
+    let registry = poll.registry().try_clone();
+    let network = registry.and_then(|registry| MioNetwork::new(registry, listener, LISTENER));
+    network.map_err(|error| resource("an event loop", &error))
+}
+
 fn open_node(config: Config, sockets_max: usize) -> Result<Node, Fatal> {
-    let cluster = config.cluster_id();
     let peers = resolve_peers(&config)?;
     let data_dir = DataDir::open(&config.data_dir, &config.identity())?;
-    Ok(Node {
-        cluster,
-        incarnation: data_dir.incarnation(),
-        admission: Admission::new(data_dir.is_admitted(), peers.iter().map(|peer| peer.id)),
-        peers,
-        leaders: LeaderTable::new(config.shards),
-        connections: AtomicUsize::new(0),
-        sockets: AtomicUsize::new(0),
-        sockets_max,
-        stopping: AtomicBool::new(false),
-        data_dir: Mutex::new(data_dir),
-        config,
-    })
+    Ok(Node::new(config, peers, data_dir, sockets_max))
 }
 
 fn resolve_peers(config: &Config) -> Result<Vec<Peer>, Fatal> {
@@ -159,17 +146,10 @@ fn resolve(id: NodeId, address: &str) -> Result<SocketAddr, Fatal> {
     found.next().ok_or_else(|| unusable("the name has no address"))
 }
 
-fn open_logs(node: &Node, mailboxes: &[Mailbox]) -> Result<Vec<(FileLog, Vec<RecoveredShard>)>, Fatal> {
-    let mut data_dir = node.data_dir.lock().map_err(|_| Fatal::failure("the data directory is in an unknown state"))?;
-    let open = |(core, (_, waker, _, _)): (CoreId, &Mailbox)| {
-        let waker = Arc::clone(waker);
-        let wake: storage::Wake = Arc::new(move || {
-            if let Err(error) = waker.wake() {
-                log::error!("cannot wake an event loop: {error}");
-            }
-        });
-        let shards = shards_of(&node.config, core).collect();
-        let mut options = storage::Options::new(data_dir.log_dir(core), shards, wake);
+fn open_logs(node: &Node, seats: &[Seat]) -> Result<Vec<(FileLog, Vec<RecoveredShard>)>, Fatal> {
+    let open = |(core, seat): (CoreId, &Seat)| {
+        let (dir, shards) = (node.data_dir()?.log_dir(core), node.shards_of(core).collect());
+        let mut options = storage::Options::new(dir, shards, Arc::clone(&seat.wake));
         options.segment_size = node.config.segment_size;
         options.io = match node.config.log_io {
             config::LogIo::Map => LogIo::Map,
@@ -177,48 +157,15 @@ fn open_logs(node: &Node, mailboxes: &[Mailbox]) -> Result<Vec<(FileLog, Vec<Rec
         };
         FileLog::open(options).map_err(|error| Fatal::failure(error.to_string()))
     };
-    let logs = (0..).map(CoreId).zip(mailboxes).map(open).collect::<Result<_, _>>()?;
-    data_dir.logs_have_begun()?;
+    let logs = (0..).map(CoreId).zip(seats).map(open).collect::<Result<_, _>>()?;
+    node.logs_have_begun()?;
     Ok(logs)
 }
 
-fn shards_of(config: &Config, core: CoreId) -> impl Iterator<Item = ShardId> {
-    (core.0..config.shards).step_by(usize::from(config.cores)).map(ShardId)
-}
-
-fn make_shards(
-    node: &Node,
-    core: CoreId,
-    recovered: Vec<RecoveredShard>,
-    epoch: Instant,
-) -> Result<Vec<Shard<ReplyTo>>, Fatal> {
-    let incarnation = Incarnation(random_u64()?);
-    let make = |(id, recovered): (ShardId, RecoveredShard)| {
-        let RecoveredShard { hard_state, start, entries } = recovered;
-        let config = raft::Config {
-            id: node.config.node_id,
-            shard: id,
-            voters: node.config.initial_cluster.iter().map(|(id, _)| *id).collect(),
-            incarnation,
-            heartbeat: node.config.heartbeat,
-            election_timeout: node.config.election_timeout,
-            epoch,
-            seed: random_u64()?,
-            append_bytes_max: limits::APPEND_BYTES_MAX,
-            inflight_bytes_max: INFLIGHT_BYTES_MAX,
-            inflight_messages_max: INFLIGHT_MESSAGES_MAX,
-            preferred: node.preferred_leader(id) == node.config.node_id,
-        };
-        let raft = Raft::new(config, raft::Recovered { hard_state, start, entries }, epoch);
-        Ok(Shard::new(id, raft, node.config.limits.uncommitted_bytes_max))
-    };
-    shards_of(&node.config, core).zip(recovered).map(make).collect()
-}
-
-fn start_core(parts: Parts, events: Sender<Event>) -> Result<(), Fatal> {
+fn start_core(parts: Parts<MioNetwork>, poll: Poll, events: Sender<Event>) -> Result<(), Fatal> {
     let core = parts.core;
     let body = move || {
-        let ended = CoreLoop::new(parts).map_err(|error| resource("an event loop", &error)).and_then(CoreLoop::run);
+        let ended = CoreLoop::new(parts, Clock::start()).run(poll);
         // The main thread listens as long as the process lives.
         events.send(Event::Ended(core, ended)).ok();
     };
@@ -252,7 +199,7 @@ fn announce(node: &Node) {
 }
 
 /// Waits for the cores. The first failure ends the process; a signal asks all of them to end.
-fn supervise(node: &Node, posts: &[InboxSender<Post>], events: &Receiver<Event>) -> Result<(), Fatal> {
+fn supervise(node: &Node, posts: &[InboxSender<Post<TcpStream>>], events: &Receiver<Event>) -> Result<(), Fatal> {
     let mut running = posts.len();
     let mut told_at = None;
     while let Ok(event) = events.recv() {
@@ -264,10 +211,7 @@ fn supervise(node: &Node, posts: &[InboxSender<Post>], events: &Receiver<Event>)
             Event::Signal => {
                 log::info!("stopping: handing leadership over and finishing what is in flight");
                 told_at = Some(Instant::now());
-                node.stopping.store(true, Ordering::Relaxed);
-                for post in posts {
-                    post.answer(Post::Stop);
-                }
+                ask_to_stop(node, posts);
             }
             Event::Ended(_, Err(fatal)) => return Err(fatal),
             Event::Ended(core, Ok(())) => {

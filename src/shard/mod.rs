@@ -50,6 +50,15 @@ pub trait Outbox<R> {
 
     /// Answers a request.
     fn reply(&mut self, to: R, at: EntryId, result: Result<Answer<'_>, Refusal<'_>>);
+
+    /// Takes back a read whose leader was deposed before it was confirmed: it can be asked again, of `leader` or of
+    /// whoever is next. Whoever does not ask again is told that this node is not the leader.
+    fn read_lost(&mut self, _shard: ShardId, _read: &ReadKind, to: R, _deadline: Instant, leader: Option<NodeId>)
+    where
+        Self: Sized,
+    {
+        refuse_not_leader(to, leader, self);
+    }
 }
 
 /// Why a request was not taken in. It never reached the log.
@@ -91,6 +100,8 @@ pub struct Shard<R> {
     /// had applied before: committed entries need not have been on its disk.
     announced: Option<Index>,
     uncommitted_bytes_max: usize,
+    /// The longest entry that was appended or applied since the start: no value is longer, nor will be for a while.
+    entry_bytes_max: usize,
 }
 
 impl<R: Copy> Shard<R> {
@@ -109,6 +120,7 @@ impl<R: Copy> Shard<R> {
             ready_at: None,
             announced: None,
             uncommitted_bytes_max,
+            entry_bytes_max: 0,
         }
     }
 
@@ -139,6 +151,12 @@ impl<R: Copy> Shard<R> {
     #[must_use]
     pub fn uncommitted_bytes(&self) -> usize {
         self.raft.uncommitted_bytes() + self.writes.queued_bytes()
+    }
+
+    /// The longest entry that this node has appended or applied since its start; no value of the shard is longer.
+    #[must_use]
+    pub fn entry_bytes_max(&self) -> usize {
+        self.entry_bytes_max
     }
 
     /// Takes a peer's message in.
@@ -327,6 +345,8 @@ impl<R: Copy> Shard<R> {
             log.set_hard_state(self.id, hard_state);
         }
         if !ready.append.is_empty() {
+            let longest = ready.append.iter().map(|entry| entry.body.len()).max();
+            self.entry_bytes_max = self.entry_bytes_max.max(longest.unwrap_or_default());
             log.append(self.id, &mut ready.append);
         }
         for outgoing in ready.messages.drain(..) {
@@ -341,8 +361,8 @@ impl<R: Copy> Shard<R> {
         }
         let leader = self.raft.leader();
         for read in ready.reads_dropped.drain(..) {
-            if let Some(to) = self.reads.take(read) {
-                refuse_not_leader(to, leader, out);
+            if let Some(lost) = self.reads.take(read) {
+                out.read_lost(self.id, &lost.kind, lost.to, lost.deadline, leader);
             }
         }
     }
@@ -385,6 +405,7 @@ impl<R: Copy> Shard<R> {
     }
 
     fn apply_entry(&mut self, entry: &Entry, out: &mut impl Outbox<R>) -> Result<(), Fatal> {
+        self.entry_bytes_max = self.entry_bytes_max.max(entry.body.len());
         let outcome = self
             .machine
             .apply(entry)

@@ -77,11 +77,12 @@ impl ShardScan {
     }
 }
 
+/// A read that is not served.
 #[derive(Debug)]
-struct Pending<R> {
-    kind: ReadKind,
-    to: R,
-    deadline: Instant,
+pub(super) struct Pending<R> {
+    pub(super) kind: ReadKind,
+    pub(super) to: R,
+    pub(super) deadline: Instant,
 }
 
 /// All reads of a shard that are not served. A read's id is its position in the order of arrival, so that a late
@@ -106,11 +107,6 @@ impl<R> Reads<R> {
         ReadId(self.first + self.pending.len() as u64 - 1)
     }
 
-    /// Forgets a read; `None` if that was done already.
-    pub(super) fn take(&mut self, id: ReadId) -> Option<R> {
-        self.remove(id).map(|pending| pending.to)
-    }
-
     pub(super) fn confirmed(&mut self, id: ReadId, index: Index) {
         self.confirmed.push_back((index, id));
     }
@@ -122,7 +118,7 @@ impl<R> Reads<R> {
                 return;
             }
             self.confirmed.pop_front();
-            if let Some(pending) = self.remove(id) {
+            if let Some(pending) = self.take(id) {
                 serve(&pending.kind, pending.to, applied);
             }
         }
@@ -144,7 +140,8 @@ impl<R> Reads<R> {
         self.pending.is_empty()
     }
 
-    fn remove(&mut self, id: ReadId) -> Option<Pending<R>> {
+    /// Forgets a read; `None` if that was done already.
+    pub(super) fn take(&mut self, id: ReadId) -> Option<Pending<R>> {
         let slot = usize::try_from(id.0.checked_sub(self.first)?).ok()?;
         let pending = self.pending.get_mut(slot)?.take();
         self.forget_front();

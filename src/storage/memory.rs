@@ -108,6 +108,11 @@ impl MemoryLog {
         true
     }
 
+    /// The disk hangs, or goes on.
+    pub fn set_completion(&mut self, completion: Completion) {
+        self.completion = completion;
+    }
+
     /// The disk fails: [`CoreLog::durable`] says so from now on, and nothing more becomes durable.
     pub fn fail(&mut self, error: LogError) {
         self.failed.get_or_insert(error);

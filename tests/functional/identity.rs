@@ -63,6 +63,33 @@ fn a_node_that_has_lost_its_disk_is_refused_and_does_not_vote() {
     }
 }
 
+/// Every core dials every other node, and dials again when it is refused; what they all meet is said once.
+#[test]
+fn what_all_cores_see_of_another_node_is_said_once() {
+    let mut cluster = Cluster::of(3).flag("--cores=2").start();
+    let lines = |cluster: &mut Cluster, words: [&str; 2]| -> usize {
+        let log = cluster.process(1).stderr();
+        log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    };
+    for peer in ["link to node 2", "link to node 3"] {
+        assert_eq!(lines(&mut cluster, [peer, "is up"]), 1);
+    }
+    cluster.kill_9(3);
+    fs::remove_dir_all(cluster.data_dir(3)).expect("removed");
+    cluster.start_node(3);
+    let complaints = [["refused the hello", "another data directory"], ["link to node 3", "another data directory"]];
+    for words in complaints {
+        eventually(PATIENCE, format!("node 1 says {words:?}"), || (lines(&mut cluster, words) > 0).then_some(()));
+    }
+    let refused = cluster.wire(1).counter("hellos_refused");
+    eventually(PATIENCE, "it was refused by each core, again and again", || {
+        (cluster.wire(1).counter("hellos_refused") >= refused + 6).then_some(())
+    });
+    for words in complaints {
+        assert_eq!(lines(&mut cluster, words), 1, "{words:?}");
+    }
+}
+
 /// museum 49
 #[test]
 fn a_node_of_another_cluster_is_turned_away() {

@@ -10,6 +10,7 @@ use raftkv_protocol::client::{Answer, Code, Operation, Reply, Request, Scan};
 use raftkv_protocol::frame::{self, PEER_FRAME_MAX};
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
 use raftkv_protocol::types::{ClusterId, CoreId, EntryId, Incarnation, Index, NodeId, RequestId};
+use socket2::SockRef;
 
 /// How long to wait for bytes before the test fails.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
@@ -125,6 +126,12 @@ impl Wire {
         self.stream.write_all(bytes)
     }
 
+    /// Ends the connection with a reset, as a process does that ends with bytes unread.
+    pub fn reset(self) {
+        let lingering = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        lingering.expect("the end of a socket can be chosen");
+    }
+
     /// Sends nothing more.
     pub fn finish_sending(&self) {
         self.stream.shutdown(Shutdown::Write).expect("the connection is up");
@@ -176,6 +183,12 @@ impl Wire {
     #[track_caller]
     pub fn ask(&mut self, operation: Operation<'_>) -> Replied {
         self.try_ask(operation).expect("the node answers")
+    }
+
+    /// Waits until the node has seen everything that was sent before.
+    #[track_caller]
+    pub fn ping(&mut self) {
+        assert_eq!(self.ask(Operation::Ping).said, Said::Pong);
     }
 
     /// Writes a key; returns its version.

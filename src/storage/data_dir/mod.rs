@@ -87,21 +87,31 @@ pub struct DataDir {
 impl DataDir {
     /// Opens the directory of this node, or makes it. Refuses one that is in use, damaged, or another node's.
     pub fn open(path: &Path, identity: &Identity) -> Result<DataDir, Fatal> {
-        create_dir(path)?;
-        let lock = lock(path)?;
-        let file = path.join(IDENTITY);
-        let (fields, is_new) = match text_file::read(&file, IDENTITY)? {
-            Some(fields) => (fields, false),
-            None => (give_birth(path, identity)?, true),
-        };
-        let incarnation = recognise(path, &Recorded::from_fields(&file, &fields)?, identity)?;
-        let peers = read_peers(&path.join(PEERS))?;
-        let dir = DataDir { path: path.to_owned(), incarnation, is_new, identity: fields, peers, _lock: lock };
+        let dir = DataDir::open_without_logs(path, identity, draw_incarnation)?;
         for core in (0..identity.cores).map(CoreId) {
             create_dir(&dir.log_dir(core))?;
             dir.check_log(core)?;
         }
         Ok(dir)
+    }
+
+    /// The same for a node whose logs are elsewhere, as those of a simulated one are: whether they are still there is
+    /// for others to say. One that is made draws its incarnation with `draw`.
+    pub fn open_without_logs(
+        path: &Path,
+        identity: &Identity,
+        draw: impl FnOnce() -> Result<Incarnation, Fatal>,
+    ) -> Result<DataDir, Fatal> {
+        create_dir(path)?;
+        let lock = lock(path)?;
+        let file = path.join(IDENTITY);
+        let (fields, is_new) = match text_file::read(&file, IDENTITY)? {
+            Some(fields) => (fields, false),
+            None => (give_birth(path, identity, draw)?, true),
+        };
+        let incarnation = recognise(path, &Recorded::from_fields(&file, &fields)?, identity)?;
+        let peers = read_peers(&path.join(PEERS))?;
+        Ok(DataDir { path: path.to_owned(), incarnation, is_new, identity: fields, peers, _lock: lock })
     }
 
     /// Remembers durably that every log has begun: from now on a log without segments is a lost one. Must be called
@@ -309,7 +319,11 @@ fn differences(recorded: &Recorded, now: &Recorded) -> String {
 }
 
 /// Makes an empty directory this node's.
-fn give_birth(path: &Path, identity: &Identity) -> Result<Fields, Fatal> {
+fn give_birth(
+    path: &Path,
+    identity: &Identity,
+    draw: impl FnOnce() -> Result<Incarnation, Fatal>,
+) -> Result<Fields, Fatal> {
     // The identity is durable before anything else is written: what lies here without it is the rest of a node.
     if let Some(rest) = [PEERS, "logs", "snapshots"].into_iter().find(|name| path.join(name).exists()) {
         return Err(Fatal::failure(format!(
@@ -318,7 +332,7 @@ fn give_birth(path: &Path, identity: &Identity) -> Result<Fields, Fatal> {
             path.display()
         )));
     }
-    let incarnation = draw_incarnation()?;
+    let incarnation = draw()?;
     let fields = Recorded::of(identity, incarnation).into_fields();
     text_file::write(&path.join(IDENTITY), IDENTITY, &fields)?;
     Ok(fields)

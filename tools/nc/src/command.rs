@@ -13,17 +13,20 @@ pub const HELP: &str = r#"Commands:
                      print a value; --version: as '@VERSION VALUE'
   del KEY [--if-version N | --if-exists]
                      remove a key
-  scan [PREFIX] [--start KEY] [--end KEY] [--cursor KEY] [--limit N] [--reverse] [--stale | --lease]
-                     print keys in order, one a line, as 'KEY @VERSION VALUE': from --start on,
-                     before --end, after --cursor, at most --limit over all pages
+  scan [PREFIX] [--start KEY] [--end KEY] [--cursor KEY] [--limit N]
+       [--reverse] [--stale | --lease]
+                     print keys in order, one a line, as 'KEY @VERSION VALUE':
+                     from --start on, before --end, after --cursor, at most
+                     --limit over all pages
   slots              print the shards, their slots and their leaders
   status             print the state of the node and of its shards
   ping               print how long the node takes to answer
   raw HEX…           send these bytes as they are and print what comes
   help               print this
 Words:
-  separated by spaces; "…" holds spaces; \xNN is any byte; \n \t \r \\ \" as elsewhere
-  the same escapes show bytes that are not printable, unless --raw-output is given
+  separated by spaces; "…" holds spaces; \xNN is any byte;
+  \n \t \r \\ \" as elsewhere; the same escapes show bytes that are not
+  printable, unless --raw-output is given
 "#;
 
 /// One command.

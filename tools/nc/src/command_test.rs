@@ -67,3 +67,10 @@ fn help_names_every_command() {
         assert!(HELP.contains(&format!("\n  {name}")), "{name}");
     }
 }
+
+#[test]
+fn help_fits_a_terminal_of_80_columns() {
+    for line in HELP.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}

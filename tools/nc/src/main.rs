@@ -52,7 +52,7 @@ const LOG: &str = "log";
 
 /// Talk to a RaftKV node by hand, or read its log.
 #[derive(Debug, Parser)]
-#[command(name = "raftkv-nc", version, after_help = format!("{HELP}\n{EXAMPLES}\n\n{DETAILS}"))]
+#[command(name = "raftkv-nc", version, max_term_width = 100, after_help = format!("{HELP}\n{EXAMPLES}\n\n{DETAILS}"))]
 #[command(override_usage = "raftkv-nc [OPTIONS] HOST:PORT [COMMAND]...\n       raftkv-nc log DIR")]
 struct Arguments {
     /// The node to talk to, or 'log'

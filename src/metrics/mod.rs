@@ -46,8 +46,30 @@ counters! {
     refused_too_large,
     /// Requests refused because they make no sense.
     refused_bad_request,
-    /// Requests refused because too much was in flight.
+    /// Writes refused because the key's version was not the one that their condition asks for.
+    refused_precondition,
+    /// Requests that a node which does not lead the shard sent back with the leader's name.
+    refused_not_leader,
+    /// Requests refused because the node has not caught up, or is being stopped.
+    refused_not_ready,
+    /// Requests refused because too much was in flight; why is counted by those that begin with `overloaded_`.
     refused_overloaded,
+    /// Writes over the limit of uncommitted bytes, of the shard or of the core.
+    overloaded_uncommitted,
+    /// Writes while too much waited for the disk.
+    overloaded_backlog,
+    /// Requests over the limit of those that wait for a leader.
+    overloaded_parked,
+    /// Requests over the limit of those that wait for other nodes' answers.
+    overloaded_forwarded,
+    /// Requests over the limit of those that wait for another core.
+    overloaded_inbox,
+    /// Scans over the limit of those that wait for others, or that waited too long.
+    overloaded_scans,
+    /// Reads over the core's limit of reply bytes.
+    overloaded_replies,
+    /// Reads for another node whose link was half full.
+    overloaded_link,
     /// Puts refused because the disk is full.
     refused_no_space,
     /// Requests for which no leader was found in time.
@@ -89,3 +111,6 @@ counters! {
     /// Log segments taken into use since the start.
     log_segments,
 }
+
+#[cfg(test)]
+mod metrics_test;

@@ -1,0 +1,91 @@
+//! What the cores of a node are made of, and how they are told to stop: the same for threads that run them and for
+//! hands that turn them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use raftkv_protocol::types::{CoreId, Incarnation, ShardId};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::event_loop::{Capacity, Inbox, InboxSender, Wake, inbox};
+use crate::limits;
+use crate::raft::{self, Raft};
+use crate::shard::Shard;
+use crate::storage::{FileLog, RecoveredShard};
+
+use super::io::Post;
+use super::message::ReplyTo;
+use super::node::Node;
+use super::router::Router;
+
+/// Messages that may wait for a core.
+const INBOX_MESSAGES: usize = 16 << 10;
+/// Sockets beyond the clients' limit that are accepted: peers, and whoever has not said hello yet.
+const SOCKETS_BESIDE_CLIENTS: usize = 1_024;
+/// Unanswered bytes of entries to one follower of one shard.
+const INFLIGHT_BYTES_MAX: usize = 8 << 20;
+/// Unanswered appends to one follower of one shard.
+const INFLIGHT_MESSAGES_MAX: usize = 256;
+
+/// How many sockets are accepted at once, where descriptors abound.
+pub(super) fn sockets_max(limits: &limits::Limits) -> usize {
+    limits.connections_max.saturating_add(SOCKETS_BESIDE_CLIENTS)
+}
+
+/// The two ends of a core's inbox.
+pub(super) fn mailbox<S>(limits: &limits::Limits, wake: Wake) -> (InboxSender<Post<S>>, Inbox<Post<S>>) {
+    let capacity =
+        Capacity { messages: INBOX_MESSAGES, bytes: limits.core_inbox_bytes_max, bytes_of: Post::request_bytes };
+    inbox(capacity, wake)
+}
+
+/// A core's router with its shards as they were recovered. Everything random in it comes from `seed`, and shards that
+/// count their heartbeats from the same `epoch` send them together.
+pub(super) fn router(
+    node: &Arc<Node>,
+    core: CoreId,
+    log: FileLog,
+    recovered: Vec<RecoveredShard>,
+    seed: u64,
+    epoch: Instant,
+) -> Router<FileLog> {
+    let shards = node.shards_of(core).zip(recovered);
+    let shards = shards.map(|(id, recovered)| shard(node, id, recovered, seed, epoch)).collect();
+    // Answers to what an earlier process has forwarded must meet nobody.
+    let serial = draw(seed, b"forwards");
+    Router::new(Arc::clone(node), core, shards, log, serial, epoch)
+}
+
+fn shard(node: &Node, id: ShardId, recovered: RecoveredShard, seed: u64, epoch: Instant) -> Shard<ReplyTo> {
+    let RecoveredShard { hard_state, start, entries } = recovered;
+    let config = raft::Config {
+        id: node.config.node_id,
+        shard: id,
+        voters: node.config.initial_cluster.iter().map(|(id, _)| *id).collect(),
+        incarnation: Incarnation(draw(seed, b"incarnation")),
+        heartbeat: node.config.heartbeat,
+        election_timeout: node.config.election_timeout,
+        epoch,
+        seed: draw(seed, &id.0.to_le_bytes()),
+        append_bytes_max: limits::APPEND_BYTES_MAX,
+        inflight_bytes_max: INFLIGHT_BYTES_MAX,
+        inflight_messages_max: INFLIGHT_MESSAGES_MAX,
+        preferred: node.preferred_leader(id) == node.config.node_id,
+    };
+    let raft = Raft::new(config, raft::Recovered { hard_state, start, entries }, epoch);
+    Shard::new(id, raft, node.config.limits.uncommitted_bytes_max)
+}
+
+/// The random number that a seed holds for one purpose.
+fn draw(seed: u64, purpose: &[u8]) -> u64 {
+    xxh3_64_with_seed(purpose, seed)
+}
+
+/// Asks all cores to hand leadership over, finish what is in flight, and end.
+pub(super) fn ask_to_stop<S>(node: &Node, posts: &[InboxSender<Post<S>>]) {
+    node.stopping.store(true, Ordering::Relaxed);
+    for post in posts {
+        post.answer(Post::Stop);
+    }
+}

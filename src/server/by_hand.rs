@@ -1,0 +1,150 @@
+//! A node whose cores are turned by hand, in one thread, over any network and any disks: what a simulator runs.
+//!
+//! It is the node that [`run`](super::run) starts: the same loops, routers, shards and logs. Only what moves it is
+//! handed in: what time it is, which sockets are ready, where the log is, and one seed for each core's randomness.
+//! The same things handed in give the same node, byte for byte.
+//!
+//! What it asks of whoever turns it is what a poll does for a thread:
+//!
+//! - A core is turned when its `wake` was called, when a socket of its network is ready, and at the latest when
+//!   [`NodeByHand::wake_at`] says so.
+//! - Readiness is told once, as [`Network`] describes it, in any order and as late as one likes. Whatever is told for
+//!   a token that means nothing any more is ignored.
+//! - Time does not go back.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use raftkv_protocol::types::{CoreId, Incarnation};
+
+use crate::config::Config;
+use crate::error::Fatal;
+use crate::event_loop::{Clock, InboxSender, Wake};
+use crate::socket::{Network, Readiness};
+use crate::storage::data_dir::DataDir;
+use crate::storage::{FileLog, RecoveredShard};
+
+use super::assembly::{ask_to_stop, mailbox, router, sockets_max};
+use super::core_loop::{CoreLoop, Parts, Turn};
+use super::io::Post;
+use super::node::{Node, Peer};
+use super::router::Router;
+
+pub use super::io::LISTENER;
+
+/// What one core is made of.
+pub struct CoreParts<N> {
+    /// Where its sockets come from. It announces connections to accept under [`LISTENER`].
+    pub network: N,
+    /// Its log, opened with [`Node::shards_of`] this core.
+    pub log: FileLog,
+    /// What the log held.
+    pub recovered: Vec<RecoveredShard>,
+    /// Called when the core should be turned soon: another core of the node has something for it.
+    pub wake: Wake,
+    /// Where all randomness of the core comes from: times of elections, names of read rounds and of forwarded calls.
+    pub seed: u64,
+}
+
+impl<N: fmt::Debug> fmt::Debug for CoreParts<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CoreParts").field("network", &self.network).field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+/// What a turn has come to.
+#[derive(Debug)]
+pub enum Progress {
+    /// The core goes on.
+    GoesOn,
+    /// An ordered stop has come to its end in this core, but for its log, which is to be closed.
+    Ended(Box<FileLog>),
+}
+
+/// A running node. Dropping it, with the [`Node`] that it was started from, is a crash of its process: the data
+/// directory can be opened again.
+pub struct NodeByHand<N: Network> {
+    node: Arc<Node>,
+    /// Those that have not ended.
+    pub(super) cores: Vec<Option<CoreLoop<N>>>,
+    posts: Vec<InboxSender<Post<N::Socket>>>,
+}
+
+impl<N: Network> fmt::Debug for NodeByHand<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeByHand").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Opens a node in its data directory, where its logs are not: they come with [`CoreParts`]. A directory that is born
+/// now gets this incarnation.
+pub fn open(config: Config, peers: Vec<Peer>, incarnation: Incarnation) -> Result<Arc<Node>, Fatal> {
+    let data_dir = DataDir::open_without_logs(&config.data_dir, &config.identity(), || Ok(incarnation))?;
+    let sockets_max = sockets_max(&config.limits);
+    Ok(Arc::new(Node::new(config, peers, data_dir, sockets_max)))
+}
+
+impl<N: Network> NodeByHand<N> {
+    /// Starts all cores of a node, in the order of their ids. Nothing happens before the first turn, which is due now.
+    pub fn start(node: Arc<Node>, cores: Vec<CoreParts<N>>, now: Instant) -> Result<NodeByHand<N>, Fatal> {
+        assert_eq!(cores.len(), usize::from(node.config.cores), "a node starts with all its cores");
+        node.logs_have_begun()?;
+        let limits = &node.config.limits;
+        let mailboxes = cores.iter().map(|core| mailbox(limits, Arc::clone(&core.wake)));
+        let (posts, inboxes): (Vec<_>, Vec<_>) = mailboxes.unzip();
+        let parts = (0..).map(CoreId).zip(cores).zip(inboxes).map(|((core, parts), inbox)| {
+            let CoreParts { network, log, recovered, seed, .. } = parts;
+            let router = router(&node, core, log, recovered, seed, now);
+            Parts { node: Arc::clone(&node), core, network, inbox, posts: posts.clone(), router }
+        });
+        let cores = parts.map(|parts| Some(CoreLoop::new(parts, Clock::by_hand(now)))).collect();
+        Ok(NodeByHand { node, cores, posts })
+    }
+
+    /// Turns a core once, all of it at the same instant. An error ends the node: it is to be dropped.
+    ///
+    /// # Panics
+    ///
+    /// If the core has ended.
+    pub fn turn(&mut self, core: CoreId, now: Instant, ready: &[Readiness]) -> Result<Progress, Fatal> {
+        let place = &mut self.cores[usize::from(core.0)];
+        let running = place.as_mut().expect("a core that has ended is not turned");
+        running.set_time(now);
+        match running.turn(ready.iter().copied())? {
+            Turn::GoesOn => Ok(Progress::GoesOn),
+            Turn::Ended => {
+                let ended = place.take().expect("it was there above");
+                Ok(Progress::Ended(Box::new(ended.into_log())))
+            }
+        }
+    }
+
+    /// When a core is to be turned at the latest if nothing comes in before; `None` once it has ended.
+    #[must_use]
+    pub fn wake_at(&self, core: CoreId) -> Option<Instant> {
+        self.cores[usize::from(core.0)].as_ref().map(CoreLoop::wake_at)
+    }
+
+    /// Tells the node to stop in order, as the signal does. Each core ends in a turn of its own.
+    pub fn stop(&mut self) {
+        ask_to_stop(&self.node, &self.posts);
+    }
+
+    /// A core's router, to look at its shards, counters and log; `None` once the core has ended.
+    #[must_use]
+    pub fn router(&self, core: CoreId) -> Option<&Router<FileLog>> {
+        self.cores[usize::from(core.0)].as_ref().map(|core| &core.router)
+    }
+
+    /// A core's router, to interfere with it; `None` once the core has ended.
+    pub fn router_mut(&mut self, core: CoreId) -> Option<&mut Router<FileLog>> {
+        self.cores[usize::from(core.0)].as_mut().map(|core| &mut core.router)
+    }
+
+    /// What the cores share.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+}

@@ -1,0 +1,196 @@
+//! A network in memory: what is written arrives at once, in order, and all who dial a node land at its first core. Its
+//! sockets belong to one thread, and little fits into a connection, so that writers meet full ones.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use mio::Token;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::server::by_hand::LISTENER;
+use crate::socket::{Network, Readiness, Socket};
+
+/// Bytes on their way in one direction of a connection.
+const PIPE_BYTES: usize = 2 << 10;
+
+/// What a core is to be told at its next turn.
+pub(super) type Bell = Rc<RefCell<Vec<Readiness>>>;
+
+/// One side of a connection.
+#[derive(Debug, Default)]
+struct Side {
+    unread: RefCell<VecDeque<u8>>,
+    /// Nothing more will come.
+    ended: Cell<bool>,
+    /// Nobody reads here any more.
+    gone: Cell<bool>,
+    watched: RefCell<Option<(Bell, Token)>>,
+}
+
+impl Side {
+    fn tell(&self) {
+        if let Some((bell, token)) = &*self.watched.borrow() {
+            ring(bell, *token, self.ended.get());
+        }
+    }
+}
+
+/// Tells a core once of all that has come to a socket since its last turn, as a poll does.
+fn ring(bell: &Bell, token: Token, read_closed: bool) {
+    let mut told = bell.borrow_mut();
+    told.retain(|ready| ready.token != token);
+    told.push(Readiness { token, readable: true, writable: true, read_closed, error: false });
+}
+
+#[derive(Debug)]
+pub(super) struct MemorySocket {
+    near: Rc<Side>,
+    far: Rc<Side>,
+    remote: SocketAddr,
+    traffic: Rc<Cell<u64>>,
+}
+
+impl Socket for MemorySocket {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut unread = self.near.unread.borrow_mut();
+        if unread.is_empty() && !self.near.ended.get() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let was_full = unread.len() == PIPE_BYTES;
+        let got = unread.len().min(buffer.len());
+        buffer.iter_mut().zip(unread.drain(..got)).for_each(|(place, byte)| *place = byte);
+        if was_full {
+            self.far.tell();
+        }
+        Ok(got)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if self.far.gone.get() {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let mut pipe = self.far.unread.borrow_mut();
+        let room = PIPE_BYTES - pipe.len();
+        if room == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let taken = &bytes[..bytes.len().min(room)];
+        pipe.extend(taken);
+        self.traffic.set(xxh3_64_with_seed(taken, self.traffic.get()));
+        self.far.tell();
+        Ok(taken.len())
+    }
+
+    fn is_connected(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn remote(&self) -> io::Result<SocketAddr> {
+        Ok(self.remote)
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        self.far.ended.set(true);
+        self.far.tell();
+        Ok(())
+    }
+}
+
+impl Drop for MemorySocket {
+    fn drop(&mut self) {
+        self.near.gone.set(true);
+        self.near.watched.take();
+        self.far.ended.set(true);
+        self.far.tell();
+    }
+}
+
+#[derive(Debug)]
+struct Listener {
+    bell: Bell,
+    waiting: Rc<RefCell<VecDeque<MemorySocket>>>,
+}
+
+/// Everybody's wires.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wires {
+    listeners: Rc<RefCell<BTreeMap<SocketAddr, Listener>>>,
+    traffic: Rc<Cell<u64>>,
+}
+
+impl Wires {
+    /// The network of one core of the node at `own`.
+    pub(super) fn network(&self, own: SocketAddr, bell: Bell) -> MemoryNetwork {
+        let waiting = Rc::default();
+        let mut listeners = self.listeners.borrow_mut();
+        listeners.entry(own).or_insert_with(|| Listener { bell: Rc::clone(&bell), waiting: Rc::clone(&waiting) });
+        MemoryNetwork { wires: self.clone(), own, bell, waiting }
+    }
+
+    /// A connection from one address to another.
+    pub(super) fn connect(&self, from: SocketAddr, to: SocketAddr) -> io::Result<MemorySocket> {
+        let listeners = self.listeners.borrow();
+        let listener = listeners.get(&to).ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (one, other) = (Rc::new(Side::default()), Rc::new(Side::default()));
+        let end = |near: &Rc<Side>, far: &Rc<Side>, remote| MemorySocket {
+            near: Rc::clone(near),
+            far: Rc::clone(far),
+            remote,
+            traffic: Rc::clone(&self.traffic),
+        };
+        listener.waiting.borrow_mut().push_back(end(&other, &one, from));
+        ring(&listener.bell, LISTENER, false);
+        Ok(end(&one, &other, to))
+    }
+
+    /// A hash of every byte that was ever written, in order.
+    pub(super) fn traffic(&self) -> u64 {
+        self.traffic.get()
+    }
+}
+
+/// What one core sees of it.
+#[derive(Debug)]
+pub(super) struct MemoryNetwork {
+    wires: Wires,
+    own: SocketAddr,
+    bell: Bell,
+    waiting: Rc<RefCell<VecDeque<MemorySocket>>>,
+}
+
+impl Network for MemoryNetwork {
+    type Socket = MemorySocket;
+
+    fn dial(&mut self, address: SocketAddr, token: Token) -> io::Result<MemorySocket> {
+        let mut socket = self.wires.connect(self.own, address)?;
+        self.register(&mut socket, token)?;
+        Ok(socket)
+    }
+
+    fn accept(&mut self) -> io::Result<MemorySocket> {
+        self.waiting.borrow_mut().pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    fn register(&mut self, socket: &mut MemorySocket, token: Token) -> io::Result<()> {
+        socket.near.watched.replace(Some((Rc::clone(&self.bell), token)));
+        socket.near.tell();
+        Ok(())
+    }
+
+    fn deregister(&mut self, socket: &mut MemorySocket) -> io::Result<()> {
+        socket.near.watched.take();
+        Ok(())
+    }
+}
+
+impl Drop for MemoryNetwork {
+    fn drop(&mut self) {
+        let mut listeners = self.wires.listeners.borrow_mut();
+        if listeners.get(&self.own).is_some_and(|listener| Rc::ptr_eq(&listener.waiting, &self.waiting)) {
+            listeners.remove(&self.own);
+        }
+    }
+}
