@@ -9,8 +9,10 @@ use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId
 use tempfile::TempDir;
 
 use super::memory::Completion;
+use super::simulated_disk::{SimulatedDisk, Survivors};
 use super::{
     BatchNumber, CoreLog, Fetch, FetchError, Fetched, FileLog, LogIo, MemoryLog, Options, RecoveredShard, Space,
+    Workers,
 };
 
 const A: ShardId = ShardId(0);
@@ -136,6 +138,60 @@ impl Subject for Files {
 
     fn crash(&mut self) -> Vec<RecoveredShard> {
         self.log = None;
+        self.open()
+    }
+
+    fn evict(&mut self, _shard: ShardId, _upto: Index) {
+        // With no memory for a tail, everything durable is evicted.
+    }
+}
+
+/// The log on disk, moved by hand, on a disk that loses all that it may.
+struct ByHand {
+    disk: SimulatedDisk,
+    log: Option<(FileLog, Workers)>,
+}
+
+impl ByHand {
+    fn new() -> ByHand {
+        let mut by_hand = ByHand { disk: SimulatedDisk::new(5), log: None };
+        assert_eq!(by_hand.open(), vec![RecoveredShard::default(); 2]);
+        by_hand
+    }
+
+    fn open(&mut self) -> Vec<RecoveredShard> {
+        let mut options = Options::new("unused", vec![A, B], Arc::new(|| {}));
+        options.segment_size = 64 << 10;
+        options.tail_bytes_max = 0;
+        let opened = FileLog::open_by_hand(Arc::new(self.disk.clone()), options);
+        let (log, recovered, workers) = opened.expect("a healthy log opens");
+        self.log = Some((log, workers));
+        recovered
+    }
+}
+
+impl Subject for ByHand {
+    type Log = FileLog;
+
+    fn log(&mut self) -> &mut FileLog {
+        &mut self.log.as_mut().expect("alive").0
+    }
+
+    fn wait(&mut self) {
+        let (_, workers) = self.log.as_ref().expect("alive");
+        if workers.can_sync() {
+            workers.sync();
+        } else if workers.can_read() {
+            workers.read();
+        } else {
+            assert!(workers.can_allocate(), "a log that waits has something to do");
+            assert!(workers.allocate(), "there is space");
+        }
+    }
+
+    fn crash(&mut self) -> Vec<RecoveredShard> {
+        self.log = None;
+        self.disk.crash_in_place(Survivors::None);
         self.open()
     }
 
@@ -306,6 +362,11 @@ macro_rules! suite {
         mod direct {
             $(#[test] fn $name() {
                 super::$name(&mut super::Files::new(super::LogIo::Direct));
+            })*
+        }
+        mod by_hand {
+            $(#[test] fn $name() {
+                super::$name(&mut super::ByHand::new());
             })*
         }
     };

@@ -1,8 +1,8 @@
 //! The loop's side of the log: the gathering batch, the newest entries of each shard in memory, and the index.
 //!
-//! Nothing here waits: batches and fetches travel to the syncer's and the reader's threads over channels, their answers
-//! are picked up by [`CoreLog::durable`], [`CoreLog::flush`] and [`CoreLog::fetched`]. A thread sends its answer first
-//! and wakes the loop afterwards, so that no wake-up is lost.
+//! Nothing here waits: batches and fetches travel to the syncer and the reader over channels, their answers are picked
+//! up by [`CoreLog::durable`], [`CoreLog::flush`] and [`CoreLog::fetched`]. These workers have threads of their own, or
+//! are moved by hand. A worker sends its answer first and wakes the loop afterwards, so that no wake-up is lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -18,13 +18,15 @@ use super::batch::Batch;
 use super::disk::{Disk, LogIo, RealDisk};
 use super::reader::{FetchJob, Part, Reader};
 use super::record::entry_bytes;
+use super::recovery::RecoveryReport;
 use super::replay::Replay;
 use super::segment::{SEGMENT_BYTES, SEGMENT_BYTES_MIN};
-use super::spares::{Allocator, First, Quota};
-use super::start::start;
+use super::spares::{Allocator, AllocatorWorker, Quota};
+use super::start::{Started, start};
 use super::stats::{LogStats, Shared};
-use super::syncer::{Done, Job, Place, Syncer, SyncerThread};
+use super::syncer::{Done, Job, Place, SyncerHandle};
 use super::tail::{ShardTail, entry_memory_bytes};
+use super::workers::{Crew, Workers};
 use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, RecoveredShard, Space, Wake};
 
 /// The default of [`Options::tail_bytes_max`].
@@ -54,7 +56,7 @@ pub struct Options {
     pub io: LogIo,
     /// The most bytes that all files of the log may take together; `None` for as many as the disk has.
     pub max_bytes: Option<u64>,
-    /// Called by the log's threads when the loop should look.
+    /// Called by the log's workers when the loop should look.
     pub wake: Wake,
 }
 
@@ -111,9 +113,12 @@ pub struct FileLog {
     shared: Arc<Shared>,
     quota: Arc<Quota>,
     wake: Wake,
+    report: RecoveryReport,
+    /// The workers, if they have no threads.
+    by_hand: Option<Workers>,
     // The order matters to drop: the allocator lets a waiting syncer go, so it ends first.
     allocator: Option<Allocator>,
-    syncer: SyncerThread,
+    syncer: SyncerHandle,
     reader: Reader,
 }
 
@@ -139,15 +144,36 @@ impl FileLog {
 
     /// The same on any disk; `options.dir` and `options.io` do not matter.
     pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<(FileLog, Vec<RecoveredShard>), LogError> {
+        let (mut log, recovered, crew) = FileLog::open_with_crew(disk, options)?;
+        log.spawn(crew).map_err(|error| LogError(format!("cannot start the log's threads: {error}")))?;
+        Ok((log, recovered))
+    }
+
+    /// The same without threads: the log's workers do their work only when they are told. A log that is dropped does
+    /// nothing more, like a process that dies.
+    pub fn open_by_hand(
+        disk: Arc<dyn Disk>,
+        options: Options,
+    ) -> Result<(FileLog, Vec<RecoveredShard>, Workers), LogError> {
+        let (mut log, recovered, crew) = FileLog::open_with_crew(disk, options)?;
+        let workers = Workers::new(crew);
+        log.by_hand = Some(workers.clone());
+        Ok((log, recovered, workers))
+    }
+
+    /// The log, and its workers that nobody moves yet.
+    fn open_with_crew(disk: Arc<dyn Disk>, options: Options) -> Result<(FileLog, Vec<RecoveredShard>, Crew), LogError> {
         check_segment_size(options.segment_size)?;
         let shared = Arc::new(Shared::new());
         let quota = Arc::new(Quota::new(options.max_bytes));
-        let started = start(&disk, &shared, &quota, options.segment_size)?;
-        let mut replay = started.replay;
+        let Started { mut replay, syncer, spares, report } = start(&disk, &shared, &quota, options.segment_size)?;
         let places = replay.take_places();
         let (recovered, shards) = take_shards(&mut replay, &options.shards, &disk.path(""))?;
-        let (allocator, syncer, reader) = start_threads(&disk, started.syncer, started.spares, &shared, &options.wake)
-            .map_err(|error| LogError(format!("cannot start the log's threads: {error}")))?;
+        let wake = options.wake;
+        let (allocator, pool) = AllocatorWorker::new(spares, Arc::clone(&shared), Arc::clone(&wake));
+        let (syncer, syncer_worker) = SyncerHandle::new(syncer, pool, Arc::clone(&wake));
+        let (reader, reader_worker) = Reader::new(disk, Arc::clone(&wake));
+        let crew = Crew { syncer: syncer_worker, allocator, reader: reader_worker };
         let log = FileLog {
             gathering: Batch::new(BatchNumber(places.len() as u64 + 1)),
             shards,
@@ -165,33 +191,59 @@ impl FileLog {
             finished: VecDeque::new(),
             shared,
             quota,
-            wake: options.wake,
-            allocator: Some(allocator),
+            wake,
+            report,
+            by_hand: None,
+            allocator: None,
             syncer,
             reader,
         };
-        Ok((log, recovered))
+        Ok((log, recovered, crew))
     }
 
-    /// A clean stop: makes everything durable that was added, proves it with a watermark, and ends the threads.
+    /// Gives each worker a thread.
+    fn spawn(&mut self, crew: Crew) -> std::io::Result<()> {
+        self.allocator = Some(Allocator::spawn(crew.allocator)?);
+        self.syncer.spawn(crew.syncer)?;
+        self.reader.spawn(crew.reader)
+    }
+
+    /// A clean stop: makes everything durable that was added, proves it with a watermark, and ends the workers.
     pub fn close(mut self) -> Result<(), LogError> {
         self.flush();
         while self.in_flight && self.failed.is_none() {
             if self.waits_for_space() && self.space() == Space::ReserveOnly {
                 return Err(LogError("the disk is full: the last batch of the log was not written".to_owned()));
             }
-            let answer = self.syncer.done().recv_timeout(CLOSE_POLL);
-            match answer {
-                Ok(done) => self.complete(done),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => self.syncer_gone(),
-            }
+            self.await_syncer();
             self.flush();
         }
         self.syncer.send(Job::Stop);
+        if let Some(workers) = &self.by_hand {
+            workers.sync();
+        }
         self.syncer.join();
         self.collect();
         self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Waits for the syncer's next answer, though not for long; or moves it by hand.
+    fn await_syncer(&mut self) {
+        if let Some(workers) = &self.by_hand {
+            return workers.sync_or_allocate();
+        }
+        let answer = self.syncer.done().recv_timeout(CLOSE_POLL);
+        match answer {
+            Ok(done) => self.complete(done),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => self.syncer_gone(),
+        }
+    }
+
+    /// What the start met in the log.
+    #[must_use]
+    pub fn recovery(&self) -> RecoveryReport {
+        self.report
     }
 
     /// What the log has counted.
@@ -256,7 +308,7 @@ impl FileLog {
     }
 
     fn syncer_gone(&mut self) {
-        self.failed.get_or_insert_with(|| LogError("the log's syncer thread ended unexpectedly".to_owned()));
+        self.failed.get_or_insert_with(|| LogError("the log's syncer ended unexpectedly".to_owned()));
     }
 
     /// Closes the gathering batch.
@@ -442,17 +494,4 @@ fn take_shards(
         ))),
         None => Ok((recovered, tails)),
     }
-}
-
-fn start_threads(
-    disk: &Arc<dyn Disk>,
-    syncer: Syncer,
-    first: First,
-    shared: &Arc<Shared>,
-    wake: &Wake,
-) -> std::io::Result<(Allocator, SyncerThread, Reader)> {
-    let (allocator, pool) = Allocator::start(first, Arc::clone(shared), Arc::clone(wake))?;
-    let syncer = SyncerThread::start(syncer, pool, Arc::clone(wake))?;
-    let reader = Reader::start(Arc::clone(disk), Arc::clone(wake))?;
-    Ok((allocator, syncer, reader))
 }

@@ -11,7 +11,7 @@ use raftkv_protocol::types::{Entry, Index, ShardId, Term};
 use super::conformance_test::{entry, hard_state};
 use super::inspect::{End, Item, inspect};
 use super::record::Record;
-use super::test_disk::{Random, Survivors, TestDisk};
+use super::simulated_disk::{Random, SimulatedDisk, Survivors};
 use super::{CoreLog, Fetch, FetchError, FileLog, LogError, LogIo, Options, RecoveredShard, Space};
 
 const A: ShardId = ShardId(0);
@@ -42,7 +42,7 @@ impl Node {
         FileLog::open(options).map(|(log, recovered)| Node { log, recovered, woken })
     }
 
-    fn open_on(disk: &TestDisk) -> Result<Node, LogError> {
+    fn open_on(disk: &SimulatedDisk) -> Result<Node, LogError> {
         let (options, woken) = options(Path::new("unused"));
         FileLog::open_on(Arc::new(disk.clone()), options).map(|(log, recovered)| Node { log, recovered, woken })
     }
@@ -111,7 +111,7 @@ fn twenty_restarts_in_a_row() {
 // rule 12
 #[test]
 fn a_clean_stop_proves_the_last_batch() {
-    let disk = TestDisk::default();
+    let disk = SimulatedDisk::default();
     let mut node = Node::open_on(&disk).expect("healthy");
     node.append(A, entry(1, 1, "never flushed by the loop"));
     node.log.close().expect("a clean stop");
@@ -125,7 +125,7 @@ fn a_clean_stop_proves_the_last_batch() {
 // rule 12
 #[test]
 fn an_idle_log_proves_its_last_batch() {
-    let disk = TestDisk::default();
+    let disk = SimulatedDisk::default();
     let mut node = Node::open_on(&disk).expect("healthy");
     node.put(1).expect("healthy");
     let batches = node.log.stats().batches;
@@ -143,13 +143,13 @@ fn an_idle_log_proves_its_last_batch() {
 // museum 38, rule 17
 #[test]
 fn a_failed_sync_ends_the_log() {
-    let disk = TestDisk::default();
+    let disk = SimulatedDisk::default();
     let mut node = Node::open_on(&disk).expect("healthy");
     node.put(1).expect("healthy");
     disk.fail_sync(0);
     node.append(A, entry(2, 1, "not durable"));
     let failed = node.settle().expect_err("EIO");
-    assert!(failed.0.contains("cannot write the log /test/segment-"), "{failed}");
+    assert!(failed.0.contains("cannot write the log /simulated/segment-"), "{failed}");
     let syncs = disk.syncs();
     node.append(A, entry(3, 1, "after the failure"));
     for _ in 0..3 {
@@ -165,9 +165,9 @@ fn a_failed_sync_ends_the_log() {
 // museum 41, rule 17
 #[test]
 fn a_full_disk_leaves_the_reserve_and_recovers_by_itself() {
-    let disk = TestDisk::default();
+    let disk = SimulatedDisk::default();
     let mut node = Node::open_on(&disk).expect("healthy");
-    let spares = |disk: &TestDisk| disk.names().iter().filter(|name| name.starts_with("spare-")).count();
+    let spares = |disk: &SimulatedDisk| disk.names().iter().filter(|name| name.starts_with("spare-")).count();
     let deadline = std::time::Instant::now() + PATIENCE;
     while spares(&disk) < 3 {
         assert!(std::time::Instant::now() < deadline, "spares are made ahead");
@@ -211,10 +211,13 @@ fn a_full_disk_leaves_the_reserve_and_recovers_by_itself() {
 
 #[test]
 fn a_full_disk_at_start_is_one_clear_line_unless_there_is_a_reserve() {
-    let disk = TestDisk::default();
+    let disk = SimulatedDisk::default();
     disk.set_full(true);
     let LogError(line) = Node::open_on(&disk).err().expect("no space");
-    assert!(line.contains("cannot allocate a log segment of 65536 bytes in /test/") && !line.contains('\n'), "{line}");
+    assert!(
+        line.contains("cannot allocate a log segment of 65536 bytes in /simulated/") && !line.contains('\n'),
+        "{line}"
+    );
 
     disk.set_full(false);
     let mut node = Node::open_on(&disk).expect("healthy");
@@ -247,7 +250,7 @@ fn a_quota_is_a_full_disk() {
 
 #[test]
 fn a_closing_log_does_not_wait_for_space() {
-    let disk = TestDisk::default();
+    let disk = SimulatedDisk::default();
     let mut node = Node::open_on(&disk).expect("healthy");
     disk.set_full(true);
     for index in 1..100 {
@@ -300,7 +303,7 @@ fn what_is_not_durable_never_leaves_the_memory() {
 
 #[test]
 fn a_damaged_entry_is_never_fetched() {
-    let disk = TestDisk::default();
+    let disk = SimulatedDisk::default();
     let (mut options, woken) = options(Path::new("unused"));
     options.tail_bytes_max = 0;
     let (log, recovered) = FileLog::open_on(Arc::new(disk.clone()), options).expect("healthy");
@@ -321,7 +324,7 @@ fn a_damaged_entry_is_never_fetched() {
     assert_eq!(fetch(1).map(|entries| entries.len()), Ok(1));
     let Err(FetchError::Corrupt(line)) = fetch(2) else { panic!("entry 2 is damaged") };
     assert!(
-        line.contains(&format!("/test/{segment} at offset 12288")) && line.contains("entry 2 of shard 0"),
+        line.contains(&format!("/simulated/{segment} at offset 12288")) && line.contains("entry 2 of shard 0"),
         "{line}"
     );
 }

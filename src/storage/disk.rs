@@ -50,7 +50,7 @@ pub trait Disk: Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file; not durable yet.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Shortens a file that nobody writes or maps; not durable yet.
+    /// Shortens a file that nobody writes or maps; durable when it returns, or the space would be lost with the power.
     fn truncate(&self, name: &str, size: u64) -> io::Result<()>;
     /// Makes all names durable.
     fn sync_dir(&self) -> io::Result<()>;
@@ -162,7 +162,9 @@ impl Disk for RealDisk {
     }
 
     fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
-        OpenOptions::new().write(true).open(self.dir.join(name))?.set_len(size)
+        let file = OpenOptions::new().write(true).open(self.dir.join(name))?;
+        file.set_len(size)?;
+        file.sync_all()
     }
 
     fn sync_dir(&self) -> io::Result<()> {

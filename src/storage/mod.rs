@@ -4,7 +4,8 @@
 //! thread (`syncer`) places a batch into the current segment and makes it durable with one sync; the allocator thread
 //! (`spares`) prepares segments ahead; the reader thread (`reader`) brings back entries that are no longer in memory;
 //! `recovery` reads all of it after a start. They reach files through [`disk::Disk`] only, so that a simulated disk
-//! can stand in for the real one under the same format, placement and recovery.
+//! ([`simulated_disk`]) can stand in for the real one under the same format, placement and recovery; and a simulation
+//! opens a log without threads and moves its three [`Workers`] itself.
 //!
 //! The log knows shards, terms and indexes. It must not know what an entry's body means, nor anything of Raft's roles.
 //!
@@ -25,11 +26,13 @@ pub mod record;
 mod recovery;
 mod replay;
 pub mod segment;
+pub mod simulated_disk;
 mod spares;
 mod start;
 mod stats;
 mod syncer;
 mod tail;
+mod workers;
 
 #[cfg(test)]
 mod conformance_test;
@@ -44,7 +47,9 @@ mod replay_test;
 #[cfg(test)]
 mod rot_test;
 #[cfg(test)]
-mod test_disk;
+mod simulated_disk_test;
+#[cfg(test)]
+mod workers_test;
 
 pub mod data_dir;
 
@@ -55,7 +60,9 @@ use std::time::Duration;
 pub use core_log::{FileLog, Options};
 pub use disk::LogIo;
 pub use memory::MemoryLog;
+pub use recovery::RecoveryReport;
 pub use stats::LogStats;
+pub use workers::Workers;
 
 use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, Term};
 

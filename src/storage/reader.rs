@@ -1,4 +1,4 @@
-//! The reader thread: brings back entries that are no longer in memory.
+//! The reader: brings back entries that are no longer in memory.
 //!
 //! It reads whole batches from the files, never through a map, and checks every checksum on the way.
 
@@ -36,7 +36,40 @@ pub(super) struct FetchJob {
     pub(super) parts: Vec<Part>,
 }
 
-/// The thread; it ends when this is dropped.
+/// Answers fetches, on a thread of its own or by hand.
+pub(super) struct ReaderWorker {
+    segments: Segments,
+    jobs: Receiver<FetchJob>,
+    fetched: Sender<Fetched>,
+    wake: Wake,
+}
+
+impl ReaderWorker {
+    /// Works until the loop is gone.
+    fn run(mut self) {
+        while let Ok(job) = self.jobs.recv() {
+            self.work(&job);
+        }
+    }
+
+    pub(super) fn can_work(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// The next job, if one waits.
+    pub(super) fn next(&self) -> Option<FetchJob> {
+        self.jobs.try_recv().ok()
+    }
+
+    pub(super) fn work(&mut self, FetchJob { fetch, parts }: &FetchJob) {
+        let result = self.segments.read(fetch, parts).map_err(FetchError::Corrupt);
+        // The loop may be gone already; then nobody waits for the answer.
+        let _ = self.fetched.send(Fetched { fetch: *fetch, result });
+        (self.wake)();
+    }
+}
+
+/// The loop's side of a [`ReaderWorker`]. If that has a thread, it ends when this is dropped.
 pub(super) struct Reader {
     jobs: Option<Sender<FetchJob>>,
     fetched: Receiver<Fetched>,
@@ -44,19 +77,19 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn start(disk: Arc<dyn Disk>, wake: Wake) -> io::Result<Reader> {
-        let (jobs, jobs_out) = unbounded::<FetchJob>();
+    pub(super) fn new(disk: Arc<dyn Disk>, wake: Wake) -> (Reader, ReaderWorker) {
+        let (jobs, jobs_out) = unbounded();
         let (fetched_in, fetched) = unbounded();
-        let thread = thread::Builder::new().name("log-reader".to_owned()).spawn(move || {
-            let mut segments = Segments { disk, open: VecDeque::new() };
-            for FetchJob { fetch, parts } in jobs_out {
-                let result = segments.read(&fetch, &parts).map_err(FetchError::Corrupt);
-                // The loop may be gone already; then nobody waits for the answer.
-                let _ = fetched_in.send(Fetched { fetch, result });
-                wake();
-            }
-        })?;
-        Ok(Reader { jobs: Some(jobs), fetched, thread: Some(thread) })
+        let segments = Segments { disk, open: VecDeque::new() };
+        let worker = ReaderWorker { segments, jobs: jobs_out, fetched: fetched_in, wake };
+        (Reader { jobs: Some(jobs), fetched, thread: None }, worker)
+    }
+
+    /// Gives the worker a thread.
+    pub(super) fn spawn(&mut self, worker: ReaderWorker) -> io::Result<()> {
+        let thread = thread::Builder::new().name("log-reader".to_owned()).spawn(move || worker.run())?;
+        self.thread = Some(thread);
+        Ok(())
     }
 
     pub(super) fn fetch(&self, job: FetchJob) {

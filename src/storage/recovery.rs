@@ -28,6 +28,17 @@ pub(super) struct Kept {
     pub(super) numbered: Option<usize>,
 }
 
+/// What a start met in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Segments that were read.
+    pub segments: u64,
+    /// Batches that nothing proved durable, and that were whole: they were written again.
+    pub batches_kept: u64,
+    /// Bytes behind the last whole batch that a crash left of unfinished ones, and that were cut.
+    pub torn_bytes: u64,
+}
+
 /// What a log held.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
@@ -37,12 +48,14 @@ pub(super) struct Recovery {
     pub(super) tip: Tip,
     /// What must be written again behind `tip`.
     pub(super) kept: Vec<Kept>,
+    pub(super) report: RecoveryReport,
 }
 
 /// Reads the whole log.
 pub(super) fn read(disk: &dyn Disk) -> Result<Recovery, LogError> {
     let segments = open_segments(disk)?;
     let mut recovery = Recovery::default();
+    recovery.report.segments = segments.len() as u64;
     for (at, segment) in segments.iter().enumerate() {
         match segments.get(at + 1) {
             Some(next) => recovery.read_sealed(segment, next)?,
@@ -60,6 +73,17 @@ pub(super) fn read(disk: &dyn Disk) -> Result<Recovery, LogError> {
 }
 
 const WHAT_TO_DO: &str = "restore the file: the node must not go on with a shorter log";
+
+/// A block that nothing was written into.
+static ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+
+/// How far a segment was used.
+struct Extent {
+    /// W: everything before it is proved durable.
+    durable_upto: u64,
+    /// Everything behind it is zeros.
+    written_upto: u64,
+}
 
 /// A segment that is part of the log.
 struct Segment {
@@ -140,24 +164,30 @@ impl Segment {
         Ok((length == buffer.len()).then_some(buffer))
     }
 
-    /// W: everything before it is proved durable.
-    fn durable_upto(&self) -> Result<u64, LogError> {
+    fn extent(&self) -> Result<Extent, LogError> {
         let mut upto = self.header.durable_upto;
         let mut at = BATCHES_AT;
         while let Some(header) = self.batch_header(at)? {
             upto = upto.max(header.durable_upto);
             at = header.end();
         }
+        let mut written_upto = at;
         let mut chunk = vec![0; 1 << 20];
         while at < self.size {
             let length = self.read_at(at, &mut chunk)?;
-            for block in (0..length).step_by(BLOCK_BYTES as usize) {
-                let header = BatchHeader::decode(&chunk[block..length], self.header.key, at + block as u64);
+            for block in chunk[..length].chunks(BLOCK_BYTES as usize) {
+                let header = BatchHeader::decode(block, self.header.key, at);
                 upto = upto.max(header.map_or(0, |header| header.durable_upto));
+                at += BLOCK_BYTES;
+                if *block != ZEROS[..block.len()] {
+                    written_upto = at;
+                }
             }
-            at += chunk.len() as u64;
+            if length < chunk.len() {
+                break;
+            }
         }
-        Ok(upto)
+        Ok(Extent { durable_upto: upto, written_upto })
     }
 
     /// Names what is wrong below W.
@@ -188,13 +218,16 @@ impl Recovery {
             let what = format!("the file has {} bytes, it had {}", segment.size, segment.header.size);
             return Err(corrupt(&segment.path, segment.size, &what, None));
         }
-        let upto = segment.durable_upto()?;
+        let Extent { durable_upto: upto, written_upto } = segment.extent()?;
         self.read_durable(segment, upto)?;
         let header = &segment.header;
         self.tip.seal = Some(Seal { segment: header.key.id, sequence: header.sequence, cut: upto });
         self.tip.epoch = header.key.epoch;
         self.tip.shards = self.replay.states();
-        self.read_kept(segment, upto)
+        let end = self.read_kept(segment, upto)?;
+        self.report.batches_kept = self.kept.len() as u64;
+        self.report.torn_bytes = written_upto.saturating_sub(end);
+        Ok(())
     }
 
     /// Replays what must be right.
@@ -246,8 +279,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// Keeps what is right at or above W, up to the first bad byte.
-    fn read_kept(&mut self, segment: &Segment, upto: u64) -> Result<(), LogError> {
+    /// Keeps what is right at or above W, up to the first bad byte; tells where it ends.
+    fn read_kept(&mut self, segment: &Segment, upto: u64) -> Result<u64, LogError> {
         let mut at = upto;
         let mut number = self.tip.number;
         let mut buffer = Vec::new();
@@ -267,7 +300,7 @@ impl Recovery {
             number = header.number;
             at = header.end();
         }
-        Ok(())
+        Ok(at)
     }
 }
 

@@ -11,11 +11,11 @@ use super::disk::Disk;
 use super::record::Record;
 use super::replay::Replay;
 use super::segment::{BATCHES_AT, SegmentHeader, segment_name};
+use super::simulated_disk::{Random, SimulatedDisk, Survivors};
 use super::spares::{First, Quota};
 use super::start::start;
 use super::stats::Shared;
 use super::syncer::Syncer;
-use super::test_disk::{Random, Survivors, TestDisk};
 use super::{BatchNumber, LogError, RecoveredShard, recovery};
 
 const SHARDS: [ShardId; 3] = [ShardId(0), ShardId(1), ShardId(300)];
@@ -25,7 +25,7 @@ type Contents = BTreeMap<ShardId, RecoveredShard>;
 
 /// A log without threads, with a model of what it holds.
 struct Node {
-    disk: TestDisk,
+    disk: SimulatedDisk,
     syncer: Syncer,
     spares: First,
     contents: Contents,
@@ -38,12 +38,12 @@ fn contents_of(mut replay: Replay) -> Contents {
 }
 
 /// What the log on a disk holds, without touching it.
-fn read(disk: &TestDisk) -> Result<Contents, LogError> {
+fn read(disk: &SimulatedDisk) -> Result<Contents, LogError> {
     recovery::read(disk).map(|recovery| contents_of(recovery.replay))
 }
 
 impl Node {
-    fn start(disk: &TestDisk) -> Result<Node, LogError> {
+    fn start(disk: &SimulatedDisk) -> Result<Node, LogError> {
         let disk_handle: Arc<dyn Disk> = Arc::new(disk.clone());
         let started = start(&disk_handle, &Arc::new(Shared::new()), &Arc::new(Quota::new(None)), SEGMENT)?;
         let contents = contents_of(started.replay);
@@ -51,7 +51,7 @@ impl Node {
     }
 
     fn new() -> Node {
-        Node::start(&TestDisk::default()).expect("an empty disk makes an empty log")
+        Node::start(&SimulatedDisk::default()).expect("an empty disk makes an empty log")
     }
 
     fn put(&mut self, changes: &[Change]) -> Result<(), LogError> {
@@ -163,7 +163,7 @@ fn last_batch(contents: &Contents) -> Vec<Change> {
 
 /// A log of a few batches and a last one that was written but whose sync did not return.
 struct Interrupted {
-    disk: TestDisk,
+    disk: SimulatedDisk,
     segment: String,
     without: Contents,
     with: Contents,
@@ -188,7 +188,7 @@ fn interrupted() -> Interrupted {
     Interrupted { disk, segment, without, with: node.contents, start, end }
 }
 
-fn headers(disk: &TestDisk, segment: &str) -> Vec<BatchHeader> {
+fn headers(disk: &SimulatedDisk, segment: &str) -> Vec<BatchHeader> {
     let bytes = disk.bytes(segment);
     let key = SegmentHeader::decode(&bytes).expect("a segment").key;
     let mut headers: Vec<BatchHeader> = Vec::new();
@@ -200,7 +200,7 @@ fn headers(disk: &TestDisk, segment: &str) -> Vec<BatchHeader> {
     headers
 }
 
-fn end_of_batches(disk: &TestDisk, segment: &str) -> usize {
+fn end_of_batches(disk: &SimulatedDisk, segment: &str) -> usize {
     headers(disk, segment).last().map_or(BATCHES_AT, BatchHeader::end) as usize
 }
 
@@ -267,7 +267,7 @@ fn a_flipped_byte_is_never_silent() {
             match read(&disk) {
                 Ok(found) => assert_eq!(found, contents, "{segment} at {at}: silently changed"),
                 Err(LogError(line)) => {
-                    assert!(line.contains(&format!("/test/{segment} at offset ")), "{line}");
+                    assert!(line.contains(&format!("/simulated/{segment} at offset ")), "{line}");
                     refused += 1;
                 }
             }
@@ -287,7 +287,7 @@ fn corruption_names_file_offset_and_entry() {
     node.disk.edit(&segment, |bytes| bytes[record + 60] ^= 1);
     let LogError(line) = read(&node.disk).expect_err("proved by the watermark");
     let expected =
-        format!("/test/{segment} at offset {record}: a record's checksum does not match (entry 2@3 of shard 1)");
+        format!("/simulated/{segment} at offset {record}: a record's checksum does not match (entry 2@3 of shard 1)");
     assert!(line.contains(&expected), "{line}");
     assert!(!line.contains('\n'));
 }
@@ -338,7 +338,7 @@ fn what_a_recycled_file_held_is_never_read() {
     donor.put_many(12, &mut random);
     let old = donor.disk.bytes(&donor.last_segment());
 
-    let disk = TestDisk::default();
+    let disk = SimulatedDisk::default();
     for tag in 0..3 {
         disk.set_bytes(&format!("spare-{tag:016x}.log"), old.clone());
     }
@@ -407,9 +407,9 @@ fn a_missing_or_foreign_segment_is_refused() {
 fn a_file_that_cannot_be_read_is_an_error() {
     let mut node = Node::new();
     node.put_many(3, &mut Random(5));
-    node.disk.set_unreadable(&node.last_segment());
+    node.disk.set_unreadable(&node.last_segment(), true);
     let LogError(line) = read(&node.disk).expect_err("EIO");
-    assert!(line.contains("cannot read the log /test/segment-0000000000000001.log"), "{line}");
+    assert!(line.contains("cannot read the log /simulated/segment-0000000000000001.log"), "{line}");
 }
 
 #[test]
@@ -484,7 +484,7 @@ fn a_start_may_die_at_any_operation() {
 fn every_crash_keeps_what_was_acknowledged() {
     for seed in 0..60 {
         let mut random = Random(seed);
-        let mut disk = TestDisk::default();
+        let mut disk = SimulatedDisk::default();
         let mut acknowledged = Node::new().contents;
         let mut attempted = acknowledged.clone();
         for life in 0..4 {
@@ -520,7 +520,7 @@ fn the_first_failed_sync_is_final() {
     assert!(!changes.is_empty());
     node.disk.fail_sync(0);
     let failed = node.put_disk(&changes).expect_err("EIO");
-    assert!(failed.0.contains("/test/segment-0000000000000001.log at offset"), "{failed}");
+    assert!(failed.0.contains("/simulated/segment-0000000000000001.log at offset"), "{failed}");
     let (syncs, operations) = (node.disk.syncs(), node.disk.operations());
     for _ in 0..5 {
         assert_eq!(node.put_disk(&changes), Err(failed.clone()));

@@ -12,7 +12,7 @@ use super::batch::BLOCK_BYTES;
 use super::conformance_test::entry;
 use super::disk::{Access, Disk, DiskFile};
 use super::segment::BATCHES_AT;
-use super::test_disk::{Survivors, TestDisk};
+use super::simulated_disk::{SimulatedDisk, Survivors};
 use super::{CoreLog, Fetch, FetchError, Fetched, FileLog, LogError, Options};
 
 const A: ShardId = ShardId(0);
@@ -43,13 +43,13 @@ fn write(log: &mut FileLog, indexes: std::ops::RangeInclusive<u64>) {
     }
 }
 
-fn segments(disk: &TestDisk) -> Vec<String> {
+fn segments(disk: &SimulatedDisk) -> Vec<String> {
     disk.names().into_iter().filter(|name| name.starts_with("segment-")).collect()
 }
 
 /// A log of 40 entries over several segments, as it is found after the process was killed.
-fn written() -> TestDisk {
-    let disk = TestDisk::default();
+fn written() -> SimulatedDisk {
+    let disk = SimulatedDisk::default();
     let (mut log, _) = open(Arc::new(disk.clone())).expect("an empty disk makes an empty log");
     write(&mut log, 1..=40);
     drop(log);
@@ -75,7 +75,7 @@ fn a_segment_that_was_cut_off_anywhere_is_refused() {
                 // Behind the end that its successor names there is nothing.
                 Ok((_, entries)) => assert!(segment != newest && entries == 40, "{segment} cut to {length} bytes"),
                 Err(LogError(line)) => {
-                    assert!(line.contains(&format!("/test/{segment}")) && !line.contains('\n'), "{line}");
+                    assert!(line.contains(&format!("/simulated/{segment}")) && !line.contains('\n'), "{line}");
                 }
             }
         }
@@ -100,7 +100,7 @@ fn a_newest_segment_that_is_gone_is_missed() {
 // museum 14
 #[test]
 fn entries_that_cannot_be_read_are_an_error_and_not_gone() {
-    let disk = TestDisk::default();
+    let disk = SimulatedDisk::default();
     let (woken_in, woken) = bounded(1);
     let wake = Arc::new(move || {
         // A full channel wakes as well.
@@ -120,10 +120,10 @@ fn entries_that_cannot_be_read_are_an_error_and_not_gone() {
         }
     };
     let segment = segments(&disk).pop().expect("a segment");
-    disk.set_unreadable(&segment);
+    disk.set_unreadable(&segment, true);
     let Err(FetchError::Corrupt(line)) = fetch(&mut log) else { panic!("the disk cannot be read") };
-    assert!(line.contains(&format!("/test/{segment}")) && line.contains("entry 2"), "{line}");
-    disk.set_unreadable("");
+    assert!(line.contains(&format!("/simulated/{segment}")) && line.contains("entry 2"), "{line}");
+    disk.set_unreadable(&segment, false);
     assert_eq!(fetch(&mut log).map(|entries| entries.len()), Ok(3), "once was an accident");
 }
 
@@ -138,7 +138,7 @@ enum Deed {
 
 /// A disk that takes note of what is written where. A file keeps the name that it was opened with.
 struct Watched {
-    disk: TestDisk,
+    disk: SimulatedDisk,
     deeds: Arc<Mutex<Vec<Deed>>>,
 }
 
@@ -251,7 +251,7 @@ fn check_segment(deeds: &[Deed], spare: &str) {
 // rule 11
 #[test]
 fn no_acknowledged_byte_is_written_again_and_no_batch_overtakes_a_sync() {
-    let disk = TestDisk::default();
+    let disk = SimulatedDisk::default();
     let deeds = Arc::new(Mutex::new(Vec::new()));
     for life in 0..3 {
         let watched = Watched { disk: disk.clone(), deeds: Arc::clone(&deeds) };

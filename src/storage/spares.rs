@@ -23,7 +23,7 @@ pub(crate) const RESERVED: usize = 2;
 pub(crate) const SPARES: usize = RESERVED + 1;
 
 /// How long to wait before another attempt to allocate.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// A file that waits to become a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +164,8 @@ pub(crate) struct Pool {
     larger: Receiver<Spare>,
     requests: Sender<Request>,
     segment_size: u64,
+    /// A larger one was asked for and not taken yet.
+    asked: bool,
     shared: Arc<Shared>,
 }
 
@@ -175,12 +177,36 @@ impl SpareSource for Pool {
             let _ = self.requests.send(Request::Taken);
             return Ok(spare);
         }
-        let _ = self.requests.send(Request::Larger(size_min));
-        self.receive(&self.larger)
+        self.ask_for(size_min);
+        let spare = self.receive(&self.larger)?;
+        self.asked = false;
+        Ok(spare)
     }
 }
 
 impl Pool {
+    /// Whether what is wanted next can be taken without waiting. While it cannot, the log waits for space.
+    pub(super) fn is_ready(&mut self, wanted: Option<u64>) -> bool {
+        let ready = match wanted {
+            None => true,
+            Some(size_min) if size_min <= self.segment_size => !self.spares.is_empty(),
+            Some(size_min) => {
+                self.ask_for(size_min);
+                !self.larger.is_empty()
+            }
+        };
+        self.shared.waits_for_space.store(!ready, Ordering::Relaxed);
+        ready
+    }
+
+    fn ask_for(&mut self, size: u64) {
+        if !self.asked {
+            self.asked = true;
+            // As above.
+            let _ = self.requests.send(Request::Larger(size));
+        }
+    }
+
     fn receive(&self, from: &Receiver<Spare>) -> Result<Spare, LogError> {
         if let Ok(spare) = from.try_recv() {
             return Ok(spare);
@@ -192,30 +218,17 @@ impl Pool {
     }
 }
 
-/// The allocator thread. It ends when this is dropped.
+/// The allocator's thread. It ends when this is dropped.
 pub(crate) struct Allocator {
     alive: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Allocator {
-    /// Starts the thread, with these spares in the pool.
-    pub(crate) fn start(first: First, shared: Arc<Shared>, wake: Wake) -> io::Result<(Allocator, Pool)> {
-        let First { maker, adopted } = first;
-        let (spares_in, spares) = bounded(SPARES);
-        let (larger_in, larger) = unbounded();
-        let (requests, requests_out) = unbounded();
+    pub(super) fn spawn(worker: AllocatorWorker) -> io::Result<Allocator> {
         let (alive, alive_out) = bounded(0);
-        for spare in adopted {
-            // More than the pool holds stay on the disk and are adopted by the next start.
-            let _ = spares_in.try_send(spare);
-        }
-        let pool = Pool { spares, larger, requests, segment_size: maker.segment_size, shared: Arc::clone(&shared) };
-        let worker = Worker { maker, shared, wake, spares: spares_in, larger: larger_in, wanted: Vec::new() };
-        let thread = thread::Builder::new()
-            .name("log-allocator".to_owned())
-            .spawn(move || worker.run(&requests_out, &alive_out))?;
-        Ok((Allocator { alive: Some(alive), thread: Some(thread) }, pool))
+        let thread = thread::Builder::new().name("log-allocator".to_owned()).spawn(move || worker.run(&alive_out))?;
+        Ok(Allocator { alive: Some(alive), thread: Some(thread) })
     }
 }
 
@@ -229,18 +242,47 @@ impl Drop for Allocator {
     }
 }
 
-struct Worker {
+/// What came of an attempt to make a spare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    Made,
+    /// There are enough.
+    NoneWanted,
+    /// The disk has no room. The next attempt is due after [`RETRY_AFTER`], or when a spare is taken.
+    Refused,
+}
+
+/// Keeps the pool filled, on a thread of its own or by hand.
+pub(super) struct AllocatorWorker {
     maker: SpareMaker,
     shared: Arc<Shared>,
     wake: Wake,
+    requests: Receiver<Request>,
     spares: Sender<Spare>,
     larger: Sender<Spare>,
     /// Sizes asked for and not made yet.
     wanted: Vec<u64>,
 }
 
-impl Worker {
-    fn run(mut self, requests: &Receiver<Request>, alive: &Receiver<()>) {
+impl AllocatorWorker {
+    /// An allocator with these spares in the pool, and the pool's other side.
+    pub(super) fn new(first: First, shared: Arc<Shared>, wake: Wake) -> (AllocatorWorker, Pool) {
+        let First { maker, adopted } = first;
+        let (spares_in, spares) = bounded(SPARES);
+        let (larger_in, larger) = unbounded();
+        let (requests, requests_out) = unbounded();
+        for spare in adopted {
+            // More than the pool holds stay on the disk and are adopted by the next start.
+            let _ = spares_in.try_send(spare);
+        }
+        let segment_size = maker.segment_size;
+        let pool = Pool { spares, larger, requests, segment_size, asked: false, shared: Arc::clone(&shared) };
+        let (spares, larger) = (spares_in, larger_in);
+        (AllocatorWorker { maker, shared, wake, requests: requests_out, spares, larger, wanted: Vec::new() }, pool)
+    }
+
+    fn run(mut self, alive: &Receiver<()>) {
+        let requests = self.requests.clone();
         let mut retry_after = Some(Duration::ZERO);
         loop {
             let timer = retry_after.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
@@ -248,21 +290,45 @@ impl Worker {
                 recv(alive) -> _ => return,
                 recv(timer) -> _ => {}
                 recv(requests) -> request => match request {
-                    Ok(Request::Taken) => {}
-                    Ok(Request::Larger(size)) => self.wanted.push(size),
+                    Ok(request) => self.note(&request),
                     Err(_) => return,
                 },
             }
-            retry_after = match self.make_one() {
-                Ok(true) => Some(Duration::ZERO),
-                Ok(false) => None,
-                Err(error) => {
-                    self.refused(&error);
-                    Some(RETRY_AFTER)
-                }
+            retry_after = match self.attempt() {
+                Attempt::Made => Some(Duration::ZERO),
+                Attempt::NoneWanted => None,
+                Attempt::Refused => Some(RETRY_AFTER),
             };
-            self.tell_space(retry_after == Some(RETRY_AFTER));
         }
+    }
+
+    fn note(&mut self, request: &Request) {
+        match *request {
+            Request::Taken => {}
+            Request::Larger(size) => self.wanted.push(size),
+        }
+    }
+
+    /// Whether an attempt would make something.
+    pub(super) fn wants(&mut self) -> bool {
+        while let Ok(request) = self.requests.try_recv() {
+            self.note(&request);
+        }
+        !self.wanted.is_empty() || self.spares.len() < SPARES
+    }
+
+    /// Makes one if one is wanted.
+    pub(super) fn attempt(&mut self) -> Attempt {
+        let attempt = match self.make_one() {
+            Ok(true) => Attempt::Made,
+            Ok(false) => Attempt::NoneWanted,
+            Err(error) => {
+                self.refused(&error);
+                Attempt::Refused
+            }
+        };
+        self.tell_space(attempt == Attempt::Refused);
+        attempt
     }
 
     /// Makes what is wanted most; `false` if nothing is.

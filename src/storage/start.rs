@@ -1,13 +1,13 @@
 //! The start of a log: reads it, tidies its directory, and goes on in a new segment.
 //!
-//! No thread is involved, so a simulation starts its logs here and drives the [`Syncer`] itself.
+//! No thread is involved.
 
 use std::sync::Arc;
 
 use super::LogError;
 use super::disk::{Access, Disk};
 use super::record::Seal;
-use super::recovery::{self, Recovery};
+use super::recovery::{self, Recovery, RecoveryReport};
 use super::replay::Replay;
 use super::segment::segment_name;
 use super::spares::{First, Quota, SpareMaker};
@@ -22,6 +22,8 @@ pub(super) struct Started {
     pub(super) syncer: Syncer,
     /// The spares that were found.
     pub(super) spares: First,
+    /// What it met.
+    pub(super) report: RecoveryReport,
 }
 
 pub(super) fn start(
@@ -30,7 +32,11 @@ pub(super) fn start(
     quota: &Arc<Quota>,
     segment_size: u64,
 ) -> Result<Started, LogError> {
-    let Recovery { mut replay, tip, kept } = recovery::read(&**disk)?;
+    let Recovery { mut replay, tip, kept, report } = recovery::read(&**disk)?;
+    if report.torn_bytes > 0 {
+        let path = disk.path("");
+        log::info!("the log {path} ended in {} bytes that a crash left of an unfinished batch: cut", report.torn_bytes);
+    }
     let sealed = tip.seal;
     let maker = SpareMaker { disk: Arc::clone(disk), segment_size, quota: Arc::clone(quota) };
     let mut spares = First::new(maker)
@@ -45,7 +51,7 @@ pub(super) fn start(
     if let Some(seal) = sealed {
         trim(&**disk, &seal, quota);
     }
-    Ok(Started { replay, syncer, spares })
+    Ok(Started { replay, syncer, spares, report })
 }
 
 /// Gives back the unused rest of the segment that was the last one before this start. It is sealed and durably so, and

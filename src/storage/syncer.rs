@@ -1,12 +1,14 @@
 //! The syncer: places batches into segments and makes them durable.
 //!
-//! [`Syncer`] is the whole logic, driven one batch at a time; [`SyncerThread`] drives it. It keeps the state
-//! of each shard as of the last batch, because every segment begins by restating it.
+//! [`Syncer`] is the whole logic, driven one batch at a time; [`SyncerWorker`] feeds it with what the loop asks for, on
+//! a thread of its own or by hand. The syncer keeps the state of each shard as of the last batch, because every segment
+//! begins by restating it.
 //!
 //! The first failure is final: the file is never written or synced again, and every later call returns the failure.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -94,12 +96,22 @@ impl Syncer {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
         }
-        let placed = self.make_room(batch.placed_bytes() + WATERMARK_BYTES, spares).and_then(|()| self.append(batch));
+        let placed = self.make_room(room_for(batch), spares).and_then(|()| self.append(batch));
         match &placed {
             Ok(_) => self.unproven = true,
             Err(error) => self.failed = Some(error.clone()),
         }
         placed
+    }
+
+    /// The least size of the file that is to be taken for this batch, if the current segment has no room for it.
+    pub(crate) fn spare_wanted(&mut self, batch: &Batch) -> Option<u64> {
+        let room = room_for(batch);
+        if self.failed.is_some() || self.has_room(room) {
+            return None;
+        }
+        self.seal_current();
+        Some(segment_bytes(&self.restatement(), &[], room))
     }
 
     /// Whether the last data batch is not proved durable by anything written after it.
@@ -141,13 +153,25 @@ impl Syncer {
         Ok(place)
     }
 
-    fn make_room(&mut self, bytes: u64, spares: &mut dyn SpareSource) -> Result<(), LogError> {
-        let current = self.current.as_ref().expect("a syncer is started with a segment");
-        if current.end + bytes <= current.size {
+    fn make_room(&mut self, room: u64, spares: &mut dyn SpareSource) -> Result<(), LogError> {
+        if self.has_room(room) {
             return Ok(());
         }
+        self.seal_current();
+        self.begin_segment(&mut [], room, spares).map(drop)
+    }
+
+    fn current(&self) -> &Current {
+        self.current.as_ref().expect("a syncer is started with a segment")
+    }
+
+    fn has_room(&self, room: u64) -> bool {
+        self.current().end + room <= self.current().size
+    }
+
+    fn seal_current(&mut self) {
+        let current = self.current();
         self.tip.seal = Some(Seal { segment: current.key.id, sequence: current.sequence, cut: current.end });
-        self.begin_segment(&mut [], bytes, spares).map(drop)
     }
 
     /// Takes a spare into use with `room` bytes to write. All that it begins with is durable before it gets its name.
@@ -159,8 +183,7 @@ impl Syncer {
     ) -> Result<Vec<Place>, LogError> {
         let sequence = self.tip.seal.map_or(1, |seal| seal.sequence + 1);
         let mut restatement = self.restatement();
-        let begin = restatement.placed_bytes() + kept.iter().map(Batch::placed_bytes).sum::<u64>();
-        let spare = spares.take(BATCHES_AT + begin + room.max(WATERMARK_BYTES))?;
+        let spare = spares.take(segment_bytes(&restatement, kept, room))?;
         let explain = |disk: &dyn Disk, doing: &str, error: io::Error| {
             let (file, name) = (disk.path(&spare.name), segment_name(sequence));
             LogError(format!("cannot {doing} {file} as {name}: {error}; check the disk, then start the node again"))
@@ -214,7 +237,7 @@ impl Syncer {
         Ok(places)
     }
 
-    fn restatement(&mut self) -> Batch {
+    fn restatement(&self) -> Batch {
         let mut batch = Batch::new(BatchNumber::default());
         if let Some(seal) = self.tip.seal {
             batch.push(&Record::Seal(seal));
@@ -225,6 +248,17 @@ impl Syncer {
         }
         batch
     }
+}
+
+/// The bytes that must be left in a segment for a batch to be placed there.
+fn room_for(batch: &Batch) -> u64 {
+    batch.placed_bytes() + WATERMARK_BYTES
+}
+
+/// The bytes of a segment that begins with these batches and has room for more.
+fn segment_bytes(restatement: &Batch, kept: &[Batch], room: u64) -> u64 {
+    let begin = restatement.placed_bytes() + kept.iter().map(Batch::placed_bytes).sum::<u64>();
+    BATCHES_AT + begin + room.max(WATERMARK_BYTES)
 }
 
 /// Completes a batch and takes note of what it says of each shard.
@@ -243,7 +277,7 @@ fn finish<'a>(batch: &'a mut Batch, placement: &Placement, tip: &mut Tip) -> &'a
     })
 }
 
-/// What the loop asks of the syncer's thread.
+/// What the loop asks of the syncer.
 pub(crate) enum Job {
     /// Make this durable.
     Batch(Batch),
@@ -251,28 +285,112 @@ pub(crate) enum Job {
     Stop,
 }
 
-/// What the syncer's thread answers.
+/// What the syncer answers.
 pub(crate) type Done = Result<(Batch, Place), LogError>;
 
-/// The thread that drives a [`Syncer`]. It ends when this is dropped, or after [`Job::Stop`].
-pub(super) struct SyncerThread {
+/// A [`Syncer`] at work: takes jobs, answers them and wakes the loop.
+pub(super) struct SyncerWorker {
+    syncer: Syncer,
+    spares: Pool,
+    jobs: Receiver<Job>,
+    done: Sender<Done>,
+    wake: Wake,
+}
+
+impl SyncerWorker {
+    /// Works until it is told to stop, or the loop is gone.
+    fn run(mut self) {
+        loop {
+            let job = match self.needs_watermark() {
+                true => self.jobs.recv_timeout(IDLE),
+                false => self.jobs.recv().map_err(Into::into),
+            };
+            match job {
+                Ok(job) => {
+                    if self.work(job).is_break() {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.prove(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// The next job, if one waits.
+    pub(super) fn next(&self) -> Option<Job> {
+        self.jobs.try_recv().ok()
+    }
+
+    /// Whether the job can be done without waiting for space. While it cannot, the log says so.
+    pub(super) fn can_work(&mut self, job: &Job) -> bool {
+        let wanted = match job {
+            Job::Batch(batch) => self.syncer.spare_wanted(batch),
+            Job::Stop => None,
+        };
+        self.spares.is_ready(wanted)
+    }
+
+    /// Does a job; breaks after the last.
+    pub(super) fn work(&mut self, job: Job) -> ControlFlow<()> {
+        match job {
+            Job::Batch(mut batch) => {
+                let placed = self.syncer.place_and_sync(&mut batch, &mut self.spares);
+                self.answer(placed.map(|place| (batch, place)));
+                ControlFlow::Continue(())
+            }
+            Job::Stop => {
+                self.prove();
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    pub(super) fn needs_watermark(&self) -> bool {
+        self.syncer.needs_watermark()
+    }
+
+    /// Writes a watermark if the last batch needs one.
+    pub(super) fn prove(&mut self) {
+        if self.needs_watermark()
+            && let Err(error) = self.syncer.watermark()
+        {
+            self.answer(Err(error));
+        }
+    }
+
+    fn answer(&self, answer: Done) {
+        // The loop may be gone already; then nobody waits for the answer.
+        let _ = self.done.send(answer);
+        (self.wake)();
+    }
+}
+
+/// The loop's side of a [`SyncerWorker`]. If that has a thread, it ends when this is dropped, or after [`Job::Stop`].
+pub(super) struct SyncerHandle {
     jobs: Option<Sender<Job>>,
     done: Receiver<Done>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl SyncerThread {
-    pub(super) fn start(syncer: Syncer, spares: Pool, wake: Wake) -> io::Result<SyncerThread> {
+impl SyncerHandle {
+    pub(super) fn new(syncer: Syncer, spares: Pool, wake: Wake) -> (SyncerHandle, SyncerWorker) {
         let (jobs, jobs_out) = unbounded();
         let (done_in, done) = unbounded();
-        let drive = move || run(syncer, spares, &jobs_out, &done_in, &wake);
-        let thread = thread::Builder::new().name("log-syncer".to_owned()).spawn(drive)?;
-        Ok(SyncerThread { jobs: Some(jobs), done, thread: Some(thread) })
+        let worker = SyncerWorker { syncer, spares, jobs: jobs_out, done: done_in, wake };
+        (SyncerHandle { jobs: Some(jobs), done, thread: None }, worker)
+    }
+
+    /// Gives the worker a thread.
+    pub(super) fn spawn(&mut self, worker: SyncerWorker) -> io::Result<()> {
+        let thread = thread::Builder::new().name("log-syncer".to_owned()).spawn(move || worker.run())?;
+        self.thread = Some(thread);
+        Ok(())
     }
 
     pub(super) fn send(&self, job: Job) {
         let jobs = self.jobs.as_ref().expect("the channel is closed only on drop");
-        // If the thread is gone, the closed channel of its answers says so.
+        // If the worker is gone, the closed channel of its answers says so.
         let _ = jobs.send(job);
     }
 
@@ -290,40 +408,8 @@ impl SyncerThread {
     }
 }
 
-impl Drop for SyncerThread {
+impl Drop for SyncerHandle {
     fn drop(&mut self) {
         self.join();
-    }
-}
-
-/// Drives the syncer until it is told to stop, or the loop is gone.
-fn run(mut syncer: Syncer, mut spares: impl SpareSource, jobs: &Receiver<Job>, done: &Sender<Done>, wake: &Wake) {
-    // The loop may be gone already; then nobody waits for the answer.
-    let answer = |answer: Done| {
-        let _ = done.send(answer);
-        wake();
-    };
-    loop {
-        let job = if syncer.needs_watermark() { jobs.recv_timeout(IDLE) } else { jobs.recv().map_err(Into::into) };
-        match job {
-            Ok(Job::Batch(mut batch)) => {
-                let placed = syncer.place_and_sync(&mut batch, &mut spares);
-                answer(placed.map(|place| (batch, place)));
-            }
-            Err(RecvTimeoutError::Timeout) => prove(&mut syncer, &answer),
-            Ok(Job::Stop) => {
-                prove(&mut syncer, &answer);
-                return;
-            }
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-    }
-}
-
-fn prove(syncer: &mut Syncer, answer: &impl Fn(Done)) {
-    if syncer.needs_watermark()
-        && let Err(error) = syncer.watermark()
-    {
-        answer(Err(error));
     }
 }

@@ -1,0 +1,680 @@
+//! A disk in memory that knows what a crash may leave, for the tests of the log and for simulations of whole nodes.
+//!
+//! A file has *live* bytes, which everybody reads, and for each block that was written and not synced the bytes that
+//! are on the medium in its place. A change of a name is pending until the directory is synced. [`SimulatedDisk::crash`]
+//! chooses which of all that survives: any blocks of 512 or 4,096 bytes, any changes of names.
+//!
+//! What else happens to disks happens on demand: the power goes at any operation, a sync fails, the space runs out, a
+//! bit flips. One seed is one disk: ids, and what survives, depend on seeds and on what was done to the disk.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::batch::BLOCK_BYTES;
+use super::disk::{Access, Disk, DiskFile};
+
+const BLOCK: usize = BLOCK_BYTES as usize;
+
+/// What survives a crash of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survivors {
+    /// Nothing.
+    None,
+    /// Everything, but for what a failed sync lost.
+    All,
+    /// Any subset of the blocks of this size, and of the changes of names.
+    Random {
+        /// Decides which.
+        seed: u64,
+        /// 512 or 4,096.
+        block: usize,
+    },
+}
+
+/// What a crash did to blocks of 4,096 bytes whose bytes on the medium were others than the live ones, and to changes
+/// of names that were not synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CrashReport {
+    /// Blocks that had reached the medium.
+    pub blocks_survived: u64,
+    /// Blocks of which nothing had.
+    pub blocks_lost: u64,
+    /// Blocks of which a part had.
+    pub blocks_torn: u64,
+    /// Names that had changed for good.
+    pub names_survived: u64,
+    /// Names that changed back.
+    pub names_lost: u64,
+}
+
+/// A small, good enough generator (splitmix64). It draws no number twice.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+/// Decides of each thing that was not synced whether it survives.
+struct Lottery {
+    survivors: Survivors,
+    random: Random,
+    /// Of eight, how many survive: all the same chance would hardly ever lose a single block of a large batch.
+    odds: u64,
+}
+
+impl Lottery {
+    fn new(survivors: Survivors) -> Lottery {
+        let mut random = Random(match survivors {
+            Survivors::Random { seed, .. } => seed,
+            Survivors::None | Survivors::All => 0,
+        });
+        let odds = 1 + random.below(7);
+        Lottery { survivors, random, odds }
+    }
+
+    fn survives(&mut self) -> bool {
+        match self.survivors {
+            Survivors::None => false,
+            Survivors::All => true,
+            Survivors::Random { .. } => self.random.below(8) < self.odds,
+        }
+    }
+
+    /// What survives or not as a whole.
+    fn grain(&self) -> usize {
+        match self.survivors {
+            Survivors::None | Survivors::All => BLOCK,
+            Survivors::Random { block, .. } => block,
+        }
+    }
+}
+
+/// A block that was written after the last sync.
+#[derive(Clone, Debug)]
+struct Unsynced {
+    /// What is on the medium in its place.
+    durable: Vec<u8>,
+    /// A sync of it failed: it counts as clean, and no later sync writes it unless it is written anew.
+    given_up: bool,
+}
+
+#[derive(Clone, Debug)]
+struct File {
+    live: Vec<u8>,
+    durable_length: usize,
+    /// By number of the block.
+    unsynced: BTreeMap<usize, Unsynced>,
+    unreadable: bool,
+    /// Every open file has one too.
+    open: Arc<()>,
+}
+
+impl File {
+    fn new(live: Vec<u8>, durable_length: usize) -> File {
+        File { live, durable_length, unsynced: BTreeMap::new(), unreadable: false, open: Arc::new(()) }
+    }
+
+    fn block(&self, block: usize) -> &[u8] {
+        &self.live[block * BLOCK..self.live.len().min((block + 1) * BLOCK)]
+    }
+
+    /// Remembers what is on the medium in the place of these bytes, which are about to change.
+    fn remember(&mut self, start: usize, end: usize) {
+        for block in start / BLOCK..end.div_ceil(BLOCK) {
+            let durable = (!self.unsynced.contains_key(&block)).then(|| self.block(block).to_vec());
+            match self.unsynced.entry(block) {
+                Entry::Vacant(clean) => {
+                    clean.insert(Unsynced { durable: durable.unwrap_or_default(), given_up: false });
+                }
+                Entry::Occupied(mut dirty) => dirty.get_mut().given_up = false,
+            }
+        }
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.remember(at, at + bytes.len());
+        self.live[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn truncate(&mut self, length: usize) {
+        if length < self.live.len() {
+            self.remember(length, self.live.len());
+            self.live.truncate(length);
+        }
+    }
+
+    fn sync(&mut self) {
+        self.unsynced.retain(|_, unsynced| unsynced.given_up);
+        self.durable_length = self.live.len();
+    }
+
+    fn fail_sync(&mut self) {
+        self.unsynced.values_mut().for_each(|unsynced| unsynced.given_up = true);
+    }
+
+    /// Live and durable are the same from now on.
+    fn settle(&mut self) {
+        self.unsynced.clear();
+        self.durable_length = self.live.len();
+    }
+
+    fn crash(&mut self, lottery: &mut Lottery, report: &mut CrashReport) {
+        let written = self.live.len();
+        if written != self.durable_length && !lottery.survives() {
+            self.live.resize(self.durable_length, 0);
+        }
+        for (block, Unsynced { durable, given_up }) in std::mem::take(&mut self.unsynced) {
+            let start = block * BLOCK;
+            let end = self.live.len().min(start + durable.len());
+            let only_durable = start.max(written.min(end));
+            if only_durable < end {
+                self.live[only_durable..end].copy_from_slice(&durable[only_durable - start..end - start]);
+            }
+            let pieces = self.live.get_mut(start..end.min(written)).unwrap_or_default().chunks_mut(lottery.grain());
+            let (mut survived, mut lost) = (false, false);
+            for (live, durable) in pieces.zip(durable.chunks(lottery.grain())) {
+                let durable = &durable[..live.len()];
+                if *live == *durable {
+                    continue;
+                }
+                if !given_up && lottery.survives() {
+                    survived = true;
+                } else {
+                    lost = true;
+                    live.copy_from_slice(durable);
+                }
+            }
+            report.blocks_survived += u64::from(survived && !lost);
+            report.blocks_lost += u64::from(lost && !survived);
+            report.blocks_torn += u64::from(lost && survived);
+        }
+        self.settle();
+        self.open = Arc::new(());
+    }
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Add(String, u64),
+    Move(String, String),
+    Remove(String),
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            NameChange::Add(name, file) => drop(names.insert(name.clone(), *file)),
+            NameChange::Move(from, to) => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+            NameChange::Remove(name) => drop(names.remove(name)),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    seed: u64,
+    ids: Random,
+    files: BTreeMap<u64, File>,
+    last_file: u64,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    pending: Vec<NameChange>,
+    /// Crashes and restarts so far: files that were opened before are closed.
+    life: u64,
+    /// Operations that change something, so far.
+    operations: u64,
+    /// The operation at which the power goes.
+    dies_at: Option<u64>,
+    /// The operation that fails, once.
+    fails_at: Option<u64>,
+    syncs: u64,
+    /// The sync that fails, once.
+    fails_sync: Option<u64>,
+    full: bool,
+    capacity: Option<u64>,
+    last_crash: CrashReport,
+}
+
+impl State {
+    fn is_off(&self) -> bool {
+        self.dies_at.is_some_and(|at| self.operations > at)
+    }
+
+    fn powered(&self) -> io::Result<()> {
+        if self.is_off() { Err(no_power()) } else { Ok(()) }
+    }
+
+    /// Counts an operation; `true` if the power goes during it.
+    fn operate(&mut self) -> io::Result<bool> {
+        self.powered()?;
+        let operation = self.operations;
+        self.operations += 1;
+        if self.fails_at == Some(operation) {
+            return Err(io_error());
+        }
+        Ok(self.dies_at == Some(operation))
+    }
+
+    fn change_name(&mut self, change: NameChange) -> io::Result<()> {
+        let dies = self.operate()?;
+        change.apply(&mut self.names);
+        self.pending.push(change);
+        if dies { Err(no_power()) } else { Ok(()) }
+    }
+
+    fn add(&mut self, file: File) -> u64 {
+        self.last_file += 1;
+        self.files.insert(self.last_file, file);
+        self.last_file
+    }
+
+    fn number(&self, name: &str) -> io::Result<u64> {
+        self.names.get(name).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn file(&mut self, number: u64) -> &mut File {
+        self.files.get_mut(&number).expect("a file with a name, or open, is there")
+    }
+
+    /// For those who act behind the log's back.
+    fn named(&mut self, name: &str) -> &mut File {
+        let number = self.number(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        self.file(number)
+    }
+
+    fn used(&self) -> u64 {
+        self.files.values().map(|file| file.live.len() as u64).sum()
+    }
+
+    /// Gives up the bytes of files that have no name any more, whatever happens, and that nobody reads.
+    fn forget_nameless(&mut self) {
+        let named: BTreeSet<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
+        self.files.retain(|number, file| named.contains(number) || Arc::strong_count(&file.open) > 1);
+    }
+
+    fn crash(&mut self, survivors: Survivors) {
+        let mut lottery = Lottery::new(survivors);
+        let mut report = CrashReport::default();
+        for change in std::mem::take(&mut self.pending) {
+            if lottery.survives() {
+                change.apply(&mut self.durable_names);
+                report.names_survived += 1;
+            } else {
+                report.names_lost += 1;
+            }
+        }
+        self.names.clone_from(&self.durable_names);
+        for file in self.files.values_mut() {
+            file.crash(&mut lottery, &mut report);
+        }
+        self.forget_nameless();
+        self.last_crash = report;
+        self.restart();
+    }
+
+    fn restart(&mut self) {
+        self.life += 1;
+        (self.dies_at, self.fails_at, self.fails_sync) = (None, None, None);
+    }
+}
+
+fn no_power() -> io::Error {
+    io::Error::other("the power is off")
+}
+
+fn io_error() -> io::Error {
+    io::Error::from_raw_os_error(libc::EIO)
+}
+
+/// See the module. Clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct SimulatedDisk(Arc<Mutex<State>>);
+
+impl SimulatedDisk {
+    /// An empty disk; the seed decides which ids it draws.
+    #[must_use]
+    pub fn new(seed: u64) -> SimulatedDisk {
+        let state = State { seed, ids: Random(seed), ..State::default() };
+        SimulatedDisk(Arc::new(Mutex::new(state)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic cannot leave it half changed: at worst a file was written in part, as disks do.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The disk as it would be found after a crash at this moment. This one goes on.
+    #[must_use]
+    pub fn crash(&self, survivors: Survivors) -> SimulatedDisk {
+        let mut state = self.state().clone();
+        state.crash(survivors);
+        SimulatedDisk(Arc::new(Mutex::new(state)))
+    }
+
+    /// The power goes and comes back: what does not survive is lost, and files that are open fail from now on. Deaths
+    /// and failures that were planned are forgotten; a full disk stays full.
+    pub fn crash_in_place(&self, survivors: Survivors) {
+        self.state().crash(survivors);
+    }
+
+    /// The process that used the disk died, by itself or at [`SimulatedDisk::die_at`], and the machine goes on: files
+    /// that are open fail from now on, but nothing is lost, and nothing becomes durable by it.
+    pub fn restart(&self) {
+        self.state().restart();
+    }
+
+    /// A copy that lives on by itself, with everything durable.
+    #[must_use]
+    pub fn fork(&self) -> SimulatedDisk {
+        self.crash(Survivors::All)
+    }
+
+    /// What the last crash did.
+    #[must_use]
+    pub fn last_crash(&self) -> CrashReport {
+        self.state().last_crash
+    }
+
+    /// The power goes at the `operation`-th operation from now on (0 is the next); it is carried out, but may be lost.
+    /// Then nothing works until a crash or restart.
+    pub fn die_at(&self, operation: u64) {
+        let mut state = self.state();
+        state.dies_at = Some(state.operations + operation);
+    }
+
+    /// Whether the power went.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.state().is_off()
+    }
+
+    /// The `operation`-th operation from now on (0 is the next) fails and is not carried out; later ones work.
+    pub fn fail_at(&self, operation: u64) {
+        let mut state = self.state();
+        state.fails_at = Some(state.operations + operation);
+    }
+
+    /// The `sync`-th sync of a file from now on (0 is the next) fails. Later ones succeed, and do nothing for what was
+    /// to be synced then: as Linux does, the pages count as clean, are read as they were written, and never reach the
+    /// medium.
+    pub fn fail_sync(&self, sync: u64) {
+        let mut state = self.state();
+        state.fails_sync = Some(state.syncs + sync);
+    }
+
+    /// Whether no file can be created.
+    pub fn set_full(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    /// The bytes that all files may have together; `None` for any number.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity = bytes;
+    }
+
+    /// Whether reads of this file fail, under whatever name it gets.
+    pub fn set_unreadable(&self, name: &str, unreadable: bool) {
+        self.state().named(name).unreadable = unreadable;
+    }
+
+    /// Operations that change something, so far: writes, syncs, and changes of names and lengths.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
+    /// Syncs of files so far.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
+    /// The bytes that all files have together.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
+    /// The names of all files, in order.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.state().names.keys().cloned().collect()
+    }
+
+    /// The bytes of a file as they are read.
+    #[must_use]
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        self.state().named(name).live.clone()
+    }
+
+    /// Flips a bit (0 to 7), in memory and on the medium alike.
+    pub fn flip(&self, name: &str, byte: u64, bit: u8) {
+        let mut state = self.state();
+        let file = state.named(name);
+        let (at, mask) = (byte as usize, 1 << bit);
+        file.live[at] ^= mask;
+        if let Some(rotten) = file.unsynced.get_mut(&(at / BLOCK)).and_then(|block| block.durable.get_mut(at % BLOCK)) {
+            *rotten ^= mask;
+        }
+    }
+
+    /// Shortens a file, in memory and on the medium alike.
+    pub fn truncate_quietly(&self, name: &str, length: u64) {
+        let mut state = self.state();
+        let file = state.named(name);
+        file.live.truncate(length as usize);
+        file.durable_length = file.durable_length.min(length as usize);
+    }
+
+    /// Changes a file in any way; all of it is durable then.
+    pub fn edit(&self, name: &str, edit: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state();
+        let file = state.named(name);
+        edit(&mut file.live);
+        file.settle();
+    }
+
+    /// Adds a file, or puts another in its place, durably.
+    pub fn set_bytes(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.state();
+        let length = bytes.len();
+        let file = state.add(File::new(bytes, length));
+        state.names.insert(name.to_owned(), file);
+        state.durable_names.insert(name.to_owned(), file);
+    }
+
+    /// Removes a file, durably.
+    pub fn remove_quietly(&self, name: &str) {
+        let mut state = self.state();
+        state.names.remove(name);
+        state.durable_names.remove(name);
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let state = self.state();
+        state.powered()?;
+        Ok(state.names.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str, size: u64) -> io::Result<()> {
+        let mut state = self.state();
+        let dies = state.operate()?;
+        if state.names.contains_key(name) {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        if state.full || state.capacity.is_some_and(|capacity| state.used() + size > capacity) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        let live = vec![0; if dies { size / 2 } else { size } as usize];
+        let durable_length = if dies { 0 } else { live.len() };
+        let file = state.add(File::new(live, durable_length));
+        let change = NameChange::Add(name.to_owned(), file);
+        change.apply(&mut state.names);
+        state.pending.push(change);
+        if dies { Err(no_power()) } else { Ok(()) }
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.state();
+        state.powered()?;
+        let number = state.number(name)?;
+        let life = state.life;
+        let file = state.file(number);
+        if let Access::Place { size } = access
+            && file.live.len() as u64 != size
+        {
+            let found = file.live.len();
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has {found} bytes, not {size}")));
+        }
+        let open = Arc::clone(&file.open);
+        Ok(Box::new(SimulatedFile { disk: self.clone(), number, access, life, _open: open }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.number(from)?;
+        // The file system would replace it: no log may ever ask for that.
+        assert!(!state.names.contains_key(to), "{to} exists");
+        state.change_name(NameChange::Move(from.to_owned(), to.to_owned()))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.number(name)?;
+        state.change_name(NameChange::Remove(name.to_owned()))
+    }
+
+    fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
+        let mut state = self.state();
+        let dies = state.operate()?;
+        let number = state.number(name)?;
+        let file = state.file(number);
+        file.truncate(size as usize);
+        if dies {
+            return Err(no_power());
+        }
+        file.sync();
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut state = self.state();
+        if state.operate()? {
+            return Err(no_power());
+        }
+        let pending = std::mem::take(&mut state.pending);
+        for change in &pending {
+            change.apply(&mut state.durable_names);
+        }
+        if pending.iter().any(|change| matches!(change, NameChange::Remove(_))) {
+            state.forget_nameless();
+        }
+        Ok(())
+    }
+
+    fn fresh_id(&self) -> io::Result<u128> {
+        let mut state = self.state();
+        state.powered()?;
+        Ok(u128::from(state.seed | 1) << 64 | u128::from(state.ids.next()))
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("/simulated/{name}")
+    }
+}
+
+struct SimulatedFile {
+    disk: SimulatedDisk,
+    number: u64,
+    access: Access,
+    /// The disk's when the file was opened.
+    life: u64,
+    /// Keeps the file's bytes when it loses its name.
+    _open: Arc<()>,
+}
+
+impl SimulatedFile {
+    /// The disk, if this process still lives and has power.
+    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.disk.state();
+        state.powered()?;
+        if state.life != self.life {
+            return Err(io::Error::other("the file was opened before a crash"));
+        }
+        Ok(state)
+    }
+
+    fn state_to_write(&self) -> io::Result<MutexGuard<'_, State>> {
+        match self.access {
+            Access::Read => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
+            Access::Place { .. } => self.state(),
+        }
+    }
+}
+
+impl DiskFile for SimulatedFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.state()?.file(self.number).live.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.state()?;
+        let file = state.file(self.number);
+        if file.unreadable {
+            return Err(io_error());
+        }
+        let bytes = file.live.get(offset as usize..).unwrap_or(&[]);
+        let length = buffer.len().min(bytes.len());
+        buffer[..length].copy_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state_to_write()?;
+        let at = offset as usize;
+        let length = state.file(self.number).live.len();
+        if !at.is_multiple_of(BLOCK) || !bytes.len().is_multiple_of(BLOCK) || at + bytes.len() > length {
+            let what = format!("{} bytes at offset {offset} of {length}: only whole blocks are written", bytes.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let dies = state.operate()?;
+        state.file(self.number).write(at, bytes);
+        if dies { Err(no_power()) } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut state = self.state_to_write()?;
+        let fails = state.fails_sync == Some(state.syncs) || state.fails_at == Some(state.operations);
+        let dies = state.operate();
+        state.syncs += 1;
+        let file = state.file(self.number);
+        if fails {
+            file.fail_sync();
+            return Err(io_error());
+        }
+        if dies? {
+            return Err(no_power());
+        }
+        file.sync();
+        Ok(())
+    }
+}
