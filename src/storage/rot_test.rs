@@ -92,7 +92,7 @@ fn a_newest_segment_that_is_gone_is_missed() {
     drop(log);
     let newest = segments(&disk).pop().expect("there are several");
     disk.remove_quietly(&newest);
-    let LogError(line) = open(Arc::new(disk.clone())).err().expect("entries 41 and 42 are gone");
+    let LogError(line) = open(Arc::new(disk.clone())).expect_err("entries 41 and 42 are gone");
     assert!(line.contains("restore the file"), "{line}");
 }
 
