@@ -3,6 +3,14 @@
 //! The package holds the server's layers and the client library; `docs/architecture.md` tells how they fit together.
 //! A build with `default-features = false` has the [`client`] only.
 
+// First, so that every module after it knows the macro.
+#[cfg(not(raftkv_mutants))]
+#[macro_use]
+mod mutants;
+#[cfg(raftkv_mutants)]
+#[macro_use]
+pub mod mutants;
+
 pub mod client;
 pub mod socket;
 

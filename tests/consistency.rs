@@ -1,5 +1,5 @@
 //! What clients were told stays true, whatever happens to the nodes: with real processes that are killed, paused and
-//! started again under load, and disks that fail and fill up.
+//! started again under load, disks that fail and fill up, and networks that are cut.
 
 mod support;
 
@@ -11,5 +11,7 @@ mod counters;
 mod disks;
 #[path = "consistency/failover.rs"]
 mod failover;
+#[path = "consistency/partitions.rs"]
+mod partitions;
 #[path = "consistency/reads.rs"]
 mod reads;

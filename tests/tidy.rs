@@ -8,6 +8,8 @@
 mod exhibits;
 #[path = "tidy/imports.rs"]
 mod imports;
+#[path = "tidy/mutants.rs"]
+mod mutants;
 #[path = "tidy/references.rs"]
 mod references;
 #[path = "tidy/size.rs"]
@@ -171,6 +173,13 @@ const LAYERS: &[Layer] = &[
         why: "server and client share it: sockets and readiness, and nothing of what they carry",
     },
     Layer {
+        files: "src/mutants/",
+        module: "mutants",
+        uses: &[],
+        never: &["std::fs", "std::net", "std::thread", "std::time::Instant::now"],
+        why: "every layer has mutants, so they know none; which one is chosen is all the state there is",
+    },
+    Layer {
         files: "src/limits.rs",
         module: "limits",
         uses: &["protocol"],
@@ -240,6 +249,7 @@ const LAYERS: &[Layer] = &[
         uses: &[
             "protocol",
             "socket",
+            "mutants",
             "history",
             "client",
             "server",
@@ -294,7 +304,9 @@ const CLOCKS: Confined = Confined {
         ("src/server/start.rs", "the epoch that a node's Raft clocks count from"),
         ("src/server/local_cluster.rs", "waits for child processes"),
         ("src/storage/stats.rs", "how long syncs take, for the metrics only"),
-        ("src/client/", "the client's own thread, with its deadlines and pauses"),
+        ("src/client/io_thread.rs", "the client's own thread, which hands its driver the time"),
+        ("src/client/mod.rs", "a call's deadline counts from the moment it is made"),
+        ("src/client/pipeline.rs", "and so does a pipelined one's"),
     ],
     tests: Tests::Free,
     why: "time is handed in; read the loop's clock, or list the file with its reason in tests/tidy.rs",
@@ -402,6 +414,11 @@ fn nothing_is_left_unfinished() {
 #[test]
 fn no_path_of_a_machine_is_written_down() {
     none(text::machine_paths(&machine_folders(), &REPOSITORY));
+}
+
+#[test]
+fn every_mutant_stands_in_one_place_and_in_the_table() {
+    none(mutants::check("src/mutants/table.rs", &REPOSITORY));
 }
 
 #[test]

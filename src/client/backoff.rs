@@ -13,12 +13,8 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub(super) fn new((first, longest): (Duration, Duration)) -> Backoff {
-        // The standard library's hasher keys are the only randomness that needs no further dependency.
-        Backoff::seeded((first, longest), RandomState::new().hash_one(0_u8))
-    }
-
-    pub(super) fn seeded((first, longest): (Duration, Duration), seed: u64) -> Backoff {
+    /// The same seed gives the same pauses.
+    pub(super) fn new((first, longest): (Duration, Duration), seed: u64) -> Backoff {
         Backoff { first, longest: longest.max(first), random: seed | 1 }
     }
 
@@ -36,4 +32,10 @@ impl Backoff {
         self.random ^= self.random << 17;
         (self.random >> 11) as f64 / (1_u64 << 53) as f64
     }
+}
+
+/// Another one in every client. The standard library's hasher keys are the only randomness that needs no further
+/// dependency.
+pub(super) fn random_seed() -> u64 {
+    RandomState::new().hash_one(0_u8)
 }

@@ -130,9 +130,14 @@ impl Builder {
     /// [`BadRequest`](super::ErrorKind::BadRequest) without an endpoint; [`Closed`](super::ErrorKind::Closed) if the
     /// operating system grants no thread or poll descriptor.
     pub fn start(self) -> Result<Client> {
+        let (endpoints, settings) = self.into_parts()?;
+        Client::start(&endpoints, settings)
+    }
+
+    pub(super) fn into_parts(self) -> Result<(Vec<String>, Settings)> {
         if self.endpoints.is_empty() {
             return Err(Error::new(ErrorKind::BadRequest, "a client needs at least one endpoint, as host:port"));
         }
-        Client::start(self.endpoints, self.settings)
+        Ok((self.endpoints, self.settings))
     }
 }

@@ -32,25 +32,27 @@
 //! ```
 
 use std::fmt;
-use std::io::{self, ErrorKind::Interrupted, ErrorKind::NotConnected, ErrorKind::WouldBlock};
+use std::io::{self, ErrorKind::Interrupted, ErrorKind::WouldBlock};
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 use raftkv_protocol::client::{Reply, Request};
 use raftkv_protocol::frame::{self, DecodeError, FrameError, PEER_FRAME_MAX};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
 use raftkv_protocol::types::{ClusterId, NodeId, ShardId};
 
 use super::buffer::{ReadBuffer, WriteBuffer};
+use super::mio_network;
+use crate::socket::{Socket, Stream};
 
 /// The largest frame that is accepted from a server: a page of a scan may exceed what a client may send.
 pub const REPLY_FRAME_MAX: usize = PEER_FRAME_MAX;
 
-/// A connection to one node.
+/// A connection to one node, over TCP unless something else takes the socket's place.
 #[derive(Debug)]
-pub struct Connection {
-    stream: TcpStream,
+pub struct Connection<S = TcpStream> {
+    socket: S,
     phase: Phase,
     input: ReadBuffer,
     output: WriteBuffer,
@@ -109,7 +111,7 @@ pub enum Broken {
     },
 }
 
-impl Connection {
+impl Connection<TcpStream> {
     /// Begins to dial a node and registers the socket for reading and writing. The hello goes out as soon as the
     /// connection stands: call [`flush`](Connection::flush) and [`receive`](Connection::receive) on each event.
     ///
@@ -122,8 +124,21 @@ impl Connection {
         registry: &Registry,
         token: Token,
     ) -> Result<Connection, Broken> {
-        let mut stream = TcpStream::connect(address)?;
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Connection::over(mio_network::dial(address, registry, token)?, cluster, home))
+    }
+
+    /// Takes the socket out of the poll.
+    pub fn deregister(&mut self, registry: &Registry) {
+        // It fails only for a socket that is not registered, which is what is wanted.
+        let _ = registry.deregister(&mut self.socket);
+    }
+}
+
+impl<S: Socket> Connection<S> {
+    /// A connection over a socket that is being dialled and is registered already. The hello goes out as soon as it
+    /// stands, as with [`dial`](Connection::dial).
+    #[must_use]
+    pub fn over(socket: S, cluster: ClusterId, home: Option<ShardId>) -> Connection<S> {
         let mut output = WriteBuffer::default();
         let hello = Hello {
             version_min: VERSION_MIN,
@@ -134,7 +149,12 @@ impl Connection {
             auth: Auth::default(),
         };
         output.append(|bytes| hello.encode(bytes));
-        Ok(Connection { stream, phase: Phase::Connecting, input: ReadBuffer::default(), output })
+        Connection { socket, phase: Phase::Connecting, input: ReadBuffer::default(), output }
+    }
+
+    /// The socket, for who has to take it out of a [`Network`](crate::socket::Network) again.
+    pub fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
     }
 
     /// Whether the node has welcomed this client.
@@ -175,7 +195,7 @@ impl Connection {
         if self.phase == Phase::Connecting && !self.finish_connecting()? {
             return Ok(false);
         }
-        Ok(self.output.drain_to(&mut self.stream)?)
+        Ok(self.output.drain_to(&mut Stream(&self.socket))?)
     }
 
     /// Reads until the socket is empty and hands each frame to `on_incoming`.
@@ -187,7 +207,7 @@ impl Connection {
             return Ok(());
         }
         loop {
-            match self.input.fill_from(&mut self.stream) {
+            match self.input.fill_from(&mut Stream(&self.socket)) {
                 Ok(0) => return Err(Broken::Closed),
                 Ok(_) => self.take_frames(&mut on_incoming)?,
                 Err(error) if error.kind() == WouldBlock => return Ok(()),
@@ -212,26 +232,13 @@ impl Connection {
         Ok(())
     }
 
-    /// An event said that the socket is writable, perhaps: the handshake is over once the peer has an address.
+    /// An event said that the socket is writable, perhaps.
     fn finish_connecting(&mut self) -> Result<bool, Broken> {
-        if let Some(error) = self.stream.take_error()? {
-            return Err(Broken::Io(error));
+        let connected = self.socket.is_connected()?;
+        if connected {
+            self.phase = Phase::Greeting;
         }
-        match self.stream.peer_addr() {
-            Ok(_) => {
-                self.stream.set_nodelay(true)?;
-                self.phase = Phase::Greeting;
-                Ok(true)
-            }
-            Err(error) if error.kind() == NotConnected => Ok(false),
-            Err(error) => Err(Broken::Io(error)),
-        }
-    }
-
-    /// Takes the socket out of the poll.
-    pub fn deregister(&mut self, registry: &Registry) {
-        // It fails only for a socket that is not registered, which is what is wanted.
-        let _ = registry.deregister(&mut self.stream);
+        Ok(connected)
     }
 }
 

@@ -5,7 +5,6 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::Registry;
 use raftkv_protocol::client::{Reply, Request, SlotTable};
 use raftkv_protocol::types::RequestId;
 
@@ -13,14 +12,15 @@ use super::connection::{Broken, Connection, Incoming, Welcome};
 use super::request::{Job, Operation, Origin, Outcome, Refused, Verdict, judge};
 use super::slots::SlotMap;
 use super::{Error, ErrorKind, Target};
+use crate::socket::{Network, Socket};
 
 /// Encoded bytes that may wait for a socket; further requests wait unencoded.
 const UNWRITTEN_BYTES_MAX: usize = 4 << 20;
 
 /// One connection, in whatever state.
-#[derive(Debug, Default)]
-pub(super) struct Lane {
-    state: State,
+#[derive(Debug)]
+pub(super) struct Lane<S> {
+    state: State<S>,
     waiting: VecDeque<Job>,
     /// In a row, without a reply in between.
     failures: u32,
@@ -28,7 +28,7 @@ pub(super) struct Lane {
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum State<S> {
     #[default]
     Closed,
     Down {
@@ -38,16 +38,17 @@ enum State {
         give_up: Instant,
     },
     Dialing {
-        connection: Connection,
+        connection: Connection<S>,
         others: Vec<SocketAddr>,
         give_up: Instant,
     },
-    Open(Open),
+    Open(Open<S>),
 }
 
 #[derive(Debug)]
-struct Open {
-    connection: Connection,
+struct Open<S> {
+    connection: Connection<S>,
+    /// What ends together leaves it [`in_order`].
     in_flight: HashMap<RequestId, InFlight>,
     /// Since when the node owes a reply and has said nothing.
     owed_since: Option<Instant>,
@@ -90,7 +91,13 @@ pub(super) enum Overdue {
     Silent,
 }
 
-impl Lane {
+impl<S> Default for Lane<S> {
+    fn default() -> Lane<S> {
+        Lane { state: State::Closed, waiting: VecDeque::new(), failures: 0, last_error: None }
+    }
+}
+
+impl<S: Socket> Lane<S> {
     pub(super) fn availability(&self, now: Instant) -> Availability {
         match &self.state {
             State::Closed => Availability::Closed,
@@ -126,7 +133,7 @@ impl Lane {
     }
 
     /// `others` are the addresses to try if this one fails.
-    pub(super) fn dial(&mut self, connection: Connection, others: Vec<SocketAddr>, give_up: Instant) {
+    pub(super) fn dial(&mut self, connection: Connection<S>, others: Vec<SocketAddr>, give_up: Instant) {
         self.state = State::Dialing { connection, others, give_up };
     }
 
@@ -212,14 +219,15 @@ impl Lane {
 
     /// Gives the connection up until `until`. Writes that the node may have seen end here with an unknown outcome; all
     /// other requests are returned, to be sent elsewhere.
-    pub(super) fn fail(&mut self, error: &Error, until: Instant, registry: &Registry) -> Vec<Job> {
+    pub(super) fn fail(&mut self, error: &Error, until: Instant, network: &mut impl Network<Socket = S>) -> Vec<Job> {
         let mut movable: Vec<Job> = self.waiting.drain(..).collect();
         match std::mem::replace(&mut self.state, State::Down { until }) {
-            State::Dialing { mut connection, .. } => connection.deregister(registry),
+            State::Dialing { mut connection, .. } => take_out(&mut connection, network),
             State::Open(mut open) => {
-                open.connection.deregister(registry);
-                for InFlight { job, end } in open.in_flight.into_values() {
-                    if job.operation.is_write() && open.connection.written() >= end {
+                take_out(&mut open.connection, network);
+                for InFlight { job, end } in in_order(open.in_flight) {
+                    let is_seen = open.connection.written() >= end && !mutant!("sent-write-resent");
+                    if job.operation.is_write() && is_seen {
                         job.fail_after_sending(error.clone());
                     } else {
                         movable.push(job);
@@ -239,7 +247,8 @@ impl Lane {
         self.waiting = waiting;
         let mut sent = Vec::new();
         if let State::Open(open) = &mut self.state {
-            sent.extend(open.in_flight.extract_if(|_, entry| entry.job.deadline <= now).map(|(_, entry)| entry.job));
+            let late = open.in_flight.extract_if(|_, entry| entry.job.deadline <= now);
+            sent.extend(in_order(late).into_iter().map(|entry| entry.job));
         }
         (expired.into(), sent)
     }
@@ -269,12 +278,12 @@ impl Lane {
         let closed = || Error::new(ErrorKind::Closed, "the client was dropped");
         self.waiting.drain(..).for_each(|job| job.complete(Err(closed())));
         if let State::Open(open) = std::mem::take(&mut self.state) {
-            open.in_flight.into_values().for_each(|entry| entry.job.fail_after_sending(closed()));
+            in_order(open.in_flight).into_iter().for_each(|entry| entry.job.fail_after_sending(closed()));
         }
     }
 }
 
-impl Open {
+impl<S: Socket> Open<S> {
     fn send(&mut self, job: Job, now: Instant, next_id: &mut u64) {
         let id = RequestId(*next_id);
         *next_id += 1;
@@ -303,6 +312,19 @@ impl Open {
         self.probed = false;
         self.owed_since = if self.in_flight.is_empty() { None } else { Some(now) };
     }
+}
+
+/// Requests in the order of sending, so that they end or move on in the same order in every run. An ordered map would
+/// keep them so, but costs every request more than it costs these few to be sorted.
+fn in_order(entries: impl IntoIterator<Item = (RequestId, InFlight)>) -> Vec<InFlight> {
+    let mut entries: Vec<_> = entries.into_iter().collect();
+    entries.sort_unstable_by_key(|(id, _)| *id);
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
+fn take_out<S: Socket>(connection: &mut Connection<S>, network: &mut impl Network<Socket = S>) {
+    // It fails only for a socket that is not registered, which is what is wanted.
+    let _ = network.deregister(connection.socket_mut());
 }
 
 fn settle(job: Job, reply: Reply<'_>, slots: &SlotMap, incidents: &mut Vec<Incident>) {

@@ -40,15 +40,21 @@
 //! breaks. **A write that may have reached a node and was not answered is never sent twice**: it fails with an error
 //! whose [`maybe_applied`](Error::maybe_applied) is true, and only the caller knows whether writing again does harm.
 //!
+//! Programs with an event loop of their own, and simulations, move the client themselves: see [`by_hand`].
+//!
 //! The module knows the protocol and the network, nothing of the server.
 
 mod backoff;
 mod buffer;
 mod builder;
+pub mod by_hand;
+mod call;
 pub mod connection;
 mod driver;
 mod error;
+mod io_thread;
 mod lane;
+mod mio_network;
 mod oneshot;
 mod pipeline;
 mod request;
@@ -80,12 +86,13 @@ pub use raftkv_protocol::client::{Condition, Consistency, Role, ShardStatus, Slo
 pub use raftkv_protocol::types::{ClusterId, NodeId, ShardId, Slot, Term};
 
 pub use builder::Builder;
+pub use call::Pending;
 pub use error::{Error, ErrorKind, Result};
-pub use pipeline::{Pending, Pipeline};
+pub use pipeline::Pipeline;
 pub use values::{Item, Page, ScanOptions, Target, Value, Version, WhenFull};
 
 use builder::Settings;
-use driver::{Doorbell, Driver};
+use io_thread::{Doorbell, IoThread};
 use oneshot::oneshot;
 use request::{Job, Operation, Origin, Patience};
 
@@ -119,15 +126,15 @@ impl Client {
         Client::builder().endpoints([endpoint]).connect()
     }
 
-    fn start(endpoints: Vec<String>, settings: Settings) -> Result<Client> {
+    fn start(endpoints: &[String], settings: Settings) -> Result<Client> {
         let no_thread =
             |error: io::Error| Error::new(ErrorKind::Closed, format!("the client's I/O thread cannot start: {error}"));
         let timeout = settings.timeout;
         let (jobs, receiver) = crossbeam_channel::bounded(settings.queue_max);
-        let driver = Driver::new(endpoints, settings, receiver).map_err(no_thread)?;
-        let doorbell = driver.doorbell();
+        let io_thread = IoThread::new(endpoints, settings, receiver).map_err(no_thread)?;
+        let doorbell = io_thread.doorbell();
         let thread =
-            thread::Builder::new().name("raftkv-client".into()).spawn(move || driver.run()).map_err(no_thread)?;
+            thread::Builder::new().name("raftkv-client".into()).spawn(move || io_thread.run()).map_err(no_thread)?;
         Ok(Client { shared: Arc::new(Shared { timeout, jobs, doorbell, thread: Some(thread) }) })
     }
 

@@ -224,7 +224,8 @@ impl Job {
 
     /// Ends a job that may have reached a node.
     pub(super) fn fail_after_sending(self, error: Error) {
-        let error = if self.operation.is_write() { error.unknown_outcome() } else { error };
+        let is_unknown = self.operation.is_write() && !mutant!("unknown-outcome-denied");
+        let error = if is_unknown { error.unknown_outcome() } else { error };
         self.complete(Err(error));
     }
 }

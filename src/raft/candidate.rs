@@ -115,7 +115,7 @@ impl Raft {
     /// Takes note of a later term: nobody leads it yet, as far as this node knows, and its vote is free.
     pub(super) fn enter_term(&mut self, term: Term) {
         debug_assert!(term > self.hard_state.term, "terms only rise");
-        self.hard_state = HardState { term, vote: None };
+        self.hard_state = HardState { term, vote: self.hard_state.vote.filter(|_| mutant!("vote-kept-across-terms")) };
         self.leader = None;
         self.leader_link_lost = false;
         self.timer.forget_leader();

@@ -28,7 +28,9 @@ pub(super) struct Verified {
 impl Verified {
     /// Another term: nothing is known of its leader's log.
     pub(super) fn forget(&mut self) {
-        *self = Verified::default();
+        if !mutant!("verified-kept-across-terms") {
+            *self = Verified::default();
+        }
     }
 
     /// What was acknowledged may be lost: it is said again.
@@ -68,6 +70,9 @@ impl Raft {
         self.role = Role::Follower;
         self.leader = leader;
         self.votes.clear();
+        if mutant!("vote-lost-on-role-change") {
+            self.hard_state.vote = None;
+        }
     }
 
     /// A message that only the leader of this term sends came from this node. `false` if another one leads.
@@ -89,13 +94,14 @@ impl Raft {
         }
         let Append { link, prev, commit, entries } = append;
         let end = Index(prev.index.0 + entries.len() as u64);
-        if prev.index >= self.terms.start().index && !self.terms.matches(prev) {
+        let is_there = mutant!("previous-term-unchecked") && prev.index <= self.terms.last().index;
+        if prev.index >= self.terms.start().index && !self.terms.matches(prev) && !is_there {
             if prev.index <= self.commit {
                 // Committed entries never differ from a leader's: this is none.
                 self.dropped_messages += 1;
                 return;
             }
-            let hint = self.terms.last_compatible(prev);
+            let hint = if mutant!("hint-past-conflict") { self.terms.last() } else { self.terms.last_compatible(prev) };
             self.respond(from, Body::AppendReply { link, result: AppendResult::Rejected { prev: prev.index, hint } });
             return;
         }
@@ -113,9 +119,10 @@ impl Raft {
         let (start, last) = (self.terms.start().index, self.terms.last().index);
         let is_known = |entry: &Entry| {
             // What the start covers is committed, and every leader has it.
-            entry.id.index < start || (entry.id.index <= last && self.terms.matches(entry.id))
+            let is_same = mutant!("conflict-kept") || self.terms.matches(entry.id);
+            entry.id.index < start || (entry.id.index <= last && is_same)
         };
-        let known = entries.iter().take_while(|entry| is_known(entry)).count();
+        let known = entries.iter().take_while(|entry| is_known(entry) && !mutant!("matching-entries-cut")).count();
         let Some(first) = entries.get(known).map(|entry| entry.id.index) else { return true };
         if first <= self.commit.max(self.verified.upto) {
             return false;
@@ -152,7 +159,9 @@ impl Raft {
             return;
         }
         let Some(leader) = self.leader else { return };
-        let matched = self.persistence.persisted().min(self.verified.upto);
+        let persisted =
+            if mutant!("unsynced-acknowledged") { self.verified.upto } else { self.persistence.persisted() };
+        let matched = persisted.min(self.verified.upto);
         let is_complete = matched == self.verified.upto;
         if is_complete || matched > self.verified.acknowledged {
             self.verified.acknowledged = matched;

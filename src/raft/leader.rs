@@ -186,7 +186,8 @@ impl Raft {
     /// counts like any other.
     pub(super) fn advance_commit(&mut self) {
         let reached = self.configuration.committed(|node| self.reached(node));
-        if reached > self.commit && self.terms.term_at(reached) == Some(self.hard_state.term) {
+        let is_own_term = self.terms.term_at(reached) == Some(self.hard_state.term) || mutant!("older-term-committed");
+        if reached > self.commit && is_own_term {
             self.uncommitted_bytes -= self.terms.bytes_between(self.commit, reached);
             self.commit = reached;
         }
@@ -195,7 +196,11 @@ impl Raft {
     /// How far a member's log is durable and like this one, as far as the leader knows.
     pub(super) fn reached(&self, node: NodeId) -> Index {
         if node == self.config.id {
-            return self.persistence.persisted();
+            return if mutant!("leader-counts-unsynced") {
+                self.terms.last().index
+            } else {
+                self.persistence.persisted()
+            };
         }
         self.progress_of(node).map_or(Index(0), |progress| progress.matched)
     }

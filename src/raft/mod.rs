@@ -230,7 +230,7 @@ impl Raft {
             now,
             hard_state: term_or_later,
             persistence: Persistence::new(last.index, hard_state),
-            commit: start.index,
+            commit: if mutant!("restart-commits-all") { last.index } else { start.index },
             applied: start.index,
             role: Role::Follower,
             leader: None,

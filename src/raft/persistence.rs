@@ -56,7 +56,8 @@ impl Persistence {
     pub(super) fn take_unwritten(&mut self, hard_state: HardState) -> Option<HardState> {
         let unwritten = hard_state != self.written;
         self.written = hard_state;
-        unwritten.then_some(hard_state)
+        let vote = hard_state.vote.filter(|_| !mutant!("vote-not-written"));
+        unwritten.then_some(HardState { vote, ..hard_state })
     }
 
     /// A write leaves, after which the log ends at `last` on disk.
@@ -69,7 +70,7 @@ impl Persistence {
     /// This write and all before it are durable.
     pub(super) fn complete(&mut self, write: WriteId) {
         while let Some(&done) = self.writes.front()
-            && done.id <= write
+            && (done.id <= write || mutant!("completion-counts-later-writes"))
         {
             self.writes.pop_front();
             self.persisted = self.persisted.max(done.last.index);
@@ -79,8 +80,11 @@ impl Persistence {
 
     /// The log now ends at `last`: what is or becomes durable beyond it is no longer part of it.
     pub(super) fn truncated(&mut self, last: EntryId) {
-        self.persisted = self.persisted.min(last.index);
-        for write in self.writes.iter_mut().filter(|write| write.last.index > last.index) {
+        if !mutant!("truncation-keeps-persisted") {
+            self.persisted = self.persisted.min(last.index);
+        }
+        let is_cut = |write: &&mut Write| write.last.index > last.index && !mutant!("stale-completion-counts");
+        for write in self.writes.iter_mut().filter(is_cut) {
             write.last = last;
         }
     }

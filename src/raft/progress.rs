@@ -111,7 +111,7 @@ impl Progress {
 
     /// Forgets everything but the link: a new leader knows nothing and guesses that the logs are alike (§5.3).
     pub(super) fn reset(&mut self, last: Index) {
-        self.matched = Index(0);
+        self.matched = if mutant!("match-index-kept") { self.matched } else { Index(0) };
         self.active = false;
         self.confirmed = false;
         self.answered = false;
@@ -170,6 +170,9 @@ impl Progress {
     /// The follower does not have the entry at `prev`; it may agree up to `hint`. Returns false if the answer is
     /// to an append that no longer matters.
     pub(super) fn rejected(&mut self, prev: Index, hint: Index) -> bool {
+        if mutant!("refusal-advances-match") {
+            self.matched = self.matched.max(hint);
+        }
         match self.state {
             // The pipeline broke somewhere after `matched`.
             State::Replicate if prev > self.matched => self.probe_from(self.matched.next()),

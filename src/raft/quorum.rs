@@ -86,15 +86,16 @@ impl Configuration {
 /// The greatest index that a majority of `voters` has reached. Groups are small: counting beats sorting, and needs
 /// no memory.
 fn majority_reached(voters: &[NodeId], reached: impl Fn(NodeId) -> Index) -> Index {
-    let majority = voters.len() / 2 + 1;
+    let majority = voters.len() / 2 + usize::from(!mutant!("commit-on-half"));
     let supported = |index: Index| voters.iter().filter(|&&node| reached(node) >= index).count() >= majority;
     voters.iter().map(|&node| reached(node)).filter(|&index| supported(index)).max().unwrap_or_default()
 }
 
 /// How an election stands among `voters`.
 fn majority_outcome(voters: &[NodeId], vote: impl Fn(NodeId) -> Option<bool>) -> Outcome {
-    let majority = voters.len() / 2 + 1;
-    let granted = voters.iter().filter(|&&node| vote(node) == Some(true)).count();
+    let majority = voters.len() / 2 + usize::from(!mutant!("elected-by-half"));
+    let is_yes = |answer: Option<bool>| answer == Some(true) || (mutant!("refusal-counts-as-vote") && answer.is_some());
+    let granted = voters.iter().filter(|&&node| is_yes(vote(node))).count();
     let refused = voters.iter().filter(|&&node| vote(node) == Some(false)).count();
     if granted >= majority {
         Outcome::Won

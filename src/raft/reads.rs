@@ -46,7 +46,7 @@ impl Raft {
     pub fn reads_waiting(&self) -> bool {
         !self.reads.queued.is_empty()
             && self.reads.round.is_none()
-            && self.terms.term_at(self.commit) == Some(self.hard_state.term)
+            && (self.terms.term_at(self.commit) == Some(self.hard_state.term) || mutant!("read-before-own-commit"))
     }
 
     /// Whether a round is in flight: started, not confirmed, leadership not lost.
@@ -59,11 +59,12 @@ impl Raft {
         if self.role != Role::Leader || !self.reads_waiting() {
             return;
         }
-        self.reads.counter += 1;
-        self.reads.round = Some((self.reads.counter, self.commit));
+        self.reads.counter += u64::from(!mutant!("read-context-reused"));
+        let index = if mutant!("read-at-applied") { self.applied } else { self.commit };
+        self.reads.round = Some((self.reads.counter, index));
         std::mem::swap(&mut self.reads.queued, &mut self.reads.waiting);
         for progress in &mut self.progress {
-            progress.confirmed = false;
+            progress.confirmed &= mutant!("read-confirmation-kept");
         }
         self.send_heartbeats();
         self.try_confirm_reads();
@@ -93,7 +94,7 @@ impl Raft {
         let Some((_, index)) = self.reads.round else { return };
         let confirmed =
             |node| node == self.config.id || self.progress_of(node).is_some_and(|follower| follower.confirmed);
-        if self.configuration.has_quorum(confirmed) {
+        if self.configuration.has_quorum(confirmed) || mutant!("read-unconfirmed") {
             self.reads.round = None;
             self.out.reads.extend(self.reads.waiting.drain(..).map(|read| ReadReady { read, index }));
         }

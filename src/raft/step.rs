@@ -38,7 +38,8 @@ impl Raft {
         }
         // Pre-votes carry a term that nobody has entered yet.
         let is_hypothetical = matches!(message.body, Body::PreVote { .. } | Body::PreVoteReply { granted: true });
-        if message.term > self.hard_state.term && !is_hypothetical {
+        let is_deaf = mutant!("leader-ignores-later-term") && self.role == Role::Leader;
+        if message.term > self.hard_state.term && !is_hypothetical && !is_deaf {
             if let Body::PreVoteReply { .. } | Body::VoteReply { .. } = message.body {
                 self.timer.refused();
             }
@@ -56,6 +57,9 @@ impl Raft {
             (_, Body::Vote { last, .. }) => self.on_vote(from, last),
             (Role::PreCandidate, Body::PreVoteReply { granted }) => self.on_pre_vote_reply(from, term, granted),
             (Role::Candidate, Body::VoteReply { granted }) => self.on_vote_reply(from, granted),
+            (Role::Candidate, Body::PreVoteReply { granted: true }) if mutant!("pre-vote-counts-as-vote") => {
+                self.on_vote_reply(from, true);
+            }
             (Role::Leader, Body::AppendReply { link, result }) => self.on_append_reply(from, link, result),
             (Role::Leader, Body::HeartbeatReply { context }) => self.on_heartbeat_reply(from, context),
             // A second leader in one term: there is none.

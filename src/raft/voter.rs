@@ -61,7 +61,7 @@ impl Raft {
     pub(super) fn on_vote(&mut self, from: NodeId, last: EntryId) {
         let is_free = match self.hard_state.vote {
             None => self.leader.is_none(),
-            Some(node) => node == from,
+            Some(node) => node == from || mutant!("vote-twice"),
         };
         if !is_free || !self.is_up_to_date(last) {
             self.respond(from, Body::VoteReply { granted: false });
@@ -70,12 +70,15 @@ impl Raft {
         self.become_follower(self.leader);
         self.hard_state.vote = Some(from);
         self.timer.restart();
+        if mutant!("vote-before-sync") {
+            return self.send(from, Body::VoteReply { granted: true });
+        }
         self.send_once_durable(from, Body::VoteReply { granted: true });
     }
 
     /// Whether a log that ends like this holds everything that this one can prove committed (§5.4.1).
     fn is_up_to_date(&self, last: EntryId) -> bool {
         let own = self.terms.last();
-        (last.term, last.index) >= (own.term, own.index)
+        (last.term, last.index) >= (own.term, own.index) || (mutant!("vote-for-shorter-log") && last.term == own.term)
     }
 }

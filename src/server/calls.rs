@@ -39,7 +39,8 @@ pub(super) fn write_bytes(operation: &Operation<'_>) -> usize {
 
 /// Whether an owned call may be asked twice.
 pub(super) fn is_read(request_frame: &[u8]) -> bool {
-    matches!(decode_operation(request_frame), Some(Operation::Get { .. } | Operation::Scan(_)))
+    let is_read = matches!(decode_operation(request_frame), Some(Operation::Get { .. } | Operation::Scan(_)));
+    is_read || mutant!("forwarded-write-resent")
 }
 
 /// Whether any node may answer.

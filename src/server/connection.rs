@@ -133,6 +133,9 @@ impl<S> Default for Connections<S> {
 impl<S: Socket> Connections<S> {
     pub(super) fn insert(&mut self, mut connection: Connection<S>) -> ConnectionId {
         self.generation = self.generation.wrapping_add(1);
+        if mutant!("connection-generation-kept") {
+            self.generation = 0;
+        }
         connection.generation = self.generation;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);

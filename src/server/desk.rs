@@ -45,7 +45,7 @@ pub(super) struct Desk {
 impl Desk {
     pub(super) fn new(serial: u64, limits: &Limits, now: Instant) -> Desk {
         Desk {
-            next_serial: serial,
+            next_serial: if mutant!("forward-serials-from-zero") { 0 } else { serial },
             forwards: BTreeMap::new(),
             forwards_bytes: 0,
             parked: Vec::new(),
@@ -86,6 +86,7 @@ impl Desk {
     }
 
     pub(super) fn take_forward(&mut self, serial: u64) -> Option<Forwarded> {
+        let serial = if mutant!("forward-reply-misdelivered") { *self.forwards.keys().next()? } else { serial };
         let forwarded = self.forwards.remove(&serial)?;
         self.forwards_bytes -= forwarded.call.frame.len();
         Some(forwarded)
@@ -162,7 +163,8 @@ impl Desk {
         for (_, forwarded) in self.forwards.extract_if(.., |_, forwarded| forwarded.call.deadline <= now) {
             self.forwards_bytes -= forwarded.call.frame.len();
             let message = "the shard's leader did not answer in time; a write may or may not take effect";
-            expired.push((forwarded.call.to, Code::Timeout, message));
+            let code = if mutant!("expired-forward-refused") { Code::NoLeader } else { Code::Timeout };
+            expired.push((forwarded.call.to, code, message));
         }
         for call in self.parked.extract_if(.., |call| call.deadline <= now) {
             self.parked_bytes -= call.frame.len();

@@ -302,6 +302,7 @@ pub(super) fn check_incarnation(node: &Node, peer: NodeId, incarnation: Incarnat
     use crate::storage::data_dir::PeerCheck;
     match node.data_dir().and_then(|mut data_dir| data_dir.record_peer(peer, incarnation)) {
         Ok(PeerCheck::Known | PeerCheck::Recorded) => Ok(()),
+        Ok(PeerCheck::Changed { .. }) if mutant!("new-incarnation-accepted") => Ok(()),
         Ok(PeerCheck::Changed { was }) => Err(format!(
             "node {peer} came back with another data directory (incarnation {:016x}, known is {:016x}): it may have \
              forgotten votes and entries; bring its old directory back",

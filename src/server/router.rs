@@ -414,7 +414,8 @@ impl<L: CoreLog> Router<L> {
             return;
         }
         self.counters.raft_messages_received += 1;
-        if matches!(message.body, Body::PreVote { .. } | Body::Vote { .. }) && !self.node.admission.may_vote_for(from) {
+        let may_vote = self.node.admission.may_vote_for(from) || mutant!("admission-ignored");
+        if matches!(message.body, Body::PreVote { .. } | Body::Vote { .. }) && !may_vote {
             self.counters.votes_withheld += 1;
             return;
         }
@@ -554,7 +555,10 @@ impl<L: CoreLog> Router<L> {
     }
 
     /// A peer has answered. A definite *not me* sends the call on its way again; anything else is the answer.
-    fn forward_reply(&mut self, reply: ForwardReply<'_>, transport: &mut impl Transport) {
+    fn forward_reply(&mut self, mut reply: ForwardReply<'_>, transport: &mut impl Transport) {
+        if let (Err(refusal), true) = (&mut reply.reply.result, mutant!("unknown-forward-retried")) {
+            refusal.code = if refusal.code == Code::Timeout { Code::NotLeader } else { refusal.code };
+        }
         let Some(Forwarded { call, .. }) = self.desk.take_forward(reply.id.serial) else {
             return;
         };

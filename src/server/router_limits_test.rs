@@ -67,6 +67,18 @@ fn requests_beyond_what_may_wait_for_other_nodes_are_refused() {
     }
 }
 
+/// The other core, to which the shard belongs, takes nothing here.
+#[test]
+fn requests_for_a_core_that_has_too_much_to_do_are_refused() {
+    let mut cluster = Cluster::with(|config| config.cores = 2);
+    cluster.ask(1, 1, get(&key_of(1, 0)));
+    cluster.ask(1, 2, put(&key_of(1, 0), b"value"));
+    cluster.ask(1, 3, get(&key_of(2, 0)));
+    assert_eq!(cluster.told(1), [(1, Told::No(Code::Overloaded)), (2, Told::No(Code::Overloaded))]);
+    let counters = &cluster.nodes[0].0.counters;
+    assert_eq!((counters.overloaded_inbox, counters.inbox_full, counters.refused_overloaded), (2, 2, 2));
+}
+
 #[test]
 fn scans_beyond_what_may_wait_are_refused() {
     let limits = Limits { core_scans_max: 2, core_scans_waiting_max: 3, ..Limits::default() };

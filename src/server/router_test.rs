@@ -75,7 +75,7 @@ pub(super) struct Cluster {
     dirs: tempfile::TempDir,
 }
 
-fn config(id: NodeId, dir: &Path, limits: &Limits) -> Config {
+fn config(id: NodeId, dir: &Path) -> Config {
     Config {
         node_id: id,
         listen: "127.0.0.1:1".parse().unwrap(),
@@ -90,17 +90,17 @@ fn config(id: NodeId, dir: &Path, limits: &Limits) -> Config {
         segment_size: 1 << 20,
         log_io: LogIo::Map,
         log_level: log::LevelFilter::Off,
-        limits: limits.clone(),
+        limits: Limits::default(),
     }
 }
 
-fn router(id: NodeId, dir: &Path, limits: &Limits, now: Instant) -> Router<MemoryLog> {
-    let config = config(id, dir, limits);
-    let data_dir = DataDir::open(dir, &config.identity()).unwrap();
-    let address = config.listen;
+/// The first core of a node.
+fn router(config: Config, now: Instant) -> Router<MemoryLog> {
+    let data_dir = DataDir::open(&config.data_dir, &config.identity()).unwrap();
+    let (id, address) = (config.node_id, config.listen);
     let peers = (1..=3).map(NodeId).filter(|peer| *peer != id).map(|id| Peer { id, address }).collect();
     let node = Arc::new(Node::new(config, peers, data_dir, usize::MAX));
-    let shards: Vec<ShardId> = (0..SHARDS).map(ShardId).collect();
+    let shards: Vec<ShardId> = node.shards_of(CoreId(0)).collect();
     let shard = |shard: &ShardId| {
         let config = raft::Config {
             id,
@@ -116,7 +116,8 @@ fn router(id: NodeId, dir: &Path, limits: &Limits, now: Instant) -> Router<Memor
             inflight_bytes_max: 1 << 20,
             inflight_messages_max: 64,
         };
-        Shard::new(*shard, Raft::new(config, raft::Recovered::default(), now), limits.uncommitted_bytes_max)
+        let bytes_max = node.config.limits.uncommitted_bytes_max;
+        Shard::new(*shard, Raft::new(config, raft::Recovered::default(), now), bytes_max)
     };
     let replicas = shards.iter().map(shard).collect();
     let log = MemoryLog::new(&shards, Completion::OnFlush);
@@ -126,14 +127,23 @@ fn router(id: NodeId, dir: &Path, limits: &Limits, now: Instant) -> Router<Memor
 impl Cluster {
     /// Three nodes that know each other and have no leaders yet: shard 0 is for node 1, and so on.
     fn new() -> Cluster {
-        Cluster::with_limits(&Limits::default())
+        Cluster::with(|_| ())
     }
 
     /// The same, with other limits.
     pub(super) fn with_limits(limits: &Limits) -> Cluster {
+        Cluster::with(|config| config.limits = limits.clone())
+    }
+
+    /// The same, with other settings.
+    pub(super) fn with(change: impl Fn(&mut Config)) -> Cluster {
         let now = Instant::now();
         let dirs = tempfile::tempdir().unwrap();
-        let node = |id: u64| (router(NodeId(id), &dirs.path().join(id.to_string()), limits, now), Mail::default());
+        let node = |id: u64| {
+            let mut config = config(NodeId(id), &dirs.path().join(id.to_string()));
+            change(&mut config);
+            (router(config, now), Mail::default())
+        };
         let mut cluster = Cluster { now, nodes: (1..=3).map(node).collect(), dirs };
         for (from, to) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
             cluster.link_up(from, to);
@@ -409,7 +419,7 @@ fn a_node_that_is_not_admitted_gives_no_vote_to_one_that_is() {
         cluster.link_down(from, to);
     }
     let dir = cluster.dirs.path().join("3 again");
-    cluster.nodes[2] = (router(NodeId(3), &dir, &Limits::default(), cluster.now), Mail::default());
+    cluster.nodes[2] = (router(config(NodeId(3), &dir), cluster.now), Mail::default());
     cluster.nodes[2].0.node.admission.note_peer(NodeId(2), FEATURE_ADMITTED);
     cluster.nodes[0].1.links.clear();
     for (from, to) in [(2, 3), (3, 2)] {

@@ -188,8 +188,8 @@ impl<R: Copy> Shard<R> {
 
     /// Takes a read in. A stale one is answered at once; any other waits for a round.
     pub fn read(&mut self, read: Read, to: R, deadline: Instant, out: &mut impl Outbox<R>) -> Result<(), Declined> {
-        if read.consistency == Consistency::Stale {
-            if self.ready_at.is_none_or(|index| self.machine.applied() < index) {
+        if read.consistency == Consistency::Stale || mutant!("read-served-locally") {
+            if self.ready_at.is_none_or(|index| self.machine.applied() < index) && !mutant!("stale-read-unready") {
                 return Err(Declined::NotReady);
             }
             self.serve(&read.kind, to, out);
@@ -206,6 +206,7 @@ impl<R: Copy> Shard<R> {
     pub fn drive<L: CoreLog>(&mut self, log: &mut L, out: &mut impl Outbox<R>) -> Result<(), Fatal> {
         self.propose(out);
         let durable = log.durable().map_err(|error| Fatal::failure(error.to_string()))?;
+        let durable = if mutant!("sync-not-awaited") { log.last_batch() } else { durable };
         loop {
             self.complete(durable, log, out);
             let mut ready = std::mem::take(&mut self.ready);
@@ -217,6 +218,10 @@ impl<R: Copy> Shard<R> {
             if !anything && self.pending.front().is_none_or(|pending| pending.batch > durable) {
                 break;
             }
+        }
+        if mutant!("waiting-write-refused") && !self.leads() {
+            let never = self.raft.deadline() + std::time::Duration::from_secs(86_400);
+            self.writes.expire(never, |to, _| refuse_not_leader(to, None, out));
         }
         self.apply(log, out)?;
         self.reads.serve_applied(self.machine.applied(), |kind, to, applied| {
@@ -260,7 +265,8 @@ impl<R: Copy> Shard<R> {
     pub fn expire(&mut self, now: Instant, out: &mut impl Outbox<R>) {
         self.writes.expire(now, |to, id| {
             let message = "no majority confirmed the write in time; it may or may not take effect";
-            out.reply(to, id, Err(Refusal { code: Code::Timeout, leader: None, message }));
+            let code = if mutant!("expired-write-refused") { Code::NoLeader } else { Code::Timeout };
+            out.reply(to, id, Err(Refusal { code, leader: None, message }));
         });
         self.reads.expire(now, |to| {
             let message = "no majority confirmed this node's leadership in time; the read was not served";
@@ -349,12 +355,17 @@ impl<R: Copy> Shard<R> {
             self.entry_bytes_max = self.entry_bytes_max.max(longest.unwrap_or_default());
             log.append(self.id, &mut ready.append);
         }
+        if mutant!("after-sync-at-once") {
+            ready.messages.append(&mut ready.after_sync);
+        }
         for outgoing in ready.messages.drain(..) {
             self.send(outgoing, log, out);
         }
         if let Some(write) = ready.write {
             let after_sync = std::mem::take(&mut ready.after_sync);
-            self.pending.push_back(Pending { batch: log.last_batch(), write, after_sync });
+            let early = u64::from(mutant!("completed-a-batch-early"));
+            let batch = BatchNumber(log.last_batch().0.saturating_sub(early));
+            self.pending.push_back(Pending { batch, write, after_sync });
         }
         for read in ready.reads.drain(..) {
             self.reads.confirmed(read.read, read.index);

@@ -50,7 +50,8 @@ struct Waiting<R> {
 impl<R> Waiting<R> {
     /// What the entry that was applied at its index means for it.
     fn decided_by(&self, applied: EntryId) -> Decided {
-        if self.id == applied { Decided::Applied } else { Decided::Overwritten }
+        let is_same = self.id == applied || mutant!("overwritten-write-confirmed");
+        if is_same { Decided::Applied } else { Decided::Overwritten }
     }
 }
 

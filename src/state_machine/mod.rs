@@ -161,19 +161,22 @@ impl StateMachine {
         if !command.operations().all(|operation| self.holds(&operation)) {
             return Ok(Outcome::ConditionFailed);
         }
+        let version = if mutant!("version-is-the-term") { Index(entry.id.term.0) } else { entry.id.index };
         let mut operations = command.operations();
         if operations.len() > 1 {
-            operations.for_each(|operation| _ = self.change(&operation, entry.id.index));
+            operations.for_each(|operation| _ = self.change(&operation, version));
             return Ok(Outcome::Put);
         }
         let operation = operations.next().expect("decode refuses a command without operations");
-        Ok(self.change(&operation, entry.id.index))
+        Ok(self.change(&operation, version))
     }
 
     fn holds(&self, operation: &Operation<'_>) -> bool {
         match operation.condition {
             Condition::None => true,
-            Condition::Version(version) => self.get(operation.key).is_some_and(|(current, _)| current == version),
+            Condition::Version(version) => self.get(operation.key).is_some_and(|(current, _)| {
+                current == version || (mutant!("later-version-matches") && current > version)
+            }),
             Condition::Exists => self.map.contains_key(operation.key),
             Condition::Absent => !self.map.contains_key(operation.key),
         }
@@ -191,7 +194,7 @@ impl StateMachine {
             }
             Change::Delete => {
                 let old = self.map.remove(key);
-                Outcome::Deleted { existed: self.forget(key, old) }
+                Outcome::Deleted { existed: self.forget(key, old) || mutant!("delete-always-finds") }
             }
         }
     }

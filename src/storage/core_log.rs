@@ -371,7 +371,9 @@ impl CoreLog for FileLog {
 
     fn set_hard_state(&mut self, shard: ShardId, hard_state: HardState) {
         assert!(self.shards.contains_key(&shard), "{KNOWN_SHARD}");
-        self.gathering.set_hard_state(shard, hard_state);
+        if self.gathering.is_empty() || !mutant!("hard-state-dropped") {
+            self.gathering.set_hard_state(shard, hard_state);
+        }
     }
 
     fn last_batch(&self) -> BatchNumber {

@@ -59,14 +59,19 @@ pub enum End {
 }
 
 /// Calls `visit` for everything in the log that is in `dir`, until it breaks off.
-pub fn inspect(dir: &Path, mut visit: impl FnMut(Item<'_>) -> ControlFlow<()>) -> io::Result<()> {
-    let disk = RealDisk::read_only(dir);
+pub fn inspect(dir: &Path, visit: impl FnMut(Item<'_>) -> ControlFlow<()>) -> io::Result<()> {
+    inspect_disk(&RealDisk::read_only(dir), visit)
+}
+
+/// The same on any disk.
+pub fn inspect_disk(disk: &dyn Disk, mut visit: impl FnMut(Item<'_>) -> ControlFlow<()>) -> io::Result<()> {
     let mut sequences: Vec<u64> = disk.list()?.iter().filter_map(|name| sequence_of(name)).collect();
     sequences.sort_unstable();
     for sequence in sequences {
         let path = disk.path(&segment_name(sequence));
-        let cut = read_header(&disk, sequence + 1).ok().and_then(|(_, next)| next.predecessor).map(|seal| seal.cut);
-        let walked = match read_header(&disk, sequence) {
+        let next = sequence.checked_add(1).and_then(|next| read_header(disk, next).ok());
+        let cut = next.and_then(|(_, next)| next.predecessor).map(|seal| seal.cut);
+        let walked = match read_header(disk, sequence) {
             Ok((file, header)) => walk(&path, &*file, &header, cut, &mut visit),
             Err(error) => visit(Item::End { path: &path, offset: 0, reason: &End::Unreadable(error.to_string()) }),
         };
@@ -84,7 +89,7 @@ fn sequence_of(name: &str) -> Option<u64> {
     }
 }
 
-fn read_header(disk: &RealDisk, sequence: u64) -> io::Result<(Box<dyn DiskFile>, SegmentHeader)> {
+fn read_header(disk: &dyn Disk, sequence: u64) -> io::Result<(Box<dyn DiskFile>, SegmentHeader)> {
     let file = disk.open(&segment_name(sequence), Access::Read)?;
     let mut bytes = [0; segment::HEADER_BYTES];
     let length = file.read_at(0, &mut bytes)?;

@@ -190,11 +190,12 @@ impl Segments {
 }
 
 fn read_batch(file: &dyn DiskFile, key: SegmentKey, at: u64) -> io::Result<(BatchHeader, Bytes)> {
-    let mut bytes = vec![0; BLOCK_BYTES as usize];
-    let mut length = file.read_at(at, &mut bytes)?;
-    let header = BatchHeader::decode(&bytes[..length], key, at)
+    let mut block = [0; BLOCK_BYTES as usize];
+    let mut length = file.read_at(at, &mut block)?;
+    let header = BatchHeader::decode(&block[..length], key, at)
         .ok_or_else(|| io::Error::other("the header of a batch is damaged"))?;
-    bytes.resize(header.length as usize, 0);
+    let mut bytes = vec![0; header.length as usize];
+    bytes[..length].copy_from_slice(&block[..length]);
     length += file.read_at(at + length as u64, &mut bytes[length..])?;
     if length != bytes.len() {
         return Err(io::Error::other("the file ends inside a batch"));

@@ -8,6 +8,7 @@
 //! What is right at or above W is *kept*: it may have been acknowledged, but the page cache may hold what the disk does
 //! not. It is handed out for the next segment, which seals this one at W. Nothing is changed here.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use raftkv_protocol::types::{EntryId, HardState, ShardId};
@@ -18,7 +19,7 @@ use super::record::{self, Record, Seal};
 use super::replay::Replay;
 use super::segment::{self, BATCHES_AT, FileState, SegmentHeader, segment_name};
 use super::syncer::{Place, Tip};
-use super::{BatchNumber, LogError, batch};
+use super::{BatchNumber, LogError, RecoveredShard, batch};
 
 /// A batch at or above W.
 #[derive(Debug)]
@@ -51,6 +52,12 @@ pub(super) struct Recovery {
     pub(super) report: RecoveryReport,
 }
 
+/// What the log on a disk holds, by shard, as the next start would find it. Nothing is changed.
+pub fn check(disk: &dyn Disk) -> Result<BTreeMap<ShardId, RecoveredShard>, LogError> {
+    let mut replay = read(disk)?.replay;
+    Ok(replay.states().into_keys().map(|shard| (shard, replay.take(shard).0)).collect())
+}
+
 /// Reads the whole log.
 pub(super) fn read(disk: &dyn Disk) -> Result<Recovery, LogError> {
     let segments = open_segments(disk)?;
@@ -73,6 +80,9 @@ pub(super) fn read(disk: &dyn Disk) -> Result<Recovery, LogError> {
 }
 
 const WHAT_TO_DO: &str = "restore the file: the node must not go on with a shorter log";
+
+/// The search for headers reads this much at a time.
+const SEARCH_BYTES: u64 = 1 << 20;
 
 /// A block that nothing was written into.
 static ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
@@ -159,9 +169,12 @@ impl Segment {
         if header.end() > self.size {
             return Ok(None);
         }
-        buffer.resize(header.length as usize, 0);
-        let length = self.read_at(header.start, buffer)?;
-        Ok((length == buffer.len()).then_some(buffer))
+        let length = header.length as usize;
+        if buffer.len() < length {
+            *buffer = vec![0; length];
+        }
+        let read = self.read_at(header.start, &mut buffer[..length])?;
+        Ok((read == length).then_some(&buffer[..length]))
     }
 
     fn extent(&self) -> Result<Extent, LogError> {
@@ -172,7 +185,7 @@ impl Segment {
             at = header.end();
         }
         let mut written_upto = at;
-        let mut chunk = vec![0; 1 << 20];
+        let mut chunk = vec![0; self.size.saturating_sub(at).min(SEARCH_BYTES) as usize];
         while at < self.size {
             let length = self.read_at(at, &mut chunk)?;
             for block in chunk[..length].chunks(BLOCK_BYTES as usize) {
@@ -236,9 +249,12 @@ impl Recovery {
         let mut buffer = Vec::new();
         while at < upto {
             let Some(header) = segment.batch_header(at)? else {
+                if mutant!("corruption-cut") {
+                    break;
+                }
                 return Err(segment.corrupt_at(at, "the header of a batch is damaged"));
             };
-            let follows = self.tip.number == 0 || header.number == self.tip.number + 1;
+            let follows = self.tip.number == 0 || Some(header.number) == self.tip.number.checked_add(1);
             if !follows || header.end() > upto {
                 return Err(segment.corrupt_at(at, "a batch is not the one that belongs here"));
             }
@@ -285,9 +301,12 @@ impl Recovery {
         let mut number = self.tip.number;
         let mut buffer = Vec::new();
         while let Some(header) = segment.batch_header(at)? {
+            if mutant!("last-batch-cut") {
+                break;
+            }
             let Some(bytes) = segment.batch_bytes(&header, &mut buffer)? else { break };
             let batch = PlacedBatch::new(header, segment.header.key, bytes);
-            let whole = header.number == number + 1 && batch.records().all(|record| record.is_ok());
+            let whole = Some(header.number) == number.checked_add(1) && batch.records().all(|record| record.is_ok());
             let Some(hard_states) = hard_states(&batch).ok().filter(|_| whole) else { break };
             let numbered = self.replay.batches();
             self.replay_batch(segment, &header, &batch, &hard_states)?;

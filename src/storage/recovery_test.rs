@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use raftkv_protocol::types::{EntryId, Index, ShardId, Term};
 
-use super::batch::{BLOCK_BYTES, Batch, BatchHeader, PlacedBatch};
+use super::batch::{BLOCK_BYTES, Batch, BatchHeader, PlacedBatch, Placement};
 use super::conformance_test::{entry, hard_state};
 use super::disk::Disk;
 use super::record::Record;
@@ -400,6 +400,25 @@ fn a_missing_or_foreign_segment_is_refused() {
     node.disk.set_bytes(&segment_name(2), other.disk.bytes(&segment_name(1)));
     let LogError(line) = read(&node.disk).expect_err("another log's");
     assert!(line.contains("sequence number 1"), "{line}");
+}
+
+/// No log counts this far; whoever writes such a number with a right checksum gets an error and no panic.
+#[test]
+fn after_the_greatest_number_of_a_batch_none_follows() {
+    let node = Node::new();
+    let segment = node.last_segment();
+    let key = SegmentHeader::decode(&node.disk.bytes(&segment)).expect("a segment").key;
+    let numbered = |number, start, durable_upto| {
+        let mut batch = batch_of(&[Change::Entry(SHARDS[0], 1, 1, 10)]);
+        batch.finish(&Placement { key, number, start, durable_upto }, |_| {}).to_vec()
+    };
+    for (proved, refused) in [(BATCHES_AT + 2 * BLOCK_BYTES, true), (BATCHES_AT + BLOCK_BYTES, false)] {
+        let first = numbered(u64::MAX, BATCHES_AT, 0);
+        let second = numbered(1, BATCHES_AT + BLOCK_BYTES, proved);
+        node.disk
+            .edit(&segment, |bytes| bytes[BATCHES_AT as usize..][..8192].copy_from_slice(&[first, second].concat()));
+        assert_eq!(read(&node.disk).is_err(), refused);
+    }
 }
 
 // rule 16

@@ -39,6 +39,15 @@ fn entries_follow_or_replace_but_leave_no_gap() {
 
 // rule 14
 #[test]
+fn the_greatest_index_has_no_successor() {
+    let mut replay = Replay::default();
+    feed(&mut replay, &[restate(EntryId::ZERO, EntryId::new(u64::MAX, 1))]).expect("the oldest segment");
+    feed(&mut replay, &[entry(u64::MAX, 1), entry(5, 1)]).expect("they replace what is not there");
+    assert_eq!(replay.missing(), Some((A, Index(1), Index(4))));
+}
+
+// rule 14
+#[test]
 fn a_restatement_confirms_what_came_before() {
     let mut replay = Replay::default();
     feed(&mut replay, &[entry(1, 1), entry(2, 1)]).expect("a log");

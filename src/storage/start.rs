@@ -42,6 +42,9 @@ pub(super) fn start(
     let mut spares = First::new(maker)
         .map_err(|error| LogError(format!("cannot tidy the log directory {}: {error}", disk.path(""))))?;
     let (numbered, mut batches): (Vec<_>, Vec<_>) = kept.into_iter().map(|kept| (kept.numbered, kept.batch)).unzip();
+    if mutant!("kept-batches-not-rewritten") {
+        batches.clear();
+    }
     let (syncer, places) = Syncer::start(Arc::clone(disk), Arc::clone(shared), tip, &mut batches, &mut spares)?;
     for (at, place) in numbered.into_iter().zip(places) {
         if let Some(at) = at {

@@ -134,11 +134,16 @@ impl Syncer {
     fn append(&mut self, batch: &mut Batch) -> Result<Place, LogError> {
         let started = self.shared.sync_started();
         let current = self.current.as_mut().expect("a syncer is started with a segment");
-        let placement =
-            Placement { key: current.key, number: self.tip.number + 1, start: current.end, durable_upto: current.end };
+        let ahead = if mutant!("durable-upto-ahead") { batch.placed_bytes() } else { 0 };
+        let durable_upto = current.end + ahead;
+        let placement = Placement { key: current.key, number: self.tip.number + 1, start: current.end, durable_upto };
         let place = Place { segment: current.sequence, offset: current.end };
         let bytes = finish(batch, &placement, &mut self.tip);
-        let written = current.file.write_at(place.offset, bytes).and_then(|()| current.file.sync());
+        let written = current
+            .file
+            .write_at(place.offset, bytes)
+            .and_then(|()| if mutant!("sync-skipped") { Ok(()) } else { current.file.sync() })
+            .or_else(|error| if mutant!("sync-error-ignored") { Ok(()) } else { Err(error) });
         let length = bytes.len();
         current.end += length as u64;
         self.shared.sync_ended(started);
@@ -198,7 +203,7 @@ impl Syncer {
         self.shared.sync_ended(started);
         let places = written.map_err(|error| explain(&*disk, "write the log segment", error))?;
         disk.rename(&spare.name, &segment_name(sequence))
-            .and_then(|()| disk.sync_dir())
+            .and_then(|()| if mutant!("segment-name-unsynced") { Ok(()) } else { disk.sync_dir() })
             .map_err(|error| explain(&*disk, "rename the log segment", error))?;
         self.current = Some(current);
         self.shared.segment_begun();
@@ -233,7 +238,9 @@ impl Syncer {
         let mut block = [0; BATCHES_AT as usize];
         block[..HEADER_BYTES].copy_from_slice(&header.encode());
         current.file.write_at(0, &block)?;
-        current.file.sync()?;
+        if !mutant!("segment-named-early") {
+            current.file.sync()?;
+        }
         Ok(places)
     }
 

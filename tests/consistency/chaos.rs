@@ -1,34 +1,14 @@
 //! Faults of all kinds in random order. One seed is one order of faults: `RAFTKV_CHAOS_SEED` repeats it, and
 //! `RAFTKV_CHAOS_FAULTS` makes it longer.
 
-use std::env;
-use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::counters::count_through;
-use crate::support::cluster::Cluster;
+use crate::support::clients::Clients;
+use crate::support::cluster::{Cluster, SHARDS};
 use crate::support::history::Writers;
+use crate::support::random::{Random, setting};
 use crate::support::wait::pause;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-}
-
-fn setting<T: FromStr>(name: &str) -> Option<T> {
-    env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
 
 /// One fault and its end.
 fn strike(cluster: &mut Cluster, random: &mut Random) -> String {
@@ -82,11 +62,8 @@ fn strike(cluster: &mut Cluster, random: &mut Random) -> String {
 
 #[test]
 fn nothing_acknowledged_is_lost_or_repeated_whatever_happens() {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    let seed = setting("RAFTKV_CHAOS_SEED").unwrap_or(clock.as_nanos() as u64);
+    let mut random = Random::seeded("RAFTKV_CHAOS_SEED");
     let faults: u32 = setting("RAFTKV_CHAOS_FAULTS").unwrap_or(12);
-    println!("RAFTKV_CHAOS_SEED={seed}");
-    let mut random = Random(seed);
     let cores = format!("--cores={}", random.pick(&[1, 2, 3]));
     let segments = format!("--segment-size={}", random.pick(&["64KiB", "1MiB"]));
     let nodes = random.pick(&[3, 3, 5]);
@@ -94,15 +71,20 @@ fn nothing_acknowledged_is_lost_or_repeated_whatever_happens() {
     println!("{nodes} nodes, {cores} {segments}");
     count_through(&mut cluster, 3, |cluster, await_progress| {
         let writers = Writers::start(cluster, "key", 2, 8);
+        let clients = Clients::start(cluster, "shared", 3, Duration::from_secs(3), &mut random);
         for fault in 0..faults {
             let story = strike(cluster, &mut random);
             println!("fault {fault}: {story}");
             cluster.restart_all();
             await_progress();
             writers.await_progress(20);
+            clients.await_progress(20);
         }
         let history = writers.stop();
         history.check(cluster, &cluster.ids());
+        let mut record = clients.stop();
+        record.read_all(cluster, &cluster.ids());
+        record.check(SHARDS);
     });
     cluster.await_convergence();
 }

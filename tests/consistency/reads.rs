@@ -15,12 +15,12 @@ use crate::support::wire::{Said, Wire, encoded, get, put, stale_get};
 /// How long a minority is watched: several election timeouts.
 const WATCH: Duration = Duration::from_secs(4);
 
-fn others(cluster: &Cluster, id: u64) -> Vec<u64> {
+pub fn others(cluster: &Cluster, id: u64) -> Vec<u64> {
     cluster.ids().into_iter().filter(|other| *other != id).collect()
 }
 
 /// Asks the node for everything that needs a majority, for a while; nothing of it may be served.
-fn assert_serves_nothing_without_a_majority(cluster: &Cluster, id: u64, keys: &[String]) {
+pub fn assert_serves_nothing_without_a_majority(cluster: &Cluster, id: u64, keys: &[String]) {
     let mut wire = cluster.wire(id);
     let watched_until = Instant::now() + WATCH;
     let mut last_codes = Vec::new();
@@ -43,7 +43,7 @@ fn assert_serves_nothing_without_a_majority(cluster: &Cluster, id: u64, keys: &[
 }
 
 /// The state before the fault, written and applied everywhere: keys, one for each shard, and their versions.
-fn written(cluster: &Cluster) -> (Vec<String>, Vec<u64>) {
+pub fn written(cluster: &Cluster) -> (Vec<String>, Vec<u64>) {
     let keys = cluster.keys_for_all_shards("key");
     let mut wire = cluster.wire(1);
     let versions = keys.iter().map(|key| wire.put(key, "value")).collect();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use raftkv::client::{Client, NodeId, Role, ShardId, Slot, Status};
 use tempfile::TempDir;
 
+use super::netns::Network;
 use super::process::{Ended, Process, server};
 use super::wait::{PATIENCE, eventually};
 use super::wire::Wire;
@@ -26,6 +27,7 @@ pub struct Builder {
     cluster_name: String,
     flags: Vec<String>,
     data: Option<PathBuf>,
+    network: Option<Network>,
 }
 
 /// The cluster. Its processes are killed and its files removed when this is dropped.
@@ -39,6 +41,8 @@ pub struct Cluster {
     starts: usize,
     data: PathBuf,
     files: TempDir,
+    /// Dropped after the processes on its hosts.
+    network: Option<Network>,
 }
 
 /// An address block that no other cluster of this or another running test process has: nodes differ in the last byte.
@@ -82,11 +86,18 @@ impl Builder {
         self
     }
 
+    /// Each node on a host of its own, instead of all on this one.
+    pub fn network(mut self, network: Network) -> Builder {
+        self.network = Some(network);
+        self
+    }
+
     /// A cluster none of whose nodes runs yet.
     pub fn idle(self) -> Cluster {
         let files = temp_dir();
+        let addresses = self.network.as_ref().map_or_else(|| fresh_addresses(self.nodes), Network::addresses);
         Cluster {
-            addresses: fresh_addresses(self.nodes),
+            addresses,
             shards: self.shards,
             cluster_name: self.cluster_name,
             flags: self.flags,
@@ -94,6 +105,7 @@ impl Builder {
             starts: 0,
             data: self.data.unwrap_or_else(|| files.path().to_owned()),
             files,
+            network: self.network,
         }
     }
 
@@ -115,7 +127,7 @@ impl Cluster {
     /// A cluster of so many nodes, with ids from 1.
     pub fn of(nodes: u64) -> Builder {
         let flags = vec!["--segment-size=1MiB".to_owned(), "--cores=1".to_owned()];
-        Builder { nodes, shards: SHARDS, cluster_name: "test".to_owned(), flags, data: None }
+        Builder { nodes, shards: SHARDS, cluster_name: "test".to_owned(), flags, data: None, network: None }
     }
 
     /// A cluster with nothing out of the ordinary, ready for use.
@@ -187,7 +199,11 @@ impl Cluster {
     pub fn spawn_with(&mut self, id: u64, mut command: Command) -> &mut Process {
         self.starts += 1;
         let name = format!("node{id}.{}", self.starts);
-        let process = Process::spawn(&name, command.args(self.args(id)), self.files.path());
+        command.args(self.args(id));
+        if let Some(network) = &self.network {
+            command = network.on_host(id, &command);
+        }
+        let process = Process::spawn(&name, &mut command, self.files.path());
         let before = self.running.insert(id, process);
         assert!(before.is_none(), "node {id} runs already");
         self.running.get_mut(&id).expect("just inserted")
@@ -196,6 +212,11 @@ impl Cluster {
     /// Starts a node and waits until it listens.
     pub fn start_node(&mut self, id: u64) {
         self.spawn(id).await_listening();
+    }
+
+    /// What joins the nodes' hosts.
+    pub fn network(&mut self) -> &mut Network {
+        self.network.as_mut().expect("the nodes are on hosts of their own")
     }
 
     /// The process of a node that runs.
@@ -281,7 +302,13 @@ impl Cluster {
     /// Waits until these nodes agree, for every shard, on a leader among them that leads indeed.
     #[track_caller]
     pub fn await_leaders_among(&self, nodes: &[u64]) {
-        eventually(PATIENCE, format!("nodes {nodes:?} agree on leaders"), || {
+        self.await_leaders_within(PATIENCE, nodes);
+    }
+
+    /// The same, not longer than this.
+    #[track_caller]
+    pub fn await_leaders_within(&self, patience: Duration, nodes: &[u64]) {
+        eventually(patience, format!("nodes {nodes:?} agree on leaders"), || {
             let statuses = self.statuses_of(nodes)?;
             let agree = (0..self.shards).all(|shard| agreed_leader(&statuses, ShardId(shard)).is_some());
             agree.then_some(())
@@ -319,7 +346,13 @@ impl Cluster {
     /// Waits until every running node has applied the same, and everything, of every shard.
     #[track_caller]
     pub fn await_convergence(&self) {
-        eventually(PATIENCE, "all nodes have applied the same", || {
+        self.await_convergence_within(PATIENCE);
+    }
+
+    /// The same, not longer than this.
+    #[track_caller]
+    pub fn await_convergence_within(&self, patience: Duration) {
+        eventually(patience, "all nodes have applied the same", || {
             let statuses = self.statuses()?;
             let state = |status: &Status| -> Vec<_> {
                 status.shards.iter().map(|shard| (shard.applied, shard.last, shard.keys, shard.state_hash)).collect()

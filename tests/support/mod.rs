@@ -7,9 +7,12 @@
 
 #![expect(dead_code, reason = "each test binary uses its own part of the harness")]
 
+pub mod clients;
 pub mod cluster;
 pub mod history;
+pub mod netns;
 pub mod process;
+pub mod random;
 pub mod tools;
 pub mod wait;
 pub mod wire;

@@ -26,6 +26,18 @@ pub fn server() -> Command {
     command
 }
 
+/// The command behind the arguments of another that runs it, with the same environment.
+pub fn through(mut outer: Command, inner: &Command) -> Command {
+    outer.arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
 /// A running or ended process. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Process {

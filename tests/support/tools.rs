@@ -6,16 +6,21 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use super::process::server;
+use super::process::{server, through};
 
 /// Whether a fault can be made here. `probe` is a command that succeeds if so.
 pub fn have(test: &str, tool: &str, probe: &mut Command) -> bool {
     let works = probe.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success());
     if !works {
-        assert!(std::env::var_os("RAFTKV_REQUIRE_TOOLS").is_none(), "{test} needs {tool}, which does not work here");
-        println!("SKIPPED {test}: {tool} does not work here");
+        unusable(test, tool, "its trial failed");
     }
     works
+}
+
+/// Says that a test is skipped because a tool does not work here, and why; or fails it.
+pub fn unusable(test: &str, tool: &str, why: &str) {
+    assert!(std::env::var_os("RAFTKV_REQUIRE_TOOLS").is_none(), "{test} needs {tool}, which does not work here: {why}");
+    println!("SKIPPED {test}: {tool} does not work here: {why}");
 }
 
 /// Whether strace can trace.
@@ -27,18 +32,10 @@ pub fn have_strace(test: &str) -> bool {
 /// that is started is the server itself, the tracer its grandchild. Counts are per thread. A signal without the `+` at
 /// the end, or with strace's filter in the kernel, comes at other calls than it should.
 pub fn server_with_fault(syscall: &str, fault: &str) -> Command {
-    let plain = server();
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
     command.arg(format!("--trace={syscall}")).arg(format!("--inject={syscall}:{fault}"));
-    command.arg(plain.get_program());
-    for (name, value) in plain.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    command
+    through(command, &server())
 }
 
 /// A small file system of its own, on a file. Unmounted when this is dropped.

@@ -19,8 +19,16 @@ pub struct Layer {
 }
 
 /// The crates of this repository as the table names their paths.
-const CRATES: &[(&str, &str)] =
-    &[("raftkv_protocol", "protocol"), ("raftkv_bench", "bench"), ("raftkv_nc", "nc"), ("raftkv", ""), ("crate", "")];
+const CRATES: &[(&str, &str)] = &[
+    ("raftkv_protocol", "protocol"),
+    ("raftkv_bench", "bench"),
+    ("raftkv_nc", "nc"),
+    ("raftkv_fuzz", "fuzz"),
+    ("raftkv_history", "history"),
+    ("raftkv_sim", "sim"),
+    ("raftkv", ""),
+    ("crate", ""),
+];
 
 /// Imports that the table does not allow, and source that it does not know.
 pub fn check(layers: &[Layer], sources: &[Source]) -> Vec<Violation> {
@@ -105,6 +113,9 @@ fn place(path: &str) -> (&'static str, usize) {
         Some(("protocol/", inner)) => ("protocol", inner),
         Some(("tools/bench/", inner)) => ("bench", inner),
         Some(("tools/nc/", inner)) => ("nc", inner),
+        Some(("tools/fuzz/", inner)) => ("fuzz", inner),
+        Some(("tools/history/", inner)) => ("history", inner),
+        Some(("tools/sim/", inner)) => ("sim", inner),
         Some(("tools/etcd-load/", inner)) => ("etcd_load", inner),
         Some(("", inner)) => ("", inner),
         _ if path.starts_with("benches/") => ("benches", ""),

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use raftkv_protocol::client::{Answer, Code, Item as WireItem, Operation, Page as WirePage, Request, Status};
 use raftkv_protocol::types::{EntryId, Index, NodeId, Slot, Term};
 
-use super::fake_node::{FakeNode, Next, SharedTable, answer, lock, refuse, table_of};
+use super::fake_node::FakeNode;
+use super::scripted::{Next, SharedTable, answer, lock, refuse, table_of};
 use super::{connect, eventually};
 use crate::client::{Condition, Consistency, ErrorKind, Item, ScanOptions, Value};
 

@@ -7,26 +7,12 @@ use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Answer, Code, Operation, Request};
 use raftkv_protocol::hello::HelloRefusal;
-use raftkv_protocol::types::{ClusterId, EntryId, Index, NodeId, Term};
+use raftkv_protocol::types::{ClusterId, EntryId, NodeId, Term};
 
-use super::fake_node::{CLUSTER, FakeNode, Greeting, Next, SharedTable, answer, lock, refuse, table_of};
+use super::fake_node::FakeNode;
+use super::scripted::{CLUSTER, Greeting, Next, SharedTable, answer, lock, refuse, serve, serve_at, table_of};
 use super::{builder, connect, eventually};
 use crate::client::{Client, ErrorKind};
-
-/// Answers anything as a node that leads all shards would.
-fn serve(request: &Request<'_>, out: &mut Vec<u8>) -> Next {
-    serve_at(EntryId::new(1, 1), request, out)
-}
-
-fn serve_at(at: EntryId, request: &Request<'_>, out: &mut Vec<u8>) -> Next {
-    let reply = match request.operation {
-        Operation::Put { .. } => Answer::Put,
-        Operation::Get { .. } => Answer::Value { version: Index(1), value: b"v" },
-        _ => Answer::Pong,
-    };
-    answer(out, request.id, at, reply);
-    Next::Go
-}
 
 /// A node whose first `count` requests meet `fault`; afterwards it serves.
 fn faulty(

@@ -7,7 +7,8 @@ use std::time::Duration;
 use raftkv_protocol::client::{Answer, Operation};
 use raftkv_protocol::types::{EntryId, Index, RequestId};
 
-use super::fake_node::{FakeNode, Next, answer, lock, table_of};
+use super::fake_node::FakeNode;
+use super::scripted::{Next, answer, lock, table_of};
 use super::{builder, connect, eventually};
 use crate::client::{ErrorKind, Pending, WhenFull};
 

@@ -1,9 +1,12 @@
-//! The client against scripted nodes on real sockets.
+//! The client against scripted nodes: with its thread on real sockets, and moved by hand on a network in memory.
 
+mod by_hand;
 mod calls;
 mod fake_node;
 mod faults;
 mod load;
+mod memory;
+mod scripted;
 
 use std::time::{Duration, Instant};
 

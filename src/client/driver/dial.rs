@@ -1,27 +1,20 @@
 //! Opening connections, and what happens when they break.
 
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::thread;
+use std::net::SocketAddr;
 
 use mio::Token;
 use raftkv_protocol::hello::HelloRefusal;
 use raftkv_protocol::types::ShardId;
 
 use super::Driver;
+use super::resolver::{Resolved, Resolver};
 use crate::client::connection::{Broken, Connection};
 use crate::client::lane::Availability;
 use crate::client::request::Origin;
 use crate::client::{Error, ErrorKind};
+use crate::socket::Network;
 
-/// A host name's addresses, brought by a helper thread: name services may block for seconds.
-#[derive(Debug)]
-pub(super) struct Resolved {
-    lane: usize,
-    addresses: io::Result<Vec<SocketAddr>>,
-}
-
-impl Driver {
+impl<N: Network> Driver<N> {
     /// Dials the lanes that were given requests in this turn, or sends those requests.
     pub(super) fn settle_touched(&mut self) {
         while let Some(lane) = self.touched.pop() {
@@ -43,21 +36,18 @@ impl Driver {
         if let Ok(address) = address.parse() {
             return self.dial(lane, vec![address]);
         }
-        let (address, sender, doorbell) = (address.clone(), self.resolved.0.clone(), self.doorbell());
-        self.lanes[lane].resolve(self.now + self.settings.connect_timeout);
-        let resolve = move || {
-            let addresses = address.to_socket_addrs().map(Iterator::collect);
-            // Fails only if the client is gone.
-            let _ = sender.send(Resolved { lane, addresses });
-            doorbell.ring();
+        let Some(resolver) = &self.resolver else {
+            return self.on_dial_failed(lane, "this client resolves no names: it needs an IP address and a port");
         };
-        if let Err(error) = thread::Builder::new().name("raftkv-resolve".into()).spawn(resolve) {
+        let started = resolver.start(lane, address.clone());
+        self.lanes[lane].resolve(self.now + self.settings.connect_timeout);
+        if let Err(error) = started {
             self.on_dial_failed(lane, &format!("cannot start a thread to resolve its name: {error}"));
         }
     }
 
     pub(super) fn on_resolved(&mut self) {
-        while let Ok(Resolved { lane, addresses }) = self.resolved.1.try_recv() {
+        while let Some(Resolved { lane, addresses }) = self.resolver.as_ref().and_then(Resolver::next) {
             if !self.lanes[lane].is_resolving() {
                 continue;
             }
@@ -73,12 +63,13 @@ impl Driver {
         let home = self.home_of(lane);
         let mut reason = "its name has no address".to_owned();
         while let Some(address) = addresses.pop() {
-            match Connection::dial(address, self.cluster, home, self.poll.registry(), Token(lane)) {
-                Ok(connection) => {
+            match self.network.dial(address, Token(lane)) {
+                Ok(socket) => {
+                    let connection = Connection::over(socket, self.cluster, home);
                     let give_up = self.now + self.settings.connect_timeout;
                     return self.lanes[lane].dial(connection, addresses, give_up);
                 }
-                Err(broken) => reason = broken.to_string(),
+                Err(error) => reason = Broken::Io(error).to_string(),
             }
         }
         self.on_dial_failed(lane, &reason);
@@ -131,7 +122,7 @@ impl Driver {
         let peer = self.peer_of(lane);
         let was_open = self.lanes[lane].is_open();
         let until = self.now + self.backoff.pause(self.lanes[lane].failures() + 1);
-        for mut job in self.lanes[lane].fail(error, until, self.poll.registry()) {
+        for mut job in self.lanes[lane].fail(error, until, &mut self.network) {
             if matches!(job.origin, Origin::Probe) {
                 continue;
             }

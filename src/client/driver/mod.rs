@@ -1,19 +1,17 @@
-//! The client's I/O thread: one poll over all connections.
+//! What the client does with requests, replies and time, over whatever network it is given.
 //!
-//! A turn of its loop reads every ready connection, takes in the requests that callers handed over, sees to what time
-//! has made due, and only then writes: the requests of one turn leave with one write per connection. It alone owns
-//! connections, slot table and unfinished requests, so that nothing here is locked.
+//! A turn takes in which sockets are ready and what time it is. It reads every ready connection, takes in the requests
+//! that callers handed over, sees to what time has made due, and only then writes: the requests of one turn leave with
+//! one write per connection. The driver alone owns connections, slot table and unfinished requests, so that nothing here
+//! is locked. It reads no clock, and its only randomness is seeded: the same turns do the same.
 
 mod dial;
+mod resolver;
 mod routing;
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
-use mio::{Events, Poll, Token, Waker};
+use crossbeam_channel::{Receiver, TryRecvError};
 use raftkv_protocol::client::Code;
 use raftkv_protocol::types::{ClusterId, NodeId};
 
@@ -24,40 +22,16 @@ use super::lane::{Incident, Lane, Overdue};
 use super::request::{Job, Operation, Origin, Outcome, Refused};
 use super::slots::SlotMap;
 use super::{Error, ErrorKind};
-use dial::Resolved;
+use crate::socket::{Network, Readiness};
 
-const DOORBELL: Token = Token(usize::MAX);
-const EVENTS_MAX: usize = 256;
+pub(super) use resolver::Resolver;
+
 /// The slot table is asked for no more often than this, however many replies hint that it is old.
 const REFRESH_PAUSE: Duration = Duration::from_millis(50);
 /// A table that has not come by then is asked for again.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 /// A shard's supposed leaders may send a request to each other; after so many redirects it waits in between.
 const PROMPT_REDIRECTS_MAX: u32 = 3;
-
-/// Wakes the I/O thread, once for any number of requests handed over before it looks.
-#[derive(Debug)]
-pub(super) struct Doorbell {
-    waker: Waker,
-    rung: AtomicBool,
-    closing: AtomicBool,
-}
-
-impl Doorbell {
-    /// There is something in the channel.
-    pub(super) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            // It fails only if the poll is gone, and then nobody is there to be woken.
-            let _ = self.waker.wake();
-        }
-    }
-
-    /// The I/O thread shall end.
-    pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-        let _ = self.waker.wake();
-    }
-}
 
 /// A node, known by its address, and by its id once it said so or a slot table did. Its lanes are
 /// `peer * connections_per_node ..` in [`Driver::lanes`].
@@ -78,18 +52,18 @@ struct Refresh {
     avoid: Option<usize>,
 }
 
-/// The I/O thread's state.
+/// All connections of a client, and the requests on them. A lane's index is its socket's token.
 #[derive(Debug)]
-pub(super) struct Driver {
+pub(super) struct Driver<N: Network> {
     settings: Settings,
-    poll: Poll,
-    doorbell: Arc<Doorbell>,
+    network: N,
     jobs: Receiver<Job>,
-    resolved: (Sender<Resolved>, Receiver<Resolved>),
+    /// Without one, every address has to be an IP address.
+    resolver: Option<Resolver>,
     cluster: ClusterId,
     slots: SlotMap,
     peers: Vec<Peer>,
-    lanes: Vec<Lane>,
+    lanes: Vec<Lane<N::Socket>>,
     /// Lanes that were given something in this turn.
     touched: Vec<usize>,
     /// Requests that wait out a pause.
@@ -105,17 +79,20 @@ pub(super) struct Driver {
     now: Instant,
 }
 
-impl Driver {
-    pub(super) fn new(endpoints: Vec<String>, settings: Settings, jobs: Receiver<Job>) -> io::Result<Driver> {
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), DOORBELL)?;
-        let doorbell = Doorbell { waker, rung: AtomicBool::new(false), closing: AtomicBool::new(false) };
-        let now = Instant::now();
+impl<N: Network> Driver<N> {
+    /// The same `seed` gives the same pauses.
+    pub(super) fn new(
+        endpoints: &[String],
+        settings: Settings,
+        network: N,
+        jobs: Receiver<Job>,
+        seed: u64,
+        now: Instant,
+    ) -> Driver<N> {
         let mut driver = Driver {
-            poll,
-            doorbell: Arc::new(doorbell),
+            network,
             jobs,
-            resolved: crossbeam_channel::unbounded(),
+            resolver: None,
             cluster: settings.cluster,
             slots: SlotMap::default(),
             peers: Vec::new(),
@@ -124,7 +101,7 @@ impl Driver {
             paused: Vec::new(),
             incidents: Vec::new(),
             refresh: Refresh { wanted: false, not_before: now, running_until: None, avoid: None },
-            backoff: Backoff::new(settings.backoff),
+            backoff: Backoff::new(settings.backoff, seed),
             rotation: 0,
             next_id: 1,
             first_deadline: now + IDLE,
@@ -132,40 +109,24 @@ impl Driver {
             settings,
         };
         for endpoint in endpoints {
-            driver.peer_at(&endpoint);
+            driver.peer_at(endpoint);
         }
-        Ok(driver)
+        driver
     }
 
-    pub(super) fn doorbell(&self) -> Arc<Doorbell> {
-        Arc::clone(&self.doorbell)
+    pub(super) fn resolve_with(self, resolver: Resolver) -> Driver<N> {
+        Driver { resolver: Some(resolver), ..self }
     }
 
-    /// Runs until the client is dropped.
-    pub(super) fn run(mut self) {
-        let mut events = Events::with_capacity(EVENTS_MAX);
-        while !self.doorbell.closing.load(Ordering::Acquire) {
-            let timeout = self.next_timer().saturating_duration_since(Instant::now());
-            match self.poll.poll(&mut events, Some(round_up(timeout))) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    log::error!("the client's poll failed, all its requests fail with it: {error}");
-                    break;
-                }
-                _ => self.turn(&events),
-            }
-        }
-        self.close();
+    pub(super) fn network_mut(&mut self) -> &mut N {
+        &mut self.network
     }
 
-    fn turn(&mut self, events: &Events) {
-        self.now = Instant::now();
-        // Cleared before the channels are read, so that what is handed over later rings again. A swap, not a store: it
-        // reads the last ring, and with it sees what was handed over before that.
-        self.doorbell.rung.swap(false, Ordering::AcqRel);
-        for event in events {
-            if event.token() != DOORBELL {
-                self.on_ready(event.token().0);
-            }
+    /// Does all that can be done at `now`, with the sockets that have become ready since the last turn.
+    pub(super) fn turn(&mut self, now: Instant, ready: impl Iterator<Item = Readiness>) {
+        self.now = now;
+        for readiness in ready {
+            self.on_ready(readiness.token.0);
         }
         self.on_resolved();
         self.on_timers();
@@ -173,15 +134,29 @@ impl Driver {
             let taken_all = self.take_in();
             self.refresh_table();
             self.settle_touched();
-            if taken_all || self.waiting() >= self.settings.queue_max {
+            if taken_all || !self.has_room() {
                 break;
             }
         }
     }
 
+    /// When the last turn was.
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Whether the next turn would take in a request that was handed over.
+    pub(super) fn has_work(&self) -> bool {
+        !self.jobs.is_empty() && self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting() < self.settings.queue_max
+    }
+
     /// Takes requests from the callers as long as there is room; returns whether there are no more.
     fn take_in(&mut self) -> bool {
-        while self.waiting() < self.settings.queue_max {
+        while self.has_room() {
             match self.jobs.try_recv() {
                 Ok(job) => {
                     self.first_deadline = self.first_deadline.min(job.deadline);
@@ -198,7 +173,9 @@ impl Driver {
     }
 
     fn on_ready(&mut self, lane: usize) {
-        let result = self.lanes[lane].on_ready(self.now, &self.slots, &mut self.incidents);
+        // Other tokens than those of lanes just wake the loop.
+        let Some(ready) = self.lanes.get_mut(lane) else { return };
+        let result = ready.on_ready(self.now, &self.slots, &mut self.incidents);
         let mut incidents = std::mem::take(&mut self.incidents);
         for incident in incidents.drain(..) {
             self.on_incident(lane, incident);
@@ -244,7 +221,7 @@ impl Driver {
         let (code, error) = (refused.code, Error::new(refused.code.into(), message));
         if code == Code::NotLeader {
             self.on_not_leader(peer, job, &refused, error);
-        } else if code.maybe_applied() && job.operation.is_write() {
+        } else if code.maybe_applied() && job.operation.is_write() && !mutant!("unknown-write-retried") {
             job.fail_after_sending(error);
         } else if code.maybe_applied() || code.is_retryable() {
             if code != Code::Overloaded {
@@ -358,7 +335,8 @@ impl Driver {
         self.first_deadline = self.paused.iter().map(|(_, job)| job.deadline).fold(next, Instant::min);
     }
 
-    fn next_timer(&self) -> Instant {
+    /// When a turn is due, should nothing happen before.
+    pub(super) fn next_timer(&self) -> Instant {
         let silence = self.settings.silence_timeout;
         let lanes = self.lanes.iter().filter_map(|lane| lane.overdue(self.now, silence).1);
         let paused = self.paused.iter().map(|(due, _)| *due);
@@ -366,7 +344,8 @@ impl Driver {
         lanes.chain(paused).chain(refresh).fold(self.first_deadline, Instant::min)
     }
 
-    fn close(mut self) {
+    /// Ends every request. The driver is of no use afterwards.
+    pub(super) fn close(&mut self) {
         let closed = || Error::new(ErrorKind::Closed, "the client was dropped");
         self.jobs.try_iter().for_each(|job| job.complete(Err(closed())));
         self.paused.drain(..).for_each(|(_, job)| job.complete(Err(closed())));
@@ -374,13 +353,8 @@ impl Driver {
     }
 }
 
-/// How long the thread sleeps when nothing is due.
+/// How long nothing may be due.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// The poll counts in milliseconds and would return just before a timer is due, again and again.
-fn round_up(timeout: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(timeout.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX))
-}
 
 /// The last refusal says more than that time is up.
 fn expire_unsent(job: Job, dialling: Option<&str>) {

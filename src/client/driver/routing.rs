@@ -8,6 +8,7 @@ use super::{Driver, Peer, REFRESH_TIMEOUT};
 use crate::client::lane::{Availability, Lane};
 use crate::client::request::{Job, Operation, Patience};
 use crate::client::{Error, ErrorKind, Target};
+use crate::socket::Network;
 
 /// What to do with a request.
 enum Route {
@@ -17,7 +18,7 @@ enum Route {
     Fail(Error),
 }
 
-impl Driver {
+impl<N: Network> Driver<N> {
     /// Puts a request where it is best served. It is sent at the end of the turn.
     pub(super) fn route(&mut self, mut job: Job) {
         job.shard = job.operation.key().and_then(|key| self.slots.shard_of(key));

@@ -10,7 +10,7 @@ use raftkv_protocol::hello::{Auth, HelloReply, VERSION_MAX};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
 use super::connection::Kind;
-use super::router::Router;
+use super::router::{Router, Transport};
 use crate::socket::{Network, Socket};
 use crate::storage::FileLog;
 use cluster::{CORES, Cluster, NODES, SHARDS, address};
@@ -237,4 +237,20 @@ fn a_node_hands_one_shard_back_in_a_second_whatever_its_cores() {
     cluster.run_until("another", |cluster| total(cluster) > 1);
     assert_eq!(by_core(&cluster), [1, 1]);
     assert!(cluster.now - first >= Duration::from_secs(1), "{:?}", cluster.now - first);
+}
+
+#[test]
+fn a_link_takes_so_many_bytes_that_its_peer_does_not_read() {
+    let mut cluster = Cluster::with_leaders(10);
+    let later = cluster.now + Duration::from_millis(150);
+    let core = cluster.node_mut(1).cores[0].as_mut().expect("the core runs");
+    let max = core.node.config.limits.link_bytes_max;
+    let peer = core.io.links[0].peer.id;
+    core.io.peer(peer).expect("the link is up").resize(max - 1, 0);
+    core.io.peer(peer).expect("one byte less than the limit").push(0);
+    assert!(core.io.peer(peer).is_none(), "the limit");
+    // The next heartbeats are dropped and counted.
+    let dropped = core.router.counters.raft_messages_dropped;
+    core.router.finish_turn(later, &mut core.io).expect("a turn");
+    assert!(core.router.counters.raft_messages_dropped > dropped);
 }

@@ -1,1 +1,67 @@
-//! A whole RaftKV cluster in one thread, with simulated clock, network and disks.
+//! A whole RaftKV cluster in one thread, with simulated clock, network and disks. One seed is one run.
+//!
+//! Everything that decides whether data survives is the real code: event loops, links, greeting, routing, shards, Raft,
+//! the log with its format and recovery, the state machine, the client library. Only the socket ([`network`]), the file
+//! (`raftkv::storage::simulated_disk`) and the clock ([`agenda`]) are simulated.
+
+pub mod agenda;
+pub mod coverage;
+mod machine;
+mod nemesis;
+pub mod network;
+pub mod oracle;
+pub mod plan;
+pub mod random;
+pub mod run;
+pub mod trace;
+mod user;
+pub mod world;
+
+/// What a campaign over the seeds of the continuous check must have met at least once.
+pub const MUST_HAPPEN: &[&str] = &[
+    "leader changed",
+    "leader changed with appends in flight",
+    "persisted suffix truncated",
+    "block lost by a crash",
+    "block torn by a crash",
+    "unsynced block survived a crash",
+    "unsynced name lost by a crash",
+    "write acknowledged",
+    "read answered",
+    "condition failed",
+    "write of unknown outcome",
+    "request forwarded",
+    "torn tail cut at recovery",
+    "batches written again at recovery",
+    "frame lost",
+    "frame doubled",
+    "frame overtaken",
+    "connection reset",
+    "kernel gave up on a connection",
+    "segment waited for a cut",
+    "write blocked",
+    "node ended by a failed sync",
+    "node stopped in order",
+    "damage refused at the start",
+    "write refused for want of space",
+    "partition",
+    "isolate",
+    "one way cut",
+    "half open",
+    "partial partition",
+    "swizzle",
+    "slow path",
+    "kill",
+    "power loss",
+    "blackout",
+    "stop",
+    "pause",
+    "slow disk",
+    "hung disk",
+    "sync error",
+    "full disk",
+    "bit rot",
+    "short segment",
+    "lost disk",
+    "client gives up",
+];

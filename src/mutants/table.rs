@@ -1,0 +1,98 @@
+//! The mutants, in the order of the layers.
+
+use super::Mutant;
+
+/// Every mutant, by the layer that it is in.
+pub const ALL: &[Mutant] = &[
+    // Raft: votes, terms, elections.
+    bug("vote-before-sync", "a granted vote leaves before it is durable", "rule 1, museum 2"),
+    bug("vote-not-written", "the term is written to the log, the vote is not", "rule 1, museum 1"),
+    bug("vote-twice", "a node that has voted in a term votes for others in it too", "Raft §5.2, museum 1"),
+    bug("vote-lost-on-role-change", "whoever becomes a follower forgets its vote of the same term", "museum 1"),
+    bug("vote-kept-across-terms", "the vote of an earlier term counts as that of the new one", "museum 3"),
+    bug("vote-for-shorter-log", "of logs that end in the same term the shorter one gets votes too", "Raft §5.4.1"),
+    bug("refusal-counts-as-vote", "a candidate counts answers instead of grants", "Raft §5.2"),
+    bug("pre-vote-counts-as-vote", "a granted pre-vote that comes late counts as a vote", "thesis §9.6"),
+    bug("elected-by-half", "half of the voters, rounded down, elect and confirm", "museum 10"),
+    bug("leader-ignores-later-term", "a leader that hears of a later term goes on leading", "Raft §5.1, museum 6"),
+    // Raft: replication, commitment, durability.
+    bug("commit-on-half", "half of the voters, rounded down, commit", "museum 10"),
+    bug("older-term-committed", "an entry of an earlier term is committed by counting", "museum 11"),
+    bug("leader-counts-unsynced", "a leader counts its own log before it is durable", "rule 1, museum 15"),
+    bug("unsynced-acknowledged", "a follower acknowledges what is not durable yet", "rule 3, museum 2"),
+    bug(
+        "match-index-kept",
+        "a new leader believes what it knew of the followers' logs when it led before",
+        "museum 10",
+    ),
+    bug(
+        "refusal-advances-match",
+        "a follower that refuses an append is taken to have all before the hint",
+        "museum 12",
+    ),
+    bug("previous-term-unchecked", "a follower looks for the previous entry's index only", "Raft §5.3, museum 12"),
+    bug("conflict-kept", "an entry whose index is taken is passed over, whatever its term", "Raft §5.3, museum 7"),
+    bug(
+        "matching-entries-cut",
+        "an append cuts the log where it begins, also if its entries match",
+        "rule 10, museum 17",
+    ),
+    bug("hint-past-conflict", "a refusal names the end of the log instead of where the logs may agree", "museum 7"),
+    bug("verified-kept-across-terms", "what matched an earlier leader's log counts as verified", "rule 3, museum 12"),
+    bug("stale-completion-counts", "a completed write counts for what was truncated meanwhile", "rule 2, museum 13"),
+    bug("truncation-keeps-persisted", "truncation does not lower what counts as durable", "rule 2, museum 13"),
+    bug("completion-counts-later-writes", "a completed write counts for those after it too", "rule 2, museum 13"),
+    bug("restart-commits-all", "after a start everything in the log counts as committed", "museum 12, museum 24"),
+    // Raft: reads.
+    bug("read-before-own-commit", "a new leader serves reads before it has committed in its term", "rule 4, museum 19"),
+    bug("read-unconfirmed", "a leader serves reads without asking anybody", "rule 4, museum 22"),
+    bug("read-context-reused", "all read rounds of a term have one context", "rule 4, museum 21"),
+    bug("read-confirmation-kept", "who confirmed a read round counts in all later ones", "rule 4, museum 21"),
+    bug("read-at-applied", "a read round takes what is applied for what is committed", "rule 4, museum 20"),
+    // The shard.
+    bug("sync-not-awaited", "a batch counts as durable as soon as it is handed over", "rule 1, museum 2"),
+    bug("after-sync-at-once", "messages that wait for a sync leave without it", "rule 1, museum 2"),
+    bug("completed-a-batch-early", "a write counts as durable with the batch before its own", "rule 2, museum 13"),
+    bug("overwritten-write-confirmed", "a write whose index another entry took is confirmed", "rule 25, museum 16"),
+    bug("waiting-write-refused", "who steps down refuses the writes that it has proposed", "rule 25, museum 45"),
+    bug("expired-write-refused", "a proposed write that takes too long is a definite no", "rule 25, museum 45"),
+    bug("stale-read-unready", "a stale read is served before the log is applied again", "rule 8, museum 24"),
+    bug("read-served-locally", "a linearizable read is served like a stale one", "museum 22"),
+    // The log.
+    bug("sync-skipped", "the log is written and not synced", "rule 1, museum 2"),
+    bug("sync-error-ignored", "a failed write or sync is taken for a good one", "museum 38"),
+    bug("durable-upto-ahead", "a batch says of itself that it is durable", "rule 12, museum 39"),
+    bug("last-batch-cut", "a start cuts whatever no later batch has proved durable", "rule 12, museum 39"),
+    bug("corruption-cut", "a start cuts a damaged batch that was durable, with all behind it", "rule 12, museum 42"),
+    bug("checksum-ignored", "the checksums of records are not compared", "rule 12, museum 39"),
+    bug("kept-batches-not-rewritten", "a start cuts what may be in the page cache only, and relies on it", "rule 13"),
+    bug("segment-named-early", "a segment gets its name before its beginning is durable", "rule 13, museum 40"),
+    bug("segment-name-unsynced", "the name of a new segment is not made durable", "museum 40"),
+    bug(
+        "replay-keeps-overwritten",
+        "at a start the first entry of an index counts, not the last",
+        "rule 10, museum 30",
+    ),
+    bug("hard-state-dropped", "a hard state is dropped where the batch has something already", "rule 1, museum 2"),
+    // The state machine.
+    bug("version-is-the-term", "a key's version is the term of the entry that wrote it", "rule 18"),
+    bug("later-version-matches", "a condition holds for later versions than its own too", "rule 32"),
+    bug("delete-always-finds", "a delete says that the key existed", "Linearizability"),
+    // The server.
+    bug("forwarded-write-resent", "a forwarded write is sent again after its link broke", "rule 25, museum 45"),
+    bug("unknown-forward-retried", "a forwarded call whose outcome is unknown is tried again", "rule 25, museum 45"),
+    bug("expired-forward-refused", "a forwarded write without an answer is a definite no", "rule 25, museum 45"),
+    bug("forward-reply-misdelivered", "a peer's answer goes to the oldest forwarded call", "rule 25"),
+    bug("forward-serials-from-zero", "answers meant for the process before the restart are taken", "museum 21"),
+    bug("connection-generation-kept", "a reply goes to whoever has the connection's place now", "rule 26"),
+    bug("admission-ignored", "a node that may have lost its disk votes all the same", "rule 22, museum 34"),
+    bug("new-incarnation-accepted", "a node that lost its disk is taken for the one that it was", "rule 22, museum 34"),
+    // The client.
+    bug("sent-write-resent", "a write whose connection broke is sent again", "rule 25, museum 45"),
+    bug("unknown-write-retried", "a write that the server does not know the outcome of is sent again", "museum 45"),
+    bug("unknown-outcome-denied", "a write without an answer is reported as not done", "rule 25, museum 45"),
+];
+
+const fn bug(name: &'static str, what: &'static str, cites: &'static str) -> Mutant {
+    Mutant { name, what, cites }
+}

@@ -1,0 +1,66 @@
+//! Every target for a while: nothing breaks, and it is no target that nothing can reach.
+
+use raftkv_fuzz::engine::{Failure, Worker};
+use raftkv_fuzz::targets;
+
+const EXECUTIONS: u64 = 20_000;
+
+fn run(name: &str, features_min: usize) {
+    let target = targets::all().into_iter().find(|target| target.name == name).expect("it is listed");
+    let mut worker = Worker::new(target, 1);
+    if let Err(Failure { input, words, .. }) = worker.run(EXECUTIONS) {
+        let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
+        panic!("{name}: {words}\ninput: {hex}");
+    }
+    assert_eq!(worker.executions(), EXECUTIONS);
+    let features = worker.feedback().features();
+    assert!(features >= features_min, "{name} is shallow: {features} features");
+}
+
+// museum 50
+#[test]
+fn client_frames() {
+    run("client-frames", 200);
+}
+
+// museum 50
+#[test]
+fn peer_frames() {
+    run("peer-frames", 100);
+}
+
+// museum 54
+#[test]
+fn client_requests() {
+    run("client-requests", 60);
+}
+
+// museum 39, 43
+#[test]
+fn log_reader() {
+    run("log-reader", 40);
+}
+
+// museum 51
+#[test]
+fn raft_messages() {
+    run("raft-messages", 300);
+}
+
+// museum 54
+#[test]
+fn apply_twice() {
+    run("apply-twice", 12);
+}
+
+#[test]
+fn targets_have_names_seeds_and_shares() {
+    let all = targets::all();
+    assert_eq!(all.iter().map(|target| target.share).sum::<u64>(), 100);
+    // In 10 million executions, each has a million.
+    assert!(all.iter().all(|target| target.share >= 10));
+    for target in &all {
+        assert!((target.seeds)().len() >= 3, "{} has too little to begin with", target.name);
+        assert_eq!(all.iter().filter(|other| other.name == target.name).count(), 1);
+    }
+}

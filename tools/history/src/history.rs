@@ -1,0 +1,145 @@
+//! A history, and the verdict on each of its keys.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::key::Digest;
+use crate::operation::{Operation, Outcome};
+use crate::search::{Verdict, search};
+use crate::shrink::shrink;
+use crate::violation::Violation;
+
+/// What clients asked and were told, in any order.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    operations: Vec<Operation>,
+}
+
+/// How much work a verdict may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most steps of the search for one key. A step takes a few microseconds and may keep 100 bytes.
+    pub steps: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { steps: 1_000_000 }
+    }
+}
+
+/// What was judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Keys with operations that count.
+    pub keys: usize,
+    /// Operations that count: all but those that failed for certain, and reads without an answer.
+    pub operations: usize,
+    /// Writes among them whose outcome is unknown.
+    pub unknown: usize,
+    /// Steps of the search, over all keys.
+    pub steps: u64,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { keys, operations, unknown, steps } = self;
+        write!(f, "{operations} operations on {keys} keys, {unknown} of them without an outcome, in {steps} steps")
+    }
+}
+
+impl History {
+    /// A history in which nothing has happened yet.
+    #[must_use]
+    pub fn new() -> History {
+        History::default()
+    }
+
+    /// Adds an operation.
+    pub fn push(&mut self, operation: Operation) {
+        self.operations.push(operation);
+    }
+
+    /// How many operations it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// The operations, in the order in which they were added.
+    #[must_use]
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// The operations that count, by key, in the order of their calls.
+    #[must_use]
+    pub fn by_key(&self) -> BTreeMap<&[u8], Vec<&Operation>> {
+        let mut keys: BTreeMap<&[u8], Vec<&Operation>> = BTreeMap::new();
+        for operation in self.operations.iter().filter(|operation| operation.counts()) {
+            keys.entry(&operation.key).or_default().push(operation);
+        }
+        for operations in keys.values_mut() {
+            operations.sort_by_key(|operation| (operation.call, operation.ret));
+        }
+        keys
+    }
+
+    /// Whether every operation can have been recorded as it is.
+    pub(crate) fn well_formed(&self) -> Result<(), Violation> {
+        let mut wrong = self.operations.iter().filter_map(|operation| Some((operation, operation.malformed()?)));
+        wrong.next().map_or(Ok(()), |(operation, why)| Err(Violation::Malformed(format!("{why}: {operation}"))))
+    }
+}
+
+impl FromIterator<Operation> for History {
+    fn from_iter<I: IntoIterator<Item = Operation>>(operations: I) -> History {
+        History { operations: operations.into_iter().collect() }
+    }
+}
+
+/// Whether the history is linearizable.
+///
+/// # Errors
+/// The first key, in the order of their bytes, that is not; or for which the limits do not suffice to tell.
+pub fn check(history: &History, limits: &Limits) -> Result<Summary, Violation> {
+    history.well_formed()?;
+    let mut summary = Summary::default();
+    for (key, operations) in history.by_key() {
+        let unknown = operations.iter().filter(|operation| operation.outcome == Outcome::Unknown).count();
+        let digest = Digest::new(&operations);
+        match search(&digest.register(), limits.steps) {
+            Verdict::Linearizable { steps } => summary.steps += steps,
+            Verdict::Contradiction { .. } => return Err(contradiction(key, &operations, &digest, limits)),
+            Verdict::TooHard { steps } => {
+                return Err(Violation::TooHard { key: key.to_vec(), operations: operations.len(), unknown, steps });
+            }
+        }
+        summary.keys += 1;
+        summary.operations += operations.len();
+        summary.unknown += unknown;
+    }
+    Ok(summary)
+}
+
+/// The violation, reduced to the operations that make it one.
+fn contradiction(key: &[u8], operations: &[&Operation], digest: &Digest<'_>, limits: &Limits) -> Violation {
+    let kept = shrink(digest, limits.steps);
+    let counter_example = kept.iter().map(|at| operations[*at].clone()).collect();
+    let explanation = match search(&digest.register_of(&kept), limits.steps) {
+        Verdict::Contradiction { deepest, .. } => format!(
+            "in the best order {} of {} operations fit, after which the key is {}, and that fits none that may be next",
+            deepest.fitted,
+            kept.len(),
+            digest.describe(deepest.state)
+        ),
+        Verdict::Linearizable { .. } | Verdict::TooHard { .. } => "no order explains all operations".to_owned(),
+    };
+    Violation::NotLinearizable { key: key.to_vec(), counter_example, explanation }
+}

@@ -1,0 +1,289 @@
+//! One machine: its disks, its clock, and the node that runs on it or does not.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use raftkv::config::{Config, LogIo};
+use raftkv::error::Fatal;
+use raftkv::limits::Limits;
+use raftkv::server::by_hand::{self, CoreParts, NodeByHand};
+use raftkv::server::node::Peer;
+use raftkv::storage::simulated_disk::{SimulatedDisk, Survivors};
+use raftkv::storage::{FileLog, Options, Workers};
+use raftkv_protocol::types::{CoreId, Incarnation, NodeId};
+
+use crate::agenda::{LoopId, MILLISECOND, Work};
+use crate::network::{SharedNet, SimNetwork, node_address};
+use crate::plan::Plan;
+use crate::random::Random;
+
+/// The node that runs on a machine.
+pub struct Process {
+    /// The node.
+    pub node: NodeByHand<SimNetwork>,
+    /// What its logs' threads would do, by core.
+    pub workers: Vec<Workers>,
+    /// Set when a core is to look, by core.
+    woken: Vec<Arc<AtomicBool>>,
+}
+
+/// What may come of a machine.
+pub enum State {
+    /// The node runs.
+    Up(Box<Process>),
+    /// It can be started.
+    Down,
+    /// It will not come back in this run: its disk was damaged, and it said so.
+    Gone,
+}
+
+/// See the module.
+pub struct Machine {
+    /// From 0 on; node ids count from 1.
+    pub index: usize,
+    /// By core.
+    pub disks: Vec<SimulatedDisk>,
+    /// By core.
+    pub loops: Vec<LoopId>,
+    /// What runs.
+    pub state: State,
+    /// Counts the starts.
+    pub boot: u64,
+    /// Stands still.
+    pub paused: bool,
+    /// Syncs do not return.
+    pub hung: bool,
+    /// Syncs take up to so much longer.
+    pub slow: u64,
+    /// Crashes in the middle of its next sync; with the power, or only the process.
+    pub is_doomed: Option<bool>,
+    /// Somebody has damaged the disk.
+    pub damaged: bool,
+    /// A sync fails soon, or has failed.
+    pub sync_fails: bool,
+    /// By core and kind of work: it is under way.
+    busy: Vec<[bool; 4]>,
+    /// How much faster the clock runs, in millionths; may be negative.
+    drift: i64,
+    dir: PathBuf,
+    epoch: Instant,
+}
+
+fn slot(work: Work) -> usize {
+    match work {
+        Work::Sync => 0,
+        Work::Prove => 1,
+        Work::Allocate => 2,
+        Work::Read => 3,
+    }
+}
+
+impl Machine {
+    /// A machine with empty disks.
+    pub fn new(
+        index: usize,
+        plan: &Plan,
+        loops: Vec<LoopId>,
+        dir: &Path,
+        epoch: Instant,
+        random: &mut Random,
+    ) -> Machine {
+        Machine {
+            index,
+            disks: loops.iter().map(|_| SimulatedDisk::new(random.next())).collect(),
+            busy: vec![[false; 4]; loops.len()],
+            loops,
+            state: State::Down,
+            boot: 0,
+            paused: false,
+            hung: false,
+            slow: 0,
+            is_doomed: None,
+            damaged: false,
+            sync_fails: false,
+            drift: draw_drift(plan, random),
+            dir: dir.join(format!("node{}-0", index + 1)),
+            epoch,
+        }
+    }
+
+    /// What runs.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        if let State::Up(process) = &mut self.state { Some(process) } else { None }
+    }
+
+    /// Whether something runs.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up(_))
+    }
+
+    /// What its clock shows.
+    #[must_use]
+    pub fn clock(&self, now: u64) -> Instant {
+        let gained = i128::from(now) * i128::from(self.drift) / 1_000_000;
+        self.epoch + Duration::from_nanos((i128::from(now) + gained) as u64)
+    }
+
+    /// When its clock shows so much.
+    #[must_use]
+    pub fn when(&self, clock: Instant) -> u64 {
+        let shown = clock.saturating_duration_since(self.epoch).as_nanos() as i128;
+        ((shown * 1_000_000).div_euclid(1_000_000 + i128::from(self.drift)) + 1) as u64
+    }
+
+    /// Starts the node. An error is what the program would print before it ends.
+    pub fn start(&mut self, plan: &Plan, net: &SharedNet, now: u64, random: &mut Random) -> Result<(), Fatal> {
+        self.boot += 1;
+        self.busy = vec![[false; 4]; self.loops.len()];
+        self.drift = draw_drift(plan, random);
+        let now_shown = self.clock(now);
+        let peers = (0..plan.nodes).filter(|index| *index != self.index);
+        let peers = peers.map(|index| Peer { id: node_id(index), address: node_address(index) }).collect();
+        let node = by_hand::open(self.config(plan), peers, Incarnation(random.next()))?;
+        let mut cores = Vec::new();
+        let mut workers = Vec::new();
+        let mut woken = Vec::new();
+        for (at, own) in self.loops.iter().enumerate() {
+            let core = CoreId(at as u16);
+            let flag = Arc::new(AtomicBool::new(false));
+            let wake: Arc<dyn Fn() + Send + Sync> = {
+                let flag = Arc::clone(&flag);
+                Arc::new(move || flag.store(true, Ordering::Relaxed))
+            };
+            let shards = node.shards_of(core).collect();
+            let mut options = Options::new("simulated", shards, Arc::clone(&wake));
+            options.segment_size = plan.segment_size;
+            options.tail_bytes_max = plan.tail_bytes_max;
+            let disk = Arc::new(self.disks[at].clone());
+            let (log, recovered, hands) =
+                FileLog::open_by_hand(disk, options).map_err(|error| Fatal::failure(error.to_string()))?;
+            workers.push(hands);
+            woken.push(flag);
+            cores.push(CoreParts { network: net.for_loop(*own), log, recovered, wake, seed: random.next() });
+        }
+        let node = NodeByHand::start(node, cores, now_shown)?;
+        self.state = State::Up(Box::new(Process { node, workers, woken }));
+        Ok(())
+    }
+
+    fn config(&self, plan: &Plan) -> Config {
+        let address = |index: usize| -> SocketAddr { node_address(index) };
+        Config {
+            node_id: node_id(self.index),
+            listen: address(self.index),
+            advertise: address(self.index).to_string(),
+            data_dir: self.dir.clone(),
+            initial_cluster: (0..plan.nodes).map(|index| (node_id(index), address(index).to_string())).collect(),
+            shards: plan.shards,
+            cores: plan.cores,
+            heartbeat: plan.heartbeat,
+            election_timeout: plan.election_timeout,
+            cluster_name: "simulation".to_owned(),
+            segment_size: plan.segment_size,
+            log_io: LogIo::default(),
+            log_level: log::LevelFilter::Off,
+            limits: Limits { uncommitted_bytes_max: plan.uncommitted_bytes_max, ..Limits::default() },
+        }
+    }
+
+    /// The cores that were woken from inside since the last look.
+    pub fn take_woken(&mut self) -> Vec<LoopId> {
+        let State::Up(process) = &self.state else { return Vec::new() };
+        let woken = process.woken.iter().zip(&self.loops).filter(|(flag, _)| flag.swap(false, Ordering::Relaxed));
+        woken.map(|(_, own)| *own).collect()
+    }
+
+    /// What the logs' threads would begin now, and how long it takes.
+    pub fn begin_work(&mut self, plan: &Plan, random: &mut Random) -> Vec<(usize, Work, u64)> {
+        let State::Up(process) = &self.state else { return Vec::new() };
+        let mut begun = Vec::new();
+        for (core, workers) in process.workers.iter().enumerate() {
+            let extra = random.below(self.slow + 1);
+            let sync = random.skewed(plan.sync.0, plan.sync.1) + extra;
+            let wants = [
+                (Work::Sync, workers.can_sync(), sync),
+                (Work::Prove, workers.can_prove() && !workers.can_sync(), 10 * MILLISECOND + sync),
+                (Work::Allocate, workers.can_allocate(), random.between(MILLISECOND, 20 * MILLISECOND) + extra),
+                (Work::Read, workers.can_read(), random.skewed(MILLISECOND / 20, 5 * MILLISECOND) + extra),
+            ];
+            for (work, wanted, takes) in wants {
+                let busy = &mut self.busy[core][slot(work)];
+                if wanted && !*busy {
+                    *busy = true;
+                    begun.push((core, work, takes));
+                }
+            }
+        }
+        begun
+    }
+
+    /// Does it.
+    pub fn work(&mut self, core: usize, work: Work) {
+        self.busy[core][slot(work)] = false;
+        let State::Up(process) = &self.state else { return };
+        let workers = &process.workers[core];
+        match work {
+            Work::Sync if workers.can_sync() => workers.sync(),
+            Work::Prove if workers.can_prove() && !workers.can_sync() => workers.prove(),
+            Work::Allocate if workers.can_allocate() => drop(workers.allocate()),
+            Work::Read if workers.can_read() => workers.read(),
+            _ => {}
+        }
+    }
+
+    /// The process is gone from one moment to the next; with the power, if it fails, goes what was not synced.
+    pub fn crash(&mut self, plan: &Plan, power_fails: bool, random: &mut Random) {
+        if let State::Up(process) = &self.state {
+            for (workers, disk) in process.workers.iter().zip(&self.disks) {
+                // A sync that is under way ends in the middle of its writing.
+                if workers.can_sync() && random.below(8) > 0 {
+                    let operations = if random.below(4) == 0 { 8 } else { 2 };
+                    disk.die_at(random.below(operations));
+                    workers.sync();
+                }
+            }
+        }
+        self.ended();
+        for disk in self.disks.iter().filter(|_| power_fails) {
+            let survivors = match random.below(4) {
+                0 => Survivors::None,
+                _ => Survivors::Random { seed: random.next(), block: plan.torn_block },
+            };
+            disk.crash_in_place(survivors);
+        }
+    }
+
+    /// The process is no more; the machine goes on.
+    pub fn ended(&mut self) {
+        self.state = State::Down;
+        self.paused = false;
+        self.is_doomed = None;
+        for disk in &self.disks {
+            disk.restart();
+        }
+    }
+
+    /// The machine gets empty disks.
+    pub fn lose_disk(&mut self, random: &mut Random) {
+        self.damaged = true;
+        let fresh = format!("node{}-{}", self.index + 1, self.boot);
+        self.dir.set_file_name(fresh);
+        for disk in &mut self.disks {
+            *disk = SimulatedDisk::new(random.next());
+        }
+    }
+}
+
+/// Node ids count from 1.
+#[must_use]
+pub fn node_id(index: usize) -> NodeId {
+    NodeId(index as u64 + 1)
+}
+
+fn draw_drift(plan: &Plan, random: &mut Random) -> i64 {
+    random.between(0, 2 * plan.drift_max) as i64 - plan.drift_max as i64
+}

@@ -1,0 +1,192 @@
+//! `raftkv-sim`: runs seeds, shows failures, repeats them.
+
+use std::io::{IsTerminal, Write};
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use raftkv_sim::MUST_HAPPEN;
+use raftkv_sim::run::{Campaign, Report, catch_panics, run_seed, run_seeds};
+
+/// A whole RaftKV cluster in one thread, with simulated clock, network and disks: one seed is one run.
+///
+/// Examples:
+///   raftkv-sim --seed 42                       one run, and what happened in it
+///   raftkv-sim --seed 42 --trace               the same with every event
+///   raftkv-sim --seeds 1..2001 --jobs 2        many runs; exit code 1 if one fails
+///   raftkv-sim --seeds 1..51 --doublecheck     each seed twice: both runs must be the same, event for event
+#[derive(Parser)]
+#[command(name = "raftkv-sim", version, verbatim_doc_comment)]
+struct Args {
+    /// Run this seed
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Run these seeds: from the first up to, but without, the second
+    #[arg(long, value_parser = parse_range, value_name = "A..B")]
+    seeds: Option<Range<u64>>,
+    /// Runs at a time [default: as many as there are cores]
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Run each seed twice and compare the traces
+    #[arg(long)]
+    doublecheck: bool,
+    /// Print every event of the run of --seed
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Stop after so many failures
+    #[arg(long, default_value_t = 3)]
+    failures_max: usize,
+    /// Fail also if something that a campaign should meet never happened
+    #[arg(long)]
+    must_happen: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows that known bugs are found: how many seeds each mutant survives. Needs a build with RUSTFLAGS="--cfg raftkv_mutants"
+    Mutants {
+        /// Only these
+        names: Vec<String>,
+        /// Give a mutant up after so many seeds
+        #[arg(long, default_value_t = 2_000)]
+        seeds_max: u64,
+    },
+}
+
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let (first, end) = text.split_once("..").ok_or("it should be A..B, such as 1..1001")?;
+    let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is no number"));
+    let range = number(first)?..number(end)?;
+    if range.is_empty() { Err("it holds no seed".to_owned()) } else { Ok(range) }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    catch_panics();
+    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let passed = match (&args.command, args.seed) {
+        (Some(Command::Mutants { names, seeds_max }), _) => mutants(names, *seeds_max, jobs),
+        (None, Some(seed)) => one(seed, args.trace),
+        (None, None) => many(&args, jobs),
+    };
+    if passed { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+fn one(seed: u64, trace: bool) -> bool {
+    let started = Instant::now();
+    let report = run_seed(seed, trace);
+    for line in &report.lines {
+        println!("{line}");
+    }
+    if let Some(failure) = &report.failure {
+        println!("{}", failure.describe(seed, &format!("raftkv-sim --seed {seed}")));
+    }
+    println!(
+        "seed {seed}: {} events, {:.1} simulated seconds in {:.2} s, digest {:016x}",
+        report.events,
+        report.simulated as f64 / 1e9,
+        started.elapsed().as_secs_f64(),
+        report.digest
+    );
+    print!("{}", report.coverage);
+    report.failure.is_none()
+}
+
+fn many(args: &Args, jobs: usize) -> bool {
+    let seeds = args.seeds.clone().unwrap_or(1..101);
+    let started = Instant::now();
+    let done = AtomicU64::new(0);
+    let total = seeds.end - seeds.start;
+    let differing = AtomicU64::new(0);
+    let each = |report: &Report| {
+        if args.doublecheck && !same_again(report) {
+            differing.fetch_add(1, Ordering::Relaxed);
+        }
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        progress(done, total, started);
+        if let Some(failure) = &report.failure {
+            eprintln!("\n{}", failure.describe(report.seed, &format!("raftkv-sim --seed {}", report.seed)));
+        }
+    };
+    let campaign = run_seeds(seeds.clone(), jobs, args.failures_max, each);
+    eprintln!();
+    summary(&campaign, started);
+    let missing = campaign.coverage.missing(MUST_HAPPEN);
+    if args.must_happen && !missing.is_empty() {
+        println!("never happened, so that nothing is known of it: {}", missing.join(", "));
+        return false;
+    }
+    let differing = differing.load(Ordering::Relaxed);
+    if differing > 0 {
+        println!("{differing} seeds did not give the same run twice");
+    }
+    campaign.failures.is_empty() && differing == 0
+}
+
+fn same_again(first: &Report) -> bool {
+    let (first, second) = (run_seed(first.seed, true), run_seed(first.seed, true));
+    let same = first.lines == second.lines && first.digest == second.digest;
+    if !same {
+        let at = first.lines.iter().zip(&second.lines).position(|(a, b)| a != b);
+        let at = at.unwrap_or(first.lines.len().min(second.lines.len()));
+        let line = |report: &Report| report.lines.get(at).cloned().unwrap_or_else(|| "the end".to_owned());
+        eprintln!("\nseed {} is two runs from event {at} on:\n  {}\n  {}", first.seed, line(&first), line(&second));
+    }
+    same
+}
+
+fn progress(done: u64, total: u64, started: Instant) {
+    if std::io::stderr().is_terminal() || done == total || done.is_multiple_of(100) {
+        let rate = done as f64 / started.elapsed().as_secs_f64();
+        let left = (total - done) as f64 / rate;
+        eprint!("\r{done} of {total} seeds, {rate:.1} a second, {left:.0} s left   ");
+        // What a person sees of it is all that it is for.
+        let _ = std::io::stderr().flush();
+    }
+}
+
+fn summary(campaign: &Campaign, started: Instant) {
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{} seeds, {} failed; {} events, {:.0} a second; {:.2} simulated hours in {seconds:.0} s, {:.0} times as fast as life",
+        campaign.runs,
+        campaign.failures.len(),
+        campaign.events,
+        campaign.events as f64 / seconds,
+        campaign.hours(),
+        campaign.hours() * 3_600.0 / seconds
+    );
+    print!("{}", campaign.coverage);
+}
+
+#[cfg(not(raftkv_mutants))]
+fn mutants(_: &[String], _: u64, _: usize) -> bool {
+    eprintln!("this build has no mutants: build it with RUSTFLAGS=\"--cfg raftkv_mutants\" and its own --target-dir");
+    false
+}
+
+#[cfg(raftkv_mutants)]
+fn mutants(names: &[String], seeds_max: u64, jobs: usize) -> bool {
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let mut survivors = 0;
+    println!("{:<44} {:>6}  {}", "mutant", "seeds", "found by");
+    for mutant in raftkv::mutants::ALL.iter().filter(|mutant| wanted(mutant.name)) {
+        raftkv::mutants::choose(Some(mutant.name));
+        let campaign = run_seeds(1..seeds_max + 1, jobs, 1, |_| {});
+        raftkv::mutants::choose(None);
+        match campaign.failures.first().and_then(|report| report.failure.as_ref().map(|failure| (report.seed, failure)))
+        {
+            Some((seed, failure)) => println!("{:<44} {seed:>6}  {}", mutant.name, failure.violation.invariant),
+            None => {
+                survivors += 1;
+                println!("{:<44} {:>6}  SURVIVES: {}", mutant.name, "-", mutant.what);
+            }
+        }
+    }
+    println!("{survivors} survive");
+    survivors == 0
+}

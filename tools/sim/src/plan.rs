@@ -1,0 +1,244 @@
+//! What one run is made of. Each seed draws its own cluster, its own load, and its own classes of faults: most runs
+//! have only some of them, as faults of one kind may hide what those of another would show (swarm testing).
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::agenda::{MICROSECOND, MILLISECOND, SECOND};
+use crate::network::NetPlan;
+use crate::random::Random;
+
+/// A kind of fault that the nemesis may bring about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// Nodes on two sides hear nothing of each other.
+    Partition,
+    /// One node is cut off.
+    Isolate,
+    /// One way between two nodes is cut.
+    OneWay,
+    /// A node can send but not hear, or hear but not send.
+    HalfOpen,
+    /// Some pairs of nodes are cut, in no pattern.
+    Partial,
+    /// Ways are cut one after the other and mended in another order.
+    Swizzle,
+    /// A way is slow.
+    SlowPath,
+    /// A process is killed; what it wrote is with the kernel.
+    Kill,
+    /// A machine loses power; what was not synced is lost, or half of it.
+    PowerLoss,
+    /// Every machine loses power at once.
+    Blackout,
+    /// A node is told to stop, as an operator does.
+    Stop,
+    /// A process stands still for longer than an election takes.
+    Pause,
+    /// Syncs take long.
+    SlowDisk,
+    /// Syncs do not return for a while.
+    HungDisk,
+    /// A sync fails.
+    SyncError,
+    /// A disk is full.
+    FullDisk,
+    /// A bit of an old segment flips.
+    Rot,
+    /// An old segment becomes shorter.
+    ShortSegment,
+    /// A machine comes back with an empty disk.
+    LostDisk,
+    /// A client goes away with requests unanswered, and comes back as another.
+    GiveUp,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 20] = [
+        Fault::Partition,
+        Fault::Isolate,
+        Fault::OneWay,
+        Fault::HalfOpen,
+        Fault::Partial,
+        Fault::Swizzle,
+        Fault::SlowPath,
+        Fault::Kill,
+        Fault::PowerLoss,
+        Fault::Blackout,
+        Fault::Stop,
+        Fault::Pause,
+        Fault::SlowDisk,
+        Fault::HungDisk,
+        Fault::SyncError,
+        Fault::FullDisk,
+        Fault::Rot,
+        Fault::ShortSegment,
+        Fault::LostDisk,
+        Fault::GiveUp,
+    ];
+
+    /// For people and for the counts.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Partition => "partition",
+            Fault::Isolate => "isolate",
+            Fault::OneWay => "one way cut",
+            Fault::HalfOpen => "half open",
+            Fault::Partial => "partial partition",
+            Fault::Swizzle => "swizzle",
+            Fault::SlowPath => "slow path",
+            Fault::Kill => "kill",
+            Fault::PowerLoss => "power loss",
+            Fault::Blackout => "blackout",
+            Fault::Stop => "stop",
+            Fault::Pause => "pause",
+            Fault::SlowDisk => "slow disk",
+            Fault::HungDisk => "hung disk",
+            Fault::SyncError => "sync error",
+            Fault::FullDisk => "full disk",
+            Fault::Rot => "bit rot",
+            Fault::ShortSegment => "short segment",
+            Fault::LostDisk => "lost disk",
+            Fault::GiveUp => "client gives up",
+        }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Voters.
+    pub nodes: usize,
+    /// Event loops of each node.
+    pub cores: u16,
+    /// Raft groups.
+    pub shards: u16,
+    /// Clients.
+    pub clients: usize,
+    /// Requests that a client has in flight at most.
+    pub inflight: usize,
+    /// Keys at one time; they are replaced by fresh ones now and then.
+    pub keys: u64,
+    /// How long keys are used, in nanoseconds.
+    pub keys_live: u64,
+    /// The longest pause of a client between two requests.
+    pub think_max: u64,
+    /// The longest value.
+    pub value_max: u64,
+    /// How long the faults go on.
+    pub duration: u64,
+    /// The longest pause between two acts of the nemesis.
+    pub nemesis_pause_max: u64,
+    /// Its acts.
+    pub faults: Vec<Fault>,
+    /// The network.
+    pub net: NetPlan,
+    /// Whether single frames have faults.
+    pub frame_faults: bool,
+    /// The shortest and the longest time of a sync.
+    pub sync: (u64, u64),
+    /// Of the log.
+    pub segment_size: u64,
+    /// Durable entries kept in memory, in bytes: few, so that followers are served from disk.
+    pub tail_bytes_max: usize,
+    /// Uncommitted bytes of a shard.
+    pub uncommitted_bytes_max: usize,
+    /// What is old or new after a power loss: sectors or pages.
+    pub torn_block: usize,
+    /// How much faster or slower a node's clock runs, in millionths.
+    pub drift_max: u64,
+    /// Timers of the nodes.
+    pub heartbeat: Duration,
+    /// See the heartbeat.
+    pub election_timeout: Duration,
+}
+
+impl Plan {
+    /// What the seed says.
+    #[must_use]
+    pub fn draw(random: &mut Random) -> Plan {
+        let nodes = *random.pick(&[1, 3, 3, 3, 3, 3, 5, 5, 7]);
+        let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|_| random.below(100) < 35).collect();
+        let election = *random.pick(&[800, 800, 800, 400, 1_500]);
+        let (clients, inflight) = (random.between(2, 6), *random.pick(&[1, 1, 2, 4]));
+        // Few at a time on one key: the search for an order takes exponentially long otherwise.
+        let keys = random.between(1, 24).max(clients * inflight / 4);
+        Plan {
+            nodes,
+            cores: *random.pick(&[1, 1, 1, 2]),
+            shards: *random.pick(&[1, 2, 3, 4, 6]),
+            clients: clients as usize,
+            inflight: inflight as usize,
+            keys,
+            keys_live: random.between(1, 8) * SECOND,
+            think_max: *random.pick(&[2 * MILLISECOND, 10 * MILLISECOND, 40 * MILLISECOND]),
+            value_max: *random.pick(&[16, 128, 1_024, 16 << 10]),
+            duration: random.between(6, 20) * SECOND,
+            nemesis_pause_max: *random.pick(&[SECOND, 2 * SECOND, 4 * SECOND]),
+            faults,
+            net: draw_net(random),
+            frame_faults: random.below(100) < 40,
+            sync: *random.pick(&[
+                (50 * MICROSECOND, 400 * MICROSECOND),
+                (200 * MICROSECOND, 4 * MILLISECOND),
+                (MILLISECOND, 40 * MILLISECOND),
+            ]),
+            segment_size: *random.pick(&[64 << 10, 64 << 10, 256 << 10]),
+            tail_bytes_max: *random.pick(&[1 << 10, 16 << 10, 64 << 20]),
+            uncommitted_bytes_max: *random.pick(&[2 << 20, 64 << 20]),
+            torn_block: *random.pick(&[512, 4_096]),
+            drift_max: *random.pick(&[0, 0, 500, 50_000]),
+            heartbeat: Duration::from_millis(election / 8),
+            election_timeout: Duration::from_millis(election),
+        }
+    }
+
+    /// The longest that a cluster without faults may take to agree again: ten election timeouts.
+    #[must_use]
+    pub fn patience(&self) -> u64 {
+        10 * u64::try_from(self.election_timeout.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+fn draw_net(random: &mut Random) -> NetPlan {
+    let (delay_min, delay_max) = *random.pick(&[
+        (30 * MICROSECOND, 300 * MICROSECOND),
+        (100 * MICROSECOND, 5 * MILLISECOND),
+        (MILLISECOND, 30 * MILLISECOND),
+    ]);
+    let fate = |random: &mut Random| *random.pick(&[0, 1_000, 10_000, 50_000]);
+    NetPlan {
+        delay_min,
+        delay_max,
+        window: *random.pick(&[8 << 10, 64 << 10, 1 << 20]),
+        lost: fate(random),
+        doubled: fate(random),
+        overtaking: fate(random),
+        late_max: *random.pick(&[5 * MILLISECOND, 100 * MILLISECOND, 2 * SECOND]),
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults: Vec<&str> = self.faults.iter().map(|fault| fault.name()).collect();
+        write!(
+            f,
+            "{} nodes of {} cores, {} shards, {} clients x {}, {} keys, {} s, election {:?}, syncs up to {} us, \
+             network up to {} us{}; {}",
+            self.nodes,
+            self.cores,
+            self.shards,
+            self.clients,
+            self.inflight,
+            self.keys,
+            self.duration / SECOND,
+            self.election_timeout,
+            self.sync.1 / MICROSECOND,
+            self.net.delay_max / MICROSECOND,
+            if self.frame_faults { ", frames with faults" } else { "" },
+            if faults.is_empty() { "no faults".to_owned() } else { faults.join(", ") },
+        )
+    }
+}

@@ -1,0 +1,598 @@
+//! A cluster, its clients, its network and its disks, in one thread: takes what is to happen from the agenda, one event
+//! after the other, and lets the oracle look after each.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use raftkv::error::Fatal;
+use raftkv::server::by_hand::Progress;
+use raftkv::storage::FileLog;
+use raftkv_history::{History, Kind, Operation, Outcome};
+use raftkv_protocol::types::{CoreId, ShardId};
+use tempfile::TempDir;
+
+use crate::agenda::{Event, HostId, LoopId, MICROSECOND, MILLISECOND, SECOND, Work};
+use crate::coverage::Coverage;
+use crate::machine::{Machine, State};
+use crate::network::{Net, SharedNet, node_address};
+use crate::oracle::{Oracle, Violation};
+use crate::plan::Plan;
+use crate::random::Random;
+use crate::trace::Trace;
+use crate::user::{Answered, Question, User, key_of, next_question};
+
+/// Who owns a loop.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    Core { machine: usize, core: usize },
+    User(usize),
+}
+
+/// See the module.
+pub struct World {
+    /// What was drawn.
+    pub plan: Plan,
+    pub(crate) net: SharedNet,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) users: Vec<User>,
+    owners: Vec<Owner>,
+    /// Judges.
+    pub oracle: Oracle,
+    /// What happened.
+    pub coverage: Coverage,
+    /// What happened, in order.
+    pub trace: Trace,
+    pub(crate) random: Random,
+    /// What the clients were told.
+    pub operations: Vec<Operation>,
+    /// Counts calls and returns, so that no two happen at once.
+    stamp: u64,
+    unique: u64,
+    /// The last version that somebody was told, for conditions.
+    last_version: Option<u64>,
+    /// Faults go on.
+    pub(crate) faulty: bool,
+    /// Clients ask.
+    asking: bool,
+    epoch: Instant,
+    /// Events that happened.
+    pub events: u64,
+    dir: TempDir,
+}
+
+impl World {
+    /// The beginning of a run: every node is about to start.
+    ///
+    /// # Errors
+    /// If there is no directory to be had for what nodes keep besides their logs.
+    pub fn new(seed: u64, whole_trace: bool) -> std::io::Result<World> {
+        let mut random = Random::new(seed);
+        let plan = Plan::draw(&mut random);
+        let mut net = Net::new(plan.net.clone(), random.fork());
+        let dir = tempfile::Builder::new().prefix("raftkv-sim-").tempdir_in(memory_dir())?;
+        let epoch = Instant::now();
+        let (mut machines, mut owners, mut users) = (Vec::new(), Vec::new(), Vec::new());
+        let hosts: Vec<HostId> = (0..plan.nodes).map(|_| net.add_host(true)).collect();
+        for (index, host) in hosts.into_iter().enumerate() {
+            let loops: Vec<LoopId> = (0..plan.cores).map(|_| net.add_loop(host)).collect();
+            owners.extend((0..usize::from(plan.cores)).map(|core| Owner::Core { machine: index, core }));
+            machines.push(Machine::new(index, &plan, loops, dir.path(), epoch, &mut random));
+            net.agenda.at(random.below(50 * MILLISECOND), Event::Start { node: index });
+        }
+        let places: Vec<LoopId> = (0..plan.clients)
+            .map(|_| {
+                let host = net.add_host(false);
+                net.add_loop(host)
+            })
+            .collect();
+        let net = SharedNet(Rc::new(RefCell::new(net)));
+        for (index, place) in places.into_iter().enumerate() {
+            owners.push(Owner::User(index));
+            users.push(User::new(index, &plan, &net, place, epoch, &mut random));
+            net.0.borrow_mut().agenda.at(random.below(SECOND), Event::Ask { client: index });
+        }
+        net.0.borrow_mut().agenda.at(random.between(200, 1_500) * MILLISECOND, Event::Nemesis);
+        Ok(World {
+            oracle: Oracle::new(plan.nodes, plan.shards),
+            coverage: Coverage::default(),
+            trace: Trace::new(whole_trace),
+            net,
+            machines,
+            users,
+            owners,
+            random,
+            operations: Vec::new(),
+            stamp: 0,
+            unique: 0,
+            last_version: None,
+            faulty: true,
+            asking: true,
+            epoch,
+            events: 0,
+            dir,
+            plan,
+        })
+    }
+
+    /// The simulated time.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.net.0.borrow().agenda.now()
+    }
+
+    /// What the clients' clocks show.
+    pub(crate) fn clock(&self) -> Instant {
+        self.epoch + Duration::from_nanos(self.now())
+    }
+
+    /// The whole run: faults, then peace, in which everything must come right again.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn run(&mut self) -> Result<(), Violation> {
+        self.trace.say(0, format!("{}", self.plan));
+        self.net.0.borrow_mut().frame_faults = self.plan.frame_faults;
+        self.run_until(self.plan.duration)?;
+        self.make_peace();
+        let calm = self.now() + self.plan.patience();
+        self.run_until(self.now() + SECOND)?;
+        self.asking = false;
+        self.run_until_converged(calm)?;
+        let end = self.now() + 10 * SECOND;
+        while self.users.iter().any(|user| user.waiting() > 0) {
+            if self.now() > end {
+                return Err(Violation::of("every request is answered", "a client still waits 10 s after its deadline"));
+            }
+            self.step()?;
+        }
+        self.read_everything()?;
+        let calm = self.now() + self.plan.patience();
+        self.run_until_converged(calm)?;
+        self.count_what_happened();
+        self.judge_history()
+    }
+
+    fn run_until(&mut self, end: u64) -> Result<(), Violation> {
+        while self.now() < end {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn run_until_converged(&mut self, end: u64) -> Result<(), Violation> {
+        let mut next_look = self.now();
+        loop {
+            if self.now() >= next_look {
+                let Some(why_not) = self.why_not_converged() else { return Ok(()) };
+                if self.now() > end {
+                    return Err(Violation::of("after the faults everything comes right within ten elections", why_not));
+                }
+                next_look = self.now() + 50 * MILLISECOND;
+            }
+            self.step()?;
+        }
+    }
+
+    /// One event.
+    fn step(&mut self) -> Result<(), Violation> {
+        let event = self.net.0.borrow_mut().agenda.next();
+        let Some(event) = event else {
+            return Err(Violation::of("something is always going to happen", "nothing is"));
+        };
+        self.events += 1;
+        match event {
+            Event::Turn(owner) => self.turn(owner)?,
+            Event::Net(event) => self.net.0.borrow_mut().happen(event),
+            Event::Disk { node, core, boot, work } => self.disk(node, core, boot, work)?,
+            Event::Nemesis => self.nemesis(),
+            Event::Path { from, to, cut } => self.net.0.borrow_mut().set_cut(from, to, cut && self.faulty),
+            Event::Start { node } => self.start(node)?,
+            Event::Resume { node } => self.resume(node),
+            Event::DiskHeals { node } => self.heal_disk(node),
+            Event::Ask { client } => self.ask(client),
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, owner: LoopId) -> Result<(), Violation> {
+        if !self.net.0.borrow_mut().begin_turn(owner) {
+            return Ok(());
+        }
+        match self.owners[owner.0] {
+            Owner::Core { machine, core } => self.turn_core(owner, machine, core),
+            Owner::User(user) => {
+                self.turn_user(owner, user);
+                Ok(())
+            }
+        }
+    }
+
+    fn turn_core(&mut self, owner: LoopId, index: usize, core: usize) -> Result<(), Violation> {
+        let now = self.now();
+        let machine = &mut self.machines[index];
+        if machine.paused {
+            return Ok(());
+        }
+        let clock = machine.clock(now);
+        let Some(process) = machine.process().filter(|process| process.node.wake_at(CoreId(core as u16)).is_some())
+        else {
+            return Ok(());
+        };
+        let ready = self.net.0.borrow_mut().take_ready(owner);
+        let id = CoreId(core as u16);
+        let turned = process.node.turn(id, clock, &ready);
+        match turned {
+            Ok(Progress::GoesOn) => {}
+            Ok(Progress::Ended(log)) => return self.core_stopped(index, *log),
+            Err(fatal) => return self.node_failed(index, &fatal),
+        }
+        let (Some(wake_at), Some(router)) = (process.node.wake_at(id), process.node.router(id)) else { return Ok(()) };
+        let mut digest = [now, index as u64, 0, 0, 0, 0];
+        for shard in router.shards() {
+            self.oracle.observe(index, shard, router.log(), &mut self.coverage)?;
+            let raft = shard.raft();
+            digest[2] = digest[2].wrapping_mul(31).wrapping_add(raft.term().0);
+            digest[3] = digest[3].wrapping_mul(31).wrapping_add(raft.commit().0);
+            digest[4] = digest[4].wrapping_mul(31).wrapping_add(raft.last().index.0);
+            digest[5] = digest[5].wrapping_mul(31).wrapping_add(raft.persisted_index().0);
+        }
+        self.trace.digest(&digest);
+        // A loop that is busy goes round again; even that takes some time.
+        let when = self.machines[index].when(wake_at).max(now + 10 * MICROSECOND);
+        self.net.0.borrow_mut().wake_at(owner, when);
+        self.after_node(index);
+        Ok(())
+    }
+
+    /// Whatever a node did may have woken its cores and given its disks work.
+    fn after_node(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        let mut net = self.net.0.borrow_mut();
+        for owner in machine.take_woken() {
+            net.wake(owner);
+        }
+        let boot = machine.boot;
+        for (core, work, takes) in machine.begin_work(&self.plan, &mut self.random) {
+            net.agenda.after(takes, Event::Disk { node: index, core, boot, work });
+        }
+    }
+
+    fn disk(&mut self, index: usize, core: usize, boot: u64, work: Work) -> Result<(), Violation> {
+        let machine = &mut self.machines[index];
+        if machine.boot != boot || !machine.is_up() {
+            return Ok(());
+        }
+        if machine.hung || machine.paused {
+            let event = Event::Disk { node: index, core, boot, work };
+            self.net.0.borrow_mut().agenda.after(20 * MILLISECOND, event);
+            return Ok(());
+        }
+        if work == Work::Sync && machine.is_doomed.is_some() {
+            self.crash_doomed(index);
+            return Ok(());
+        }
+        machine.work(core, work);
+        let now = self.now();
+        self.trace.digest(&[now, index as u64, core as u64, work as u64]);
+        self.after_node(index);
+        Ok(())
+    }
+
+    fn turn_user(&mut self, owner: LoopId, index: usize) {
+        let now = self.now();
+        let clock = self.clock();
+        let ready = self.net.0.borrow_mut().take_ready(owner);
+        let answered = self.users[index].turn(clock, &ready);
+        self.take_answers(answered);
+        let wake_at = self.users[index].wake_at().saturating_duration_since(self.epoch).as_nanos() as u64;
+        self.net.0.borrow_mut().wake_at(owner, wake_at.max(now + 10 * MICROSECOND));
+    }
+
+    pub(crate) fn take_answers(&mut self, answered: Vec<Answered>) {
+        for Answered { request, outcome } in answered {
+            self.stamp += 1;
+            let version = match &outcome {
+                Outcome::Put { version } | Outcome::Value(Some((version, _))) => Some(*version),
+                _ => None,
+            };
+            self.last_version = version.or(self.last_version);
+            self.coverage.note(match &outcome {
+                Outcome::Put { .. } | Outcome::Deleted { .. } => "write acknowledged",
+                Outcome::Value(_) => "read answered",
+                Outcome::ConditionFailed => "condition failed",
+                Outcome::Failed => "request refused",
+                Outcome::Unknown => "write of unknown outcome",
+            });
+            self.trace.digest(&[self.stamp, request as u64, version.unwrap_or(0)]);
+            let operation = &mut self.operations[request];
+            if outcome != Outcome::Unknown {
+                operation.ret = self.stamp;
+            }
+            operation.outcome = outcome;
+        }
+    }
+
+    fn ask(&mut self, index: usize) {
+        let now = self.now();
+        if self.asking {
+            let pause = self.random.below(self.plan.think_max);
+            self.net.0.borrow_mut().agenda.after(pause, Event::Ask { client: index });
+            if self.users[index].waiting() < self.plan.inflight {
+                self.unique += 1;
+                let question = next_question(&self.plan, now, self.unique, self.last_version, &mut self.random);
+                self.put_question(index, &question);
+            }
+        }
+    }
+
+    fn put_question(&mut self, index: usize, question: &Question) {
+        let clock = self.clock();
+        self.stamp += 1;
+        let user = &mut self.users[index];
+        user.ask(self.operations.len(), question, clock);
+        self.operations.push(Operation {
+            client: user.name(),
+            key: question.key.clone(),
+            kind: question.kind.clone(),
+            call: self.stamp,
+            outcome: Outcome::Unknown,
+            ret: u64::MAX,
+        });
+        let owner = user.own;
+        self.net.0.borrow_mut().wake(owner);
+    }
+
+    fn start(&mut self, index: usize) -> Result<(), Violation> {
+        let now = self.now();
+        let machine = &mut self.machines[index];
+        if !matches!(machine.state, State::Down) {
+            return Ok(());
+        }
+        self.net.0.borrow_mut().power_returns(HostId(index));
+        let loops = machine.loops.clone();
+        match machine.start(&self.plan, &self.net, now, &mut self.random) {
+            Ok(()) => {
+                self.coverage.note("node started");
+                self.note_recovery(index);
+                let mut net = self.net.0.borrow_mut();
+                net.listen(HostId(index), node_address(index), loops.clone());
+                for owner in loops {
+                    net.wake(owner);
+                }
+                drop(net);
+                self.trace.say(now, format!("node {} starts", index + 1));
+                self.after_node(index);
+                Ok(())
+            }
+            Err(fatal) => self.node_failed(index, &fatal),
+        }
+    }
+
+    fn note_recovery(&mut self, index: usize) {
+        let Some(process) = self.machines[index].process() else { return };
+        for core in 0..process.workers.len() {
+            let Some(router) = process.node.router(CoreId(core as u16)) else { continue };
+            let report = router.log().recovery();
+            self.coverage.add("torn tail cut at recovery", u64::from(report.torn_bytes > 0));
+            self.coverage.add("batches written again at recovery", report.batches_kept);
+        }
+    }
+
+    /// The process has ended with an error: what its program would print.
+    fn node_failed(&mut self, index: usize, fatal: &Fatal) -> Result<(), Violation> {
+        let now = self.now();
+        let words = fatal.to_string().replace(&*self.dir.path().to_string_lossy(), "DIR");
+        self.trace.say(now, format!("node {} ends: {words}", index + 1));
+        let machine = &mut self.machines[index];
+        let (was_up, sync_failed) = (machine.is_up(), machine.sync_fails);
+        self.net.0.borrow_mut().process_ends(HostId(index));
+        machine.ended();
+        self.oracle.ended(index);
+        if machine.damaged {
+            self.coverage.note(if was_up { "damage noticed while running" } else { "damage refused at the start" });
+            machine.state = State::Gone;
+            return Ok(());
+        }
+        if sync_failed {
+            self.machines[index].sync_fails = false;
+            self.coverage.note("node ended by a failed sync");
+        } else if words.contains("space") || words.contains("full") {
+            self.coverage.note("no room to start");
+        } else {
+            return Err(Violation::of("a node ends for a reason", format!("node {}: {words}", index + 1)));
+        }
+        self.restart_later(index);
+        Ok(())
+    }
+
+    /// A core has ended in order; the last one ends the node.
+    fn core_stopped(&mut self, index: usize, log: FileLog) -> Result<(), Violation> {
+        self.oracle.stopping(index);
+        if let Err(error) = log.close() {
+            return self.node_failed(index, &Fatal::failure(error.to_string()));
+        }
+        let cores = (0..self.plan.cores).map(CoreId);
+        let process = self.machines[index].process();
+        if process.is_some_and(|process| cores.into_iter().any(|core| process.node.router(core).is_some())) {
+            return Ok(());
+        }
+        let now = self.now();
+        self.trace.say(now, format!("node {} has stopped", index + 1));
+        self.coverage.note("node stopped in order");
+        self.net.0.borrow_mut().process_ends(HostId(index));
+        self.machines[index].ended();
+        self.oracle.ended(index);
+        self.restart_later(index);
+        Ok(())
+    }
+
+    /// Somebody will start the node again.
+    pub(crate) fn restart_later(&mut self, index: usize) {
+        let pause = self.random.skewed(5 * MILLISECOND, 4 * SECOND);
+        self.net.0.borrow_mut().agenda.after(pause, Event::Start { node: index });
+    }
+
+    fn resume(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        if std::mem::take(&mut machine.paused) {
+            let mut net = self.net.0.borrow_mut();
+            for owner in machine.loops.clone() {
+                net.wake(owner);
+            }
+        }
+    }
+
+    pub(crate) fn heal_disk(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        (machine.hung, machine.slow) = (false, 0);
+        for disk in &machine.disks {
+            disk.set_full(false);
+        }
+        self.after_node(index);
+    }
+
+    /// The end of all faults.
+    fn make_peace(&mut self) {
+        let now = self.now();
+        self.trace.say(now, "peace".to_owned());
+        self.faulty = false;
+        self.net.0.borrow_mut().frame_faults = false;
+        self.net.0.borrow_mut().heal();
+        for index in 0..self.machines.len() {
+            self.heal_disk(index);
+            self.resume(index);
+            if matches!(self.machines[index].state, State::Down) {
+                self.net.0.borrow_mut().agenda.after(10 * MILLISECOND, Event::Start { node: index });
+            }
+        }
+    }
+
+    /// What is not right yet.
+    fn why_not_converged(&self) -> Option<String> {
+        let mut common: Vec<Option<(u64, u64, u128)>> = vec![None; usize::from(self.plan.shards)];
+        let mut leaders = vec![0; common.len()];
+        for machine in &self.machines {
+            let index = machine.index;
+            let process = match &machine.state {
+                State::Gone => continue,
+                State::Down => return Some(format!("node {} is down", index + 1)),
+                State::Up(process) => process,
+            };
+            for core in 0..self.plan.cores {
+                let Some(router) = process.node.router(CoreId(core)) else {
+                    return Some(format!("node {} is stopping", index + 1));
+                };
+                for shard in router.shards() {
+                    let status = shard.status();
+                    let at = usize::from(shard.id().0);
+                    let state = (status.last.index.0, status.applied.0, status.state_hash);
+                    leaders[at] += usize::from(shard.leads());
+                    // A node that has lost its disk is refused by its peers; it is out until somebody replaces it.
+                    if machine.damaged {
+                        continue;
+                    }
+                    let agreed = *common[at].get_or_insert(state);
+                    if !shard.is_ready() || status.last.index != status.applied || state != agreed {
+                        let id = shard.id();
+                        return Some(format!("node {} differs in shard {id}: {}", index + 1, self.replicas_of(id)));
+                    }
+                }
+            }
+        }
+        let odd = leaders.iter().position(|leaders| *leaders != 1)?;
+        let id = ShardId(odd as u16);
+        Some(format!("shard {id} has {} leaders: {}", leaders[odd], self.replicas_of(id)))
+    }
+
+    /// Every replica of a shard, for people.
+    fn replicas_of(&self, shard: ShardId) -> String {
+        let core = CoreId(shard.0 % self.plan.cores);
+        let of = |machine: &Machine| {
+            let State::Up(process) = &machine.state else { return None };
+            let router = process.node.router(core)?;
+            router.shards().iter().find(|found| found.id() == shard).map(|found| found.raft().state_line())
+        };
+        let lines: Vec<String> = self.machines.iter().filter_map(of).collect();
+        lines.join("; ")
+    }
+
+    /// Reads every key that was ever written, so that the history tells of each acknowledged write.
+    fn read_everything(&mut self) -> Result<(), Violation> {
+        let generations = self.now() / self.plan.keys_live;
+        let mut keys: Vec<Vec<u8>> =
+            (0..=generations).flat_map(|at| (0..self.plan.keys).map(move |number| key_of(at, number))).collect();
+        keys.retain(|key| self.operations.iter().any(|operation| operation.key == *key));
+        for key in keys {
+            let question = Question { key, kind: Kind::Get, timeout: Duration::from_secs(20) };
+            self.put_question(0, &question);
+            let asked = self.operations.len() - 1;
+            let end = self.now() + 20 * SECOND;
+            while self.users[0].waiting() > 0 {
+                self.step()?;
+                if self.now() > end {
+                    return Err(Violation::of("every request is answered", "a read without faults has no answer"));
+                }
+            }
+            if !matches!(self.operations[asked].outcome, Outcome::Value(_)) {
+                return Err(Violation::of("without faults a read succeeds", format!("{:?}", self.operations[asked])));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_history(&mut self) -> Result<(), Violation> {
+        let mut history = History::default();
+        for operation in self.operations.drain(..) {
+            history.push(operation);
+        }
+        let judged = raftkv_history::check(&history, &raftkv_history::Limits::default());
+        judged.map_err(|violation| Violation::of("every history is linearizable", violation.to_string()))?;
+        raftkv_history::check_indexes(&history)
+            .map_err(|violation| Violation::of("versions are indexes of one log", violation.to_string()))
+    }
+
+    fn count_what_happened(&mut self) {
+        let stats = self.net.0.borrow().stats;
+        self.coverage.add("segment arrived", stats.segments);
+        self.coverage.add("frame lost", stats.frames_lost);
+        self.coverage.add("frame doubled", stats.frames_doubled);
+        self.coverage.add("frame overtaken", stats.frames_late);
+        self.coverage.add("connection reset", stats.resets);
+        self.coverage.add("kernel gave up on a connection", stats.given_up);
+        self.coverage.add("segment waited for a cut", stats.held);
+        self.coverage.add("write blocked", stats.blocked);
+        self.coverage.add("entry committed", self.oracle.committed());
+        for index in 0..self.machines.len() {
+            self.count_node(index);
+        }
+    }
+
+    /// What a node has counted, before it ends.
+    pub(crate) fn count_node(&mut self, index: usize) {
+        let Some(process) = self.machines[index].process() else { return };
+        for core in 0..process.workers.len() {
+            let Some(router) = process.node.router(CoreId(core as u16)) else { continue };
+            let counters = &router.counters;
+            self.coverage.add("raft message received", counters.raft_messages_received);
+            self.coverage.add("request forwarded", counters.forwards_sent);
+            self.coverage.add("write refused for want of space", counters.refused_no_space);
+            self.coverage.add("write refused as too much waits", counters.refused_overloaded);
+            self.coverage.add("request timed out at a node", counters.timeouts);
+            self.coverage.add("vote withheld from an admitted node", counters.votes_withheld);
+            self.coverage.add("loop turned", counters.turns);
+        }
+    }
+
+    /// Where the run keeps what nodes have besides their logs; gone with it.
+    #[must_use]
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+}
+
+/// Files in memory where there are such.
+fn memory_dir() -> std::path::PathBuf {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+}
