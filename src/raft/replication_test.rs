@@ -417,10 +417,17 @@ fn a_tail_that_nobody_else_has_gives_way_everywhere() {
     cluster.propose(3, &["lost"]);
     assert_eq!(cluster.raft(3).last(), EntryId::new(3, 2));
     cluster.run_until(4 * T, |cluster| [1, 2].iter().any(|&id| cluster.raft(id).role() == Role::Leader));
+    // The others write on, and the leader changes, so that the next one does not know where node 3's log departs.
+    let leader = if cluster.raft(1).role() == Role::Leader { 1 } else { 2 };
+    cluster.propose(leader, &["a", "b", "c"]);
+    cluster.settle();
+    cluster.act(leader, |raft| raft.transfer(NodeId(3 - leader))).expect("it leads");
+    cluster.run(BEAT);
+    assert_eq!((cluster.leader(), cluster.raft(3).last()), (Some(3 - leader), EntryId::new(3, 2)));
     cluster.heal();
-    cluster.run(2 * BEAT);
+    cluster.run(3 * BEAT);
     for node in cluster.nodes.values() {
-        assert_eq!((node.raft.last(), node.raft.commit()), (EntryId::new(2, 3), Index(2)), "{}", node.raft);
+        assert_eq!((node.raft.last(), node.raft.commit()), (EntryId::new(6, 4), Index(6)), "{}", node.raft);
     }
 }
 

@@ -439,7 +439,7 @@ fn a_short_file_is_refused() {
         let disk = interrupted.disk.fork();
         disk.edit(&interrupted.segment, |bytes| bytes.truncate(length));
         let LogError(line) = read(&disk).expect_err("it may have held more");
-        assert!(line.contains(&format!("/test/{} at offset ", interrupted.segment)), "cut to {length}: {line}");
+        assert!(line.contains(&format!("/simulated/{} at offset ", interrupted.segment)), "cut to {length}: {line}");
     }
 }
 

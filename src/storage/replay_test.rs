@@ -46,6 +46,7 @@ fn the_greatest_index_has_no_successor() {
     assert_eq!(replay.missing(), Some((A, Index(1), Index(4))));
 }
 
+// rule 14
 #[test]
 fn a_restatement_confirms_what_came_before() {
     let mut replay = Replay::default();
