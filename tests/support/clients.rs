@@ -1,6 +1,8 @@
 //! Clients that do everything on few keys at once, and the record of what they saw.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -8,15 +10,23 @@ use std::time::Duration;
 
 use raftkv::client::{Client, Condition, Error, ErrorKind, Result, Slot, Version};
 use raftkv_history::{self as history, History, Kind, Limits, Operation, Outcome};
+use raftkv_protocol::client::Code;
 
 use super::cluster::Cluster;
 use super::random::Random;
-use super::wait::{PATIENCE, eventually};
+use super::wait::{PATIENCE, eventually, pause};
+use super::wire::{Replied, Said, Wire, get};
 
 /// Keys that are in use at one time.
 const KEYS: u64 = 5;
 /// After so many calls all clients turn to fresh keys, so that what never got an outcome is left behind.
 const CALLS_PER_KEYS: u64 = 2_000;
+/// Added to a node's id: the number of a client that reads through that node alone.
+const THROUGH_NODE: u32 = 1_000;
+/// How long such a client waits before it asks again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How many questions it leaves open before it starts afresh.
+const WAITING_MAX: usize = 50;
 
 /// What all clients share.
 #[derive(Debug, Default)]
@@ -43,8 +53,8 @@ pub struct Record {
 }
 
 impl Clients {
-    /// Starts so many clients that give up each call after `timeout`. `prefix` keeps their keys apart from everybody
-    /// else's.
+    /// Starts so many clients that give up each call after `timeout`, and for each node one that reads through no other.
+    /// `prefix` keeps their keys apart from everybody else's.
     pub fn start(cluster: &Cluster, prefix: &str, clients: u32, timeout: Duration, random: &mut Random) -> Clients {
         let shared = Arc::new(Shared::default());
         let spawn = |number: u32| {
@@ -64,7 +74,24 @@ impl Clients {
                 caller.record
             })
         };
-        let threads = (1..=clients).map(spawn).collect();
+        let mut threads: Vec<_> = (1..=clients).map(spawn).collect();
+        for node in cluster.ids() {
+            let mut stubborn = Stubborn {
+                node,
+                address: cluster.address(node),
+                prefix: prefix.to_owned(),
+                random: Random(random.below(u64::MAX)),
+                shared: Arc::clone(&shared),
+                waiting: BTreeMap::new(),
+                record: Vec::new(),
+            };
+            threads.push(thread::spawn(move || {
+                while !stubborn.shared.stop.load(Ordering::Relaxed) {
+                    stubborn.read_on_one_connection();
+                }
+                stubborn.record
+            }));
+        }
         Clients { shared, threads }
     }
 
@@ -104,7 +131,7 @@ impl Record {
                 let outcome = Outcome::Value(wire.get(key));
                 let ret = self.shared.now();
                 self.history.push(Operation {
-                    client: 1_000 + *id as u32,
+                    client: THROUGH_NODE + *id as u32,
                     key: key.clone(),
                     kind: Kind::Get,
                     call,
@@ -133,6 +160,11 @@ impl Shared {
     fn now(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::SeqCst)
     }
+
+    /// A key that is in use at the time of this call.
+    fn key(&self, prefix: &str, call: u64, random: &mut Random) -> Vec<u8> {
+        format!("{prefix}/{}/{}", call / CALLS_PER_KEYS, random.below(KEYS)).into_bytes()
+    }
 }
 
 /// One client.
@@ -150,8 +182,7 @@ struct Caller {
 impl Caller {
     fn call(&mut self) {
         let number = self.shared.calls.fetch_add(1, Ordering::Relaxed);
-        let (keys, key) = (number / CALLS_PER_KEYS, self.random.below(KEYS));
-        let key = format!("{}/{keys}/{key}", self.prefix).into_bytes();
+        let key = self.shared.key(&self.prefix, number, &mut self.random);
         let condition = self.condition(&key);
         let kind = match self.random.below(20) {
             0..=7 => Kind::Get,
@@ -209,6 +240,55 @@ impl Caller {
         if let Some(version) = version {
             self.seen.insert(key.to_vec(), version);
         }
+    }
+}
+
+/// A client that reads through one node, however little it answers: it asks again and again on the same connection, so
+/// that a node that finds itself behind the times has fresh questions waiting.
+struct Stubborn {
+    node: u64,
+    address: SocketAddr,
+    prefix: String,
+    random: Random,
+    shared: Arc<Shared>,
+    /// Key and time of the call, by the request's id.
+    waiting: BTreeMap<u64, (Vec<u8>, u64)>,
+    record: Vec<Operation>,
+}
+
+impl Stubborn {
+    fn read_on_one_connection(&mut self) {
+        self.waiting.clear();
+        let Ok(mut wire) = Wire::connect_within(ASK_AGAIN, self.address) else {
+            pause(Duration::from_millis(10));
+            return;
+        };
+        while !self.shared.stop.load(Ordering::Relaxed) && self.waiting.len() < WAITING_MAX {
+            let key = self.shared.key(&self.prefix, self.shared.calls.load(Ordering::Relaxed), &mut self.random);
+            let call = self.shared.now();
+            let Ok(id) = wire.submit(get(&key)) else { return };
+            self.waiting.insert(id, (key, call));
+            while !self.waiting.is_empty() {
+                match wire.reply() {
+                    Ok(Some(replied)) => self.take(replied),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Ok(None) | Err(_) => return,
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, replied: Replied) {
+        let ret = self.shared.now();
+        let Some((key, call)) = self.waiting.remove(&replied.id) else { return };
+        let shown = match replied.said {
+            Said::Value { version, bytes } => Some((version, bytes)),
+            said if said.code() == Some(Code::NotFound) => None,
+            // It has been told that there is no answer.
+            _ => return pause(Duration::from_millis(10)),
+        };
+        let client = THROUGH_NODE + self.node as u32;
+        self.record.push(Operation { client, key, kind: Kind::Get, call, outcome: Outcome::Value(shown), ret });
     }
 }
 

@@ -86,16 +86,25 @@ pub fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 impl Wire {
     /// Dials, without a hello.
     pub fn dial(address: SocketAddr) -> io::Result<Wire> {
-        let stream = TcpStream::connect_timeout(&address, READ_TIMEOUT)?;
+        Wire::dial_within(READ_TIMEOUT, address)
+    }
+
+    fn dial_within(patience: Duration, address: SocketAddr) -> io::Result<Wire> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(READ_TIMEOUT))?;
-        stream.set_write_timeout(Some(READ_TIMEOUT))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Wire { stream, input: Vec::new(), next_id: 0 })
     }
 
     /// Dials and says a client's hello.
     pub fn connect(address: SocketAddr) -> io::Result<Wire> {
-        let mut wire = Wire::dial(address)?;
+        Wire::connect_within(READ_TIMEOUT, address)
+    }
+
+    /// The same, and waits for nothing longer than this, now and later.
+    pub fn connect_within(patience: Duration, address: SocketAddr) -> io::Result<Wire> {
+        let mut wire = Wire::dial_within(patience, address)?;
         wire.greet(&client_hello())?.map_err(|refusal| io::Error::other(format!("{refusal:?}")))?;
         Ok(wire)
     }
