@@ -92,7 +92,7 @@ impl Image {
 /// The log's syncer writes a watermark when it was idle for 10 ms, also because the machine was busy with something else.
 /// Then the story is told again.
 fn image(number: usize, (steps, is_recycled): &(&[Step], bool)) -> Image {
-    for _ in 0..200 {
+    for _ in 0..ATTEMPTS_MAX {
         let mut teller = Teller::new(number, *is_recycled);
         steps.iter().for_each(|step| teller.step(*step));
         if let Some(image) = teller.finish(steps) {
@@ -208,6 +208,8 @@ impl Teller {
     }
 }
 
+/// How often a story is told at most.
+const ATTEMPTS_MAX: usize = 2_000;
 /// How long the log may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 

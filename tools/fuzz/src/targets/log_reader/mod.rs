@@ -1,7 +1,7 @@
 //! Damaged directories of a log: what a start finds after torn writes, rot, lost and misplaced blocks and files.
 //!
-//! The directories were written by the log itself ([`image`]). An input chooses one and says what happens to it
-//! ([`damage`]); what must come of that is worked out from the undamaged bytes and never from a checksum ([`verdict`]):
+//! The directories were written by the log itself (`image`). An input chooses one and says what happens to it
+//! (`damage`); what must come of that is worked out from the undamaged bytes and never from a checksum (`verdict`):
 //! the log is refused with file and offset, or holds exactly what it held after some batch, and never less than what
 //! the headers that are left prove durable. Walking the same directory for people shows no entry that was never written.
 //!

@@ -1,9 +1,9 @@
 //! Raft, fed message by message: one replica whose peers send whatever they like, or three honest ones over a network
 //! and disks that do everything that these may do.
 //!
-//! A crash-fault protocol does not promise that liars cannot make two replicas differ. So among liars ([`liars`]) what
+//! A crash-fault protocol does not promise that liars cannot make two replicas differ. So among liars (`liars`) what
 //! needs no honest peer must hold: no panic, and every invariant that looks at one replica. Among honest ones
-//! ([`honest`]), whatever is lost, doubled, late or restarted, everything holds: one leader a term, committed entries
+//! (`honest`), whatever is lost, doubled, late or restarted, everything holds: one leader a term, committed entries
 //! never differ, and reads miss nothing that was committed before they were asked.
 
 mod honest;
