@@ -108,6 +108,13 @@ impl ReplyBytes {
         ReplyBytes { max: limits.core_reply_bytes_max, unread: 0, charged: 0 }
     }
 
+    /// A connection has `waiting` bytes unread, greetings and last words included; `counted` is what was counted of
+    /// them before.
+    pub(super) fn count_unread(&mut self, counted: &mut usize, waiting: usize) {
+        self.unread = self.unread.saturating_sub(*counted) + waiting;
+        *counted = waiting;
+    }
+
     /// Whether a read with this charge may be taken in.
     pub(super) fn room(&self, charge: u32) -> Room {
         if self.unread >= self.max {

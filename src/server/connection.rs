@@ -41,6 +41,8 @@ pub(super) struct Connection<S> {
     pub(super) kind: Kind,
     pub(super) input: Input,
     pub(super) output: Output,
+    /// How many of the waiting bytes of `output` the core has counted.
+    pub(super) counted_bytes: usize,
     pub(super) generation: u32,
     /// Requests that are not answered yet.
     pub(super) debt: Debt,
@@ -70,6 +72,7 @@ impl<S: Socket> Connection<S> {
             kind,
             input,
             output: Output::default(),
+            counted_bytes: 0,
             generation: 0,
             debt: Debt::default(),
             paused: false,

@@ -553,7 +553,8 @@ impl<N: Network> CoreLoop<N> {
         let is_quiet = self.io.clients_open == 0
             || self.last_request.1.is_some_and(|at| now.saturating_duration_since(at) >= STOP_QUIET)
             || now.saturating_duration_since(handed_over_at) >= STOP_GRACE;
-        is_quiet && self.router.is_idle() && self.io.is_flushed()
+        // What another core has asked meanwhile would be answered by nobody.
+        is_quiet && self.router.is_idle() && self.io.is_flushed() && self.inbox.is_empty()
     }
 }
 

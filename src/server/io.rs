@@ -149,7 +149,7 @@ impl<N: Network> Io<N> {
     pub(super) fn close(&mut self, id: ConnectionId) -> Option<Connection<N::Socket>> {
         let mut connection = self.connections.remove(id)?;
         self.node.sockets.fetch_sub(1, Ordering::Relaxed);
-        self.reply_bytes.unread = self.reply_bytes.unread.saturating_sub(connection.output.waiting_bytes());
+        self.reply_bytes.count_unread(&mut connection.counted_bytes, 0);
         self.reply_bytes.charged = self.reply_bytes.charged.saturating_sub(connection.debt.charged_bytes());
         if let Some(socket) = Rc::get_mut(&mut connection.socket)
             && let Err(error) = self.network.deregister(socket)
@@ -207,6 +207,12 @@ impl<N: Network> Io<N> {
             connection.debt.add(charge);
             self.reply_bytes.charged += charge as usize;
         }
+    }
+
+    /// The bytes that wait for their readers, as they are counted.
+    #[cfg(test)]
+    pub(super) fn unread_bytes(&self) -> usize {
+        self.reply_bytes.unread
     }
 
     /// Goes on with the connections that have waited for room.
@@ -267,10 +273,8 @@ impl<N: Network> Io<N> {
         if connection.blocked {
             return;
         }
-        let before = connection.output.waiting_bytes();
         let flushed = connection.output.flush(&mut Stream(&*connection.socket));
-        let flushed_bytes = before - connection.output.waiting_bytes();
-        self.reply_bytes.unread = self.reply_bytes.unread.saturating_sub(flushed_bytes);
+        self.reply_bytes.count_unread(&mut connection.counted_bytes, connection.output.waiting_bytes());
         match flushed {
             Ok(flushed) => connection.blocked = flushed == Flushed::Blocked,
             Err(error) => {
@@ -304,11 +308,10 @@ impl<N: Network> Transport for Io<N> {
     ) {
         let limits = &self.node.config.limits;
         if let Some(found) = self.connections.get(connection) {
-            let before = found.output.waiting_bytes();
             if !found.reply(request, charge, at, result, limits) {
                 self.replies_dropped += 1;
             }
-            self.reply_bytes.unread += found.output.waiting_bytes() - before;
+            self.reply_bytes.count_unread(&mut found.counted_bytes, found.output.waiting_bytes());
             self.reply_bytes.charged = self.reply_bytes.charged.saturating_sub(charge as usize);
             self.mark_dirty(connection);
         }

@@ -254,3 +254,26 @@ fn a_link_takes_so_many_bytes_that_its_peer_does_not_read() {
     core.router.finish_turn(later, &mut core.io).expect("a turn");
     assert!(core.router.counters.raft_messages_dropped > dropped);
 }
+
+#[test]
+fn greetings_do_not_hide_replies_that_nobody_reads() {
+    let mut cluster = Cluster::with_leaders(11);
+    let (home, value) = (ShardId(0), vec![1; 100_000]);
+    let key = key_of(home);
+    let mut writer = cluster.dial(1, Some(home), &[]);
+    cluster.ask(&mut writer, put(&key, &value), |reply| assert_eq!(reply.result, Ok(Answer::Put)));
+    let ask = Request { id: RequestId(1), operation: get(&key) };
+    let _reads_nothing_more = cluster.dial(1, Some(home), &[ask]);
+    cluster.run(Duration::from_millis(10));
+    let unread = |cluster: &Cluster| {
+        let core = cluster.node(1).cores[0].as_ref().expect("the core runs");
+        core.io.unread_bytes()
+    };
+    let before = unread(&cluster);
+    assert!(before > value.len() / 2, "{before} bytes");
+    for _ in 0..10 {
+        drop(cluster.dial(1, Some(home), &[]));
+    }
+    cluster.run(Duration::from_millis(10));
+    assert_eq!(unread(&cluster), before);
+}
