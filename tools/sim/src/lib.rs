@@ -12,6 +12,7 @@ pub mod network;
 pub mod oracle;
 pub mod plan;
 pub mod random;
+pub mod record;
 pub mod run;
 pub mod socket;
 pub mod trace;
