@@ -24,6 +24,8 @@ pub const MUST_HAPPEN: &[&str] = &[
     "leader changed",
     "leader changed with appends in flight",
     "persisted suffix truncated",
+    "truncation overtook a write",
+    "leader deposed in the middle of a read round",
     "block lost by a crash",
     "block torn by a crash",
     "unsynced block survived a crash",
