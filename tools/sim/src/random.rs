@@ -83,9 +83,8 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_numbers_and_another_seed_others() {
-        let numbers = |seed| {
-            (0..8).map(|_| Random::new(seed).any()).chain([Random::new(seed).fork().any()]).collect::<Vec<_>>()
-        };
+        let numbers =
+            |seed| (0..8).map(|_| Random::new(seed).any()).chain([Random::new(seed).fork().any()]).collect::<Vec<_>>();
         assert_eq!(numbers(1), numbers(1));
         assert_ne!(numbers(1), numbers(2));
     }
