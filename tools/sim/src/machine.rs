@@ -73,6 +73,9 @@ pub struct Machine {
     epoch: Instant,
 }
 
+/// More syncs than any run has.
+const NEVER: u64 = 1 << 60;
+
 fn slot(work: Work) -> usize {
     match work {
         Work::Sync => 0,
@@ -265,6 +268,14 @@ impl Machine {
         self.is_doomed = None;
         for disk in &self.disks {
             disk.restart();
+        }
+    }
+
+    /// What was to go wrong with it soon does not.
+    pub fn spare(&mut self) {
+        self.is_doomed = None;
+        for disk in &self.disks {
+            disk.fail_sync(NEVER);
         }
     }
 
