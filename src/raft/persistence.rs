@@ -34,12 +34,14 @@ pub(super) struct Persistence {
     durable: HardState,
     /// The newest term and vote that were handed out to be written.
     written: HardState,
+    /// Writes that claimed less when they completed than when they began.
+    overtaken: u64,
 }
 
 impl Persistence {
     /// After a start: everything that was recovered is durable.
     pub(super) fn new(persisted: Index, durable: HardState) -> Persistence {
-        Persistence { writes: VecDeque::new(), newest: WriteId(0), persisted, durable, written: durable }
+        Persistence { writes: VecDeque::new(), newest: WriteId(0), persisted, durable, written: durable, overtaken: 0 }
     }
 
     /// The log is durable up to here.
@@ -86,7 +88,13 @@ impl Persistence {
         let is_cut = |write: &&mut Write| write.last.index > last.index && !mutant!("stale-completion-counts");
         for write in self.writes.iter_mut().filter(is_cut) {
             write.last = last;
+            self.overtaken += 1;
         }
+    }
+
+    /// How often a truncation has overtaken a write on its way to the disk.
+    pub(super) fn overtaken(&self) -> u64 {
+        self.overtaken
     }
 
     /// The ends of the writes on their way, oldest first.

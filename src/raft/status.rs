@@ -64,6 +64,13 @@ impl Raft {
         self.dropped_messages
     }
 
+    /// How often a truncation has overtaken a write on its way to the disk, so that its completion says less than it
+    /// would have: the case in which a naive count acknowledges what is no longer there.
+    #[must_use]
+    pub fn writes_overtaken(&self) -> u64 {
+        self.persistence.overtaken()
+    }
+
     /// How many elections this node has stood in; pre-votes do not count.
     pub fn elections_started(&self) -> u64 {
         self.elections_started

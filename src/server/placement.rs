@@ -22,7 +22,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How often, while the node is being stopped.
 const PERIOD_STOPPING: Duration = Duration::from_millis(20);
 /// How long the preferred node must have kept up.
-const STEADY: Duration = Duration::from_secs(30);
+pub(super) const STEADY: Duration = Duration::from_secs(30);
+/// The same for a node that lost leadership again each time that it got it.
+const STEADY_MAX: Duration = Duration::from_secs(3_600);
+/// A node that kept leadership for so long has earned it.
+const KEPT: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(super) struct Placement {
@@ -31,11 +35,48 @@ pub(super) struct Placement {
     /// By position of the shard in its core: since when the preferred node keeps up, and what was committed at the
     /// last look.
     steady: Vec<Option<(Instant, Index)>>,
+    /// By position: what became of earlier transfers.
+    trust: Vec<Trust>,
+}
+
+/// How long a preferred node must keep up before it gets leadership. A node that this one reaches may still be cut off
+/// from the others: it cannot keep leadership, and the shard takes no writes until it is back here. So each time that
+/// leadership comes back soon, the next transfer waits twice as long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trust {
+    wait: Duration,
+    given: Option<Instant>,
+}
+
+impl Default for Trust {
+    fn default() -> Trust {
+        Trust { wait: STEADY, given: None }
+    }
+}
+
+impl Trust {
+    /// How long it must have kept up.
+    pub(super) fn wait(&self) -> Duration {
+        self.wait
+    }
+
+    /// It gets leadership.
+    pub(super) fn give(&mut self, now: Instant) {
+        self.given = Some(now);
+    }
+
+    /// This node leads, perhaps again.
+    pub(super) fn leads_here(&mut self, now: Instant) {
+        if let Some(given) = self.given.take() {
+            let kept = now.saturating_duration_since(given) >= KEPT;
+            self.wait = if kept { STEADY } else { (self.wait * 2).min(STEADY_MAX) };
+        }
+    }
 }
 
 impl Placement {
     pub(super) fn new(node: Arc<Node>, now: Instant) -> Placement {
-        Placement { node, next: now + PERIOD, steady: Vec::new() }
+        Placement { node, next: now + PERIOD, steady: Vec::new(), trust: Vec::new() }
     }
 
     /// When placement wants to look again.
@@ -65,13 +106,17 @@ impl Placement {
     /// Begins at most one transfer of a shard to its preferred node.
     fn spread<L: CoreLog, N: Network>(&mut self, now: Instant, router: &mut Router<L>, io: &Io<N>) {
         self.steady.resize(router.shards().len(), None);
+        self.trust.resize(router.shards().len(), Trust::default());
         let mut due = None;
         for (at, shard) in router.shards().iter().enumerate() {
             let preferred = self.node.preferred_leader(shard.id());
+            if shard.leads() && !shard.raft().is_transferring() {
+                self.trust[at].leads_here(now);
+            }
             let up = io.links.iter().any(|link| link.peer.id == preferred && link.is_up());
             self.steady[at] = steady_since(shard, preferred, self.steady[at], now).filter(|_| up);
-            if due.is_none() && self.steady[at].is_some_and(|(since, _)| now.saturating_duration_since(since) >= STEADY)
-            {
+            let wait = self.trust[at].wait();
+            if due.is_none() && self.steady[at].is_some_and(|(since, _)| now.saturating_duration_since(since) >= wait) {
                 due = Some((at, preferred));
             }
         }
@@ -79,6 +124,7 @@ impl Placement {
             && self.node.together.may_transfer(now)
         {
             self.steady[at] = None;
+            self.trust[at].give(now);
             router.counters.transfers += 1;
             log::info!("handing leadership of shard {} back to node {preferred}", router.shards()[at].id());
             hand_over(&mut router.shards_mut()[at], preferred);

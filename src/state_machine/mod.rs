@@ -186,16 +186,31 @@ impl StateMachine {
         let key = operation.key;
         match operation.change {
             Change::Put(value) => {
-                let old = self.map.insert(SmallKey::from(key), Stored { version, value: Arc::from(value) });
-                self.forget(key, old);
-                self.hash.add(key, version, value);
-                self.bytes += size(key, value);
+                self.put(key, version, value);
                 Outcome::Put
             }
             Change::Delete => {
                 let old = self.map.remove(key);
                 Outcome::Deleted { existed: self.forget(key, old) || mutant!("delete-always-finds") }
             }
+        }
+    }
+
+    /// Writes over the old value where it lies, if it has the new one's length and no snapshot holds it: the hash has just
+    /// read it, so its cache lines are at hand.
+    fn put(&mut self, key: &[u8], version: Index, value: &[u8]) {
+        self.hash.add(key, version, value);
+        self.bytes += size(key, value);
+        let Some(stored) = self.map.get_mut(key) else {
+            self.map.insert(SmallKey::from(key), Stored { version, value: Arc::from(value) });
+            return;
+        };
+        self.hash.remove(key, stored.version, &stored.value);
+        self.bytes -= size(key, &stored.value);
+        stored.version = version;
+        match Arc::get_mut(&mut stored.value) {
+            Some(old) if old.len() == value.len() => old.copy_from_slice(value),
+            _ => stored.value = Arc::from(value),
         }
     }
 

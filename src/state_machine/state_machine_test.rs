@@ -233,6 +233,8 @@ fn a_snapshot_stays_as_it_was() {
     replica.put(b"b", b"2", Condition::None);
     let snapshot = replica.state.snapshot();
     let hash = replica.state.hash();
+    // As long as the old value: without the snapshot it would be written over where it lies.
+    replica.put(b"a", b"9", Condition::None);
     replica.put(b"a", b"changed", Condition::None);
     replica.delete(b"b", Condition::None);
     replica.put(b"c", b"new", Condition::None);

@@ -12,6 +12,7 @@ pub mod network;
 pub mod oracle;
 pub mod plan;
 pub mod random;
+pub mod record;
 pub mod run;
 pub mod socket;
 pub mod trace;
@@ -23,6 +24,8 @@ pub const MUST_HAPPEN: &[&str] = &[
     "leader changed",
     "leader changed with appends in flight",
     "persisted suffix truncated",
+    "truncation overtook a write",
+    "leader deposed in the middle of a read round",
     "block lost by a crash",
     "block torn by a crash",
     "unsynced block survived a crash",

@@ -73,6 +73,9 @@ pub struct Machine {
     epoch: Instant,
 }
 
+/// More syncs than any run has.
+const NEVER: u64 = 1 << 60;
+
 fn slot(work: Work) -> usize {
     match work {
         Work::Sync => 0,
@@ -94,7 +97,7 @@ impl Machine {
     ) -> Machine {
         Machine {
             index,
-            disks: loops.iter().map(|_| SimulatedDisk::new(random.next())).collect(),
+            disks: loops.iter().map(|_| SimulatedDisk::new(random.any())).collect(),
             busy: vec![[false; 4]; loops.len()],
             loops,
             state: State::Down,
@@ -144,7 +147,7 @@ impl Machine {
         let now_shown = self.clock(now);
         let peers = (0..plan.nodes).filter(|index| *index != self.index);
         let peers = peers.map(|index| Peer { id: node_id(index), address: node_address(index) }).collect();
-        let node = by_hand::open(self.config(plan), peers, Incarnation(random.next()))?;
+        let node = by_hand::open(self.config(plan), peers, Incarnation(random.any()))?;
         let mut cores = Vec::new();
         let mut workers = Vec::new();
         let mut woken = Vec::new();
@@ -164,7 +167,7 @@ impl Machine {
                 FileLog::open_by_hand(disk, options).map_err(|error| Fatal::failure(error.to_string()))?;
             workers.push(hands);
             woken.push(flag);
-            cores.push(CoreParts { network: net.for_loop(*own), log, recovered, wake, seed: random.next() });
+            cores.push(CoreParts { network: net.for_loop(*own), log, recovered, wake, seed: random.any() });
         }
         let node = NodeByHand::start(node, cores, now_shown)?;
         self.state = State::Up(Box::new(Process { node, workers, woken }));
@@ -252,7 +255,7 @@ impl Machine {
         for disk in self.disks.iter().filter(|_| power_fails) {
             let survivors = match random.below(4) {
                 0 => Survivors::None,
-                _ => Survivors::Random { seed: random.next(), block: plan.torn_block },
+                _ => Survivors::Random { seed: random.any(), block: plan.torn_block },
             };
             disk.crash_in_place(survivors);
         }
@@ -268,13 +271,21 @@ impl Machine {
         }
     }
 
+    /// What was to go wrong with it soon does not.
+    pub fn spare(&mut self) {
+        self.is_doomed = None;
+        for disk in &self.disks {
+            disk.fail_sync(NEVER);
+        }
+    }
+
     /// The machine gets empty disks.
     pub fn lose_disk(&mut self, random: &mut Random) {
         self.damaged = true;
         let fresh = format!("node{}-{}", self.index + 1, self.boot);
         self.dir.set_file_name(fresh);
         for disk in &mut self.disks {
-            *disk = SimulatedDisk::new(random.next());
+            *disk = SimulatedDisk::new(random.any());
         }
     }
 }

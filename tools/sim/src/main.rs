@@ -2,12 +2,14 @@
 
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use raftkv_sim::MUST_HAPPEN;
+use raftkv_sim::record::{self, Stretch};
 use raftkv_sim::run::{Campaign, Report, catch_panics, run_seed, run_seeds};
 
 /// A whole RaftKV cluster in one thread, with simulated clock, network and disks: one seed is one run.
@@ -16,6 +18,7 @@ use raftkv_sim::run::{Campaign, Report, catch_panics, run_seed, run_seeds};
 ///   raftkv-sim --seed 42                       one run, and what happened in it
 ///   raftkv-sim --seed 42 --trace               the same with every event
 ///   raftkv-sim --seeds 1..2001 --jobs 2        many runs; exit code 1 if one fails
+///   raftkv-sim --seeds 1..50001 --record done  for hours, in several sittings
 ///   raftkv-sim --seeds 1..51 --doublecheck     each seed twice: both runs must be the same, event for event
 #[derive(Parser)]
 #[command(name = "raftkv-sim", version, verbatim_doc_comment)]
@@ -38,6 +41,9 @@ struct Args {
     /// Stop after so many failures
     #[arg(long, default_value_t = 3)]
     failures_max: usize,
+    /// Keep what is done in this file, and go on behind it the next time
+    #[arg(long, value_name = "FILE", requires = "seeds")]
+    record: Option<PathBuf>,
     /// Fail also if something that a campaign should meet never happened
     #[arg(long)]
     must_happen: bool,
@@ -71,7 +77,13 @@ fn main() -> ExitCode {
     let passed = match (&args.command, args.seed) {
         (Some(Command::Mutants { names, seeds_max }), _) => mutants(names, *seeds_max, jobs),
         (None, Some(seed)) => one(seed, args.trace),
-        (None, None) => many(&args, jobs),
+        (None, None) => match &args.record {
+            Some(path) => recorded(&args, path, jobs).unwrap_or_else(|error| {
+                eprintln!("cannot keep the record {}: {error}", path.display());
+                false
+            }),
+            None => many(&args, args.seeds.clone().unwrap_or(1..101), jobs).1,
+        },
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
@@ -96,8 +108,28 @@ fn one(seed: u64, trace: bool) -> bool {
     report.failure.is_none()
 }
 
-fn many(args: &Args, jobs: usize) -> bool {
-    let seeds = args.seeds.clone().unwrap_or(1..101);
+/// Seeds between two lines of a record.
+const STRETCH: u64 = 500;
+
+/// A campaign in several sittings.
+fn recorded(args: &Args, path: &Path, jobs: usize) -> std::io::Result<bool> {
+    let wanted = args.seeds.clone().unwrap_or(1..101);
+    let mut left = record::left(&wanted, &record::read(path)?);
+    while !left.is_empty() {
+        let seeds = left.start..left.end.min(left.start + STRETCH);
+        let (campaign, _) = many(args, seeds.clone(), jobs);
+        record::append(path, &Stretch::of(seeds.clone(), &campaign))?;
+        left.start = seeds.end;
+    }
+    let done = record::read(path)?;
+    let sum = |of: fn(&Stretch) -> u64| done.iter().map(of).sum::<u64>();
+    let (runs, failed) = (sum(|stretch| stretch.seeds.end - stretch.seeds.start), sum(|stretch| stretch.failed));
+    let (events, hours) = (sum(|stretch| stretch.events), sum(|stretch| stretch.simulated_ms) as f64 / 3.6e6);
+    println!("all sittings: {runs} seeds, {failed} failed; {events} events, {hours:.2} simulated hours");
+    Ok(failed == 0)
+}
+
+fn many(args: &Args, seeds: Range<u64>, jobs: usize) -> (Campaign, bool) {
     let started = Instant::now();
     let done = AtomicU64::new(0);
     let total = seeds.end - seeds.start;
@@ -118,13 +150,14 @@ fn many(args: &Args, jobs: usize) -> bool {
     let missing = campaign.coverage.missing(MUST_HAPPEN);
     if args.must_happen && !missing.is_empty() {
         println!("never happened, so that nothing is known of it: {}", missing.join(", "));
-        return false;
+        return (campaign, false);
     }
     let differing = differing.load(Ordering::Relaxed);
     if differing > 0 {
         println!("{differing} seeds did not give the same run twice");
     }
-    campaign.failures.is_empty() && differing == 0
+    let passed = campaign.failures.is_empty() && differing == 0;
+    (campaign, passed)
 }
 
 fn same_again(first: &Report) -> bool {

@@ -41,6 +41,9 @@ struct Seen {
     commit: Index,
     applied: Index,
     last: Index,
+    writes_overtaken: u64,
+    /// A read round of its was under way.
+    reading: bool,
     /// What its next state is compared with.
     observed: Option<Observed>,
     /// More may be on its disk than is known.
@@ -125,7 +128,8 @@ impl Oracle {
         let (role, term, commit) = (raft.role(), raft.term(), raft.commit());
         let status = shard.status();
         let persisted = raft.persisted_index();
-        let unchanged = before.role == Some(role)
+        let unchanged = before.reading == raft.read_round_in_flight()
+            && before.role == Some(role)
             && (before.term, before.commit, before.applied) == (term, commit, status.applied)
             && before.persisted.len() as u64 == persisted.0
             && (persisted.0 == 0 || before.persisted.last().copied() == raft.term_at(persisted));
@@ -149,6 +153,11 @@ impl Oracle {
         if self.note_persisted(at, node, shard) && was_role.is_some() {
             coverage.note("persisted suffix truncated");
         }
+        let before = &self.seen[at][node];
+        coverage.add("truncation overtook a write", raft.writes_overtaken() - before.writes_overtaken);
+        if before.reading && role != Role::Leader {
+            coverage.note("leader deposed in the middle of a read round");
+        }
         if role == Role::Leader && (was_role != Some(Role::Leader) || term != was_term) {
             self.new_leader(at, node, shard, coverage)?;
         }
@@ -160,6 +169,7 @@ impl Oracle {
         }
         let seen = &mut self.seen[at][node];
         (seen.role, seen.term, seen.commit, seen.applied) = (Some(role), term, commit, status.applied);
+        (seen.writes_overtaken, seen.reading) = (raft.writes_overtaken(), raft.read_round_in_flight());
         (seen.last, seen.unseen, seen.observed) = (raft.last().index, false, Some(Observed::of(raft)));
         Ok(())
     }

@@ -135,6 +135,7 @@ impl World {
         self.net.0.borrow_mut().frame_faults = self.plan.frame_faults;
         self.run_until(self.plan.duration)?;
         self.make_peace();
+        self.run_until_all_are_up()?;
         let calm = self.now() + self.plan.patience();
         self.run_until(self.now() + SECOND)?;
         self.asking = false;
@@ -160,6 +161,26 @@ impl World {
         Ok(())
     }
 
+    /// A node that was told to stop does so first; then somebody starts it again.
+    fn run_until_all_are_up(&mut self) -> Result<(), Violation> {
+        let end = self.now() + 20 * SECOND;
+        let is_there = |machine: &Machine| match &machine.state {
+            State::Up(process) => !process.node.node().is_stopping(),
+            State::Down => false,
+            State::Gone => true,
+        };
+        while !self.machines.iter().all(is_there) {
+            if self.now() > end {
+                return Err(Violation::of(
+                    "a node that is told to stop does so, and can be started",
+                    "20 s have passed",
+                ));
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
     fn run_until_converged(&mut self, end: u64) -> Result<(), Violation> {
         let mut next_look = self.now();
         loop {
@@ -176,7 +197,7 @@ impl World {
 
     /// One event.
     fn step(&mut self) -> Result<(), Violation> {
-        let event = self.net.0.borrow_mut().agenda.next();
+        let event = self.net.0.borrow_mut().agenda.take_next();
         let Some(event) = event else {
             return Err(Violation::of("something is always going to happen", "nothing is"));
         };
@@ -429,7 +450,7 @@ impl World {
 
     /// Somebody will start the node again.
     pub(crate) fn restart_later(&mut self, index: usize) {
-        let pause = self.random.skewed(5 * MILLISECOND, 4 * SECOND);
+        let pause = self.random.skewed(5 * MILLISECOND, if self.faulty { 4 * SECOND } else { 50 * MILLISECOND });
         self.net.0.borrow_mut().agenda.after(pause, Event::Start { node: index });
     }
 
@@ -460,6 +481,7 @@ impl World {
         self.net.0.borrow_mut().frame_faults = false;
         self.net.0.borrow_mut().heal();
         for index in 0..self.machines.len() {
+            self.machines[index].spare();
             self.heal_disk(index);
             self.resume(index);
             if matches!(self.machines[index].state, State::Down) {
