@@ -229,9 +229,11 @@ fn every_flag_that_the_documents_name_exists() {
         help("raftkv-bench", &["--help"]),
         help("raftkv-bench", &["failover", "--help"]),
         help("raftkv-bench", &["null-server", "--help"]),
+        help("raftkv-sim", &["--help"]),
+        help("raftkv-fuzz", &["--help"]),
         read("tools/compare"),
     ];
-    let of_cargo = ["--bench", "--lib", "--open", "--release", "--test", "--workspace"];
+    let of_cargo = ["--bench", "--lib", "--open", "--profile", "--release", "--test", "--workspace"];
     let known: BTreeSet<&str> = texts.iter().flat_map(|text| flags(text)).chain(of_cargo).collect();
     for document in ["README.md", "docs/architecture.md", "docs/features.md", "docs/operations.md", "docs/raftkv.toml"]
     {
