@@ -247,7 +247,7 @@ fn earlier_life(ids: u128) -> Vec<u8> {
 }
 
 /// Finds every batch of a healthy directory. The unused ends of the files are left out but for a few blocks, unless there
-/// is something in them.
+/// is something in them; the last file must have its whole length.
 fn survey(files: BTreeMap<String, Vec<u8>>) -> Vec<Segment> {
     let files: Vec<Vec<u8>> = files.into_values().collect();
     let headers: Vec<SegmentHeader> =
@@ -266,8 +266,10 @@ fn survey_segment(mut bytes: Vec<u8>, header: &SegmentHeader, cut: u64) -> Segme
         batches.push(locate(&found, header, &bytes));
         at = found.end();
     }
-    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
-    bytes.truncate((used + 1).next_multiple_of(BLOCK_BYTES as usize) + 2 * BLOCK_BYTES as usize);
+    if cut < u64::MAX {
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        bytes.truncate((used + 1).next_multiple_of(BLOCK_BYTES as usize) + 2 * BLOCK_BYTES as usize);
+    }
     Segment { sequence: header.sequence, bytes, durable_upto: header.durable_upto, batches }
 }
 

@@ -32,9 +32,13 @@ pub(super) fn expected(image: &Image, directory: &Directory) -> Expected {
         if !directory.is_intact(image, slot, 0..segment::HEADER_BYTES) {
             return Expected::Refused;
         }
+        let is_last = slot + 1 == image.segments.len();
+        // With what was cut off may have gone what proves it durable.
+        if is_last && directory.slot(slot).len() < segment.bytes.len() {
+            return Expected::Refused;
+        }
         let kept = segment.batches.iter().take_while(right).count();
         batches += kept;
-        let is_last = slot + 1 == image.segments.len();
         let upto = if is_last { durable_upto(image, directory, slot, segment) } else { u64::MAX };
         if segment.batches.get(kept).is_some_and(|batch| (batch.start as u64) < upto) {
             return Expected::Refused;
