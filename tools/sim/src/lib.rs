@@ -11,6 +11,7 @@ mod nemesis;
 pub mod network;
 pub mod oracle;
 pub mod plan;
+mod promises;
 pub mod random;
 pub mod run;
 pub mod socket;
@@ -29,6 +30,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "unsynced name lost by a crash",
     "write acknowledged",
     "read answered",
+    "stale read answered",
     "condition failed",
     "write of unknown outcome",
     "request forwarded",
@@ -54,6 +56,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "slow path",
     "kill",
     "power loss",
+    "crash after a vote",
     "blackout",
     "stop",
     "pause",

@@ -61,6 +61,8 @@ pub struct Machine {
     pub slow: u64,
     /// Crashes in the middle of its next sync; with the power, or only the process.
     pub is_doomed: Option<bool>,
+    /// Crashes as soon as a vote has left it.
+    pub dies_of_vote: bool,
     /// Somebody has damaged the disk.
     pub damaged: bool,
     /// A sync fails soon, or has failed.
@@ -103,6 +105,7 @@ impl Machine {
             hung: false,
             slow: 0,
             is_doomed: None,
+            dies_of_vote: false,
             damaged: false,
             sync_fails: false,
             drift: draw_drift(plan, random),
@@ -187,7 +190,11 @@ impl Machine {
             segment_size: plan.segment_size,
             log_io: LogIo::default(),
             log_level: log::LevelFilter::Off,
-            limits: Limits { uncommitted_bytes_max: plan.uncommitted_bytes_max, ..Limits::default() },
+            limits: Limits {
+                uncommitted_bytes_max: plan.uncommitted_bytes_max,
+                request_timeout: plan.request_timeout / (1 + self.index as u32 % 2),
+                ..Limits::default()
+            },
         }
     }
 
@@ -265,6 +272,15 @@ impl Machine {
         self.is_doomed = None;
         for disk in &self.disks {
             disk.restart();
+        }
+    }
+
+    /// No fault that was planned for later comes any more.
+    pub fn forgive(&mut self) {
+        self.is_doomed = None;
+        self.dies_of_vote = false;
+        for disk in &self.disks {
+            disk.fail_sync(u64::MAX >> 1);
         }
     }
 

@@ -53,6 +53,10 @@ impl World {
                 self.machines[node].is_doomed = Some(power_fails);
                 self.machines[node].is_up()
             }
+            Fault::AfterVote => {
+                self.machines[node].dies_of_vote = true;
+                self.machines[node].is_up()
+            }
             Fault::Blackout => self.blackout(),
             Fault::Stop => self.stop(node),
             Fault::Pause => self.pause(node),
@@ -151,6 +155,14 @@ impl World {
         }
     }
 
+    /// A node has voted. Now is the moment at which it would forget a vote that it had not written.
+    pub(crate) fn node_voted(&mut self, node: usize) {
+        if std::mem::take(&mut self.machines[node].dies_of_vote) {
+            let power_fails = self.random.below(4) > 0;
+            self.crash(node, power_fails);
+        }
+    }
+
     fn blackout(&mut self) -> bool {
         let crashed: Vec<bool> = (0..self.plan.nodes).map(|node| self.crash(node, true)).collect();
         crashed.contains(&true)
@@ -222,7 +234,7 @@ impl World {
             return false;
         }
         self.machines[node].damaged = true;
-        self.oracle.discount(node);
+        self.oracle.discount(node, fault == Fault::LostDisk);
         self.say(format!("node {}: {}", node + 1, fault.name()));
         true
     }

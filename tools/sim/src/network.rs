@@ -16,7 +16,8 @@ use mio::Token;
 use raftkv::server::by_hand::LISTENER;
 use raftkv::socket::Readiness;
 use raftkv_protocol::frame;
-use raftkv_protocol::peer::PeerFrame;
+use raftkv_protocol::kind;
+use raftkv_protocol::peer::{Message, PeerFrame};
 
 use crate::agenda::{Agenda, Event, HostId, LoopId, MICROSECOND, SECOND};
 use crate::random::Random;
@@ -120,6 +121,8 @@ struct Flow {
     blocked: bool,
     /// The beginning of a frame whose rest was not written yet; only where frames have faults.
     partial: Vec<u8>,
+    /// The beginning of a frame whose rest was not written yet, for whoever listens.
+    overheard: Vec<u8>,
     greeted: bool,
 }
 
@@ -169,6 +172,8 @@ pub struct Net {
     pub stats: NetStats,
     /// Whether frames are lost, doubled and overtaken.
     pub frame_faults: bool,
+    /// The Raft messages without entries that left nodes, until somebody looks.
+    pub told: Vec<Message>,
     plan: NetPlan,
     random: Random,
     loops: Vec<Loop>,
@@ -194,6 +199,7 @@ impl Net {
             agenda: Agenda::default(),
             stats: NetStats::default(),
             frame_faults: false,
+            told: Vec::new(),
             plan,
             random,
             loops: Vec::new(),
@@ -598,6 +604,9 @@ impl Net {
             self.stats.blocked += 1;
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        if connection.between_nodes && side == DIALLER {
+            overhear(&mut flow.overheard, &bytes[..length], &mut self.told);
+        }
         if connection.between_nodes
             && side == DIALLER
             && (self.frame_faults || !flow.partial.is_empty() || !flow.greeted)
@@ -649,6 +658,21 @@ impl Net {
         self.stats.frames_late += u64::from(late);
         self.send(id, DIALLER, Segment::Bytes(frame), !late);
     }
+}
+
+/// Takes down what a node says to another. Appends are left out: they are the most, and promise nothing.
+fn overhear(begun: &mut Vec<u8>, bytes: &[u8], told: &mut Vec<Message>) {
+    begun.extend_from_slice(bytes);
+    let mut at = 0;
+    while let Ok(Some(found)) = frame::parse(&begun[at..], frame::PEER_FRAME_MAX) {
+        if found.kind != kind::APPEND
+            && let Ok(PeerFrame::Message(message)) = PeerFrame::decode(found.kind, found.payload)
+        {
+            told.push(message);
+        }
+        at += found.consumed;
+    }
+    begun.drain(..at);
 }
 
 impl End {
