@@ -14,7 +14,7 @@ use raftkv::state_machine::command::{Change, Command};
 use raftkv::storage::CoreLog;
 use raftkv_history::{Kind, Operation, Outcome};
 use raftkv_protocol::client::Role;
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId, ShardId, Term};
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId, ShardId, Slot, Term};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::coverage::Coverage;
@@ -91,6 +91,8 @@ pub struct Oracle {
     nodes: usize,
     /// Where a put is committed, by the number that its value begins with.
     puts: BTreeMap<u64, (ShardId, u64)>,
+    /// Which put an entry is; none if it is another kind of entry.
+    entries: BTreeMap<(ShardId, u64), Option<u64>>,
     /// What nodes told each other.
     pub(crate) promises: Promises,
     /// Nodes whose disk was damaged from outside: what they had no longer counts.
@@ -109,6 +111,7 @@ impl Oracle {
             seen: vec![vec![Seen::default(); nodes]; shards],
             nodes,
             puts: BTreeMap::new(),
+            entries: BTreeMap::new(),
             promises: Promises::new(nodes),
             discounted: BTreeSet::new(),
             lost: BTreeSet::new(),
@@ -346,7 +349,9 @@ impl Oracle {
         let mut puts = Vec::new();
         for entry in log.tail(shard.id(), first, last).into_iter().flatten() {
             bodies.insert(entry.id.index.0, xxh3_64(&entry.body) ^ entry.kind as u64);
-            puts.extend(number_of_put(&entry).map(|number| (entry.id.index.0, number)));
+            let number = number_of_put(&entry);
+            self.entries.insert((shard.id(), entry.id.index.0), number);
+            puts.extend(number.map(|number| (entry.id.index.0, number)));
         }
         for index in first.0..=last.0 {
             let term = raft.term_at(Index(index)).unwrap_or_default();
@@ -387,6 +392,17 @@ impl Oracle {
     /// What a client was told of a put fits what became of it.
     pub fn check_told(&self, operation: &Operation) -> Result<(), Violation> {
         let Kind::Put { value, .. } = &operation.kind else { return Ok(()) };
+        let own = Slot::of(&operation.key).shard(self.shards.len() as u16);
+        if let Outcome::Put { version } = operation.outcome
+            && let Some(entry) = self.entries.get(&(own, version))
+            && *entry != number_in(value)
+        {
+            let what = format!(
+                "put {:?} is confirmed as entry {version} of shard {own}, which is {entry:?}",
+                number_in(value)
+            );
+            return Err(Violation::of("what a client is told of a write is true", what));
+        }
         let Some((shard, index)) = number_in(value).and_then(|number| self.puts.get(&number)) else { return Ok(()) };
         let fits = match &operation.outcome {
             Outcome::Put { version } => version == index,
