@@ -54,6 +54,11 @@ impl Raft {
         self.reads.round.is_some()
     }
 
+    /// How many read rounds were begun since the process started.
+    pub fn read_rounds(&self) -> u64 {
+        self.reads.counter
+    }
+
     /// Starts the next read round for all queued reads, if there are any. (A core starts the rounds of all its shards together.)
     pub fn start_read_round(&mut self) {
         if self.role != Role::Leader || !self.reads_waiting() {

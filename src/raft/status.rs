@@ -21,6 +21,11 @@ impl Raft {
         self.hard_state.term
     }
 
+    /// Who got this node's vote in this term.
+    pub fn vote(&self) -> Option<NodeId> {
+        self.hard_state.vote
+    }
+
     /// Who leads this term, as far as is known.
     pub fn leader(&self) -> Option<NodeId> {
         self.leader

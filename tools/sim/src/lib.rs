@@ -11,6 +11,7 @@ mod nemesis;
 pub mod network;
 pub mod oracle;
 pub mod plan;
+mod promises;
 pub mod random;
 pub mod record;
 pub mod run;
@@ -32,6 +33,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "unsynced name lost by a crash",
     "write acknowledged",
     "read answered",
+    "stale read answered",
     "condition failed",
     "write of unknown outcome",
     "request forwarded",
@@ -57,6 +59,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "slow path",
     "kill",
     "power loss",
+    "crash after a vote",
     "blackout",
     "stop",
     "pause",

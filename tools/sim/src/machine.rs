@@ -61,6 +61,8 @@ pub struct Machine {
     pub slow: u64,
     /// Crashes in the middle of its next sync; with the power, or only the process.
     pub is_doomed: Option<bool>,
+    /// Crashes as soon as a vote has left it.
+    pub dies_of_vote: bool,
     /// Somebody has damaged the disk.
     pub damaged: bool,
     /// A sync fails soon, or has failed.
@@ -106,6 +108,7 @@ impl Machine {
             hung: false,
             slow: 0,
             is_doomed: None,
+            dies_of_vote: false,
             damaged: false,
             sync_fails: false,
             drift: draw_drift(plan, random),
@@ -190,7 +193,11 @@ impl Machine {
             segment_size: plan.segment_size,
             log_io: LogIo::default(),
             log_level: log::LevelFilter::Off,
-            limits: Limits { uncommitted_bytes_max: plan.uncommitted_bytes_max, ..Limits::default() },
+            limits: Limits {
+                uncommitted_bytes_max: plan.uncommitted_bytes_max,
+                request_timeout: plan.request_timeout / (1 + self.index as u32 % 2),
+                ..Limits::default()
+            },
         }
     }
 
@@ -271,9 +278,10 @@ impl Machine {
         }
     }
 
-    /// What was to go wrong with it soon does not.
-    pub fn spare(&mut self) {
+    /// No fault that was planned for later comes any more.
+    pub fn forgive(&mut self) {
         self.is_doomed = None;
+        self.dies_of_vote = false;
         for disk in &self.disks {
             disk.fail_sync(NEVER);
         }

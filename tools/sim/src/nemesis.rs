@@ -1,5 +1,7 @@
 //! Whoever wants the cluster to fail: one act after the other, of the kinds that the plan has drawn.
 
+use raftkv_protocol::types::CoreId;
+
 use crate::agenda::{Event, HostId, MILLISECOND, SECOND};
 use crate::machine::{Machine, State};
 use crate::plan::Fault;
@@ -37,9 +39,22 @@ impl World {
         self.random.below(self.plan.nodes as u64) as usize
     }
 
+    /// A node that leads shards, if there is any: what happens to it matters most.
+    fn any_leader(&mut self) -> usize {
+        let leads = |machine: &Machine| {
+            let State::Up(process) = &machine.state else { return false };
+            (0..self.plan.cores)
+                .filter_map(|core| process.node.router(CoreId(core)))
+                .any(|router| router.shards().iter().any(|shard| shard.leads()))
+        };
+        let leaders: Vec<usize> =
+            self.machines.iter().filter(|machine| leads(machine)).map(|machine| machine.index).collect();
+        if leaders.is_empty() { self.any_node() } else { *self.random.pick(&leaders) }
+    }
+
     /// Whether it came to anything.
     fn act(&mut self, fault: Fault) -> bool {
-        let node = self.any_node();
+        let node = if self.random.coin() { self.any_leader() } else { self.any_node() };
         match fault {
             Fault::Partition | Fault::Isolate | Fault::Partial | Fault::Swizzle | Fault::OneWay | Fault::HalfOpen => {
                 self.cut(fault, node)
@@ -51,6 +66,10 @@ impl World {
                     return self.crash(node, power_fails);
                 }
                 self.machines[node].is_doomed = Some(power_fails);
+                self.machines[node].is_up()
+            }
+            Fault::AfterVote => {
+                self.machines[node].dies_of_vote = true;
                 self.machines[node].is_up()
             }
             Fault::Blackout => self.blackout(),
@@ -151,6 +170,14 @@ impl World {
         }
     }
 
+    /// A node has voted. Now is the moment at which it would forget a vote that it had not written.
+    pub(crate) fn node_voted(&mut self, node: usize) {
+        if std::mem::take(&mut self.machines[node].dies_of_vote) {
+            let power_fails = self.random.below(4) > 0;
+            self.crash(node, power_fails);
+        }
+    }
+
     fn blackout(&mut self) -> bool {
         let crashed: Vec<bool> = (0..self.plan.nodes).map(|node| self.crash(node, true)).collect();
         crashed.contains(&true)
@@ -221,8 +248,12 @@ impl World {
         } else if !self.damage_segment(fault, node) {
             return false;
         }
+        // Damage shows when somebody reads it: at the next start.
+        if fault != Fault::LostDisk && self.random.coin() {
+            self.crash(node, false);
+        }
         self.machines[node].damaged = true;
-        self.oracle.discount(node);
+        self.oracle.discount(node, fault == Fault::LostDisk);
         self.say(format!("node {}: {}", node + 1, fault.name()));
         true
     }

@@ -18,7 +18,7 @@ use mio::Token;
 use raftkv::server::by_hand::LISTENER;
 use raftkv::socket::Readiness;
 use raftkv_protocol::frame;
-use raftkv_protocol::peer::PeerFrame;
+use raftkv_protocol::peer::{Message, PeerFrame};
 
 use crate::agenda::{Agenda, Event, HostId, LoopId, MICROSECOND, SECOND};
 use crate::random::Random;
@@ -122,6 +122,8 @@ struct Flow {
     blocked: bool,
     /// The beginning of a frame whose rest was not written yet; only where frames have faults.
     partial: Vec<u8>,
+    /// The beginning of a frame whose rest was not written yet, for whoever listens.
+    overheard: Vec<u8>,
     greeted: bool,
 }
 
@@ -171,6 +173,8 @@ pub struct Net {
     pub stats: NetStats,
     /// Whether frames are lost, doubled and overtaken.
     pub frame_faults: bool,
+    /// The Raft messages without entries that left nodes, until somebody looks.
+    pub told: Vec<Message>,
     plan: NetPlan,
     random: Random,
     loops: Vec<Loop>,
@@ -196,6 +200,7 @@ impl Net {
             agenda: Agenda::default(),
             stats: NetStats::default(),
             frame_faults: false,
+            told: Vec::new(),
             plan,
             random,
             loops: Vec::new(),
@@ -599,6 +604,9 @@ impl Net {
             flow.blocked = true;
             self.stats.blocked += 1;
             return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if connection.between_nodes && side == DIALLER {
+            asked::overhear(&mut flow.overheard, &bytes[..length], &mut self.told);
         }
         if connection.between_nodes
             && side == DIALLER

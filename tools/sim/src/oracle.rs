@@ -10,12 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use raftkv::raft::invariants::{self, Observed};
 use raftkv::server::message::ReplyTo;
 use raftkv::shard::Shard;
+use raftkv::state_machine::command::{Change, Command};
 use raftkv::storage::CoreLog;
+use raftkv_history::{Kind, Operation, Outcome};
 use raftkv_protocol::client::Role;
-use raftkv_protocol::types::{Index, Term};
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId, ShardId, Slot, Term};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::coverage::Coverage;
+use crate::machine::node_id;
+use crate::promises::Promises;
 
 /// What must not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +37,21 @@ impl Violation {
     }
 }
 
+/// The number that a value begins with.
+fn number_in(value: &[u8]) -> Option<u64> {
+    value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+fn number_of_put(entry: &Entry) -> Option<u64> {
+    if entry.kind != EntryKind::Command {
+        return None;
+    }
+    match Command::decode(&entry.body).ok()?.operations().next()?.change {
+        Change::Put(value) => number_in(value),
+        Change::Delete => None,
+    }
+}
+
 /// A replica as it was last seen.
 #[derive(Clone, Debug, Default)]
 struct Seen {
@@ -40,10 +59,13 @@ struct Seen {
     term: Term,
     commit: Index,
     applied: Index,
-    last: Index,
     writes_overtaken: u64,
     /// A read round of its was under way.
     reading: bool,
+    last: EntryId,
+    vote: Option<NodeId>,
+    /// Applied by any process of this node.
+    applied_ever: Index,
     /// What its next state is compared with.
     observed: Option<Observed>,
     /// More may be on its disk than is known.
@@ -70,8 +92,16 @@ pub struct Oracle {
     /// By shard and node.
     seen: Vec<Vec<Seen>>,
     nodes: usize,
+    /// Where a put is committed, by the number that its value begins with.
+    puts: BTreeMap<u64, (ShardId, u64)>,
+    /// Which put an entry is; none if it is another kind of entry.
+    entries: BTreeMap<(ShardId, u64), Option<u64>>,
+    /// What nodes told each other.
+    pub(crate) promises: Promises,
     /// Nodes whose disk was damaged from outside: what they had no longer counts.
     discounted: BTreeSet<usize>,
+    /// Those that lost it as a whole.
+    lost: BTreeSet<usize>,
 }
 
 impl Oracle {
@@ -83,7 +113,11 @@ impl Oracle {
             shards: (0..shards).map(|_| Known::default()).collect(),
             seen: vec![vec![Seen::default(); nodes]; shards],
             nodes,
+            puts: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            promises: Promises::new(nodes),
             discounted: BTreeSet::new(),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -92,8 +126,10 @@ impl Oracle {
         for shard in &mut self.seen {
             let seen = &mut shard[node];
             let persisted = std::mem::take(&mut seen.persisted);
-            *seen = Seen { persisted, unseen: seen.unseen, ..Seen::default() };
+            let (unseen, applied_ever) = (seen.unseen, seen.applied_ever);
+            *seen = Seen { persisted, unseen, applied_ever, ..Seen::default() };
         }
+        self.promises.ended(node);
     }
 
     /// A core stops in order. Its last turn is not looked at: what it made durable then is seen when it is back.
@@ -103,9 +139,13 @@ impl Oracle {
         }
     }
 
-    /// A node's disk was damaged or lost.
-    pub fn discount(&mut self, node: usize) {
+    /// A node's disk was damaged or, with all that the node knew, lost.
+    pub fn discount(&mut self, node: usize, is_lost: bool) {
         self.discounted.insert(node);
+        if is_lost {
+            self.lost.insert(node);
+            self.promises.lost(node);
+        }
     }
 
     /// How many entries are committed, over all shards.
@@ -124,6 +164,9 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let raft = shard.raft();
         let at = usize::from(shard.id().0);
+        if raft.role() == Role::Leader {
+            self.promises.check_rounds(node, shard.id(), raft)?;
+        }
         let before = &self.seen[at][node];
         let (role, term, commit) = (raft.role(), raft.term(), raft.commit());
         let status = shard.status();
@@ -131,6 +174,7 @@ impl Oracle {
         let unchanged = before.reading == raft.read_round_in_flight()
             && before.role == Some(role)
             && (before.term, before.commit, before.applied) == (term, commit, status.applied)
+            && before.vote == raft.vote()
             && before.persisted.len() as u64 == persisted.0
             && (persisted.0 == 0 || before.persisted.last().copied() == raft.term_at(persisted));
         if unchanged {
@@ -141,6 +185,11 @@ impl Oracle {
             invariants::check_step(observed, raft);
         }
         let (was_term, was_commit, was_applied, was_role) = (before.term, before.commit, before.applied, before.role);
+        self.check_start(at, node, shard)?;
+        let own = (before.last.term, before.last.index).min((raft.last().term, raft.last().index));
+        if was_role.is_some() && (before.term, before.vote) != (term, raft.vote()) {
+            self.promises.check_vote(shard.id(), raft, EntryId { term: own.0, index: own.1 })?;
+        }
         let name = || format!("node {} shard {}", node + 1, shard.id());
         if term < was_term || commit < was_commit || status.applied < was_applied {
             let what = format!(
@@ -158,8 +207,12 @@ impl Oracle {
         if before.reading && role != Role::Leader {
             coverage.note("leader deposed in the middle of a read round");
         }
-        if role == Role::Leader && (was_role != Some(Role::Leader) || term != was_term) {
-            self.new_leader(at, node, shard, coverage)?;
+        if role == Role::Leader {
+            if was_role != Some(Role::Leader) || term != was_term {
+                self.promises.check_leader(node, shard.id(), raft)?;
+                self.new_leader(at, node, shard, coverage)?;
+            }
+            self.check_matched(at, node, shard)?;
         }
         if commit > was_commit {
             self.new_commit(at, node, shard, log, Index(was_commit.0 + 1), commit)?;
@@ -170,8 +223,65 @@ impl Oracle {
         let seen = &mut self.seen[at][node];
         (seen.role, seen.term, seen.commit, seen.applied) = (Some(role), term, commit, status.applied);
         (seen.writes_overtaken, seen.reading) = (raft.writes_overtaken(), raft.read_round_in_flight());
-        (seen.last, seen.unseen, seen.observed) = (raft.last().index, false, Some(Observed::of(raft)));
+        (seen.last, seen.vote) = (raft.last(), raft.vote());
+        seen.applied_ever = seen.applied_ever.max(status.applied);
+        (seen.unseen, seen.observed) = (false, Some(Observed::of(raft)));
         Ok(())
+    }
+
+    /// A replica that has just started knows what it has said, and has what counted as on its disk.
+    fn check_start(&self, at: usize, node: usize, shard: &Shard<ReplyTo>) -> Result<(), Violation> {
+        let (seen, raft) = (&self.seen[at][node], shard.raft());
+        if seen.role.is_some() || self.lost.contains(&node) {
+            return Ok(());
+        }
+        self.promises.check_start(node, shard.id(), raft)?;
+        let committed = &self.shards[at].committed;
+        let differs = |(position, term): (usize, &Term)| {
+            // What was not committed may have been replaced in the very first turn.
+            let is_committed = committed.get(position).is_some_and(|(of, _)| of == term);
+            let now = raft.term_at(Index(position as u64 + 1));
+            now != Some(*term) && (is_committed || now.is_none())
+        };
+        match seen.persisted.iter().enumerate().position(|entry| differs(entry)) {
+            Some(position) if !seen.unseen => {
+                let (index, term) = (position + 1, seen.persisted[position]);
+                let what = format!("shard {}: {index}@{term} was on disk, now {}", shard.id(), raft.state_line());
+                Err(Violation::of("what counted as durable is there after a restart", what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a leader takes for matched is on the follower's disk.
+    fn check_matched(&self, at: usize, node: usize, shard: &Shard<ReplyTo>) -> Result<(), Violation> {
+        let raft = shard.raft();
+        for other in (0..self.nodes).filter(|other| *other != node && !self.discounted.contains(other)) {
+            let seen = &self.seen[at][other];
+            let matched = raft.matched(node_id(other)).unwrap_or_default();
+            if matched == Index(0) || seen.unseen || seen.term > raft.term() {
+                continue;
+            }
+            let has = seen.persisted.get(matched.0 as usize - 1).copied();
+            if has.is_none() || has != raft.term_at(matched) {
+                let what = format!(
+                    "shard {}: node {} has {} entries on disk, the one at {matched} of term {has:?}; the leader: {}",
+                    shard.id(),
+                    other + 1,
+                    seen.persisted.len(),
+                    raft.state_line()
+                );
+                return Err(Violation::of("what a leader takes for matched is on the follower's disk", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What every node of a shard has applied at some time; nothing if some disk was damaged.
+    #[must_use]
+    pub fn applied_by_all(&self, shard: ShardId) -> u64 {
+        let applied = self.seen[usize::from(shard.0)].iter().map(|seen| seen.applied_ever.0);
+        if self.discounted.is_empty() { applied.min().unwrap_or(0) } else { 0 }
     }
 
     /// Keeps the list of what is on a node's disk in step: everything up to the persisted index, with its terms.
@@ -214,7 +324,7 @@ impl Oracle {
         coverage.note("leader elected");
         if let Some(last) = known.last_leader.filter(|last| *last != node) {
             coverage.note("leader changed");
-            if self.seen[at][last].last.0 > known.committed.len() as u64 {
+            if self.seen[at][last].last.index.0 > known.committed.len() as u64 {
                 coverage.note("leader changed with appends in flight");
             }
         }
@@ -246,8 +356,12 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let raft = shard.raft();
         let mut bodies: BTreeMap<u64, u64> = BTreeMap::new();
-        if let Some(tail) = log.tail(shard.id(), first, last) {
-            bodies.extend(tail.map(|entry| (entry.id.index.0, xxh3_64(&entry.body) ^ entry.kind as u64)));
+        let mut puts = Vec::new();
+        for entry in log.tail(shard.id(), first, last).into_iter().flatten() {
+            bodies.insert(entry.id.index.0, xxh3_64(&entry.body) ^ entry.kind as u64);
+            let number = number_of_put(&entry);
+            self.entries.insert((shard.id(), entry.id.index.0), number);
+            puts.extend(number.map(|number| (entry.id.index.0, number)));
         }
         for index in first.0..=last.0 {
             let term = raft.term_at(Index(index)).unwrap_or_default();
@@ -273,7 +387,43 @@ impl Oracle {
                 }
             }
         }
-        Ok(())
+        puts.into_iter().try_for_each(|(index, number)| self.note_put(shard.id(), index, number))
+    }
+
+    fn note_put(&mut self, shard: ShardId, index: u64, number: u64) -> Result<(), Violation> {
+        let (known_shard, known) = *self.puts.entry(number).or_insert((shard, index));
+        if (known_shard, known) == (shard, index) {
+            return Ok(());
+        }
+        let what = format!("put {number} is entry {known} of shard {known_shard} and entry {index} of shard {shard}");
+        Err(Violation::of("a write is committed once", what))
+    }
+
+    /// What a client was told of a put fits what became of it.
+    pub fn check_told(&self, operation: &Operation) -> Result<(), Violation> {
+        let Kind::Put { value, .. } = &operation.kind else { return Ok(()) };
+        let own = Slot::of(&operation.key).shard(self.shards.len() as u16);
+        if let Outcome::Put { version } = operation.outcome
+            && let Some(entry) = self.entries.get(&(own, version))
+            && *entry != number_in(value)
+        {
+            let what = format!(
+                "put {:?} is confirmed as entry {version} of shard {own}, which is {entry:?}",
+                number_in(value)
+            );
+            return Err(Violation::of("what a client is told of a write is true", what));
+        }
+        let Some((shard, index)) = number_in(value).and_then(|number| self.puts.get(&number)) else { return Ok(()) };
+        let fits = match &operation.outcome {
+            Outcome::Put { version } => version == index,
+            Outcome::Failed => false,
+            _ => true,
+        };
+        if fits {
+            return Ok(());
+        }
+        let what = format!("entry {index} of shard {shard} is committed; the client was told {:?}", operation.outcome);
+        Err(Violation::of("what a client is told of a write is true", what))
     }
 
     fn check_majority(

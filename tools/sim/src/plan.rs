@@ -29,6 +29,8 @@ pub enum Fault {
     Kill,
     /// A machine loses power; what was not synced is lost, or half of it.
     PowerLoss,
+    /// A machine goes down as soon as a vote of its node is on its way.
+    AfterVote,
     /// Every machine loses power at once.
     Blackout,
     /// A node is told to stop, as an operator does.
@@ -55,7 +57,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 20] = [
+    pub const ALL: [Fault; 21] = [
         Fault::Partition,
         Fault::Isolate,
         Fault::OneWay,
@@ -65,6 +67,7 @@ impl Fault {
         Fault::SlowPath,
         Fault::Kill,
         Fault::PowerLoss,
+        Fault::AfterVote,
         Fault::Blackout,
         Fault::Stop,
         Fault::Pause,
@@ -91,6 +94,7 @@ impl Fault {
             Fault::SlowPath => "slow path",
             Fault::Kill => "kill",
             Fault::PowerLoss => "power loss",
+            Fault::AfterVote => "crash after a vote",
             Fault::Blackout => "blackout",
             Fault::Stop => "stop",
             Fault::Pause => "pause",
@@ -149,6 +153,8 @@ pub struct Plan {
     pub torn_block: usize,
     /// How much faster or slower a node's clock runs, in millionths.
     pub drift_max: u64,
+    /// How long nodes try to answer a request; every other one has half the patience.
+    pub request_timeout: Duration,
     /// Timers of the nodes.
     pub heartbeat: Duration,
     /// See the heartbeat.
@@ -190,6 +196,7 @@ impl Plan {
             uncommitted_bytes_max: *random.pick(&[2 << 20, 64 << 20]),
             torn_block: *random.pick(&[512, 4_096]),
             drift_max: *random.pick(&[0, 0, 500, 50_000]),
+            request_timeout: Duration::from_millis(*random.pick(&[250, 1_000, 5_000])),
             heartbeat: Duration::from_millis(election / 8),
             election_timeout: Duration::from_millis(election),
         }

@@ -34,6 +34,8 @@ pub struct Question {
     pub key: Vec<u8>,
     /// What.
     pub kind: Kind,
+    /// Whether any node may answer what it has, however old.
+    pub stale: bool,
     /// How long it waits for an answer.
     pub timeout: Duration,
 }
@@ -80,12 +82,15 @@ impl User {
 
     /// Asks.
     pub fn ask(&mut self, request: usize, question: &Question, now: Instant) {
-        let Question { key, kind, timeout } = question;
+        let Question { key, kind, stale, timeout } = question;
         let client = &mut self.client;
         let waiting = match kind {
             Kind::Put { value, condition } => Waiting::Put(client.put_if(key, value, wire(condition), now, *timeout)),
             Kind::Delete { condition } => Waiting::Delete(client.delete_if(key, wire(condition), now, *timeout)),
-            Kind::Get => Waiting::Get(client.get_with(key, Consistency::Linearizable, now, *timeout)),
+            Kind::Get => {
+                let consistency = if *stale { Consistency::Stale } else { Consistency::Linearizable };
+                Waiting::Get(client.get_with(key, consistency, now, *timeout))
+            }
         };
         self.waiting.push((request, waiting));
     }
@@ -183,7 +188,8 @@ pub fn next_question(plan: &Plan, now: u64, unique: u64, seen: Option<u64>, rand
         _ => Kind::Get,
     };
     let timeout = Duration::from_nanos(random.skewed(200 * MILLISECOND, 8_000 * MILLISECOND));
-    Question { key, kind, timeout }
+    let stale = kind == Kind::Get && random.below(4) == 0;
+    Question { key, kind, stale, timeout }
 }
 
 /// A key of a generation: later ones begin with nothing written.

@@ -2,6 +2,7 @@
 //! after the other, and lets the oracle look after each.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use raftkv::error::Fatal;
 use raftkv::server::by_hand::Progress;
 use raftkv::storage::FileLog;
 use raftkv_history::{History, Kind, Operation, Outcome};
-use raftkv_protocol::types::{CoreId, ShardId};
+use raftkv_protocol::types::{CoreId, ShardId, Slot};
 use tempfile::TempDir;
 
 use crate::agenda::{Event, HostId, LoopId, MICROSECOND, MILLISECOND, SECOND, Work};
@@ -29,6 +30,18 @@ enum Owner {
     User(usize),
 }
 
+/// A read that any node may answer from what it has.
+struct Glance {
+    key: Vec<u8>,
+    /// Up to here every node had applied the log when it was asked.
+    applied_by_all: u64,
+    /// The version that was read; none if there was no such key.
+    answer: Option<Option<u64>>,
+}
+
+/// Numbers of requests from here on are glances.
+const GLANCES: usize = 1 << 48;
+
 /// See the module.
 pub struct World {
     /// What was drawn.
@@ -46,6 +59,8 @@ pub struct World {
     pub(crate) random: Random,
     /// What the clients were told.
     pub operations: Vec<Operation>,
+    /// Reads that may be old.
+    glances: Vec<Glance>,
     /// Counts calls and returns, so that no two happen at once.
     stamp: u64,
     unique: u64,
@@ -103,6 +118,7 @@ impl World {
             owners,
             random,
             operations: Vec::new(),
+            glances: Vec::new(),
             stamp: 0,
             unique: 0,
             last_version: None,
@@ -243,11 +259,13 @@ impl World {
         let ready = self.net.0.borrow_mut().take_ready(owner);
         let id = CoreId(core as u16);
         let turned = process.node.turn(id, clock, &ready);
+        let has_voted = self.hear()?;
         match turned {
             Ok(Progress::GoesOn) => {}
             Ok(Progress::Ended(log)) => return self.core_stopped(index, *log),
             Err(fatal) => return self.node_failed(index, &fatal),
         }
+        let Some(process) = self.machines[index].process() else { return Ok(()) };
         let (Some(wake_at), Some(router)) = (process.node.wake_at(id), process.node.router(id)) else { return Ok(()) };
         let mut digest = [now, index as u64, 0, 0, 0, 0];
         for shard in router.shards() {
@@ -263,7 +281,20 @@ impl World {
         let when = self.machines[index].when(wake_at).max(now + 10 * MICROSECOND);
         self.net.0.borrow_mut().wake_at(owner, when);
         self.after_node(index);
+        if has_voted {
+            self.node_voted(index);
+        }
         Ok(())
+    }
+
+    /// What a node has told others in its turn binds it from now on. Whether it has voted.
+    fn hear(&mut self) -> Result<bool, Violation> {
+        let told = std::mem::take(&mut self.net.0.borrow_mut().told);
+        let mut has_voted = false;
+        for message in &told {
+            has_voted |= self.oracle.promises.told(message)?;
+        }
+        Ok(has_voted)
     }
 
     /// Whatever a node did may have woken its cores and given its disks work.
@@ -312,6 +343,13 @@ impl World {
 
     pub(crate) fn take_answers(&mut self, answered: Vec<Answered>) {
         for Answered { request, outcome } in answered {
+            if let Some(glance) = request.checked_sub(GLANCES) {
+                if let Outcome::Value(value) = outcome {
+                    self.coverage.note("stale read answered");
+                    self.glances[glance].answer = Some(value.map(|(version, _)| version));
+                }
+                continue;
+            }
             self.stamp += 1;
             let version = match &outcome {
                 Outcome::Put { version } | Outcome::Value(Some((version, _))) => Some(*version),
@@ -349,6 +387,13 @@ impl World {
 
     fn put_question(&mut self, index: usize, question: &Question) {
         let clock = self.clock();
+        let owner = self.users[index].own;
+        if question.stale {
+            let applied_by_all = self.oracle.applied_by_all(Slot::of(&question.key).shard(self.plan.shards));
+            self.users[index].ask(GLANCES + self.glances.len(), question, clock);
+            self.glances.push(Glance { key: question.key.clone(), applied_by_all, answer: None });
+            return self.net.0.borrow_mut().wake(owner);
+        }
         self.stamp += 1;
         let user = &mut self.users[index];
         user.ask(self.operations.len(), question, clock);
@@ -360,7 +405,6 @@ impl World {
             outcome: Outcome::Unknown,
             ret: u64::MAX,
         });
-        let owner = user.own;
         self.net.0.borrow_mut().wake(owner);
     }
 
@@ -450,7 +494,8 @@ impl World {
 
     /// Somebody will start the node again.
     pub(crate) fn restart_later(&mut self, index: usize) {
-        let pause = self.random.skewed(5 * MILLISECOND, if self.faulty { 4 * SECOND } else { 50 * MILLISECOND });
+        let longest = if self.faulty { 4 * SECOND } else { 10 * MILLISECOND };
+        let pause = self.random.skewed(5 * MILLISECOND, longest);
         self.net.0.borrow_mut().agenda.after(pause, Event::Start { node: index });
     }
 
@@ -481,8 +526,8 @@ impl World {
         self.net.0.borrow_mut().frame_faults = false;
         self.net.0.borrow_mut().heal();
         for index in 0..self.machines.len() {
-            self.machines[index].spare();
             self.heal_disk(index);
+            self.machines[index].forgive();
             self.resume(index);
             if matches!(self.machines[index].state, State::Down) {
                 self.net.0.borrow_mut().agenda.after(10 * MILLISECOND, Event::Start { node: index });
@@ -546,7 +591,7 @@ impl World {
             (0..=generations).flat_map(|at| (0..self.plan.keys).map(move |number| key_of(at, number))).collect();
         keys.retain(|key| self.operations.iter().any(|operation| operation.key == *key));
         for key in keys {
-            let question = Question { key, kind: Kind::Get, timeout: Duration::from_secs(20) };
+            let question = Question { key, kind: Kind::Get, stale: false, timeout: Duration::from_secs(20) };
             self.put_question(0, &question);
             let asked = self.operations.len() - 1;
             let end = self.now() + 20 * SECOND;
@@ -563,7 +608,37 @@ impl World {
         Ok(())
     }
 
+    /// A read may be old, but not older than what every node had applied before it was asked: also a node that was
+    /// started again since then has to catch up before it answers.
+    fn judge_glances(&self) -> Result<(), Violation> {
+        let mut versions: BTreeMap<&[u8], Vec<u64>> = BTreeMap::new();
+        let mut deleted: BTreeSet<&[u8]> = BTreeSet::new();
+        for operation in &self.operations {
+            match (&operation.kind, &operation.outcome) {
+                (Kind::Put { .. }, Outcome::Put { version }) => {
+                    versions.entry(&operation.key).or_default().push(*version);
+                }
+                (Kind::Delete { .. }, _) => _ = deleted.insert(&operation.key),
+                _ => {}
+            }
+        }
+        for Glance { key, applied_by_all, answer } in &self.glances {
+            let Some(answer) = answer.filter(|_| !deleted.contains(&**key)) else { continue };
+            let written = versions.get(&**key).into_iter().flatten().filter(|version| *version <= applied_by_all);
+            if let Some(least) = written.max()
+                && answer.is_none_or(|version| version < *least)
+            {
+                let key = String::from_utf8_lossy(key);
+                let what = format!("key {key} was read as {answer:?} after every node had applied version {least}");
+                return Err(Violation::of("a stale read is no older than what every node has applied", what));
+            }
+        }
+        Ok(())
+    }
+
     fn judge_history(&mut self) -> Result<(), Violation> {
+        self.judge_glances()?;
+        self.operations.iter().try_for_each(|operation| self.oracle.check_told(operation))?;
         let mut history = History::default();
         for operation in self.operations.drain(..) {
             history.push(operation);
