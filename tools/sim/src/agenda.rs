@@ -135,7 +135,7 @@ impl Agenda {
     }
 
     /// What happens next. It is that time then.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn take_next(&mut self) -> Option<Event> {
         let Reverse((time, _, Entry(event))) = self.heap.pop()?;
         self.now = time;
         Some(event)

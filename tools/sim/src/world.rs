@@ -192,7 +192,7 @@ impl World {
 
     /// One event.
     fn step(&mut self) -> Result<(), Violation> {
-        let event = self.net.0.borrow_mut().agenda.next();
+        let event = self.net.0.borrow_mut().agenda.take_next();
         let Some(event) = event else {
             return Err(Violation::of("something is always going to happen", "nothing is"));
         };
