@@ -99,7 +99,7 @@ impl Machine {
     ) -> Machine {
         Machine {
             index,
-            disks: loops.iter().map(|_| SimulatedDisk::new(random.any())).collect(),
+            disks: loops.iter().map(|_| SimulatedDisk::new(random.number())).collect(),
             busy: vec![[false; 4]; loops.len()],
             loops,
             state: State::Down,
@@ -150,7 +150,7 @@ impl Machine {
         let now_shown = self.clock(now);
         let peers = (0..plan.nodes).filter(|index| *index != self.index);
         let peers = peers.map(|index| Peer { id: node_id(index), address: node_address(index) }).collect();
-        let node = by_hand::open(self.config(plan), peers, Incarnation(random.any()))?;
+        let node = by_hand::open(self.config(plan), peers, Incarnation(random.number()))?;
         let mut cores = Vec::new();
         let mut workers = Vec::new();
         let mut woken = Vec::new();
@@ -170,7 +170,7 @@ impl Machine {
                 FileLog::open_by_hand(disk, options).map_err(|error| Fatal::failure(error.to_string()))?;
             workers.push(hands);
             woken.push(flag);
-            cores.push(CoreParts { network: net.for_loop(*own), log, recovered, wake, seed: random.any() });
+            cores.push(CoreParts { network: net.for_loop(*own), log, recovered, wake, seed: random.number() });
         }
         let node = NodeByHand::start(node, cores, now_shown)?;
         self.state = State::Up(Box::new(Process { node, workers, woken }));
@@ -262,7 +262,7 @@ impl Machine {
         for disk in self.disks.iter().filter(|_| power_fails) {
             let survivors = match random.below(4) {
                 0 => Survivors::None,
-                _ => Survivors::Random { seed: random.any(), block: plan.torn_block },
+                _ => Survivors::Random { seed: random.number(), block: plan.torn_block },
             };
             disk.crash_in_place(survivors);
         }
@@ -293,7 +293,7 @@ impl Machine {
         let fresh = format!("node{}-{}", self.index + 1, self.boot);
         self.dir.set_file_name(fresh);
         for disk in &mut self.disks {
-            *disk = SimulatedDisk::new(random.any());
+            *disk = SimulatedDisk::new(random.number());
         }
     }
 }

@@ -87,7 +87,7 @@ impl World {
             return false;
         }
         let other = (node + 1 + self.random.below(nodes as u64 - 1) as usize) % nodes;
-        let side = self.random.any();
+        let side = self.random.number();
         let outward = self.random.coin();
         let mut cuts = Vec::new();
         for from in 0..nodes {

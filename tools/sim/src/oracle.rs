@@ -243,7 +243,7 @@ impl Oracle {
             let now = raft.term_at(Index(position as u64 + 1));
             now != Some(*term) && (is_committed || now.is_none())
         };
-        match seen.persisted.iter().enumerate().position(|entry| differs(entry)) {
+        match seen.persisted.iter().enumerate().position(differs) {
             Some(position) if !seen.unseen => {
                 let (index, term) = (position + 1, seen.persisted[position]);
                 let what = format!("shard {}: {index}@{term} was on disk, now {}", shard.id(), raft.state_line());
@@ -359,7 +359,7 @@ impl Oracle {
         let mut puts = Vec::new();
         for entry in log.tail(shard.id(), first, last).into_iter().flatten() {
             bodies.insert(entry.id.index.0, xxh3_64(&entry.body) ^ entry.kind as u64);
-            let number = number_of_put(&entry);
+            let number = number_of_put(entry);
             self.entries.insert((shard.id(), entry.id.index.0), number);
             puts.extend(number.map(|number| (entry.id.index.0, number)));
         }

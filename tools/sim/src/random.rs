@@ -22,7 +22,7 @@ impl Random {
     }
 
     /// Any number.
-    pub fn any(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         let [a, b, c, d] = &mut self.state;
         let result = a.wrapping_add(*d).rotate_left(23).wrapping_add(*a);
         let shifted = *b << 17;
@@ -37,12 +37,12 @@ impl Random {
 
     /// A generator that is independent of what this one gives afterwards.
     pub fn fork(&mut self) -> Random {
-        Random::new(self.any())
+        Random::new(self.number())
     }
 
     /// A number below `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        if end == 0 { 0 } else { ((u128::from(self.any()) * u128::from(end)) >> 64) as u64 }
+        if end == 0 { 0 } else { ((u128::from(self.number()) * u128::from(end)) >> 64) as u64 }
     }
 
     /// A number from `first` to `last`.
@@ -57,7 +57,7 @@ impl Random {
 
     /// Each with the same probability.
     pub fn coin(&mut self) -> bool {
-        self.any() >> 63 == 1
+        self.number() >> 63 == 1
     }
 
     /// One of them.
@@ -83,8 +83,9 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_numbers_and_another_seed_others() {
-        let numbers =
-            |seed| (0..8).map(|_| Random::new(seed).any()).chain([Random::new(seed).fork().any()]).collect::<Vec<_>>();
+        let numbers = |seed| {
+            (0..8).map(|_| Random::new(seed).number()).chain([Random::new(seed).fork().number()]).collect::<Vec<_>>()
+        };
         assert_eq!(numbers(1), numbers(1));
         assert_ne!(numbers(1), numbers(2));
     }

@@ -59,7 +59,7 @@ fn connect(plan: &Plan, net: &SharedNet, own: LoopId, now: Instant, random: &mut
         .endpoints(endpoints)
         .connect_timeout(Duration::from_millis(random.between(300, 1_500)))
         .silence_timeout(Duration::from_millis(random.between(600, 4_000)));
-    ByHand::new(builder, net.for_loop(own), random.any(), now).expect("there are endpoints")
+    ByHand::new(builder, net.for_loop(own), random.number(), now).expect("there are endpoints")
 }
 
 impl User {
