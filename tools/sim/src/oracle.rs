@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use raftkv::raft::Raft;
 use raftkv::raft::invariants::{self, Observed};
 use raftkv::server::message::ReplyTo;
 use raftkv::shard::Shard;
@@ -72,6 +73,27 @@ struct Seen {
     unseen: bool,
     /// Term of each entry that counts as on its disk, by index: entry i at i - 1.
     persisted: Vec<Term>,
+}
+
+impl Seen {
+    /// Whether nothing has changed that is looked at.
+    fn is_still(&self, raft: &Raft, applied: Index) -> bool {
+        let persisted = raft.persisted_index();
+        self.reading == raft.read_round_in_flight()
+            && self.role == Some(raft.role())
+            && (self.term, self.commit, self.applied) == (raft.term(), raft.commit(), applied)
+            && self.vote == raft.vote()
+            && self.persisted.len() as u64 == persisted.0
+            && (persisted.0 == 0 || self.persisted.last().copied() == raft.term_at(persisted))
+    }
+
+    fn remember(&mut self, raft: &Raft, applied: Index) {
+        (self.role, self.term, self.commit, self.applied) = (Some(raft.role()), raft.term(), raft.commit(), applied);
+        (self.writes_overtaken, self.reading) = (raft.writes_overtaken(), raft.read_round_in_flight());
+        (self.last, self.vote) = (raft.last(), raft.vote());
+        self.applied_ever = self.applied_ever.max(applied);
+        (self.unseen, self.observed) = (false, Some(Observed::of(raft)));
+    }
 }
 
 #[derive(Debug, Default)]
@@ -170,14 +192,7 @@ impl Oracle {
         let before = &self.seen[at][node];
         let (role, term, commit) = (raft.role(), raft.term(), raft.commit());
         let status = shard.status();
-        let persisted = raft.persisted_index();
-        let unchanged = before.reading == raft.read_round_in_flight()
-            && before.role == Some(role)
-            && (before.term, before.commit, before.applied) == (term, commit, status.applied)
-            && before.vote == raft.vote()
-            && before.persisted.len() as u64 == persisted.0
-            && (persisted.0 == 0 || before.persisted.last().copied() == raft.term_at(persisted));
-        if unchanged {
+        if before.is_still(raft, status.applied) {
             return Ok(());
         }
         invariants::check(raft);
@@ -220,12 +235,7 @@ impl Oracle {
         if status.applied > was_applied {
             self.new_state(at, node, shard)?;
         }
-        let seen = &mut self.seen[at][node];
-        (seen.role, seen.term, seen.commit, seen.applied) = (Some(role), term, commit, status.applied);
-        (seen.writes_overtaken, seen.reading) = (raft.writes_overtaken(), raft.read_round_in_flight());
-        (seen.last, seen.vote) = (raft.last(), raft.vote());
-        seen.applied_ever = seen.applied_ever.max(status.applied);
-        (seen.unseen, seen.observed) = (false, Some(Observed::of(raft)));
+        self.seen[at][node].remember(raft, status.applied);
         Ok(())
     }
 
