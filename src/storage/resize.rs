@@ -29,7 +29,8 @@ struct Hand {
 /// Copies every shard from the logs that hold it to the one that is to hold it. Both lists name all shards. The new
 /// logs must not exist yet; they are durable, and say what the old ones said, when this returns.
 pub fn move_shards(from: Vec<Options>, to: Vec<Options>) -> Result<(), LogError> {
-    let mut new: Vec<Hand> = to.into_iter().map(|options| Hand::open(options).map(|(hand, _)| hand)).collect::<Result<_, _>>()?;
+    let mut new: Vec<Hand> =
+        to.into_iter().map(|options| Hand::open(options).map(|(hand, _)| hand)).collect::<Result<_, _>>()?;
     let mut moved = Vec::new();
     for options in from {
         let (mut old, recovered) = Hand::open(options)?;
@@ -53,8 +54,7 @@ pub fn move_shards(from: Vec<Options>, to: Vec<Options>) -> Result<(), LogError>
 impl Hand {
     fn open(options: Options) -> Result<(Hand, Vec<RecoveredShard>), LogError> {
         let (dir, shards) = (options.dir.clone(), options.shards.clone());
-        let disk: Arc<dyn Disk> =
-            Arc::new(RealDisk::create(&dir, options.io).map_err(|error| unusable(&dir, &error))?);
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::create(&dir, options.io).map_err(|error| unusable(&dir, &error))?);
         // What was copied is durable and never asked for again.
         let options = Options { tail_bytes_max: 0, ..options };
         let (log, recovered, workers) = FileLog::open_by_hand(Arc::clone(&disk), options)?;
@@ -62,7 +62,12 @@ impl Hand {
     }
 
     /// Entries of a shard from `first` on, at least one.
-    fn read(&mut self, shard: ShardId, first: Index, last: Index) -> Result<Vec<raftkv_protocol::types::Entry>, LogError> {
+    fn read(
+        &mut self,
+        shard: ShardId,
+        first: Index,
+        last: Index,
+    ) -> Result<Vec<raftkv_protocol::types::Entry>, LogError> {
         self.log.fetch(Fetch { shard, tag: 0, first, last, bytes_max: PIECE_BYTES });
         loop {
             if let Some(fetched) = self.log.fetched() {

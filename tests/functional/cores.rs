@@ -47,7 +47,9 @@ fn shards_move_to_the_logs_of_another_number_of_cores() {
         for id in cluster.ids() {
             let logs = fs::read_dir(cluster.data_dir(id).join("logs")).expect("there are logs").count();
             assert_eq!(logs, cores, "node {id}");
-            assert!(!cluster.data_dir(id).join("logs-next").exists() && !cluster.data_dir(id).join("logs-old").exists());
+            assert!(
+                !cluster.data_dir(id).join("logs-next").exists() && !cluster.data_dir(id).join("logs-old").exists()
+            );
         }
     }
     cluster.await_convergence();
@@ -72,7 +74,7 @@ fn a_move_to_other_logs_may_be_killed_at_any_of_its_steps() {
             let killed = eventually(PATIENCE, "the node is killed or listens", || {
                 let process = cluster.process(1);
                 let listens = process.stdout().contains("listening");
-                (process.has_ended() || listens).then(|| !listens)
+                (process.has_ended() || listens).then_some(!listens)
             });
             cluster.kill_all();
             // Back to the old number half of the time: whether the switch had come or not.

@@ -129,11 +129,13 @@ fn another_nodes_directory_is_refused() {
 fn a_switch_of_logs_is_finished_wherever_it_was_cut_off() {
     let names = |path: &Path| {
         let logs = fs::read_dir(path.join("logs")).expect("there are logs");
-        let mut names: Vec<String> = logs.map(|file| file.expect("reads").file_name().into_string().expect("a name")).collect();
+        let mut names: Vec<String> =
+            logs.map(|file| file.expect("reads").file_name().into_string().expect("a name")).collect();
         names.sort();
         names
     };
-    let cut_off: [(&str, fn(&Path)); 4] = [
+    type CutOff = fn(&Path);
+    let cut_off: [(&str, CutOff); 4] = [
         ("before the first rename", |_| ()),
         ("between the renames", |path| fs::rename(path.join("logs"), path.join("logs-old")).expect("renames")),
         ("before the old logs were removed", |path| {
