@@ -7,6 +7,8 @@ mod support;
 mod command_line;
 #[path = "functional/connections.rs"]
 mod connections;
+#[path = "functional/cores.rs"]
+mod cores;
 #[path = "functional/hostile_bytes.rs"]
 mod hostile_bytes;
 #[path = "functional/identity.rs"]

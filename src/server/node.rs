@@ -122,7 +122,7 @@ impl Node {
 
     /// The shards of a core, in the order of their ids.
     pub fn shards_of(&self, core: CoreId) -> impl Iterator<Item = ShardId> + use<> {
-        (core.0..self.config.shards).step_by(usize::from(self.config.cores)).map(ShardId)
+        shards_of(core, self.config.cores, self.config.shards)
     }
 
     /// The core that owns a shard.
@@ -176,6 +176,11 @@ impl Node {
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
+}
+
+/// The shards of one of so many cores, in the order of their ids.
+pub(super) fn shards_of(core: CoreId, cores: u16, shards: u16) -> impl Iterator<Item = ShardId> + use<> {
+    (core.0..shards).step_by(usize::from(cores)).map(ShardId)
 }
 
 /// Who leads which shard, as a hint for routing, and how long its values may be: each shard's owner writes, all cores

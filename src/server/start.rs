@@ -2,13 +2,14 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use mio::net::TcpStream;
 use mio::{Poll, Waker};
-use raftkv_protocol::types::{CoreId, NodeId};
+use raftkv_protocol::types::{CoreId, NodeId, ShardId};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -22,7 +23,7 @@ use crate::storage::{self, FileLog, LogIo, RecoveredShard};
 use super::assembly::{ask_to_stop, mailbox, router, sockets_max};
 use super::core_loop::{CoreLoop, Parts};
 use super::io::{LISTENER, Post, WAKER};
-use super::node::{Node, Peer};
+use super::node::{self, Node, Peer};
 
 /// A second signal so soon is the same one, sent to the process and to its group.
 const SIGNAL_ECHO: Duration = Duration::from_millis(500);
@@ -129,8 +130,26 @@ fn network(poll: &Poll, listen: SocketAddr) -> Result<MioNetwork, Fatal> {
 
 fn open_node(config: Config, sockets_max: usize) -> Result<Node, Fatal> {
     let peers = resolve_peers(&config)?;
-    let data_dir = DataDir::open(&config.data_dir, &config.identity())?;
+    let mut data_dir = DataDir::open(&config.data_dir, &config.identity())?;
+    if let Some(before) = data_dir.cores_before() {
+        move_shards(&config, before, &mut data_dir)?;
+    }
     Ok(Node::new(config, peers, data_dir, sockets_max))
+}
+
+/// Brings the shards to the logs of as many cores as there are now.
+fn move_shards(config: &Config, before: u16, data_dir: &mut DataDir) -> Result<(), Fatal> {
+    log::info!("started with --cores {}, last time with {before}: moving the shards to their new logs", config.cores);
+    let log = |dir, core: CoreId, cores| {
+        let shards = node::shards_of(core, cores, config.shards).collect();
+        log_options(config, dir, shards, Arc::new(|| ()))
+    };
+    let old = (0..before).map(CoreId).map(|core| log(data_dir.log_dir(core), core, before)).collect();
+    let new = (0..config.cores)
+        .map(|core| Ok(log(data_dir.next_log_dir(CoreId(core))?, CoreId(core), config.cores)))
+        .collect::<Result<_, Fatal>>()?;
+    storage::move_shards(old, new).map_err(|error| Fatal::failure(error.to_string()))?;
+    data_dir.switch_logs(config.cores)
 }
 
 fn resolve_peers(config: &Config) -> Result<Vec<Peer>, Fatal> {
@@ -149,17 +168,22 @@ fn resolve(id: NodeId, address: &str) -> Result<SocketAddr, Fatal> {
 fn open_logs(node: &Node, seats: &[Seat]) -> Result<Vec<(FileLog, Vec<RecoveredShard>)>, Fatal> {
     let open = |(core, seat): (CoreId, &Seat)| {
         let (dir, shards) = (node.data_dir()?.log_dir(core), node.shards_of(core).collect());
-        let mut options = storage::Options::new(dir, shards, Arc::clone(&seat.wake));
-        options.segment_size = node.config.segment_size;
-        options.io = match node.config.log_io {
-            config::LogIo::Map => LogIo::Map,
-            config::LogIo::Direct => LogIo::Direct,
-        };
+        let options = log_options(&node.config, dir, shards, Arc::clone(&seat.wake));
         FileLog::open(options).map_err(|error| Fatal::failure(error.to_string()))
     };
     let logs = (0..).map(CoreId).zip(seats).map(open).collect::<Result<_, _>>()?;
     node.logs_have_begun()?;
     Ok(logs)
+}
+
+fn log_options(config: &Config, dir: PathBuf, shards: Vec<ShardId>, wake: Wake) -> storage::Options {
+    let mut options = storage::Options::new(dir, shards, wake);
+    options.segment_size = config.segment_size;
+    options.io = match config.log_io {
+        config::LogIo::Map => LogIo::Map,
+        config::LogIo::Direct => LogIo::Direct,
+    };
+    options
 }
 
 fn start_core(parts: Parts<MioNetwork>, poll: Poll, events: Sender<Event>) -> Result<(), Fatal> {

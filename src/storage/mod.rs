@@ -25,6 +25,7 @@ mod reader;
 pub mod record;
 mod recovery;
 mod replay;
+mod resize;
 pub mod segment;
 pub mod simulated_disk;
 mod spares;
@@ -45,6 +46,8 @@ mod recovery_test;
 #[cfg(test)]
 mod replay_test;
 #[cfg(test)]
+mod resize_test;
+#[cfg(test)]
 mod rot_test;
 #[cfg(test)]
 mod simulated_disk_test;
@@ -61,6 +64,7 @@ pub use core_log::{FileLog, Options};
 pub use disk::LogIo;
 pub use memory::MemoryLog;
 pub use recovery::{RecoveryReport, check};
+pub use resize::move_shards;
 pub use stats::LogStats;
 pub use workers::Workers;
 

@@ -124,15 +124,70 @@ fn another_nodes_directory_is_refused() {
     );
 }
 
+/// Whatever step of a switch to other logs was the last before a crash: the next start has the old ones or the new ones.
 #[test]
-fn another_number_of_cores_is_refused() {
+fn a_switch_of_logs_is_finished_wherever_it_was_cut_off() {
+    let names = |path: &Path| {
+        let logs = fs::read_dir(path.join("logs")).expect("there are logs");
+        let mut names: Vec<String> =
+            logs.map(|file| file.expect("reads").file_name().into_string().expect("a name")).collect();
+        names.sort();
+        names
+    };
+    type CutOff = fn(&Path);
+    let cut_off: [(&str, CutOff); 4] = [
+        ("before the first rename", |_| ()),
+        ("between the renames", |path| fs::rename(path.join("logs"), path.join("logs-old")).expect("renames")),
+        ("before the old logs were removed", |path| {
+            fs::rename(path.join("logs"), path.join("logs-old")).expect("renames");
+            fs::rename(path.join("logs-next"), path.join("logs")).expect("renames");
+        }),
+        ("before the mark was", |path| {
+            fs::remove_dir_all(path.join("logs")).expect("removes");
+            fs::rename(path.join("logs-next"), path.join("logs")).expect("renames");
+        }),
+    ];
+    for (when, cut_off) in cut_off {
+        let temp = temp();
+        drop(open(temp.path()));
+        let wanted = Identity { cores: 3, ..identity() };
+        let mut dir = DataDir::open(temp.path(), &wanted).expect("opens");
+        assert_eq!(dir.cores_before(), Some(2));
+        for core in 0..3 {
+            dir.next_log_dir(CoreId(core)).expect("a directory");
+        }
+        dir.decide_switch(3).expect("decides");
+        drop(dir);
+        cut_off(temp.path());
+        let again = DataDir::open(temp.path(), &wanted).expect("opens");
+        assert_eq!(again.cores_before(), None, "{when}");
+        assert_eq!(names(temp.path()), ["core-0", "core-1", "core-2"], "{when}");
+        assert!(!temp.path().join("logs-next").exists() && !temp.path().join("logs-old").exists(), "{when}");
+        drop(again);
+        assert_eq!(recorded_cores(temp.path()).expect("reads"), Some(3));
+    }
+}
+
+#[test]
+fn logs_that_were_not_switched_to_are_forgotten() {
     let temp = temp();
     drop(open(temp.path()));
-    assert_eq!(
-        refusal(temp.path(), &Identity { cores: 1, ..identity() }),
-        "data directory DIR was started with --cores 2, now 1: shards cannot be moved between logs yet; \
-         start with --cores 2"
-    );
+    let dir = DataDir::open(temp.path(), &Identity { cores: 1, ..identity() }).expect("opens");
+    assert_eq!(dir.cores_before(), Some(2));
+    dir.next_log_dir(CoreId(0)).expect("a directory");
+    drop(dir);
+    assert_eq!(open(temp.path()).cores_before(), None);
+    assert!(!temp.path().join("logs-next").exists());
+    assert!(temp.path().join("logs/core-1").exists());
+}
+
+#[test]
+fn logs_that_are_elsewhere_are_not_moved() {
+    let temp = temp();
+    drop(open(temp.path()));
+    let refused = DataDir::open_without_logs(temp.path(), &Identity { cores: 1, ..identity() }, || Ok(Incarnation(1)));
+    let line = refused.expect_err("refused").to_string();
+    assert!(line.contains("was started with --cores 2, now 1"), "{line}");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 //! ```text
 //! data/node1/
 //!   LOCK                 locked while a process uses the directory; holds its pid
-//!   identity             cluster, node, incarnation, shards, cores: written once, when the directory is born
+//!   identity             cluster, node, incarnation, shards, cores: written when the directory is born
 //!   peers                each peer's incarnation, as this node first met it
-//!   logs/core-0/…        one log per core
+//!   logs/core-0/…        one log per core; logs-next and logs-old while another number of cores is switched to
 //!   snapshots/shard-0/…
 //! ```
 //!
@@ -18,6 +18,7 @@
 //!
 //! It must not know what lies in logs and snapshots.
 
+mod switch;
 mod text_file;
 
 #[cfg(test)]
@@ -81,14 +82,17 @@ pub struct DataDir {
     is_new: bool,
     identity: Fields,
     peers: BTreeMap<NodeId, Incarnation>,
+    /// How many cores wrote the logs, if not as many as there are now.
+    cores_before: Option<u16>,
     _lock: File,
 }
 
 impl DataDir {
     /// Opens the directory of this node, or makes it. Refuses one that is in use, damaged, or another node's.
     pub fn open(path: &Path, identity: &Identity) -> Result<DataDir, Fatal> {
-        let dir = DataDir::open_without_logs(path, identity, draw_incarnation)?;
-        for core in (0..identity.cores).map(CoreId) {
+        let mut dir = DataDir::open_with(path, identity, draw_incarnation)?;
+        dir.finish_switch()?;
+        for core in (0..dir.cores_before.unwrap_or(identity.cores)).map(CoreId) {
             create_dir(&dir.log_dir(core))?;
             dir.check_log(core)?;
         }
@@ -102,6 +106,22 @@ impl DataDir {
         identity: &Identity,
         draw: impl FnOnce() -> Result<Incarnation, Fatal>,
     ) -> Result<DataDir, Fatal> {
+        let dir = DataDir::open_with(path, identity, draw)?;
+        match dir.cores_before {
+            None => Ok(dir),
+            Some(before) => Err(Fatal::failure(format!(
+                "data directory {} was started with --cores {before}, now {}: its logs are elsewhere and cannot be moved",
+                path.display(),
+                identity.cores
+            ))),
+        }
+    }
+
+    fn open_with(
+        path: &Path,
+        identity: &Identity,
+        draw: impl FnOnce() -> Result<Incarnation, Fatal>,
+    ) -> Result<DataDir, Fatal> {
         create_dir(path)?;
         let lock = lock(path)?;
         let file = path.join(IDENTITY);
@@ -109,9 +129,11 @@ impl DataDir {
             Some(fields) => (fields, false),
             None => (give_birth(path, identity, draw)?, true),
         };
-        let incarnation = recognise(path, &Recorded::from_fields(&file, &fields)?, identity)?;
+        let recorded = Recorded::from_fields(&file, &fields)?;
+        let incarnation = recognise(path, &recorded, identity)?;
+        let cores_before = Some(recorded.cores).filter(|cores| *cores != identity.cores);
         let peers = read_peers(&path.join(PEERS))?;
-        Ok(DataDir { path: path.to_owned(), incarnation, is_new, identity: fields, peers, _lock: lock })
+        Ok(DataDir { path: path.to_owned(), incarnation, is_new, identity: fields, peers, cores_before, _lock: lock })
     }
 
     /// Remembers durably that every log has begun: from now on a log without segments is a lost one. Must be called
@@ -209,7 +231,7 @@ impl DataDir {
     }
 }
 
-/// With how many cores a data directory was born; `None` if there is none. For a node that is not told how many.
+/// With how many cores a data directory was last started; `None` if there is none. For a node that is not told how many.
 pub fn recorded_cores(path: &Path) -> Result<Option<u16>, Fatal> {
     let file = path.join(IDENTITY);
     let fields = text_file::read(&file, IDENTITY)?;
@@ -292,12 +314,6 @@ fn recognise(path: &Path, recorded: &Recorded, identity: &Identity) -> Result<In
             recorded.node, now.node
         ));
     }
-    if recorded.cores != now.cores {
-        return refuse(format!(
-            "was started with --cores {}, now {}: shards cannot be moved between logs yet; start with --cores {}",
-            recorded.cores, now.cores, recorded.cores
-        ));
-    }
     Ok(recorded.incarnation)
 }
 
@@ -325,7 +341,7 @@ fn give_birth(
     draw: impl FnOnce() -> Result<Incarnation, Fatal>,
 ) -> Result<Fields, Fatal> {
     // The identity is durable before anything else is written: what lies here without it is the rest of a node.
-    if let Some(rest) = [PEERS, "logs", "snapshots"].into_iter().find(|name| path.join(name).exists()) {
+    if let Some(rest) = [PEERS, "logs", "logs-next", "snapshots"].into_iter().find(|name| path.join(name).exists()) {
         return Err(Fatal::failure(format!(
             "data directory {} holds `{rest}` but no `{IDENTITY}`: restore that file from a backup, \
              or choose another --data-dir",
