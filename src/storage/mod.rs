@@ -27,6 +27,7 @@ mod recovery;
 mod replay;
 pub mod segment;
 pub mod simulated_disk;
+mod simulated_file;
 mod spares;
 mod start;
 mod stats;
