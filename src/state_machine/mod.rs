@@ -21,6 +21,7 @@
 pub mod command;
 mod key;
 mod range;
+pub mod restore;
 pub mod snapshot;
 pub mod state_hash;
 
@@ -30,6 +31,8 @@ mod command_test;
 mod key_test;
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod restore_test;
 #[cfg(test)]
 mod state_machine_test;
 
@@ -41,6 +44,7 @@ use raftkv_protocol::client::{Condition, Scan};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index};
 
 pub use command::{describe, encode_batch, encode_delete, encode_put};
+pub use restore::{Restore, RestoreError};
 pub use snapshot::Snapshot;
 pub use state_hash::Checkpoint;
 
@@ -150,7 +154,7 @@ impl StateMachine {
     /// The state as it is now. Takes constant time, however many keys there are.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.applied, self.hash.value(), self.map.clone())
+        Snapshot::new(self.applied, self.hash.value(), self.checkpoints().collect(), self.map.clone())
     }
 
     fn execute(&mut self, entry: &Entry) -> Result<Outcome, ApplyError> {

@@ -1,20 +1,23 @@
 //! The state of a shard at one point in time, to be read by another thread while the shard goes on.
 
+use std::ops::Bound;
+
 use raftkv_protocol::types::{EntryId, Index};
 
-use super::Map;
+use super::{Checkpoint, Map};
 
 /// A state as it was. It shares what has not changed since with the state machine it comes from.
 #[derive(Clone)]
 pub struct Snapshot {
     at: EntryId,
     hash: u128,
+    checkpoints: Vec<Checkpoint>,
     map: Map,
 }
 
 impl Snapshot {
-    pub(super) fn new(at: EntryId, hash: u128, map: Map) -> Snapshot {
-        Snapshot { at, hash, map }
+    pub(super) fn new(at: EntryId, hash: u128, checkpoints: Vec<Checkpoint>, map: Map) -> Snapshot {
+        Snapshot { at, hash, checkpoints, map }
     }
 
     /// The last entry in it.
@@ -29,6 +32,12 @@ impl Snapshot {
         self.hash
     }
 
+    /// The hashes at the latest indexes at which replicas compare theirs, oldest first.
+    #[must_use]
+    pub fn checkpoints(&self) -> &[Checkpoint] {
+        &self.checkpoints
+    }
+
     /// How many keys it holds.
     #[must_use]
     pub fn keys(&self) -> u64 {
@@ -38,6 +47,12 @@ impl Snapshot {
     /// Every key with its version and value, in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
         self.map.iter().map(|(key, stored)| (key.as_bytes(), stored.version, &*stored.value))
+    }
+
+    /// The same for the keys behind this one, for whoever reads it in several goes.
+    pub fn iter_after(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
+        let range = self.map.range::<_, [u8]>((Bound::Excluded(key), Bound::Unbounded));
+        range.map(|(key, stored)| (key.as_bytes(), stored.version, &*stored.value))
     }
 }
 

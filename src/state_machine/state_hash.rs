@@ -20,7 +20,8 @@ use std::collections::VecDeque;
 use raftkv_protocol::types::Index;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
-const FORMAT: &[u8] = b"raftkv state 1";
+/// The name of the format of the hash.
+pub const FORMAT: &[u8] = b"raftkv state 1";
 const TAG_KEY: u8 = 1;
 
 /// At which indexes replicas compare their hashes: the multiples of this.
@@ -65,17 +66,38 @@ impl StateHash {
 
     /// Remembers the hash if this is one of the indexes at which replicas compare.
     pub(super) fn applied(&mut self, index: Index) {
-        if !index.0.is_multiple_of(CHECKPOINT_INTERVAL) {
-            return;
+        if index.0.is_multiple_of(CHECKPOINT_INTERVAL) {
+            self.remember(Checkpoint { index, hash: self.value });
         }
+    }
+
+    /// Adds a checkpoint that is later than the others.
+    pub(super) fn remember(&mut self, checkpoint: Checkpoint) {
         if self.checkpoints.len() == CHECKPOINTS_KEPT {
             self.checkpoints.pop_front();
         }
-        self.checkpoints.push_back(Checkpoint { index, hash: self.value });
+        self.checkpoints.push_back(checkpoint);
     }
 
     pub(super) fn checkpoints(&self) -> impl DoubleEndedIterator<Item = Checkpoint> + '_ {
         self.checkpoints.iter().copied()
+    }
+}
+
+/// The hash of a state whose items are named one by one, for whoever keeps no state.
+#[derive(Clone, Debug, Default)]
+pub struct ItemsHash(StateHash);
+
+impl ItemsHash {
+    /// Adds an item; each is named once, in any order.
+    pub fn add(&mut self, key: &[u8], version: Index, value: &[u8]) {
+        self.0.add(key, version, value);
+    }
+
+    /// The hash of the state that has these items and no others.
+    #[must_use]
+    pub fn value(&self) -> u128 {
+        self.0.value()
     }
 }
 

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::command::{Change, Operation, encode_batch, encode_head, encode_operation};
 use super::command_test::random_body;
 use super::state_hash::{CHECKPOINT_INTERVAL, CHECKPOINTS_KEPT};
-use super::{ApplyError, Checkpoint, Outcome, StateMachine, encode_delete, encode_put};
+use super::{ApplyError, Checkpoint, Outcome, Snapshot, StateMachine, encode_delete, encode_put};
 
 /// A state machine with the log position kept beside it.
 #[derive(Default)]
@@ -34,6 +34,14 @@ impl Replica {
         let mut body = Vec::new();
         encode_delete(key, condition, &mut body);
         self.apply_body(EntryKind::Command, body).expect("a valid delete")
+    }
+
+    /// Another one, whose state is made of a snapshot of this one's.
+    pub fn clone_through<E: std::fmt::Debug>(
+        &self,
+        restored: impl FnOnce(&Snapshot) -> Result<StateMachine, E>,
+    ) -> Replica {
+        Replica { state: restored(&self.state.snapshot()).expect("a right snapshot"), last: self.last }
     }
 
     fn batch(&mut self, operations: &[Operation<'_>]) -> Outcome {

@@ -1,8 +1,9 @@
-//! The few things that the log does with files, behind a trait: the directory of one core's log, and its files.
+//! The few things that the log and snapshots do with files, behind a trait: one directory, and its files.
 //!
 //! [`RealDisk`] is the file system. Segments are written with direct writes that are durable when they return, or through
-//! a memory map ([`LogIo`]); the bytes on disk are the same. Everything is read with `pread`, never through a map,
-//! so that a short file is a short read and a bad sector an error.
+//! a memory map ([`LogIo`]); the bytes on disk are the same. Snapshots are files that grow, written through the page
+//! cache. Everything is read with `pread`, never through a map, so that a short file is a short read and a bad sector
+//! an error.
 //!
 //! A file is mapped only over its whole prefilled length, so that a store never meets a hole: on a full disk that would
 //! be a SIGBUS. One remains possible: a prefilled page that left the page cache before it was used is read again by the
@@ -36,21 +37,24 @@ pub enum Access {
         /// Bytes.
         size: u64,
     },
+    /// Writing a file from its beginning to its end, and reading what was written.
+    Grow,
 }
 
-/// A directory of segments.
+/// A directory of segments, or of snapshots.
 pub trait Disk: Send + Sync {
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Creates a file of `size` zeros, written and durable; its name is not durable yet.
+    /// Creates a file of `size` zeros, written and durable; its name is not durable yet. One that is to grow has none.
     fn create(&self, name: &str, size: u64) -> io::Result<()>;
     /// Opens a file.
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>>;
-    /// Gives a file another name; not durable yet.
+    /// Gives a file a name that no other has; not durable yet.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file; not durable yet.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Shortens a file that nobody writes or maps; durable when it returns, or the space would be lost with the power.
+    /// Shortens a file that nobody maps, and into which nobody writes meanwhile; durable when it returns, or the space
+    /// would be lost with the power.
     fn truncate(&self, name: &str, size: u64) -> io::Result<()>;
     /// Makes all names durable.
     fn sync_dir(&self) -> io::Result<()>;
@@ -66,7 +70,8 @@ pub trait DiskFile: Send {
     fn size(&self) -> io::Result<u64>;
     /// Reads at `offset` until `buffer` is full or the file ends; returns how many bytes were read.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Writes all of `bytes`, whole blocks, at `offset`, the start of a block; durable at the latest after [`DiskFile::sync`].
+    /// Writes all of `bytes` at `offset`; durable at the latest after [`DiskFile::sync`]. Into a prefilled file only
+    /// whole blocks are written, each in its place; one that grows takes any bytes at any offset up to its end.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes everything written durable. After an error nothing may be assumed, and it must not be called again.
     fn sync(&mut self) -> io::Result<()>;
@@ -80,13 +85,13 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// The log in `dir`, which is created if it does not exist.
+    /// The log or the snapshots in `dir`, which is created if it does not exist.
     pub fn create(dir: &Path, log_io: LogIo) -> io::Result<RealDisk> {
         create_dir_durably(dir)?;
         Ok(RealDisk { dir: dir.to_owned(), log_io })
     }
 
-    /// The log in `dir`, for reading only.
+    /// The log or the snapshots in `dir`, for reading only.
     #[must_use]
     pub fn read_only(dir: &Path) -> RealDisk {
         RealDisk { dir: dir.to_owned(), log_io: LogIo::default() }
@@ -139,10 +144,13 @@ impl Disk for RealDisk {
 
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let path = self.dir.join(name);
-        let Access::Place { size } = access else {
-            return Ok(Box::new(ReadFile(File::open(path)?)));
+        let writable = || OpenOptions::new().read(true).write(true).open(&path);
+        let size = match access {
+            Access::Read => return Ok(Box::new(ReadFile(File::open(&path)?))),
+            Access::Grow => return Ok(Box::new(GrowingFile { file: writable()?, unsynced: 0 })),
+            Access::Place { size } => size,
         };
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let file = writable()?;
         let found = file.metadata()?.len();
         if found != size {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has {found} bytes, not {size}")));
@@ -338,5 +346,38 @@ impl DiskFile for DirectFile {
 
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A growing file is synced each time that so much was written. One sync of a whole snapshot would keep the disk busy
+/// for seconds, and the log's syncs would wait behind it.
+const SYNC_EVERY_BYTES: usize = 4 << 20;
+
+struct GrowingFile {
+    file: File,
+    unsynced: usize,
+}
+
+impl DiskFile for GrowingFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        read_at(&self.file, offset, buffer)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)?;
+        self.unsynced += bytes.len();
+        if self.unsynced < SYNC_EVERY_BYTES {
+            return Ok(());
+        }
+        self.unsynced = 0;
+        self.file.sync_data()
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_all()
     }
 }

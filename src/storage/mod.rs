@@ -7,6 +7,8 @@
 //! ([`simulated_disk`]) can stand in for the real one under the same format, placement and recovery; and a simulation
 //! opens a log without threads and moves its three [`Workers`] itself.
 //!
+//! [`snapshot`] holds the states of shards as of one entry each, in files of their own.
+//!
 //! The log knows shards, terms and indexes. It must not know what an entry's body means, nor anything of Raft's roles.
 //!
 //! **What the format guarantees**, and where it is said in bytes: [`record`], [`batch`], [`segment`].
@@ -28,6 +30,8 @@ mod replay;
 mod resize;
 pub mod segment;
 pub mod simulated_disk;
+mod simulated_file;
+pub mod snapshot;
 mod spares;
 mod start;
 mod stats;

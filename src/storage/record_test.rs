@@ -40,7 +40,7 @@ fn golden_batch() -> Batch {
 const PLACEMENT: Placement = Placement { key: KEY, number: 41, start: 0x1000, durable_upto: 0x1000 };
 
 /// Compares with `testdata/NAME.hex`; `UPDATE_GOLDEN=1` writes it. Runs of zeros that fill whole lines are left out.
-fn golden(name: &str, bytes: &[u8]) {
+pub(in crate::storage) fn golden(name: &str, bytes: &[u8]) {
     let mut text = String::new();
     for (line, chunk) in bytes.chunks(16).enumerate() {
         if chunk.iter().any(|byte| *byte != 0) {

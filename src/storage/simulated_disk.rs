@@ -1,210 +1,20 @@
 //! A disk in memory that knows what a crash may leave, for the tests of the log and for simulations of whole nodes.
 //!
-//! A file has *live* bytes, which everybody reads, and for each block that was written and not synced the bytes that
-//! are on the medium in its place. A change of a name is pending until the directory is synced. [`SimulatedDisk::crash`]
-//! chooses which of all that survives: any blocks of 512 or 4,096 bytes, any changes of names.
+//! What a crash may leave of a file's bytes is in `simulated_file`. A change of a name is pending until the directory is
+//! synced. [`SimulatedDisk::crash`] chooses which of all that survives: any blocks of 512 or 4,096 bytes, any length
+//! that a file had on its way, any changes of names.
 //!
 //! What else happens to disks happens on demand: the power goes at any operation, a sync fails, the space runs out, a
 //! bit flips. One seed is one disk: ids, and what survives, depend on seeds and on what was done to the disk.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::batch::BLOCK_BYTES;
 use super::disk::{Access, Disk, DiskFile};
-
-const BLOCK: usize = BLOCK_BYTES as usize;
-
-/// What survives a crash of what was not synced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Survivors {
-    /// Nothing.
-    None,
-    /// Everything, but for what a failed sync lost.
-    All,
-    /// Any subset of the blocks of this size, and of the changes of names.
-    Random {
-        /// Decides which.
-        seed: u64,
-        /// 512 or 4,096.
-        block: usize,
-    },
-}
-
-/// What a crash did to blocks of 4,096 bytes whose bytes on the medium were others than the live ones, and to changes
-/// of names that were not synced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CrashReport {
-    /// Blocks that had reached the medium.
-    pub blocks_survived: u64,
-    /// Blocks of which nothing had.
-    pub blocks_lost: u64,
-    /// Blocks of which a part had.
-    pub blocks_torn: u64,
-    /// Names that had changed for good.
-    pub names_survived: u64,
-    /// Names that changed back.
-    pub names_lost: u64,
-}
-
-/// A small, good enough generator (splitmix64). It draws no number twice.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
-
-/// Decides of each thing that was not synced whether it survives.
-struct Lottery {
-    survivors: Survivors,
-    random: Random,
-    /// Of eight, how many survive: all the same chance would hardly ever lose a single block of a large batch.
-    odds: u64,
-}
-
-impl Lottery {
-    fn new(survivors: Survivors) -> Lottery {
-        let mut random = Random(match survivors {
-            Survivors::Random { seed, .. } => seed,
-            Survivors::None | Survivors::All => 0,
-        });
-        let odds = 1 + random.below(7);
-        Lottery { survivors, random, odds }
-    }
-
-    fn survives(&mut self) -> bool {
-        match self.survivors {
-            Survivors::None => false,
-            Survivors::All => true,
-            Survivors::Random { .. } => self.random.below(8) < self.odds,
-        }
-    }
-
-    /// What survives or not as a whole.
-    fn grain(&self) -> usize {
-        match self.survivors {
-            Survivors::None | Survivors::All => BLOCK,
-            Survivors::Random { block, .. } => block,
-        }
-    }
-}
-
-/// A block that was written after the last sync.
-#[derive(Clone, Debug)]
-struct Unsynced {
-    /// What is on the medium in its place.
-    durable: Vec<u8>,
-    /// A sync of it failed: it counts as clean, and no later sync writes it unless it is written anew.
-    given_up: bool,
-}
-
-#[derive(Clone, Debug)]
-struct File {
-    live: Vec<u8>,
-    durable_length: usize,
-    /// By number of the block.
-    unsynced: BTreeMap<usize, Unsynced>,
-    unreadable: bool,
-    /// Every open file has one too.
-    open: Arc<()>,
-}
-
-impl File {
-    fn new(live: Vec<u8>, durable_length: usize) -> File {
-        File { live, durable_length, unsynced: BTreeMap::new(), unreadable: false, open: Arc::new(()) }
-    }
-
-    fn block(&self, block: usize) -> &[u8] {
-        &self.live[block * BLOCK..self.live.len().min((block + 1) * BLOCK)]
-    }
-
-    /// Remembers what is on the medium in the place of these bytes, which are about to change.
-    fn remember(&mut self, start: usize, end: usize) {
-        for block in start / BLOCK..end.div_ceil(BLOCK) {
-            let durable = (!self.unsynced.contains_key(&block)).then(|| self.block(block).to_vec());
-            match self.unsynced.entry(block) {
-                Entry::Vacant(clean) => {
-                    clean.insert(Unsynced { durable: durable.unwrap_or_default(), given_up: false });
-                }
-                Entry::Occupied(mut dirty) => dirty.get_mut().given_up = false,
-            }
-        }
-    }
-
-    fn write(&mut self, at: usize, bytes: &[u8]) {
-        self.remember(at, at + bytes.len());
-        self.live[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn truncate(&mut self, length: usize) {
-        if length < self.live.len() {
-            self.remember(length, self.live.len());
-            self.live.truncate(length);
-        }
-    }
-
-    fn sync(&mut self) {
-        self.unsynced.retain(|_, unsynced| unsynced.given_up);
-        self.durable_length = self.live.len();
-    }
-
-    fn fail_sync(&mut self) {
-        self.unsynced.values_mut().for_each(|unsynced| unsynced.given_up = true);
-    }
-
-    /// Live and durable are the same from now on.
-    fn settle(&mut self) {
-        self.unsynced.clear();
-        self.durable_length = self.live.len();
-    }
-
-    fn crash(&mut self, lottery: &mut Lottery, report: &mut CrashReport) {
-        let written = self.live.len();
-        if written != self.durable_length && !lottery.survives() {
-            self.live.resize(self.durable_length, 0);
-        }
-        for (block, Unsynced { durable, given_up }) in std::mem::take(&mut self.unsynced) {
-            let start = block * BLOCK;
-            let end = self.live.len().min(start + durable.len());
-            let only_durable = start.max(written.min(end));
-            if only_durable < end {
-                self.live[only_durable..end].copy_from_slice(&durable[only_durable - start..end - start]);
-            }
-            let pieces = self.live.get_mut(start..end.min(written)).unwrap_or_default().chunks_mut(lottery.grain());
-            let (mut survived, mut lost) = (false, false);
-            for (live, durable) in pieces.zip(durable.chunks(lottery.grain())) {
-                let durable = &durable[..live.len()];
-                if *live == *durable {
-                    continue;
-                }
-                if !given_up && lottery.survives() {
-                    survived = true;
-                } else {
-                    lost = true;
-                    live.copy_from_slice(durable);
-                }
-            }
-            report.blocks_survived += u64::from(survived && !lost);
-            report.blocks_lost += u64::from(lost && !survived);
-            report.blocks_torn += u64::from(lost && survived);
-        }
-        self.settle();
-        self.open = Arc::new(());
-    }
-}
+pub(super) use super::simulated_file::Random;
+use super::simulated_file::{BLOCK, File, Lottery};
+pub use super::simulated_file::{CrashReport, Survivors};
 
 #[derive(Clone, Debug)]
 enum NameChange {
@@ -303,6 +113,12 @@ impl State {
         self.files.values().map(|file| file.live.len() as u64).sum()
     }
 
+    /// How many bytes more the files may have.
+    fn free(&self) -> u64 {
+        let capacity = if self.full { 0 } else { self.capacity.unwrap_or(u64::MAX) };
+        capacity.saturating_sub(self.used())
+    }
+
     /// Gives up the bytes of files that have no name any more, whatever happens, and that nobody reads.
     fn forget_nameless(&mut self) {
         let named: BTreeSet<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
@@ -337,6 +153,10 @@ impl State {
 
 fn no_power() -> io::Error {
     io::Error::other("the power is off")
+}
+
+fn no_space() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOSPC)
 }
 
 fn io_error() -> io::Error {
@@ -419,7 +239,7 @@ impl SimulatedDisk {
         state.fails_sync = Some(state.syncs + sync);
     }
 
-    /// Whether no file can be created.
+    /// Whether no file can be created, and none can grow.
     pub fn set_full(&self, full: bool) {
         self.state().full = full;
     }
@@ -468,11 +288,7 @@ impl SimulatedDisk {
     pub fn flip(&self, name: &str, byte: u64, bit: u8) {
         let mut state = self.state();
         let file = state.named(name);
-        let (at, mask) = (byte as usize, 1 << bit);
-        file.live[at] ^= mask;
-        if let Some(rotten) = file.unsynced.get_mut(&(at / BLOCK)).and_then(|block| block.durable.get_mut(at % BLOCK)) {
-            *rotten ^= mask;
-        }
+        file.flip(byte as usize, 1 << bit);
     }
 
     /// Shortens a file, in memory and on the medium alike.
@@ -521,8 +337,8 @@ impl Disk for SimulatedDisk {
         if state.names.contains_key(name) {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
-        if state.full || state.capacity.is_some_and(|capacity| state.used() + size > capacity) {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        if state.full || size > state.free() {
+            return Err(no_space());
         }
         let live = vec![0; if dies { size / 2 } else { size } as usize];
         let durable_length = if dies { 0 } else { live.len() };
@@ -626,7 +442,7 @@ impl SimulatedFile {
     fn state_to_write(&self) -> io::Result<MutexGuard<'_, State>> {
         match self.access {
             Access::Read => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
-            Access::Place { .. } => self.state(),
+            Access::Place { .. } | Access::Grow => self.state(),
         }
     }
 }
@@ -652,13 +468,23 @@ impl DiskFile for SimulatedFile {
         let mut state = self.state_to_write()?;
         let at = offset as usize;
         let length = state.file(self.number).live.len();
-        if !at.is_multiple_of(BLOCK) || !bytes.len().is_multiple_of(BLOCK) || at + bytes.len() > length {
-            let what = format!("{} bytes at offset {offset} of {length}: only whole blocks are written", bytes.len());
+        let fits = match self.access {
+            Access::Grow => at <= length,
+            _ => at.is_multiple_of(BLOCK) && bytes.len().is_multiple_of(BLOCK) && at + bytes.len() <= length,
+        };
+        if !fits {
+            let what = format!("{} bytes at offset {offset} of {length} with {:?}", bytes.len(), self.access);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let dies = state.operate()?;
-        state.file(self.number).write(at, bytes);
-        if dies { Err(no_power()) } else { Ok(()) }
+        // A disk that fills up takes what it can.
+        let room = (length - at) as u64 + state.free();
+        let taken = room.min(bytes.len() as u64) as usize;
+        state.file(self.number).write(at, &bytes[..taken]);
+        if dies {
+            return Err(no_power());
+        }
+        if taken < bytes.len() { Err(no_space()) } else { Ok(()) }
     }
 
     fn sync(&mut self) -> io::Result<()> {

@@ -225,3 +225,66 @@ fn ids_depend_on_the_seed_and_never_repeat() {
     all.dedup();
     assert_eq!(all.len(), 8);
 }
+
+/// A disk with an empty file that grows, durable like its name.
+fn growing() -> (SimulatedDisk, Box<dyn DiskFile>) {
+    let disk = SimulatedDisk::new(7);
+    disk.create("file", 0).expect("space");
+    disk.sync_dir().expect("healthy");
+    let file = disk.open("file", Access::Grow).expect("it is there");
+    (disk, file)
+}
+
+#[test]
+fn a_file_that_grows_keeps_what_was_synced() {
+    let (disk, mut file) = growing();
+    file.write_at(0, &[1; 5000]).expect("healthy");
+    file.write_at(5000, &[2; 100]).expect("healthy");
+    assert_eq!(disk.crash(Survivors::None).bytes("file"), [0; 0]);
+    file.sync().expect("healthy");
+    let synced = disk.bytes("file");
+    file.write_at(4990, &[3; 20]).expect("healthy");
+    file.write_at(5100, &[4; 9000]).expect("healthy");
+    assert_eq!((file.size().expect("healthy"), disk.bytes("file").len()), (14_100, 14_100));
+    assert_eq!(disk.crash(Survivors::None).bytes("file"), synced);
+    assert_eq!(disk.crash(Survivors::All).bytes("file"), disk.bytes("file"));
+    disk.fail_sync(0);
+    file.sync().expect_err("EIO");
+    file.sync().expect("later ones succeed");
+    let lost = disk.crash(Survivors::None).bytes("file");
+    assert!(lost[..5100] == synced && lost[5100..].iter().all(|byte| *byte == 0), "its length is all that was synced");
+    file.write_at(14_101, &[5]).expect_err("a hole");
+    disk.open("file", Access::Read).expect("it is there").write_at(14_100, &[5]).expect_err("for reading");
+}
+
+#[test]
+fn a_file_that_grew_has_any_length_and_zeros_where_a_sector_is_lost() {
+    let (disk, mut file) = growing();
+    file.write_at(0, &[1; 3000]).expect("healthy");
+    file.sync().expect("healthy");
+    file.write_at(3000, &[2; 30_000]).expect("healthy");
+    let (mut lengths, mut holes) = (std::collections::BTreeSet::new(), 0);
+    for seed in 0..200 {
+        let bytes = disk.crash(Survivors::Random { seed, block: 512 }).bytes("file");
+        assert!((3000..=33_000).contains(&bytes.len()) && bytes[..3000] == [1; 3000]);
+        for sector in bytes.get(3072..).unwrap_or(&[]).chunks(512) {
+            assert!(sector.iter().all(|byte| *byte == sector[0]) && [0, 2].contains(&sector[0]));
+            holes += usize::from(sector[0] == 0);
+        }
+        lengths.insert(bytes.len());
+    }
+    assert!(lengths.len() > 20 && lengths.contains(&3000) && lengths.contains(&33_000) && holes > 100, "{lengths:?}");
+}
+
+#[test]
+fn a_file_grows_as_far_as_there_is_space() {
+    let (disk, mut file) = growing();
+    disk.set_capacity(Some(1000));
+    file.write_at(0, &[1; 600]).expect("space");
+    assert_eq!(file.write_at(500, &[2; 600]).expect_err("full").kind(), ErrorKind::StorageFull);
+    assert_eq!(disk.bytes("file").len(), 1000);
+    file.write_at(0, &[3; 1000]).expect("nothing new");
+    disk.set_capacity(None);
+    disk.set_full(true);
+    assert_eq!(file.write_at(1000, &[1]).expect_err("full").kind(), ErrorKind::StorageFull);
+}

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -5,7 +6,7 @@ use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId};
 use tempfile::TempDir;
 
 use super::text_file::{self, ParseError};
-use super::{DataDir, Identity, PeerCheck, recorded_cores};
+use super::{DataDir, Identity, PeerCheck, RecordedIdentity, recorded_cores, recorded_identity, recorded_peers};
 
 fn identity() -> Identity {
     Identity {
@@ -53,6 +54,30 @@ fn a_directory_keeps_what_it_was_born_with() {
     assert!(!again.is_new());
     assert_eq!(again.incarnation(), incarnation);
     assert_eq!(recorded_cores(&path).expect("reads"), Some(2));
+}
+
+#[test]
+fn others_can_read_whose_a_directory_is() {
+    let temp = temp();
+    assert_eq!(recorded_identity(temp.path()).expect("nothing there"), None);
+    assert_eq!(recorded_peers(temp.path()).expect("nothing there"), BTreeMap::new());
+    let mut dir = open(temp.path());
+    dir.record_peer(NodeId(2), Incarnation(7)).expect("writes");
+    let mut expected = RecordedIdentity {
+        cluster: identity().cluster.to_string(),
+        node: NodeId(1),
+        shards: 12,
+        cores: 2,
+        incarnation: dir.incarnation(),
+        logs_have_begun: false,
+    };
+    assert_eq!(recorded_identity(temp.path()).expect("it is in use"), Some(expected.clone()));
+    dir.logs_have_begun().expect("writes");
+    expected.logs_have_begun = true;
+    assert_eq!(recorded_identity(temp.path()).expect("it is in use"), Some(expected));
+    assert_eq!(recorded_peers(temp.path()).expect("it is in use"), BTreeMap::from([(NodeId(2), Incarnation(7))]));
+    edit(&temp.path().join("peers"), |text| text.replace("2 = ", "3 = "));
+    recorded_peers(temp.path()).expect_err("damaged");
 }
 
 #[test]

@@ -199,13 +199,13 @@ impl DataDir {
     /// Where the log of a core lies. The directory exists.
     #[must_use]
     pub fn log_dir(&self, core: CoreId) -> PathBuf {
-        self.path.join(format!("logs/core-{core}"))
+        log_dir(&self.path, core)
     }
 
     /// Where the snapshots of a shard lie. The directory may not exist yet.
     #[must_use]
     pub fn snapshot_dir(&self, shard: ShardId) -> PathBuf {
-        self.path.join(format!("snapshots/shard-{shard}"))
+        snapshot_dir(&self.path, shard)
     }
 
     /// The incarnation on record for a peer.
@@ -231,11 +231,52 @@ impl DataDir {
     }
 }
 
+/// Where a data directory has the log of a core.
+#[must_use]
+pub fn log_dir(path: &Path, core: CoreId) -> PathBuf {
+    path.join(format!("logs/core-{core}"))
+}
+
+/// Where a data directory has the snapshots of a shard.
+#[must_use]
+pub fn snapshot_dir(path: &Path, shard: ShardId) -> PathBuf {
+    path.join(format!("snapshots/shard-{shard}"))
+}
+
 /// With how many cores a data directory was last started; `None` if there is none. For a node that is not told how many.
 pub fn recorded_cores(path: &Path) -> Result<Option<u16>, Fatal> {
+    Ok(recorded_identity(path)?.map(|recorded| recorded.cores))
+}
+
+/// What a data directory says of whose it is, for those who are not its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordedIdentity {
+    /// The cluster's id, as it is written.
+    pub cluster: String,
+    /// The node.
+    pub node: NodeId,
+    /// The cluster's Raft groups.
+    pub shards: u16,
+    /// The node's event loops, each with its own log.
+    pub cores: u16,
+    /// Drawn when the directory was born.
+    pub incarnation: Incarnation,
+    /// Whether every log has a segment, or had one.
+    pub logs_have_begun: bool,
+}
+
+/// Reads whose a data directory is, without using it; `None` if it is nobody's.
+pub fn recorded_identity(path: &Path) -> Result<Option<RecordedIdentity>, Fatal> {
     let file = path.join(IDENTITY);
-    let fields = text_file::read(&file, IDENTITY)?;
-    fields.map(|fields| Recorded::from_fields(&file, &fields).map(|recorded| recorded.cores)).transpose()
+    let Some(fields) = text_file::read(&file, IDENTITY)? else { return Ok(None) };
+    let Recorded { cluster, node, shards, cores, incarnation, .. } = Recorded::from_fields(&file, &fields)?;
+    let logs_have_begun = fields.contains_key(LOGS_BEGUN);
+    Ok(Some(RecordedIdentity { cluster, node: NodeId(node), shards, cores, incarnation, logs_have_begun }))
+}
+
+/// Reads what a data directory remembers of the node's peers, without using it.
+pub fn recorded_peers(path: &Path) -> Result<BTreeMap<NodeId, Incarnation>, Fatal> {
+    read_peers(&path.join(PEERS))
 }
 
 /// What the identity file says. Of what went into the cluster's id it holds the words, to say what differs.

@@ -45,7 +45,7 @@ fn fail(dir: &Path, reason: &str) -> Ending {
 }
 
 /// Of a data directory the logs of its cores, in the order of the cores; otherwise the directory itself.
-fn find_logs(dir: &Path) -> io::Result<Vec<PathBuf>> {
+pub fn find_logs(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let logs = dir.join(LOGS);
     if !logs.is_dir() {
         return Ok(vec![dir.to_owned()]);

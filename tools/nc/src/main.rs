@@ -1,16 +1,21 @@
 //! `raftkv-nc`: talk to a RaftKV node by hand, as with nc.
 //!
 //! It speaks the protocol itself over one blocking connection to one node, so that what it shows is what that node said:
-//! no redirects are followed and nothing is retried. `raftkv-nc log DIR` connects to nobody and reads a node's files.
+//! no redirects are followed and nothing is retried. `log`, `snapshot` and `check` connect to nobody and read a node's
+//! files.
 
+mod check;
 mod command;
 mod frames;
 mod log_dir;
 mod print;
 mod run;
 mod session;
+mod snapshots;
 mod words;
 
+#[cfg(test)]
+mod check_test;
 #[cfg(test)]
 mod command_test;
 #[cfg(test)]
@@ -29,6 +34,7 @@ use clap::Parser;
 use command::HELP;
 use run::{Ending, Output, Runner};
 use session::{Greeting, Settings, Trace};
+use snapshots::Show;
 
 const EXAMPLES: &str = r#"Examples:
   raftkv-nc 127.0.0.1:7001 put greeting 'hello world'
@@ -37,7 +43,9 @@ const EXAMPLES: &str = r#"Examples:
   printf 'put a 1\nget a\n' | raftkv-nc 127.0.0.1:7001
   raftkv-nc --frames 127.0.0.1:7001 ping
   raftkv-nc 127.0.0.1:7001 help
-  raftkv-nc log data/node1"#;
+  raftkv-nc log data/node1
+  raftkv-nc snapshot data/node1/snapshots/shard-0 --items
+  raftkv-nc check data/node1"#;
 
 /// Paragraphs that the terminal's width breaks.
 const DETAILS: &str = "\
@@ -45,17 +53,26 @@ Without a command, commands are read from the standard input, one a line; empty 
 skipped, 'quit' ends. As arguments, the shell splits and quotes the words; the escapes are the same.\n\n\
 'log' prints every record of a node's log, read-only, while the node runs or after: segment by segment, batch by batch, \
 each record with its offset in the file. DIR is a data directory or one of its logs/core-N.\n\n\
+'snapshot' prints what a snapshot says of itself, with --items every key, version and value too, and checks all of it. \
+FILE is any snapshot; of a data directory, or one of its snapshots/shard-N, all are printed.\n\n\
+'check' reads all of a node's data directory, changes nothing, and says in one line each whether the identity, the \
+peers, every log and every snapshot are right. A node that runs goes on meanwhile.\n\n\
 Exit code: 0 done, 3 key not found, 1 failed, 2 bad usage; of many commands the worst, in the order 2, 1, 3, 0.";
 
-/// The first word that reads a log instead of talking to a node.
+/// The first words that read files instead of talking to a node.
 const LOG: &str = "log";
+const SNAPSHOT: &str = "snapshot";
+const CHECK: &str = "check";
 
-/// Talk to a RaftKV node by hand, or read its log.
+/// Talk to a RaftKV node by hand, or read its files.
 #[derive(Debug, Parser)]
 #[command(name = "raftkv-nc", version, max_term_width = 100, after_help = format!("{HELP}\n{EXAMPLES}\n\n{DETAILS}"))]
-#[command(override_usage = "raftkv-nc [OPTIONS] HOST:PORT [COMMAND]...\n       raftkv-nc log DIR")]
+#[command(override_usage = "raftkv-nc [OPTIONS] HOST:PORT [COMMAND]...
+       raftkv-nc log DIR
+       raftkv-nc snapshot FILE|DIR [--items]
+       raftkv-nc check DIR")]
 struct Arguments {
-    /// The node to talk to, or 'log'
+    /// The node to talk to, or 'log', 'snapshot' or 'check'
     #[arg(value_name = "HOST:PORT")]
     target: String,
     /// One command and its words; 'help' lists the commands
@@ -82,7 +99,12 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let ending = if arguments.target == LOG { print_log(&arguments.command) } else { talk(arguments) };
+    let ending = match &*arguments.target {
+        LOG => print_log(&arguments.command),
+        SNAPSHOT => print_snapshots(&arguments.command),
+        CHECK => check_directory(&arguments.command),
+        _ => talk(arguments),
+    };
     match ending {
         Ok(ending) => ExitCode::from(ending.exit_code()),
         // Whoever stopped reading, as `head` does, has what was wanted.
@@ -100,6 +122,28 @@ fn print_log(words: &[OsString]) -> io::Result<Ending> {
         return Ok(Ending::BadUsage);
     };
     log_dir::print(dir.as_ref(), &mut BufWriter::new(io::stdout().lock()))
+}
+
+fn print_snapshots(words: &[OsString]) -> io::Result<Ending> {
+    let (path, show) = match words {
+        [path] => (path, Show::Summary),
+        [path, items] | [items, path] if items == "--items" => (path, Show::Items),
+        _ => {
+            eprintln!(
+                "raftkv-nc: 'snapshot' wants one file or directory, as in: raftkv-nc snapshot data/node1 --items"
+            );
+            return Ok(Ending::BadUsage);
+        }
+    };
+    snapshots::print(path.as_ref(), show, &mut BufWriter::new(io::stdout().lock()))
+}
+
+fn check_directory(words: &[OsString]) -> io::Result<Ending> {
+    let [dir] = words else {
+        eprintln!("raftkv-nc: 'check' wants one data directory, as in: raftkv-nc check data/node1");
+        return Ok(Ending::BadUsage);
+    };
+    check::run(dir.as_ref(), &mut io::stdout().lock())
 }
 
 fn talk(arguments: Arguments) -> io::Result<Ending> {

@@ -2,13 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
-use raftkv::state_machine::{encode_delete, encode_put};
-use raftkv::storage::{CoreLog, FileLog, Options};
-use raftkv_protocol::client::Condition;
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, NodeId, ShardId, Term};
+use raftkv_protocol::types::ShardId;
+
+mod support;
 
 fn log(dir: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_raftkv-nc")).arg("log").arg(dir).output().unwrap()
@@ -19,42 +16,11 @@ fn printed(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
-fn entry(index: u64, kind: EntryKind, encode: impl FnOnce(&mut Vec<u8>)) -> Entry {
-    let mut body = Vec::new();
-    encode(&mut body);
-    Entry { id: EntryId::new(index, 2), kind, body: body.into() }
-}
-
-/// The log of shard 5, with a vote, a no-op, a put and a delete in it, all durable; it is open still.
-fn written_log(dir: &Path) -> FileLog {
-    let (wake, woken) = mpsc::channel();
-    let wake = Arc::new(move || {
-        // Nobody listens any more once everything is durable.
-        let _ = wake.send(());
-    });
-    let options = Options { segment_size: 64 << 10, ..Options::new(dir, vec![ShardId(5)], wake) };
-    let (mut log, _) = FileLog::open(options).unwrap();
-    log.set_hard_state(ShardId(5), HardState { term: Term(2), vote: Some(NodeId(1)) });
-    let mut entries = vec![
-        entry(1, EntryKind::Noop, |_| ()),
-        entry(2, EntryKind::Command, |out| encode_put(b"greeting", b"hello", Condition::None, out)),
-        entry(3, EntryKind::Command, |out| encode_delete(b"greeting", Condition::Exists, out)),
-    ];
-    log.append(ShardId(5), &mut entries);
-    let last = log.last_batch();
-    log.flush();
-    while log.durable().unwrap() < last {
-        woken.recv_timeout(Duration::from_secs(10)).unwrap();
-        log.flush();
-    }
-    log
-}
-
 #[test]
 fn every_record_is_printed_while_the_log_is_open_and_after() {
     let dir = tempfile::tempdir().unwrap();
     let core = dir.path().join("logs/core-0");
-    let open = written_log(&core);
+    let open = support::written_log(&core, ShardId(5));
     let output = log(dir.path());
     for part in [
         "segment 1 ",

@@ -1,0 +1,87 @@
+//! A state machine from a snapshot: what the snapshot says of the state, and its items one after the other.
+
+use std::fmt;
+use std::sync::Arc;
+
+use raftkv_protocol::types::{EntryId, Index};
+
+use super::key::SmallKey;
+use super::state_hash::{CHECKPOINT_INTERVAL, FORMAT};
+use super::{Checkpoint, StateMachine, Stored, size};
+
+/// What was read is not the state that the snapshot says it is, or one that this version does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreError(pub String);
+
+/// A state machine that is being put together. It becomes one when all items are there and make up the hash that the
+/// snapshot names.
+pub struct Restore(StateMachine);
+
+impl Restore {
+    /// Begins the state as of an entry, whose hash has this format.
+    pub fn new(at: EntryId, hash_format: &[u8]) -> Result<Restore, RestoreError> {
+        if hash_format != FORMAT {
+            let (found, known) = (hash_format.escape_ascii(), FORMAT.escape_ascii());
+            return Err(RestoreError(format!(
+                "its state hash has the format `{found}`, this version knows `{known}`: start the version that wrote it"
+            )));
+        }
+        Ok(Restore(StateMachine { applied: at, ..StateMachine::default() }))
+    }
+
+    /// Adds an item.
+    pub fn push(&mut self, key: &[u8], version: Index, value: &[u8]) -> Result<(), RestoreError> {
+        let Restore(machine) = self;
+        if version > machine.applied.index {
+            return Err(RestoreError(format!(
+                "the key \"{}\" has version {version}, which is after entry {}",
+                key.escape_ascii(),
+                machine.applied
+            )));
+        }
+        machine.hash.add(key, version, value);
+        machine.bytes += size(key, value);
+        match machine.map.insert(SmallKey::from(key), Stored { version, value: Arc::from(value) }) {
+            None => Ok(()),
+            Some(_) => Err(RestoreError(format!("the key \"{}\" is there twice", key.escape_ascii()))),
+        }
+    }
+
+    /// Ends with what the snapshot says of the whole state: its hash, and its latest checkpoints, oldest first.
+    pub fn finish(
+        mut self,
+        hash: u128,
+        checkpoints: impl IntoIterator<Item = Checkpoint>,
+    ) -> Result<StateMachine, RestoreError> {
+        let found = self.0.hash();
+        if found != hash {
+            return Err(RestoreError(format!(
+                "its items make up the state hash {found:032x}, and it says {hash:032x}"
+            )));
+        }
+        let mut last = Index(0);
+        for checkpoint in checkpoints {
+            let index = checkpoint.index;
+            if index <= last || index > self.0.applied.index || !index.0.is_multiple_of(CHECKPOINT_INTERVAL) {
+                return Err(RestoreError(format!("its checkpoint at {index} makes no sense")));
+            }
+            last = index;
+            self.0.hash.remember(checkpoint);
+        }
+        Ok(self.0)
+    }
+}
+
+impl fmt::Debug for Restore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Restore").field(&self.0).finish()
+    }
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RestoreError {}

@@ -1,0 +1,211 @@
+//! The directory of one shard's snapshots.
+
+use std::fmt;
+use std::sync::Arc;
+
+use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
+
+use super::format::{FileState, damaged_name, receiving_name, snapshot_name, writing_name};
+use super::unfinished::{Abandoned, Unfinished};
+use super::{Header, SnapshotError, SnapshotFile, SnapshotInfo, SnapshotReader, SnapshotReceiver, SnapshotWriter};
+use crate::storage::disk::Disk;
+
+/// How many snapshots are kept.
+const KEPT: usize = 2;
+
+/// See the module. Clones are the same directory.
+#[derive(Clone)]
+pub struct SnapshotStore {
+    disk: Arc<dyn Disk>,
+    shard: ShardId,
+}
+
+impl SnapshotStore {
+    /// Opens the directory after a start: makes durable the names that are there, and removes what nobody will go on
+    /// with. Nothing in the directory may be in use.
+    pub fn open(disk: Arc<dyn Disk>, shard: ShardId) -> Result<SnapshotStore, SnapshotError> {
+        let store = SnapshotStore::read_only(disk, shard);
+        // A process that died between a change of names and the sync of the directory left names that may be lost yet.
+        store.disk.sync_dir().map_err(|error| store.directory_error(error))?;
+        let newest = store.list()?.first().copied();
+        store.remove_if(|name, state| match state {
+            FileState::Writing => true,
+            FileState::Receiving(_) => match SnapshotReader::open(&*store.disk, name) {
+                Ok(reader) => newest.is_some_and(|newest| is_superseded(reader.header().at, newest)),
+                Err(_) => true,
+            },
+            FileState::Snapshot(_) | FileState::Damaged => false,
+        });
+        Ok(store)
+    }
+
+    /// The directory as it is, for reading only: while it is in use, or after.
+    #[must_use]
+    pub fn read_only(disk: Arc<dyn Disk>, shard: ShardId) -> SnapshotStore {
+        SnapshotStore { disk, shard }
+    }
+
+    /// The last entries of all snapshots that are there, newest first.
+    pub fn list(&self) -> Result<Vec<EntryId>, SnapshotError> {
+        let names = self.disk.list().map_err(|error| self.directory_error(error))?;
+        let entry = |name: &String| match FileState::of(name) {
+            Some(FileState::Snapshot(at)) => Some(at),
+            _ => None,
+        };
+        let mut entries: Vec<EntryId> = names.iter().filter_map(entry).collect();
+        entries.sort_by_key(|at| std::cmp::Reverse((at.index, at.term)));
+        Ok(entries)
+    }
+
+    /// Opens a snapshot that is there. Its header is right, and says what its name says.
+    pub fn read(&self, at: EntryId) -> Result<SnapshotReader, SnapshotError> {
+        let name = snapshot_name(at);
+        let reader = SnapshotReader::open(&*self.disk, &name)?;
+        if (reader.header().shard, reader.header().at) != (self.shard, at) {
+            return Err(self.damaged(&name, "it is the snapshot of another shard or entry"));
+        }
+        Ok(reader)
+    }
+
+    /// Id and size of a snapshot that is there.
+    pub fn info(&self, at: EntryId) -> Result<SnapshotInfo, SnapshotError> {
+        Ok(self.read(at)?.info())
+    }
+
+    /// The bytes of the snapshot with this id, for a peer. They can be read as long as this is held, even if the
+    /// snapshot is removed meanwhile. `None` if it is not there, or cannot be read.
+    pub fn find(&self, id: SnapshotId) -> Result<Option<SnapshotFile>, SnapshotError> {
+        for at in self.list()? {
+            match self.read(at) {
+                Ok(reader) if reader.header().id == id => return Ok(Some(reader.into_file())),
+                Ok(_) => {}
+                Err(error) => log::warn!("{error}"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a snapshot that was found damaged out of the list. Its file is kept until the next snapshot is durable, for
+    /// people to look at.
+    pub fn set_aside(&self, at: EntryId) -> Result<(), SnapshotError> {
+        let (from, to) = (snapshot_name(at), damaged_name(at));
+        self.remove_if(|name, _| *name == *to);
+        let renamed = self.disk.rename(&from, &to).and_then(|()| self.disk.sync_dir());
+        renamed.map_err(|error| SnapshotError::disk(&self.disk.path(&from), error))
+    }
+
+    /// Begins a snapshot of this node's state as of an entry. `hash_format` names the format of the state hash,
+    /// `configuration` holds the voters as of that entry.
+    pub fn create(
+        &self,
+        at: EntryId,
+        hash_format: &[u8],
+        configuration: &[u8],
+    ) -> Result<SnapshotWriter, SnapshotError> {
+        self.check_newer(at)?;
+        let id = self.disk.fresh_id().map_err(|error| self.directory_error(error))?;
+        // An id is never 0, and half of one practically never.
+        let id = SnapshotId((id as u64).max(1));
+        let (hash_format, configuration) = (hash_format.to_vec(), configuration.to_vec());
+        let header = Header { id, shard: self.shard, at, hash_format, configuration };
+        let file = Unfinished::create(Arc::clone(&self.disk), writing_name(id), Abandoned::Removed)?;
+        SnapshotWriter::new(self.clone(), file, header)
+    }
+
+    /// Begins to take a snapshot from a peer, or goes on where an earlier process had come to. What was received of other
+    /// snapshots is removed.
+    pub fn receive(&self, info: SnapshotInfo) -> Result<SnapshotReceiver, SnapshotError> {
+        self.check_newer(info.at)?;
+        let name = receiving_name(info.id);
+        self.remove_if(|other, state| matches!(state, FileState::Receiving(_)) && *other != *name);
+        let names = self.disk.list().map_err(|error| self.directory_error(error))?;
+        let disk = Arc::clone(&self.disk);
+        let file = match names.contains(&name) {
+            true => Unfinished::open(disk, name, Abandoned::Kept)?,
+            false => Unfinished::create(disk, name, Abandoned::Kept)?,
+        };
+        Ok(SnapshotReceiver::new(self.clone(), file, self.shard, info))
+    }
+
+    /// Makes a whole file durable under the name of its snapshot, and lets go of older ones.
+    pub(super) fn publish(&self, mut file: Unfinished, info: SnapshotInfo) -> Result<(), SnapshotError> {
+        if let Err(error) = self.check_newer(info.at) {
+            file.give_up();
+            return Err(error);
+        }
+        file.sync()?;
+        let name = snapshot_name(info.at);
+        if let Err(error) = self.disk.rename(file.name(), &name) {
+            let error = SnapshotError::disk(&file.path(), error);
+            file.give_up();
+            return Err(error);
+        }
+        file.close();
+        if let Err(error) = self.disk.sync_dir() {
+            // Under this name it would count as durable.
+            let _ = self.disk.remove(&name);
+            return Err(SnapshotError::disk(&self.disk.path(&name), error));
+        }
+        self.remove_older(info.at);
+        Ok(())
+    }
+
+    /// What a new snapshot makes useless. It is none the worse for what cannot be removed.
+    fn remove_older(&self, newest: EntryId) {
+        let kept = match self.list() {
+            Ok(entries) => entries.into_iter().take(KEPT).collect::<Vec<_>>(),
+            Err(error) => return log::warn!("{error}"),
+        };
+        self.remove_if(|name, state| match state {
+            FileState::Snapshot(at) => !kept.contains(&at),
+            FileState::Damaged => true,
+            FileState::Writing => false,
+            // What has not come far enough to say as of when it is, is left to the next start.
+            FileState::Receiving(_) => {
+                SnapshotReader::open(&*self.disk, name).is_ok_and(|reader| is_superseded(reader.header().at, newest))
+            }
+        });
+    }
+
+    fn check_newer(&self, at: EntryId) -> Result<(), SnapshotError> {
+        match self.list()?.first() {
+            Some(newest) if is_superseded(at, *newest) => Err(SnapshotError::Superseded { by: *newest }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes files. What fails is said and left to the next start.
+    fn remove_if(&self, is_useless: impl Fn(&str, FileState) -> bool) {
+        let remove = || {
+            let mut names = self.disk.list()?;
+            names.retain(|name| FileState::of(name).is_some_and(|state| is_useless(name, state)));
+            if names.is_empty() {
+                return Ok(());
+            }
+            names.iter().try_for_each(|name| self.disk.remove(name))?;
+            self.disk.sync_dir()
+        };
+        if let Err(error) = remove() {
+            log::warn!("cannot remove old snapshots in {}: {error}", self.disk.path(""));
+        }
+    }
+
+    fn directory_error(&self, error: std::io::Error) -> SnapshotError {
+        SnapshotError::disk(&self.disk.path(""), error)
+    }
+
+    fn damaged(&self, name: &str, what: &'static str) -> SnapshotError {
+        SnapshotError::Damaged { path: self.disk.path(name), offset: 0, what }
+    }
+}
+
+/// Whether nothing is gained by a snapshot where there is this other one.
+fn is_superseded(at: EntryId, by: EntryId) -> bool {
+    at.index <= by.index
+}
+
+impl fmt::Debug for SnapshotStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SnapshotStore {{ shard: {}, {} }}", self.shard, self.disk.path(""))
+    }
+}
