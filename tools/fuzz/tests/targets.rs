@@ -1,6 +1,7 @@
 //! Every target for a while: nothing breaks, and it is no target that nothing can reach.
 
 use raftkv_fuzz::engine::{Failure, Worker};
+use raftkv_fuzz::feedback::Feedback;
 use raftkv_fuzz::targets;
 
 const EXECUTIONS: u64 = 20_000;
@@ -39,6 +40,19 @@ fn client_requests() {
 #[test]
 fn log_reader() {
     run("log-reader", 40);
+}
+
+/// A segment's header and first batch, both of another log: what is left is a right log, and nobody can know that it is
+/// the wrong one.
+#[test]
+fn a_file_that_has_become_another_logs() {
+    let target = targets::all().into_iter().find(|target| target.name == "log-reader").expect("it is listed");
+    for input in [
+        &b"\x00\x91\x35\xbd\xbe\xc4\x88\x1f\xb7\xf4\x00\x10\x00\x00\x7c\x88\x11\x3e\xca\xee\xe4\xa7\xfd\xb7\xf4\x89\x27\x6b\x7b\x7c\x88\x11\xca\xee"[..],
+        b"\x00\x06\xad\x1a\x5d\xbb\x77\xf7\xef\xfc\x81\x36\xcd\xbf\xf5\xf7\xa7\x5c\x09",
+    ] {
+        (target.run)(input, &mut Feedback::default());
+    }
 }
 
 // museum 51

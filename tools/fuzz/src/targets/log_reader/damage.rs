@@ -102,7 +102,11 @@ fn foreign_block(directory: &mut Directory, slot: usize, choices: &mut Choices<'
     let to = block(directory, slot, choices);
     // Where the two files are one, this changes nothing.
     let bytes = segment.bytes.get(to.clone()).unwrap_or(&segment.bytes[..BLOCK]);
-    directory.change(slot, to, |target| target.copy_from_slice(&bytes[..target.len()]));
+    directory.change(slot, to.clone(), |target| target.copy_from_slice(&bytes[..target.len()]));
+    if to.start == 0 {
+        // With the header the file is that log's, and right if that log's blocks follow: nothing in it says otherwise.
+        directory.forge();
+    }
 }
 
 /// Of the last batch, or of another one, only some sectors were written.

@@ -113,7 +113,7 @@ impl Directory {
         change(&mut self.files.names);
     }
 
-    /// The checksums of what was changed are right again.
+    /// What was changed has right checksums.
     pub(super) fn forge(&mut self) {
         self.is_forged = true;
     }
