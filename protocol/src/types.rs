@@ -88,6 +88,16 @@ impl FromStr for ClusterId {
     }
 }
 
+/// Names a snapshot of a shard, in its file, in the log and between nodes. Drawn at random when it is taken; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotId(pub u64);
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 impl Index {
     /// The index after this one.
     #[must_use]
