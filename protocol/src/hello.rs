@@ -21,6 +21,7 @@ pub const VERSION_MAX: u16 = 1;
 const NO_SHARD: u16 = u16::MAX;
 const ROLE_CLIENT: u8 = 1;
 const ROLE_PEER: u8 = 2;
+const ROLE_SNAPSHOTS: u8 = 3;
 
 /// The highest version spoken both here and by a side that speaks `min` to `max`.
 #[must_use]
@@ -65,6 +66,15 @@ pub enum HelloRole {
         /// Its data directory's.
         incarnation: Incarnation,
         /// The sender's core; the receiver serves the link on its core of this index modulo its number of cores.
+        core: CoreId,
+    },
+    /// A node of the cluster that fetches snapshots: it asks for pieces, and is answered on the same connection.
+    Snapshots {
+        /// Its id.
+        node: NodeId,
+        /// Its data directory's.
+        incarnation: Incarnation,
+        /// The sender's core.
         core: CoreId,
     },
 }
@@ -220,11 +230,12 @@ impl<'a> Hello<'a> {
 }
 
 impl HelloRole {
-    /// The same fields for both roles, so that every offset is fixed; those of the other role are 0 (home: none).
+    /// The same fields for all roles, so that every offset is fixed; those of the other roles are 0 (home: none).
     fn put(self, out: &mut Vec<u8>) {
         let (number, home, node, incarnation, core) = match self {
             HelloRole::Client { home } => (ROLE_CLIENT, home, NodeId(0), Incarnation(0), CoreId(0)),
             HelloRole::Peer { node, incarnation, core } => (ROLE_PEER, None, node, incarnation, core),
+            HelloRole::Snapshots { node, incarnation, core } => (ROLE_SNAPSHOTS, None, node, incarnation, core),
         };
         out.put_u8(number);
         out.put_u16(home.map_or(NO_SHARD, |shard| shard.0));
@@ -242,6 +253,7 @@ impl HelloRole {
         match number {
             ROLE_CLIENT => Ok(HelloRole::Client { home: (home != NO_SHARD).then_some(ShardId(home)) }),
             ROLE_PEER => Ok(HelloRole::Peer { node, incarnation, core }),
+            ROLE_SNAPSHOTS => Ok(HelloRole::Snapshots { node, incarnation, core }),
             _ => Err(DecodeError::Invalid("role")),
         }
     }

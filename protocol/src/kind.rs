@@ -7,7 +7,8 @@
 //! | `0x40` | a server: a request was refused |
 //! | `0x50..=0x7f` | a server: the answer to request kind `k` has kind `k + 0x40` |
 //! | `0x80..=0xbf` | a peer: Raft messages |
-//! | `0xc0..=0xdf` | a peer: forwarded requests and their answers |
+//! | `0xc0..=0xcf` | a peer: forwarded requests and their answers |
+//! | `0xd0..=0xdf` | a peer: snapshots, on a connection of their own |
 //!
 //! A number that was ever used or reserved (see the specification) never gets another meaning.
 
@@ -71,13 +72,19 @@ pub const HEARTBEAT: u8 = 0x86;
 pub const HEARTBEAT_REPLY: u8 = 0x87;
 /// Raft: campaign now.
 pub const TIMEOUT_NOW: u8 = 0x88;
+/// Raft: a snapshot is to be had here.
+pub const SNAPSHOT_OFFER: u8 = 0x8c;
 /// A client's request, sent on to the leader.
 pub const FORWARD: u8 = 0xc0;
 /// The answer to a forwarded request.
 pub const FORWARD_REPLY: u8 = 0xc1;
+/// Ask for a piece of a snapshot.
+pub const SNAPSHOT_READ: u8 = 0xd0;
+/// A piece of a snapshot.
+pub const SNAPSHOT_CHUNK: u8 = 0xd1;
 
 /// Every kind with its name in the specification, in numerical order.
-pub const ALL: [(u8, &str); 29] = [
+pub const ALL: [(u8, &str); 32] = [
     (HELLO, "hello"),
     (WELCOME, "welcome"),
     (HELLO_REFUSED, "hello_refused"),
@@ -105,8 +112,11 @@ pub const ALL: [(u8, &str); 29] = [
     (HEARTBEAT, "heartbeat"),
     (HEARTBEAT_REPLY, "heartbeat_reply"),
     (TIMEOUT_NOW, "timeout_now"),
+    (SNAPSHOT_OFFER, "snapshot_offer"),
     (FORWARD, "forward"),
     (FORWARD_REPLY, "forward_reply"),
+    (SNAPSHOT_READ, "snapshot_read"),
+    (SNAPSHOT_CHUNK, "snapshot_chunk"),
 ];
 
 /// The kind's name in the specification, as in `put_reply`.

@@ -1,14 +1,15 @@
-//! What the nodes of a cluster say to each other: Raft messages and forwarded requests.
+//! What the nodes of a cluster say to each other: Raft messages, forwarded requests, and pieces of snapshots.
 //!
-//! Here are the types; `raft` and `forward` beside this file hold their bytes.
+//! Here are the types; `raft`, `forward` and `snapshot` beside this file hold their bytes.
 
 mod forward;
 mod raft;
+mod snapshot;
 
 use crate::client::{Operation, Reply};
 use crate::frame::DecodeError;
 use crate::kind;
-use crate::types::{CoreId, Entry, EntryId, Incarnation, Index, NodeId, ShardId, Term};
+use crate::types::{CoreId, Entry, EntryId, Incarnation, Index, NodeId, ShardId, SnapshotId, Term};
 
 /// A Raft message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,25 @@ pub enum Body {
     },
     /// Campaign now: leadership transfer (Raft thesis §3.10).
     TimeoutNow,
+    /// What you need is no longer in my log: here is a snapshot to be fetched (Raft paper §7). Answered by
+    /// [`Body::AppendReply`], once it is installed durably or turns out not to be needed.
+    Snapshot {
+        /// As in an append.
+        link: u32,
+        /// What is on offer.
+        meta: SnapshotMeta,
+    },
+}
+
+/// A snapshot of a shard, as it is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotMeta {
+    /// Its name. Never 0.
+    pub id: SnapshotId,
+    /// The last entry that it covers.
+    pub at: EntryId,
+    /// The size of its file.
+    pub bytes: u64,
 }
 
 /// What came of an append.
@@ -145,6 +165,49 @@ pub struct ForwardReply<'a> {
     pub reply: Reply<'a>,
 }
 
+/// The most bytes of a snapshot that are asked for, or sent, at once.
+pub const SNAPSHOT_CHUNK_MAX: usize = 1024 * 1024;
+
+/// Please send a piece of a snapshot's file: asked by the node that fetches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotRead {
+    /// Whose state.
+    pub shard: ShardId,
+    /// Which snapshot.
+    pub id: SnapshotId,
+    /// Where in the file the piece begins.
+    pub offset: u64,
+    /// How many bytes at most: 1 to [`SNAPSHOT_CHUNK_MAX`].
+    pub length_max: u32,
+}
+
+/// The answer to a [`SnapshotRead`], on the same connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotChunk<'a> {
+    /// Whose state.
+    pub shard: ShardId,
+    /// Which snapshot.
+    pub id: SnapshotId,
+    /// Where in the file the piece begins.
+    pub offset: u64,
+    /// The piece.
+    pub result: ChunkResult<'a>,
+}
+
+/// A piece of a snapshot, or why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkResult<'a> {
+    /// Here it is.
+    Ok {
+        /// The size of the file.
+        total: u64,
+        /// From the offset on, at most [`SNAPSHOT_CHUNK_MAX`], none beyond `total`. Empty at the end of the file only.
+        bytes: &'a [u8],
+    },
+    /// There is no such snapshot here, or not any more.
+    Gone,
+}
+
 /// Every frame that a peer sends after its hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -155,6 +218,10 @@ pub enum PeerFrame<'a> {
     Forward(Forward<'a>),
     /// Here is what came of it.
     ForwardReply(ForwardReply<'a>),
+    /// Please send a piece of a snapshot. On connections for snapshots only.
+    SnapshotRead(SnapshotRead),
+    /// Here it is.
+    SnapshotChunk(SnapshotChunk<'a>),
 }
 
 impl<'a> PeerFrame<'a> {
@@ -164,6 +231,8 @@ impl<'a> PeerFrame<'a> {
             PeerFrame::Message(message) => message.encode(out),
             PeerFrame::Forward(forward) => forward.encode(out),
             PeerFrame::ForwardReply(reply) => reply.encode(out),
+            PeerFrame::SnapshotRead(read) => read.encode(out),
+            PeerFrame::SnapshotChunk(chunk) => chunk.encode(out),
         }
     }
 
@@ -172,6 +241,8 @@ impl<'a> PeerFrame<'a> {
         match kind {
             kind::FORWARD => Forward::decode(payload).map(PeerFrame::Forward),
             kind::FORWARD_REPLY => ForwardReply::decode(payload).map(PeerFrame::ForwardReply),
+            kind::SNAPSHOT_READ => SnapshotRead::decode(payload).map(PeerFrame::SnapshotRead),
+            kind::SNAPSHOT_CHUNK => SnapshotChunk::decode(payload).map(PeerFrame::SnapshotChunk),
             _ => Message::decode(kind, payload).map(PeerFrame::Message),
         }
     }

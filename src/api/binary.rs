@@ -64,7 +64,7 @@ pub fn check_hello(
     }
     match hello.role {
         HelloRole::Client { .. } if hello.cluster == ClusterId(0) || hello.cluster == cluster => Ok(()),
-        HelloRole::Peer { node, .. } if hello.cluster == cluster => {
+        HelloRole::Peer { node, .. } | HelloRole::Snapshots { node, .. } if hello.cluster == cluster => {
             if node == own || !is_member(node) {
                 let words = format!("node {node} is not another member of this cluster (this is node {own})");
                 return Err((HelloRefusal::UnknownNode, words));

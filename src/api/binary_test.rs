@@ -49,6 +49,10 @@ fn peer(node: u64) -> HelloRole {
     HelloRole::Peer { node: NodeId(node), incarnation: Incarnation(5), core: CoreId(0) }
 }
 
+fn fetching_peer(node: u64) -> HelloRole {
+    HelloRole::Snapshots { node: NodeId(node), incarnation: Incarnation(5), core: CoreId(0) }
+}
+
 /// museum 49
 // museum 51
 #[test]
@@ -58,9 +62,11 @@ fn only_members_of_this_cluster_become_peers() {
     assert_eq!(hello(VERSION_MAX, 0, client), Ok(VERSION_MAX));
     assert_eq!(hello(VERSION_MAX, 8, client), Err(HelloRefusal::Cluster));
     assert_eq!(hello(VERSION_MAX + 1, 7, client), Err(HelloRefusal::Version));
-    assert_eq!(hello(VERSION_MAX, 7, peer(2)), Ok(VERSION_MAX));
-    assert_eq!(hello(VERSION_MAX, 7, peer(1)), Err(HelloRefusal::UnknownNode));
-    assert_eq!(hello(VERSION_MAX, 7, peer(4)), Err(HelloRefusal::UnknownNode));
-    assert_eq!(hello(VERSION_MAX, 0, peer(2)), Err(HelloRefusal::Cluster));
-    assert_eq!(hello(VERSION_MAX, 8, peer(2)), Err(HelloRefusal::Cluster));
+    for of in [peer, fetching_peer] {
+        assert_eq!(hello(VERSION_MAX, 7, of(2)), Ok(VERSION_MAX));
+        assert_eq!(hello(VERSION_MAX, 7, of(1)), Err(HelloRefusal::UnknownNode));
+        assert_eq!(hello(VERSION_MAX, 7, of(4)), Err(HelloRefusal::UnknownNode));
+        assert_eq!(hello(VERSION_MAX, 0, of(2)), Err(HelloRefusal::Cluster));
+        assert_eq!(hello(VERSION_MAX, 8, of(2)), Err(HelloRefusal::Cluster));
+    }
 }

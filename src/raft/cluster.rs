@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raftkv_protocol::client::Role;
-use raftkv_protocol::peer::{Body, Message};
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, Term};
+use raftkv_protocol::peer::{Body, Message, SnapshotMeta};
+use raftkv_protocol::types::{
+    Entry, EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, SnapshotId, Term,
+};
 
+use super::cluster_log::Log;
 use super::invariants::{Observed, check, check_step};
 use super::{Config, ProposeError, Raft, ReadId, ReadReady, Ready, Recovered, WriteId};
 
@@ -23,23 +26,46 @@ pub(super) enum Disk {
     Held,
 }
 
+/// What becomes of a snapshot that a replica is offered and needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fetching {
+    /// It is installed as soon as it is offered.
+    Prompt,
+    /// It is fetched, and then restored, when the test says so.
+    Held,
+}
+
 /// A write on its way to a disk.
 struct Write {
     id: WriteId,
     hard_state: Option<HardState>,
+    /// The log was compacted before this write.
+    compaction: Option<EntryId>,
+    reset: Option<EntryId>,
     append: Vec<Entry>,
     after_sync: Vec<Message>,
 }
 
-/// A replica with its log in memory and on disk.
+/// A replica with its log in memory and on disk, and its snapshots.
 pub(super) struct Node {
     pub(super) raft: Raft,
     config: Config,
     pub(super) disk: Disk,
-    pub(super) log: Vec<Entry>,
-    pub(super) durable_log: Vec<Entry>,
+    pub(super) fetching: Fetching,
+    pub(super) log: Log,
+    pub(super) durable_log: Log,
     durable_state: HardState,
     writes: VecDeque<Write>,
+    /// The start of the log that goes to the disk with the next write.
+    compaction: Option<EntryId>,
+    /// What the state machine has applied.
+    machine: EntryId,
+    /// The snapshots on its disk, the two newest, oldest first.
+    pub(super) files: Vec<SnapshotMeta>,
+    /// The newest offer that it needs.
+    pub(super) offered: Option<(NodeId, SnapshotMeta)>,
+    /// Fetched, durable, and not restored yet.
+    pub(super) fetched: Option<SnapshotMeta>,
     /// Every read that was confirmed or dropped.
     pub(super) reads: Vec<ReadReady>,
     pub(super) reads_dropped: Vec<ReadId>,
@@ -61,6 +87,9 @@ pub(super) struct Cluster {
     /// What was committed anywhere.
     pub(super) committed: BTreeMap<Index, Entry>,
     incarnations: u64,
+    /// How many snapshots were taken, and how many logs gave way to one.
+    pub(super) snapshots: u64,
+    pub(super) resets: u64,
 }
 
 /// T in all tests.
@@ -68,11 +97,14 @@ pub(super) const T: Duration = Duration::from_millis(800);
 /// The heartbeat in all tests.
 pub(super) const BEAT: Duration = Duration::from_millis(100);
 
-fn put(log: &mut Vec<Entry>, entries: &[Entry]) {
-    if let Some(first) = entries.first() {
-        log.truncate((first.id.index.0 - 1) as usize);
-        assert_eq!(log.len() as u64 + 1, first.id.index.0, "a gap in the log");
-        log.extend_from_slice(entries);
+impl Node {
+    /// A snapshot is durable. Two are kept.
+    fn keep(&mut self, meta: SnapshotMeta) {
+        self.files.retain(|file| file.at != meta.at);
+        self.files.push(meta);
+        self.files.sort_by_key(|file| file.at.index);
+        let obsolete = self.files.len().saturating_sub(2);
+        self.files.drain(..obsolete);
     }
 }
 
@@ -94,6 +126,8 @@ impl Cluster {
             leaders: BTreeMap::new(),
             committed: BTreeMap::new(),
             incarnations: 0,
+            snapshots: 0,
+            resets: 0,
         };
         for id in 1..=size {
             let mut config = Config {
@@ -121,14 +155,21 @@ impl Cluster {
         self.incarnations += 1;
         config.incarnation = Incarnation(self.incarnations);
         let durable_state = recovered.hard_state;
+        let machine = recovered.snapshot.map_or(EntryId::ZERO, |snapshot| snapshot.at);
         let node = Node {
             raft: Raft::new(config.clone(), recovered, self.epoch + self.time),
             config,
             disk: Disk::Prompt,
-            log: Vec::new(),
-            durable_log: Vec::new(),
+            fetching: Fetching::Held,
+            log: Log::default(),
+            durable_log: Log::default(),
             durable_state,
             writes: VecDeque::new(),
+            compaction: None,
+            machine,
+            files: Vec::new(),
+            offered: None,
+            fetched: None,
             reads: Vec::new(),
             reads_dropped: Vec::new(),
             reads_asked: BTreeMap::new(),
@@ -141,13 +182,23 @@ impl Cluster {
         for _ in 0..kept {
             self.complete_write(id);
         }
+        self.start_again(id, Disk::Prompt);
+    }
+
+    /// Kills a replica and starts it again, on such a disk, with what its disk holds.
+    pub(super) fn start_again(&mut self, id: u64, disk: Disk) {
         let old = self.nodes.remove(&id).expect("the node exists");
-        let entries = old.durable_log.iter().map(|entry| (entry.id.term, entry.body.len() as u32)).collect();
-        let recovered = Recovered { hard_state: old.durable_state, start: EntryId::ZERO, entries };
+        let Log { start, entries } = &old.durable_log;
+        let entries = entries.iter().map(|entry| (entry.id.term, entry.body.len() as u32)).collect();
+        let snapshot = old.files.last().copied();
+        let recovered = Recovered { hard_state: old.durable_state, start: *start, entries, snapshot };
         self.boot(id, old.config, recovered);
         let node = self.node_mut(id);
         node.log = old.durable_log.clone();
         node.durable_log = old.durable_log;
+        (node.files, node.disk) = (old.files, disk);
+        // If the snapshot is ahead of the log, that is said first of all.
+        self.drive(id);
         self.network.retain(|message| message.to != NodeId(id));
         let others: Vec<u64> = self.nodes.keys().copied().filter(|&other| other != id).collect();
         for other in others {
@@ -190,7 +241,8 @@ impl Cluster {
     fn check_leader(&mut self, id: u64) {
         let raft = &self.nodes[&id].raft;
         let leader = *self.leaders.entry(raft.term()).or_insert_with(|| {
-            let missing = self.committed.values().find(|entry| !raft.terms.matches(entry.id));
+            let start = raft.start().index;
+            let missing = self.committed.range(start..).find(|(_, entry)| !raft.terms.matches(entry.id));
             assert!(missing.is_none(), "elected without the committed {missing:?}: {raft}");
             id
         });
@@ -199,12 +251,9 @@ impl Cluster {
 
     /// Log Matching: where two logs hold the same id, they are the same up to there.
     pub(super) fn check_log_matching(&self) {
-        let logs: Vec<&Vec<Entry>> = self.nodes.values().map(|node| &node.log).collect();
+        let logs: Vec<&Log> = self.nodes.values().map(|node| &node.log).collect();
         for (at, one) in logs.iter().enumerate() {
-            for other in &logs[at + 1..] {
-                let same = one.iter().zip(other.iter()).rposition(|(a, b)| a.id == b.id).map_or(0, |last| last + 1);
-                assert_eq!(one[..same], other[..same], "two logs agree at {same} and differ before");
-            }
+            logs[at + 1..].iter().for_each(|other| one.check_matching(other));
         }
     }
 
@@ -212,24 +261,31 @@ impl Cluster {
     pub(super) fn drive(&mut self, id: u64) {
         let mut ready = Ready::default();
         while self.checked(id, |raft| raft.ready(&mut ready)) {
+            self.resets += u64::from(ready.reset.is_some());
             let node = self.node_mut(id);
-            put(&mut node.log, &ready.append);
+            if let Some((start, _)) = ready.reset {
+                node.log.reset(start);
+            }
+            node.log.put(&ready.append);
             let fill = |outgoing: &super::Outgoing| {
                 let mut message = outgoing.message.clone();
                 if let Body::Append { entries, .. } = &mut message.body {
-                    let (from, to) = (outgoing.entries.start as usize - 1, outgoing.entries.end as usize - 1);
-                    entries.extend_from_slice(&node.log[from..to]);
+                    let named = outgoing.entries.clone();
+                    entries.extend_from_slice(node.log.range(Index(named.start), Index(named.end)));
                 }
                 message
             };
             let messages: Vec<Message> = ready.messages.iter().map(fill).collect();
             let after_sync: Vec<Message> = ready.after_sync.iter().map(fill).collect();
             if let Some(write) = ready.write {
-                let append = std::mem::take(&mut ready.append);
-                node.writes.push_back(Write { id: write, hard_state: ready.hard_state, append, after_sync });
+                let (append, reset) = (std::mem::take(&mut ready.append), ready.reset.map(|(start, _)| start));
+                let (compaction, hard_state) = (node.compaction.take(), ready.hard_state);
+                node.writes.push_back(Write { id: write, hard_state, compaction, reset, append, after_sync });
             } else {
                 assert!(ready.hard_state.is_none() && ready.append.is_empty() && after_sync.is_empty());
+                assert!(ready.reset.is_none());
             }
+            node.offered = ready.install.or(node.offered);
             for read in &ready.reads {
                 let least = node.reads_asked[&read.read.0];
                 assert!(read.index >= least, "{read:?} misses what was committed up to {least}: {}", node.raft);
@@ -241,14 +297,23 @@ impl Cluster {
             self.check_durable_majority(id);
             self.apply(id, ready.commit);
             while is_prompt && self.complete_write(id) {}
+            if self.node(id).fetching == Fetching::Prompt && self.fetch(id) {
+                self.restore_fetched(id);
+            }
         }
     }
 
     /// The oldest write on its way becomes durable. `false` if there is none. The caller drives the replica.
-    fn complete_write(&mut self, id: u64) -> bool {
+    pub(super) fn complete_write(&mut self, id: u64) -> bool {
         let node = self.node_mut(id);
         let Some(write) = node.writes.pop_front() else { return false };
-        put(&mut node.durable_log, &write.append);
+        if let Some(start) = write.compaction {
+            node.durable_log.compact(start);
+        }
+        if let Some(start) = write.reset {
+            node.durable_log.reset(start);
+        }
+        node.durable_log.put(&write.append);
         node.durable_state = write.hard_state.unwrap_or(node.durable_state);
         self.send(write.after_sync);
         self.checked(id, |raft| raft.persisted(write.id));
@@ -274,23 +339,90 @@ impl Cluster {
     fn check_durable_majority(&self, id: u64) {
         let raft = self.raft(id);
         let commit = raft.commit();
-        if raft.role() != Role::Leader || commit == Index(0) {
+        if raft.role() != Role::Leader || commit == Index(0) || self.committed.contains_key(&commit) {
             return;
         }
-        let entry = &self.nodes[&id].log[commit.0 as usize - 1];
-        let holds = |node: &&Node| node.durable_log.get(commit.0 as usize - 1) == Some(entry);
+        let entry = self.nodes[&id].log.entry(commit).expect("what is newly committed is in the leader's log");
+        let holds = |node: &&Node| node.durable_log.entry(commit) == Some(entry);
         let holders = self.nodes.values().filter(holds).count();
-        assert!(self.committed.contains_key(&commit) || holders > self.nodes.len() / 2, "not durable: {raft}");
+        assert!(holders > self.nodes.len() / 2, "not durable: {raft}");
     }
 
     fn apply(&mut self, id: u64, commit: Index) {
-        let node = &self.nodes[&id];
-        let applied = node.raft.applied.0 as usize;
-        for entry in &node.log[applied..commit.0 as usize] {
+        let node = self.nodes.get_mut(&id).expect("the node exists");
+        assert_eq!(node.raft.applied, node.machine.index, "the state machine is elsewhere: {}", node.raft);
+        if commit <= node.machine.index {
+            return;
+        }
+        for entry in node.log.range(node.machine.index.next(), commit.next()) {
+            node.machine = entry.id;
             let known = self.committed.entry(entry.id.index).or_insert_with(|| entry.clone());
             assert_eq!(known, entry, "n{id} committed another entry: {}", node.raft.state_line());
         }
         self.checked(id, |raft| raft.applied(commit));
+    }
+
+    /// A replica takes a snapshot of what it has applied. `false` if its log is not durable up to there.
+    pub(super) fn snapshot(&mut self, id: u64) -> bool {
+        self.snapshots += 1;
+        let node = self.node(id);
+        let (name, at) = (SnapshotId(self.snapshots), node.machine);
+        let meta = SnapshotMeta { id: name, at, bytes: at.index.0 };
+        let is_taken = at != EntryId::ZERO && self.act(id, |raft| raft.snapshot_taken(meta));
+        if is_taken {
+            self.node_mut(id).keep(meta);
+        }
+        is_taken
+    }
+
+    /// A replica lets its log start after this index. Whether it may.
+    pub(super) fn compact(&mut self, id: u64, index: Index) -> bool {
+        let Some(start) = self.raft(id).terms.id_at(index) else { return false };
+        let may_start = self.act(id, |raft| raft.compact(start));
+        if may_start {
+            let node = self.node_mut(id);
+            node.log.compact(start);
+            node.compaction = Some(start);
+        }
+        may_start
+    }
+
+    /// The newest of a replica's snapshots is damaged, if the older one and the log make up for it.
+    pub(super) fn damage_newest_snapshot(&mut self, id: u64) {
+        let node = self.node_mut(id);
+        if node.files.len() == 2 && node.durable_log.matches(node.files[0].at) {
+            node.files.pop();
+        }
+    }
+
+    /// A replica fetches the snapshot that it was last offered, and makes it durable. `false` if it is not to be had.
+    pub(super) fn fetch(&mut self, id: u64) -> bool {
+        let Some((from, meta)) = self.node_mut(id).offered.take() else { return false };
+        let is_there = self.nodes.get(&from.0).is_some_and(|node| node.files.contains(&meta));
+        if is_there {
+            let node = self.node_mut(id);
+            node.keep(meta);
+            node.fetched = Some(meta);
+        }
+        is_there
+    }
+
+    /// A replica restores what it has fetched. Whether its state machine is that of the snapshot now.
+    pub(super) fn restore(&mut self, id: u64) -> bool {
+        let is_restored = self.restore_fetched(id);
+        self.drive(id);
+        is_restored
+    }
+
+    fn restore_fetched(&mut self, id: u64) -> bool {
+        let Some(meta) = self.node_mut(id).fetched.take() else { return false };
+        let entry = self.committed.get(&meta.at.index).map(|entry| entry.id);
+        assert_eq!(entry, Some(meta.at), "a snapshot of what was never committed");
+        let is_restored = self.checked(id, |raft| raft.restore(meta));
+        if is_restored {
+            self.node_mut(id).machine = meta.at;
+        }
+        is_restored
     }
 
     fn send(&mut self, messages: Vec<Message>) {

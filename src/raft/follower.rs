@@ -33,6 +33,25 @@ impl Verified {
         }
     }
 
+    /// The log is the leader's up to here, because all of that is committed. Somebody waits to hear of it.
+    pub(super) fn covers(&mut self, upto: Index) {
+        self.upto = self.upto.max(upto);
+        self.is_owed = true;
+    }
+
+    /// A snapshot was offered that is not needed, as the log is the leader's up to here. It is offered again until it
+    /// hears so: what of that is durable is said at once.
+    pub(super) fn offer_came(&mut self, link: u32, upto: Index) {
+        self.covers(upto);
+        self.link = link;
+        self.acknowledged = Index(0);
+    }
+
+    /// A snapshot was offered that is needed: the answer to this link follows when it is installed.
+    pub(super) fn offer_waits(&mut self, link: u32) {
+        self.link = link;
+    }
+
     /// What was acknowledged may be lost: it is said again.
     pub(super) fn link_up(&mut self) {
         self.is_owed |= self.upto > Index(0);
@@ -76,7 +95,7 @@ impl Raft {
     }
 
     /// A message that only the leader of this term sends came from this node. `false` if another one leads.
-    fn follow(&mut self, leader: NodeId) -> bool {
+    pub(super) fn follow(&mut self, leader: NodeId) -> bool {
         if self.leader.is_some_and(|known| known != leader) {
             self.dropped_messages += 1;
             return false;

@@ -1,12 +1,12 @@
 //! Nonsense from peers: it is counted and dropped, and nothing panics.
 
 use raftkv_protocol::client::Role;
-use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext};
+use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext, SnapshotMeta};
 use raftkv_protocol::types::{EntryId, Incarnation, Index, NodeId, ShardId, Term};
 
 use super::Ready;
 use super::invariants::{Observed, check, check_step};
-use super::solo::{Solo, accepted, append, fresh, heartbeat, pre_vote, recovered, rejected, vote};
+use super::solo::{Solo, accepted, append, fresh, heartbeat, meta, offer, pre_vote, recovered, rejected, vote};
 use super::timing::SplitMix;
 
 const MAX: u64 = u64::MAX;
@@ -31,13 +31,20 @@ fn messages_that_make_no_sense_are_counted_and_change_nothing() {
         accepted(MAX),
         rejected(MAX, (0, 0)),
         rejected(1, (MAX, 1)),
+        offer(0, (2, 1)),
+        offer(1, (0, 0)),
+        offer(1, (0, 1)),
+        offer(1, (2, 0)),
+        offer(1, (2, 4)),
+        offer(1, (MAX, 1)),
+        Body::Snapshot { link: 0, meta: SnapshotMeta { bytes: MAX, ..meta(1, (2, 1)) } },
     ];
     for (count, body) in (1..).zip(nonsense) {
         let mut solo = recovered(3, 3, None, &[1]);
         let text = format!("{body:?}");
         assert!(solo.step(2, 3, body).is_empty(), "{text}");
         assert_eq!((solo.raft.dropped_messages(), solo.raft.leader()), (1, None), "number {count}: {text}");
-        assert!(solo.writes.is_empty(), "{text}");
+        assert!(solo.writes.is_empty() && solo.installs.is_empty(), "{text}");
     }
 }
 
@@ -72,7 +79,21 @@ fn a_second_leader_in_one_term_is_not_believed() {
     leader.lead();
     leader.step(3, 1, heartbeat(0));
     leader.step(3, 1, append((0, 0), 0, &[(1, 1)]));
-    assert_eq!((leader.raft.role(), leader.raft.dropped_messages()), (Role::Leader, 2));
+    leader.step(3, 1, offer(1, (5, 1)));
+    assert_eq!((leader.raft.role(), leader.raft.dropped_messages()), (Role::Leader, 3));
+    assert!(leader.installs.is_empty());
+}
+
+#[test]
+fn a_snapshot_that_contradicts_what_is_known_is_not_believed() {
+    let mut solo = recovered(3, 3, None, &[1, 2, 2, 2]);
+    solo.step(2, 3, append((3, 2), 2, &[]));
+    // 2@2 is committed, 3@2 is the leader's, and terms never fall.
+    for at in [(1, 2), (2, 1), (3, 3), (4, 1), (9, 1)] {
+        assert!(solo.step(2, 3, offer(1, at)).is_empty(), "{at:?}");
+    }
+    assert_eq!((solo.raft.dropped_messages(), solo.raft.commit()), (5, Index(2)));
+    assert!(solo.installs.is_empty());
 }
 
 #[test]
@@ -101,7 +122,7 @@ fn id(random: &mut SplitMix) -> (u64, u64) {
 fn any_body(random: &mut SplitMix) -> Body {
     let granted = random.next().is_multiple_of(2);
     let link = (random.next() % 2) as u32;
-    match random.next() % 10 {
+    match random.next() % 11 {
         0 => pre_vote(id(random)),
         1 => Body::PreVoteReply { granted },
         2 => vote(id(random)),
@@ -129,14 +150,21 @@ fn any_body(random: &mut SplitMix) -> Body {
                 Body::Heartbeat { commit: Index(number(random)), context }
             }
         }
-        _ => Body::TimeoutNow,
+        9 => Body::TimeoutNow,
+        _ => any_offer(random),
     }
+}
+
+fn any_offer(random: &mut SplitMix) -> Body {
+    // Names from 0 on; often an entry that may follow what is there.
+    let at = (number(random), 1 + random.next() % 3);
+    offer(random.next() % 3, at)
 }
 
 /// One input of any kind.
 fn any_input(solo: &mut Solo, random: &mut SplitMix) {
     let node = NodeId(random.next() % 5);
-    match random.next() % 24 {
+    match random.next() % 28 {
         0 => drop(solo.pass(std::time::Duration::from_millis(random.next() % 900))),
         1 => drop(solo.act(|raft| raft.link_lost(node))),
         2 => drop(solo.act(|raft| raft.link_up(node))),
@@ -145,6 +173,13 @@ fn any_input(solo: &mut Solo, random: &mut SplitMix) {
         5 => drop(solo.act(|raft| raft.start_read_round())),
         6 => drop(solo.act(|raft| raft.propose(raftkv_protocol::types::EntryKind::Command, &mut vec!["x".into()]))),
         7..10 => drop((!solo.writes.is_empty()).then(|| solo.persist())),
+        10 => solo.act(|raft| raft.applied(raft.commit())).0,
+        11 => take_snapshot(solo, random),
+        12 => {
+            let start = any_of_log(solo, random);
+            solo.act(|raft| raft.compact(start));
+        }
+        13 => restore(solo, random),
         _ => {
             // Terms rise slowly: mostly the own one.
             let term = match random.next() % 8 {
@@ -158,9 +193,28 @@ fn any_input(solo: &mut Solo, random: &mut SplitMix) {
     }
 }
 
+/// An entry of the log, or nearly.
+fn any_of_log(solo: &Solo, random: &mut SplitMix) -> EntryId {
+    let index = Index(random.next() % (solo.raft.last().index.0 + 2));
+    EntryId { index, term: solo.raft.term_at(index).unwrap_or(Term(random.next() % 3)) }
+}
+
+fn take_snapshot(solo: &mut Solo, random: &mut SplitMix) {
+    let EntryId { index, term } = any_of_log(solo, random);
+    solo.act(|raft| raft.snapshot_taken(meta(1 + random.next() % 9, (index.0, term.0))));
+}
+
+/// Any of the snapshots that were asked for: liars have made them up.
+fn restore(solo: &mut Solo, random: &mut SplitMix) {
+    let count = solo.installs.len().max(1);
+    let Some(&(_, meta)) = solo.installs.get(random.next() as usize % count) else { return };
+    solo.act(|raft| raft.restore(meta));
+}
+
 #[test]
 fn no_sequence_of_messages_breaks_a_replica() {
     let (mut led, mut followed, mut committed) = (0, 0, 0);
+    let (mut compacted, mut reset) = (0, 0);
     for seed in 0..400 {
         println!("seed {seed}");
         let mut random = SplitMix(seed);
@@ -171,10 +225,13 @@ fn no_sequence_of_messages_breaks_a_replica() {
             followed += u32::from(solo.raft.leader().is_some_and(|leader| leader != NodeId(1)));
             committed += u32::from(solo.raft.commit() > Index(0));
         }
+        reset += solo.resets.len();
+        compacted += usize::from(solo.resets.is_empty() && solo.raft.start() != EntryId::ZERO);
         let before = Observed::of(&solo.raft);
         assert!(!solo.raft.ready(&mut Ready::default()), "a drained replica wants nothing: {}", solo.raft);
         check(&solo.raft);
         check_step(&before, &solo.raft);
     }
     assert!(led > 1_000 && followed > 1_000 && committed > 1_000, "shallow: {led} {followed} {committed}");
+    assert!(compacted > 10 && reset > 50, "shallow: {compacted} compacted, {reset} resets");
 }

@@ -20,6 +20,8 @@ pub struct Observed {
     commit: EntryId,
     applied: Index,
     verified: Index,
+    start: Index,
+    snapshot: Index,
 }
 
 impl Observed {
@@ -33,6 +35,8 @@ impl Observed {
             commit: raft.terms.id_at(raft.commit).unwrap_or_default(),
             applied: raft.applied,
             verified: raft.verified.upto,
+            start: raft.terms.start().index,
+            snapshot: raft.snapshot.map_or(Index(0), |snapshot| snapshot.at.index),
         }
     }
 }
@@ -44,17 +48,31 @@ impl Observed {
 /// If it does not, with the replica's state.
 pub fn check(raft: &Raft) {
     let last = raft.terms.last();
-    assert!(raft.terms.start().index <= raft.commit, "commit before the start of the log: {raft}");
     assert!(raft.commit <= last.index, "commit beyond the log: {raft}");
     assert!(raft.applied <= raft.commit, "applied beyond commit: {raft}");
     assert!(raft.persistence.persisted() <= last.index, "persisted beyond the log: {raft}");
     assert!(last.term <= raft.hard_state.term, "an entry of a later term: {raft}");
     assert!(raft.verified.upto <= last.index, "verified beyond the log: {raft}");
     assert!(raft.persistence.durable().term <= raft.hard_state.term, "a later term on disk: {raft}");
+    check_snapshot(raft);
     check_unsent_answers(raft);
     check_writes(raft);
     check_outgoing_entries(raft);
     check_role(raft);
+}
+
+/// start <= snapshot <= applied, and both are durable unless the log is just being reset. (applied <= commit <= last.)
+fn check_snapshot(raft: &Raft) {
+    let (start, persisted) = (raft.terms.start(), raft.persistence.persisted());
+    let covered = raft.snapshot.map_or(EntryId::ZERO, |snapshot| snapshot.at);
+    assert!(start.index <= covered.index, "the log starts after what the snapshot covers: {raft}");
+    assert!(covered.index <= raft.applied, "a snapshot of what is not applied: {raft}");
+    assert!(raft.terms.matches(covered), "the snapshot covers another log: {raft}");
+    let reset = raft.out.reset.map(|(at, _)| at);
+    assert!(reset.is_none_or(|at| at == start && start == covered), "reset to {reset:?}: {raft}");
+    let is_resetting = reset.is_some() || raft.persistence.pending().any(|(_, last)| last.index >= start.index);
+    let is_durable = covered.index <= persisted || (persisted == Index(0) && is_resetting);
+    assert!(is_durable, "what the snapshot covers is not durable in the log: {raft}");
 }
 
 /// What waits for the disk does not grow with what peers say meanwhile: they ask four kinds of questions.
@@ -62,12 +80,13 @@ fn check_unsent_answers(raft: &Raft) {
     assert!(raft.unsent_answers.len() <= 4 * raft.progress.len(), "too many answers wait for the disk: {raft}");
 }
 
-/// Writes on their way are ascending and claim only what is still in the log.
+/// Writes on their way are ascending and claim only what is still in the log, or nothing.
 fn check_writes(raft: &Raft) {
     let mut before = None;
     for (write, last) in raft.persistence.pending() {
         assert!(before < Some(write), "writes out of order: {raft}");
-        assert!(raft.terms.matches(last), "{write:?} claims {last}, which is not in the log: {raft}");
+        let claims = last != EntryId::ZERO;
+        assert!(!claims || raft.terms.matches(last), "{write:?} claims {last}, which is not in the log: {raft}");
         before = Some(write);
     }
 }
@@ -115,6 +134,8 @@ fn check_progress(raft: &Raft, progress: &Progress) {
     let fits = inflight.bytes() <= raft.config.inflight_bytes_max || inflight.len() == 1;
     assert!(fits, "too many bytes on their way: {raft}");
     assert!(*state == State::Replicate || inflight.len() == 0, "only Replicate pipelines: {raft}");
+    let lacks = *matched < raft.terms.start().index;
+    assert!(*state != State::Snapshot || lacks, "a snapshot for one who has what it covers: {raft}");
 }
 
 /// Checks what one step may do to a replica.
@@ -136,8 +157,14 @@ pub fn check_step(before: &Observed, after: &Raft) {
     }
     assert!(after.persistence.durable().term >= before.durable.term, "the durable term fell: {after}");
     assert!(after.commit >= before.commit.index, "the commit index fell from {}: {after}", before.commit);
-    assert!(after.terms.matches(before.commit), "the committed {} changed: {after}", before.commit);
+    let is_compacted = before.commit.index < after.terms.start().index;
+    assert!(is_compacted || after.terms.matches(before.commit), "the committed {} changed: {after}", before.commit);
     assert!(after.applied >= before.applied, "applied fell from {}: {after}", before.applied);
+    let (start, snapshot) = (after.terms.start().index, after.snapshot.map_or(Index(0), |snapshot| snapshot.at.index));
+    assert!(start >= before.start, "the start of the log fell from {}: {after}", before.start);
+    assert!(snapshot >= before.snapshot, "the snapshot fell from {}: {after}", before.snapshot);
+    let is_reset = start > before.applied;
+    assert!(!is_reset || before.role == Role::Follower, "only a follower gives its log up: {after}");
     if after.role == Role::Leader && before.role == Role::Leader && after.commit > before.commit.index {
         let quorum = after.configuration.has_quorum(|node| after.reached(node) >= after.commit);
         assert!(quorum, "committed without a majority: {after}");

@@ -11,7 +11,7 @@ use raftkv_protocol::client::Role;
 use raftkv_protocol::peer::{AppendResult, Body, ReadContext};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId};
 
-use super::progress::{Probe, Progress, State};
+use super::progress::{Probe, Progress, Revival, State};
 use super::timing::next_beat;
 use super::{NotLeader, Outgoing, ProposeError, Raft};
 
@@ -114,7 +114,7 @@ impl Raft {
             return false;
         }
         let Some(prev) = self.terms.id_at(progress.next.prev()) else {
-            self.progress[at].state = State::Snapshot;
+            self.offer_snapshot(at);
             return false;
         };
         let (end, bytes) = self.terms.chunk(progress.next, self.config.append_bytes_max);
@@ -135,7 +135,7 @@ impl Raft {
 
     /// The answer to an append.
     pub(super) fn on_append_reply(&mut self, from: NodeId, link: u32, result: AppendResult) {
-        let last = self.terms.last().index;
+        let (start, last) = (self.terms.start().index, self.terms.last().index);
         let Some(progress) = self.progress_mut(from) else { return };
         progress.active = true;
         if link != progress.link {
@@ -143,16 +143,17 @@ impl Raft {
         }
         match result {
             AppendResult::Accepted { matched } if matched <= last => {
-                if progress.accepted(matched) {
+                if progress.accepted(matched, start) {
                     self.advance_commit();
                     self.hand_over_if_ready();
                 }
             }
             AppendResult::Rejected { prev, hint } if hint.index <= prev && prev <= last => {
-                // The follower's log may agree with this one up to the hint; this one narrows it further.
-                let hint = self.terms.last_compatible(hint);
+                // The follower's log may agree with this one up to the hint; this one narrows it further, as far as it
+                // reaches back.
+                let hint = if hint.index < start { hint } else { self.terms.last_compatible(hint) };
                 if let Some(progress) = self.progress_mut(from) {
-                    progress.rejected(prev, hint.index);
+                    progress.rejected(prev, hint.index, start);
                 }
             }
             AppendResult::Accepted { .. } | AppendResult::Rejected { .. } => self.dropped_messages += 1,
@@ -171,14 +172,19 @@ impl Raft {
     /// reply: read rounds bring many, and an append may just wait for the follower's disk.
     fn revive_stalled(&mut self) {
         for at in 0..self.progress.len() {
-            if !self.progress[at].beat() {
-                continue;
+            match self.progress[at].beat() {
+                Revival::None => {}
+                Revival::Question => self.ask_what_arrived(at),
+                Revival::Offer => self.offer_snapshot(at),
             }
-            // An empty append tells whether its entries arrived, whatever the window says.
-            let end = self.progress[at].next;
-            if let Some(prev) = self.terms.id_at(end.prev()) {
-                self.push_append(at, prev, end);
-            }
+        }
+    }
+
+    /// An empty append tells whether the entries before it arrived, whatever the window says.
+    fn ask_what_arrived(&mut self, at: usize) {
+        let end = self.progress[at].next;
+        if let Some(prev) = self.terms.id_at(end.prev()) {
+            self.push_append(at, prev, end);
         }
     }
 

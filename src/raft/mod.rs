@@ -36,6 +36,12 @@
 //! of writes are protected against truncation and regrowth of the log in between (`persistence.rs`). Appends, heartbeats and
 //! pre-votes promise nothing and leave at once: a leader's term is durable since its election.
 //!
+//! **Snapshots** (§7). The state machine's owner takes snapshots of what is applied; the log may then start later
+//! ([`Raft::compact`]). A follower that needs what is no longer in the log is offered the newest snapshot. The bytes do
+//! not pass through here: the follower's owner fetches them, and tells when the snapshot is durable and loaded
+//! ([`Raft::restore`]), whereupon the log is discarded and starts after it, unless it has what the snapshot covers
+//! (`snapshots.rs`). The offer is answered like an append, when the new start of the log is durable.
+//!
 //! **Reads** (thesis §6.4) are linearizable without the log: one round of heartbeats confirms the leadership for all
 //! reads that wait (`reads.rs`).
 //!
@@ -45,9 +51,7 @@
 //! # Not implemented
 //!
 //! Membership changes (§6): the configuration is static, though votes and quorums are already counted over joint
-//! configurations and learners (`quorum.rs`). Snapshots and log compaction (§7): a log may start after an entry other
-//! than 0@0, but a follower that lacks what came before it is not helped. Leases. Client sessions (§8) belong to the
-//! state machine.
+//! configurations and learners (`quorum.rs`). Leases. Client sessions (§8) belong to the state machine.
 
 #![deny(clippy::iter_over_hash_type)]
 
@@ -60,6 +64,7 @@ mod progress;
 mod quorum;
 mod reads;
 mod ready;
+mod snapshots;
 mod status;
 mod step;
 mod terms;
@@ -68,6 +73,8 @@ mod voter;
 
 #[cfg(test)]
 mod cluster;
+#[cfg(test)]
+mod cluster_log;
 #[cfg(test)]
 mod election_test;
 #[cfg(test)]
@@ -87,6 +94,8 @@ mod script_test;
 #[cfg(test)]
 mod slow_test;
 #[cfg(test)]
+mod snapshots_test;
+#[cfg(test)]
 mod solo;
 #[cfg(test)]
 mod terms_test;
@@ -99,7 +108,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::Role;
-use raftkv_protocol::peer::{Body, Message};
+use raftkv_protocol::peer::{Body, Message, SnapshotMeta};
 use raftkv_protocol::types::{Entry, EntryId, HardState, Incarnation, Index, NodeId, ShardId, Term};
 
 use candidate::Cause;
@@ -153,6 +162,10 @@ pub struct Recovered {
     pub start: EntryId,
     /// Term and body size of every entry after `start`, in order, all durable.
     pub entries: Vec<(Term, u32)>,
+    /// The snapshot that the state machine was loaded from, `None` if it is empty. It covers at least what comes before
+    /// the log; if the log does not hold its last entry (the node ended while it was being installed), the log is
+    /// discarded, and starts after it.
+    pub snapshot: Option<SnapshotMeta>,
 }
 
 /// Why a proposal was not accepted: it never entered the log.
@@ -183,6 +196,8 @@ pub struct Raft {
     persistence: Persistence,
     commit: Index,
     applied: Index,
+    /// The newest snapshot. The log starts after an entry that it covers.
+    snapshot: Option<SnapshotMeta>,
 
     /// Never `Learner`: that is a follower without a vote.
     role: Role,
@@ -216,13 +231,19 @@ pub struct Raft {
 
 impl Raft {
     /// A replica as it comes back from its disk: a follower, for now.
+    ///
+    /// # Panics
+    ///
+    /// If the log begins after what the snapshot covers: the state in between is not there, and would be missed.
     pub fn new(config: Config, recovered: Recovered, now: Instant) -> Raft {
-        let Recovered { hard_state, start, entries } = recovered;
+        let Recovered { hard_state, start, entries, snapshot } = recovered;
+        let covered = snapshot.map_or(EntryId::ZERO, |snapshot| snapshot.at);
+        assert!(start.index <= covered.index, "the log begins after {start}, the state ends with {covered}");
         let terms = Terms::new(start, &entries);
         let last = terms.last();
-        // A vote belongs to its term. A log that is ahead of it proves a later term, in which this node did not vote.
-        let term_or_later =
-            if last.term > hard_state.term { HardState { term: last.term, vote: None } } else { hard_state };
+        // A vote belongs to its term. What is ahead of it proves a later term, in which this node did not vote.
+        let term = last.term.max(covered.term);
+        let term_or_later = if term > hard_state.term { HardState { term, vote: None } } else { hard_state };
         let configuration = Configuration::new(&config.voters, &[], &[]);
         let peers = configuration.members().into_iter().filter(|&node| node != config.id);
         let seed = config.seed ^ config.id.0.rotate_left(32) ^ u64::from(config.shard.0);
@@ -230,8 +251,9 @@ impl Raft {
             now,
             hard_state: term_or_later,
             persistence: Persistence::new(last.index, hard_state),
-            commit: if mutant!("restart-commits-all") { last.index } else { start.index },
-            applied: start.index,
+            commit: if mutant!("restart-commits-all") { last.index.max(covered.index) } else { covered.index },
+            applied: covered.index,
+            snapshot,
             role: Role::Follower,
             leader: None,
             leader_link_lost: false,
@@ -253,6 +275,11 @@ impl Raft {
             configuration,
             config,
         };
+        if let Some(meta) = snapshot
+            && !raft.terms.matches(meta.at)
+        {
+            raft.discard_log(meta);
+        }
         if raft.progress.is_empty() {
             // Nobody else could lead.
             raft.timer.fire_now();

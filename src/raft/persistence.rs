@@ -5,6 +5,10 @@
 //! and may have grown again, even to the very same ids (10@3, then 10@4, then 10@3 again), while the disk holds any
 //! prefix of these writes. So a truncation lowers the end of every write on its way as well as `persisted`: what a
 //! write still claims when it completes has been in the log, untouched, ever since it was written.
+//!
+//! A reset (a snapshot takes the log's place) is a truncation down to nothing, even where the old log and the new one
+//! hold the same ids: until the reset itself is durable the disk holds a log that starts elsewhere. So `persisted` is 0
+//! from the reset on, and the first write that may raise it again is the one that holds the reset.
 
 use std::collections::VecDeque;
 
@@ -16,7 +20,7 @@ use super::WriteId;
 #[derive(Clone, Copy, Debug)]
 struct Write {
     id: WriteId,
-    /// The end of the log when it was written, lowered by truncations since.
+    /// The end of the log when it was written, lowered by truncations since. 0@0 if the log was reset since.
     last: EntryId,
     /// Term and vote when it was written.
     hard_state: HardState,
@@ -28,7 +32,7 @@ pub(super) struct Persistence {
     /// Oldest first, ids ascending.
     writes: VecDeque<Write>,
     newest: WriteId,
-    /// The log is durable up to here.
+    /// The log is durable up to here; 0 while a reset is on its way to the disk.
     persisted: Index,
     /// The newest term and vote that are durable.
     durable: HardState,
@@ -44,7 +48,7 @@ impl Persistence {
         Persistence { writes: VecDeque::new(), newest: WriteId(0), persisted, durable, written: durable, overtaken: 0 }
     }
 
-    /// The log is durable up to here.
+    /// The log is durable up to here; 0 while a reset is on its way to the disk.
     pub(super) fn persisted(&self) -> Index {
         self.persisted
     }
@@ -92,12 +96,21 @@ impl Persistence {
         }
     }
 
-    /// How often a truncation has overtaken a write on its way to the disk.
+    /// The log was discarded and now starts elsewhere: what is or becomes durable of the old one is no part of it.
+    pub(super) fn reset(&mut self) {
+        self.persisted = Index(0);
+        for write in self.writes.iter_mut().filter(|write| write.last != EntryId::ZERO) {
+            write.last = EntryId::ZERO;
+            self.overtaken += 1;
+        }
+    }
+
+    /// How often a truncation or a reset has overtaken a write on its way to the disk.
     pub(super) fn overtaken(&self) -> u64 {
         self.overtaken
     }
 
-    /// The ends of the writes on their way, oldest first.
+    /// What the writes on their way still claim, oldest first.
     pub(super) fn pending(&self) -> impl Iterator<Item = (WriteId, EntryId)> {
         self.writes.iter().map(|write| (write.id, write.last))
     }

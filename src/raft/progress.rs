@@ -1,9 +1,11 @@
 //! The leader's view of one follower: what it has, what it is sent next, and how much may be on the way.
 //!
-//! A progress moves between two states. In `Probe` the leader does not know where the logs agree and sends one append
+//! A progress moves between three states. In `Probe` the leader does not know where the logs agree and sends one append
 //! at a time; the first acknowledgement moves it to `Replicate`, where appends are pipelined ahead of their
-//! acknowledgements; a rejection or a new link moves it back. `Snapshot` is the state of a follower that needs entries
-//! that the log no longer has: it is sent nothing until snapshots can be.
+//! acknowledgements; a rejection or a new link moves it back. From either it gets to `Snapshot` when the append that is
+//! due would need an entry from before the start of the log: the follower is offered a snapshot instead, again with each
+//! beat, and is sent no appends. An acknowledgement that reaches the start of the log moves it on to `Replicate`; a new
+//! link, or a refusal that shows that the follower's log reaches that far, moves it back to `Probe`.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,7 +19,7 @@ pub(super) enum State {
     Probe(Probe),
     /// Pipelined.
     Replicate,
-    /// The log no longer holds what the follower needs.
+    /// The log no longer holds what the follower needs: it is offered a snapshot, and is sent nothing else.
     Snapshot,
 }
 
@@ -28,6 +30,17 @@ pub(super) enum Probe {
     Due,
     /// It was sent and nothing was heard since.
     Sent,
+}
+
+/// What a follower that lives may need once a beat, so that nothing waits for ever for what was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Revival {
+    /// Nothing.
+    None,
+    /// To be asked whether the appends on their way arrived.
+    Question,
+    /// To be offered the snapshot again.
+    Offer,
 }
 
 /// Appends on their way to one follower, oldest first.
@@ -153,11 +166,18 @@ impl Progress {
         }
     }
 
-    /// The follower's log matches up to here. Returns whether that is news.
-    pub(super) fn accepted(&mut self, matched: Index) -> bool {
+    /// The log no longer holds what the follower needs next.
+    pub(super) fn needs_snapshot(&mut self) {
+        self.state = State::Snapshot;
+        self.inflight.clear();
+    }
+
+    /// The follower's log matches up to here, and the leader's begins after `start`. Returns whether that is news.
+    pub(super) fn accepted(&mut self, matched: Index, start: Index) -> bool {
         let news = matched > self.matched;
         self.matched = self.matched.max(matched);
-        if self.state != State::Replicate {
+        let still_lacks = self.state == State::Snapshot && self.matched < start;
+        if self.state != State::Replicate && !still_lacks {
             self.inflight.clear();
             self.state = State::Replicate;
             self.next = self.matched.next();
@@ -167,35 +187,43 @@ impl Progress {
         news
     }
 
-    /// The follower does not have the entry at `prev`; it may agree up to `hint`. Returns false if the answer is
-    /// to an append that no longer matters.
-    pub(super) fn rejected(&mut self, prev: Index, hint: Index) -> bool {
+    /// The follower does not have the entry at `prev`; it may agree up to `hint`; the leader's log begins after
+    /// `start`. Returns false if the answer is to an append that no longer matters.
+    pub(super) fn rejected(&mut self, prev: Index, hint: Index, start: Index) -> bool {
         if mutant!("refusal-advances-match") {
             self.matched = self.matched.max(hint);
         }
         match self.state {
-            // The pipeline broke somewhere after `matched`.
+            // The pipeline broke somewhere after `matched`. If the log no longer reaches back there, it may reach back
+            // to what the follower has and could not acknowledge yet.
+            State::Replicate if prev > self.matched && self.matched < start => {
+                self.probe_from(hint.max(self.matched).next());
+            }
             State::Replicate if prev > self.matched => self.probe_from(self.matched.next()),
             State::Probe(_) if prev == self.next.prev() && prev > self.matched => {
                 self.probe_from(prev.min(hint.next()).max(self.matched.next()));
             }
+            State::Snapshot if hint >= start => self.probe_from(hint.next()),
             _ => return false,
         }
         true
     }
 
     /// A beat has passed. If the follower answered a heartbeat in it, and so lives, a probe that got no answer is sent
-    /// again. Returns whether its pipeline stands still: not one of the appends was acknowledged in the whole beat.
-    pub(super) fn beat(&mut self) -> bool {
+    /// again, an offer too, and a pipeline is asked about that stands still: not one of its appends was acknowledged
+    /// in the whole beat.
+    pub(super) fn beat(&mut self) -> Revival {
         if !std::mem::take(&mut self.answered) {
-            return false;
+            return Revival::None;
         }
-        if self.state == State::Probe(Probe::Sent) {
-            self.state = State::Probe(Probe::Due);
+        let is_still = self.matched == std::mem::replace(&mut self.matched_at_beat, self.matched);
+        match self.state {
+            State::Probe(_) => self.state = State::Probe(Probe::Due),
+            State::Replicate if self.inflight.len() > 0 && is_still => return Revival::Question,
+            State::Replicate => {}
+            State::Snapshot => return Revival::Offer,
         }
-        let stalled = self.state == State::Replicate && self.inflight.len() > 0 && self.matched == self.matched_at_beat;
-        self.matched_at_beat = self.matched;
-        stalled
+        Revival::None
     }
 
     fn probe_from(&mut self, next: Index) {

@@ -1,15 +1,15 @@
 //! Random schedules: everything that a network, a disk, a clock and a process may do, in any order, from one seed.
 //! Messages are lost, doubled and overtake each other, writes take their time, processes die with what was not
-//! durable, links close and come back, hints are true or false. Invariants run after every input; when the faults end
-//! every run must converge.
+//! durable, links close and come back, hints are true or false, logs are compacted, and snapshots are fetched and
+//! restored whenever it suits them. Invariants run after every input; when the faults end every run must converge.
 
 use std::time::Duration;
 
 use raftkv_protocol::client::Role;
-use raftkv_protocol::types::NodeId;
+use raftkv_protocol::types::{EntryId, Index, NodeId};
 
 use super::candidate::Cause;
-use super::cluster::{Cluster, Disk, T};
+use super::cluster::{Cluster, Disk, Fetching, Node, T};
 use super::timing::SplitMix;
 
 const STEPS: usize = 1_500;
@@ -23,6 +23,21 @@ struct Run {
     made: u64,
     /// Out of 1,000 messages, how many are lost.
     loss: u64,
+    /// Of the disruptions, one in so many takes place: leaders must live for a while to leave anybody behind.
+    calm: u64,
+    /// How many snapshots took effect where they were fetched.
+    restored: usize,
+}
+
+/// What runs have done.
+#[derive(Debug, Default)]
+struct Done {
+    committed: usize,
+    reads: usize,
+    snapshots: u64,
+    compactions: usize,
+    restored: usize,
+    resets: u64,
 }
 
 impl Run {
@@ -36,7 +51,8 @@ impl Run {
             config.inflight_messages_max = 4;
         });
         cluster.nodes.values_mut().for_each(|node| node.disk = Disk::Held);
-        Run { cluster, random, size, made: 0, loss }
+        let calm = [1, 8][seed as usize % 2];
+        Run { cluster, random, size, made: 0, loss, calm, restored: 0 }
     }
 
     fn below(&mut self, limit: u64) -> u64 {
@@ -49,16 +65,28 @@ impl Run {
 
     fn step(&mut self) {
         match self.below(1_000) {
-            0..480 => self.deliver(),
-            480..740 => self.persist(),
-            740..850 => self.pass_time(),
-            850..920 => self.propose(),
-            920..945 => self.read(),
-            945..952 => self.restart(),
-            952..959 => self.cut(),
-            959..974 => self.cluster.heal(),
-            974..982 => self.close_link(),
-            982..990 => self.transfer(),
+            0..460 => self.deliver(),
+            460..700 => self.persist(),
+            700..800 => self.pass_time(),
+            800..870 => self.propose(),
+            870..885 => self.snapshot(),
+            885..905 => self.compact(),
+            905..915 => self.fetch(),
+            915..925 => self.restore(),
+            925..945 => self.read(),
+            945..960 => self.cluster.heal(),
+            960..963 => self.leave_behind(),
+            _ if self.below(self.calm) == 0 => self.disrupt(),
+            _ => self.deliver(),
+        }
+    }
+
+    fn disrupt(&mut self) {
+        match self.below(37) {
+            0..7 => self.restart(),
+            7..14 => self.cut(),
+            14..22 => self.close_link(),
+            22..27 => self.transfer(),
             _ => self.stand(),
         }
     }
@@ -101,7 +129,12 @@ impl Run {
     }
 
     fn propose(&mut self) {
-        let Some(id) = self.some_leader() else { return };
+        if let Some(id) = self.some_leader() {
+            self.propose_to(id);
+        }
+    }
+
+    fn propose_to(&mut self, id: u64) {
         if self.cluster.raft(id).is_transferring() {
             return;
         }
@@ -119,9 +152,73 @@ impl Run {
 
     fn restart(&mut self) {
         let id = self.any_node();
-        let kept = self.below(1 + self.cluster.writes(id) as u64) as usize;
-        self.cluster.restart(id, kept);
-        self.cluster.node_mut(id).disk = Disk::Held;
+        for _ in 0..self.below(1 + self.cluster.writes(id) as u64) {
+            self.cluster.complete_write(id);
+        }
+        if self.below(4) == 0 {
+            self.cluster.damage_newest_snapshot(id);
+        }
+        self.cluster.start_again(id, Disk::Held);
+    }
+
+    fn snapshot(&mut self) {
+        let id = self.any_node();
+        self.cluster.snapshot(id);
+    }
+
+    /// Up to one of the two snapshots that are kept, or somewhere before.
+    fn compact(&mut self) {
+        let id = self.any_node();
+        let choice = self.below(4);
+        let node = self.cluster.node(id);
+        let file = if choice == 0 { node.files.last() } else { node.files.first() };
+        let (start, end) = (node.log.start.index.0, file.map_or(0, |file| file.at.index.0));
+        let less = if choice < 2 { self.below(1 + end.saturating_sub(start)) } else { 0 };
+        self.cluster.compact(id, Index(end.saturating_sub(less)));
+    }
+
+    /// The others go on without one of them, and the leader compacts its log.
+    fn leave_behind(&mut self) {
+        let Some(leader) = self.some_leader() else { return };
+        let behind = self.any_node();
+        if behind == leader {
+            return;
+        }
+        self.cluster.heal();
+        self.cluster.isolate(behind);
+        self.propose_to(leader);
+        for _ in 0..40 * self.size {
+            match self.below(2) {
+                0 => self.deliver(),
+                _ => self.persist(),
+            }
+        }
+        if self.cluster.snapshot(leader) {
+            self.cluster.compact(leader, self.cluster.raft(leader).commit());
+        }
+        if self.below(2) == 0 {
+            self.cluster.heal();
+        }
+    }
+
+    /// One of those for whom this holds.
+    fn any_of(&mut self, holds: impl Fn(&Node) -> bool) -> Option<u64> {
+        let nodes = self.cluster.nodes.iter().filter(|(_, node)| holds(node));
+        let ids: Vec<u64> = nodes.map(|(&id, _)| id).collect();
+        let at = self.below(ids.len().max(1) as u64) as usize;
+        ids.get(at).copied()
+    }
+
+    fn fetch(&mut self) {
+        if let Some(id) = self.any_of(|node| node.offered.is_some()) {
+            self.cluster.fetch(id);
+        }
+    }
+
+    fn restore(&mut self) {
+        if let Some(id) = self.any_of(|node| node.fetched.is_some()) {
+            self.restored += usize::from(self.cluster.restore(id));
+        }
     }
 
     fn cut(&mut self) {
@@ -158,6 +255,7 @@ impl Run {
         self.cluster.heal();
         for id in 1..=self.size {
             self.cluster.node_mut(id).disk = Disk::Prompt;
+            self.cluster.node_mut(id).fetching = Fetching::Prompt;
             self.cluster.persist(id, usize::MAX);
         }
         self.cluster.run_until(10 * T, |cluster| {
@@ -168,14 +266,15 @@ impl Run {
         let leader = self.cluster.leader().expect("just seen");
         assert_eq!(self.cluster.raft(leader).uncommitted_bytes(), 0);
         for node in self.cluster.nodes.values() {
-            assert_eq!(node.log, self.cluster.node(leader).log);
+            node.log.check_matching(&self.cluster.node(leader).log);
+            assert_eq!(node.log.last(), self.cluster.node(leader).log.last());
             assert_eq!(node.raft.dropped_messages(), 0, "honest messages were dropped: {}", node.raft);
         }
     }
 }
 
 fn run(size: u64, seeds: std::ops::Range<u64>) {
-    let (mut committed, mut reads) = (0, 0);
+    let mut done = Done::default();
     for seed in seeds {
         // A failing assertion is preceded by the seed that repeats it.
         println!("size {size} seed {seed}");
@@ -187,10 +286,17 @@ fn run(size: u64, seeds: std::ops::Range<u64>) {
             }
         }
         run.converge();
-        committed += run.cluster.committed.len();
-        reads += run.cluster.nodes.values().map(|node| node.reads.len()).sum::<usize>();
+        let nodes = run.cluster.nodes.values();
+        done.compactions += nodes.clone().filter(|node| node.log.start != EntryId::ZERO).count();
+        done.reads += nodes.map(|node| node.reads.len()).sum::<usize>();
+        done.committed += run.cluster.committed.len();
+        done.snapshots += run.cluster.snapshots;
+        done.restored += run.restored;
+        done.resets += run.cluster.resets;
     }
-    assert!(committed > 100 && reads > 10, "the runs did next to nothing: {committed} entries, {reads} reads");
+    let Done { committed, reads, snapshots, compactions, restored, resets } = done;
+    let enough = committed > 100 && reads > 10 && snapshots > 100 && compactions > 50 && restored > 50 && resets > 50;
+    assert!(enough, "the runs did next to nothing: {done:?}");
 }
 
 #[test]
@@ -200,5 +306,5 @@ fn three_nodes_survive_random_faults() {
 
 #[test]
 fn five_nodes_survive_random_faults() {
-    run(5, 1_000..1_100);
+    run(5, 1_000..1_250);
 }

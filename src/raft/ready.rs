@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use raftkv_protocol::client::Role;
-use raftkv_protocol::peer::Message;
-use raftkv_protocol::types::{Entry, HardState, Index};
+use raftkv_protocol::peer::{Message, SnapshotMeta};
+use raftkv_protocol::types::{Entry, EntryId, HardState, Index, NodeId, SnapshotId};
 
 use super::Raft;
 
@@ -39,6 +39,8 @@ pub struct Outgoing {
 pub struct Ready {
     /// Write this term and vote to the log.
     pub hard_state: Option<HardState>,
+    /// Discard the shard's log: it starts after this entry, which this snapshot ends with.
+    pub reset: Option<(EntryId, SnapshotId)>,
     /// Append these to the log; the first discards everything from its index on.
     pub append: Vec<Entry>,
     /// The name of what this ready writes, if it writes anything or has `after_sync` messages: told back by
@@ -54,28 +56,37 @@ pub struct Ready {
     pub reads: Vec<ReadReady>,
     /// These reads will never be confirmed: leadership was lost.
     pub reads_dropped: Vec<ReadId>,
+    /// This node is offering this snapshot, and this replica needs one: fetch it, then call `Raft::restore`. It is
+    /// offered again, or a newer one is, by this node or another, until that was done: whoever is at it already may go
+    /// on with what it has begun, and whoever failed begins anew.
+    pub install: Option<(NodeId, SnapshotMeta)>,
 }
 
 impl Ready {
     /// Empties it and keeps its memory.
     fn clear(&mut self) {
         self.hard_state = None;
+        self.reset = None;
         self.append.clear();
         self.write = None;
         self.messages.clear();
         self.after_sync.clear();
         self.reads.clear();
         self.reads_dropped.clear();
+        self.install = None;
     }
 
     fn is_idle(&self) -> bool {
-        self.write.is_none() && self.messages.is_empty() && self.reads.is_empty() && self.reads_dropped.is_empty()
+        let has_reads = !self.reads.is_empty() || !self.reads_dropped.is_empty();
+        self.write.is_none() && self.messages.is_empty() && !has_reads && self.install.is_none()
     }
 }
 
 /// What gathers for the next [`Ready`].
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
+    /// The log starts anew, before `append`.
+    pub(super) reset: Option<(EntryId, SnapshotId)>,
     /// New entries, consecutive, the last one the end of the log.
     pub(super) append: Vec<Entry>,
     /// May leave at once.
@@ -84,6 +95,8 @@ pub(super) struct Outbox {
     pub(super) after_sync: Vec<Outgoing>,
     pub(super) reads: Vec<ReadReady>,
     pub(super) reads_dropped: Vec<ReadId>,
+    /// The newest offer of a snapshot that is needed.
+    pub(super) install: Option<(NodeId, SnapshotMeta)>,
     /// The commit index that was handed out last.
     commit: Index,
 }
@@ -103,8 +116,11 @@ impl Raft {
         std::mem::swap(&mut out.after_sync, &mut ready.after_sync);
         std::mem::swap(&mut out.reads, &mut ready.reads);
         std::mem::swap(&mut out.reads_dropped, &mut ready.reads_dropped);
+        ready.install = out.install.take().filter(|(_, meta)| meta.at.index > self.commit);
+        ready.reset = out.reset.take();
         ready.hard_state = self.persistence.take_unwritten(self.hard_state);
-        if ready.hard_state.is_some() || !ready.append.is_empty() || !ready.after_sync.is_empty() {
+        let has_records = ready.hard_state.is_some() || ready.reset.is_some() || !ready.append.is_empty();
+        if has_records || !ready.after_sync.is_empty() {
             ready.write = Some(self.persistence.begin(self.terms.last()));
         }
         ready.commit = self.commit;

@@ -366,17 +366,6 @@ fn a_follower_repeats_its_acknowledgement_when_its_link_comes_up() {
 }
 
 #[test]
-fn a_follower_that_needs_what_the_log_no_longer_has_is_sent_nothing() {
-    let mut solo = super::solo::starting_after(EntryId::new(10, 1));
-    assert_eq!((solo.raft.commit(), solo.raft.persisted_index()), (Index(10), Index(10)));
-    assert_eq!((solo.raft.term_at(Index(10)), solo.raft.term_at(Index(9))), (Some(Term(1)), None));
-    solo.lead();
-    assert!(solo.step(2, 2, rejected(10, (3, 1))).is_empty());
-    solo.propose(1);
-    assert!(solo.raft.state_line().contains("2:0>10 snapshot"), "{}", solo.raft);
-}
-
-#[test]
 fn entries_that_the_start_of_the_log_covers_are_taken_as_known() {
     let mut solo = super::solo::starting_after(EntryId::new(10, 1));
     solo.step(2, 1, append((8, 1), 0, &[(9, 1), (10, 1), (11, 1)]));
@@ -400,7 +389,7 @@ fn terms_and_commit_survive_a_leader_whose_disk_lags() {
     cluster.heal();
     cluster.run(2 * BEAT);
     assert_eq!(cluster.raft(1).commit(), Index(4));
-    assert_eq!(cluster.node(1).log[..3], cluster.node(2).log[..3]);
+    assert_eq!(cluster.node(1).log.entries[..3], cluster.node(2).log.entries[..3]);
 }
 
 #[test]

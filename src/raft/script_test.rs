@@ -18,6 +18,8 @@
 //! | `heal` · `heal 1 2 3` | no link loses anything any more · none between these nodes |
 //! | `hold 2` · `persist 2 [n]` · `prompt 2` | the disk waits to be told · n writes (1) are durable · it needs no telling |
 //! | `restart 2 [n]` | killed and started, after n more of its writes (0) reached the disk |
+//! | `snapshot 1` · `compact 1 5` | node 1 takes a snapshot of what it has applied · its log starts after index 5 |
+//! | `fetch 2` · `restore 2` · `install 2` | node 2 fetches what it was last offered · and restores it · both |
 //! | `tick 800ms` | time jumps, and everybody hears of it |
 //! | `run 800ms` | time passes, messages are delivered in silence |
 
@@ -26,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use raftkv_protocol::peer::{AppendResult, Body, Message};
-use raftkv_protocol::types::NodeId;
+use raftkv_protocol::types::{Index, NodeId};
 
 use super::cluster::{BEAT, Cluster, Disk};
 
@@ -61,6 +63,7 @@ fn describe(message: &Message) -> String {
         Body::Heartbeat { commit, context } => format!("heartbeat commit={commit} round={}", context.counter),
         Body::HeartbeatReply { context } => format!("heartbeat ok round={}", context.counter),
         Body::TimeoutNow => "timeout-now".into(),
+        Body::Snapshot { link, meta } => format!("offer link={link} snapshot={}", meta.at),
         other => format!("{other:?}"),
     };
     format!("{head} {tail}")
@@ -142,12 +145,24 @@ impl Script {
             ["persist", id, count] => cluster.persist(number(id), number(count) as usize),
             ["restart", id] => cluster.restart(number(id), 0),
             ["restart", id, kept] => cluster.restart(number(id), number(kept) as usize),
+            ["snapshot", id] => self.attempt(|cluster| cluster.snapshot(number(id))),
+            ["compact", id, index] => self.attempt(|cluster| cluster.compact(number(id), Index(number(index)))),
+            ["fetch", id] => self.attempt(|cluster| cluster.fetch(number(id))),
+            ["restore", id] => self.attempt(|cluster| cluster.restore(number(id))),
+            ["install", id] => self.attempt(|cluster| cluster.fetch(number(id)) && cluster.restore(number(id))),
             ["tick", time] => {
                 cluster.time += milliseconds(time);
                 cluster.tick_due();
             }
             ["run", time] => cluster.run(milliseconds(time)),
             _ => panic!("unknown command: {line}"),
+        }
+    }
+
+    /// What may turn out not to be possible.
+    fn attempt(&mut self, action: impl FnOnce(&mut Cluster) -> bool) {
+        if !action(&mut self.cluster) {
+            self.output.push_str("no\n");
         }
     }
 
@@ -181,6 +196,9 @@ impl Script {
             let mut line = node.raft.state_line();
             if self.cluster.writes(id) > 0 {
                 let _ = write!(line, " writes={}", self.cluster.writes(id));
+            }
+            if let Some((from, meta)) = node.offered.filter(|(_, meta)| meta.at.index > node.raft.commit()) {
+                let _ = write!(line, " offered={} by {from}", meta.at);
             }
             let served: Vec<String> =
                 node.reads.iter().map(|ready| format!("{}:{}", ready.read.0, ready.index)).collect();

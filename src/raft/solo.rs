@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext};
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, Term};
+use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext, SnapshotMeta};
+use raftkv_protocol::types::{
+    Entry, EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, SnapshotId, Term,
+};
 
 use super::cluster::{BEAT, T};
 use super::invariants::{Observed, check, check_step};
@@ -20,6 +22,12 @@ pub(super) struct Solo {
     pub(super) writes: VecDeque<(WriteId, Vec<Message>)>,
     /// The log after its start, as the `Ready`s wrote it.
     pub(super) log: Vec<EntryId>,
+    /// Where it starts.
+    start: Index,
+    /// The snapshots that it asked to be fetched, and from whom.
+    pub(super) installs: Vec<(NodeId, SnapshotMeta)>,
+    /// The resets of its log, each with the snapshot's name.
+    pub(super) resets: Vec<(EntryId, SnapshotId)>,
 }
 
 /// Node 1 of three, with nothing on its disk.
@@ -32,11 +40,21 @@ pub(super) fn recovered(size: u64, term: u64, vote: Option<u64>, terms: &[u64]) 
     with(size, term, vote, terms, |_| {})
 }
 
-/// Node 1 of three in term 1 whose empty log starts after this entry.
+/// Node 1 of three in the term of this entry, after which its empty log starts: snapshot 1 covers it.
 pub(super) fn starting_after(start: EntryId) -> Solo {
-    let mut solo = recovered(3, 1, None, &[]);
-    let hard_state = HardState { term: Term(1), vote: None };
-    let recovered = Recovered { hard_state, start, entries: Vec::new() };
+    with_snapshot(start, &[], meta(1, (start.index.0, start.term.0)))
+}
+
+/// Node 1 of three whose log starts after this entry and holds entries of these terms, and a snapshot on its disk. Its
+/// term is that of the last entry.
+pub(super) fn with_snapshot(start: EntryId, terms: &[u64], snapshot: SnapshotMeta) -> Solo {
+    let mut solo = recovered(3, 0, None, &[]);
+    let term = terms.last().map_or(start.term, |&term| Term(term));
+    let hard_state = HardState { term, vote: None };
+    let entries = terms.iter().map(|&term| (Term(term), 1)).collect();
+    let recovered = Recovered { hard_state, start, entries, snapshot: Some(snapshot) };
+    solo.log = (start.index.0 + 1..).zip(terms).map(|(index, &term)| EntryId::new(index, term)).collect();
+    solo.start = start.index;
     solo.raft = Raft::new(solo.raft.config.clone(), recovered, solo.epoch);
     solo
 }
@@ -63,10 +81,12 @@ pub(super) fn with(size: u64, term: u64, vote: Option<u64>, terms: &[u64], adapt
         hard_state: HardState { term: Term(term), vote: vote.map(NodeId) },
         start: EntryId::ZERO,
         entries: terms.iter().map(|&term| (Term(term), 1)).collect(),
+        snapshot: None,
     };
     let log = (1..).zip(terms).map(|(index, &term)| EntryId::new(index, term)).collect();
     let raft = Raft::new(config, recovered, epoch);
-    Solo { raft, epoch, time: Duration::ZERO, writes: VecDeque::new(), log }
+    let (writes, installs, resets) = (VecDeque::new(), Vec::new(), Vec::new());
+    Solo { raft, epoch, time: Duration::ZERO, writes, log, start: Index(0), installs, resets }
 }
 
 /// Entries with these ids and one byte each.
@@ -110,6 +130,16 @@ pub(super) fn rejected(prev: u64, hint: (u64, u64)) -> Body {
     Body::AppendReply { link: 0, result: AppendResult::Rejected { prev: Index(prev), hint } }
 }
 
+/// Snapshot `id`, which ends with this entry.
+pub(super) fn meta(id: u64, at: (u64, u64)) -> SnapshotMeta {
+    SnapshotMeta { id: SnapshotId(id), at: EntryId::new(at.0, at.1), bytes: 1_000 }
+}
+
+/// The offer of snapshot `id` on link 0.
+pub(super) fn offer(id: u64, at: (u64, u64)) -> Body {
+    Body::Snapshot { link: 0, meta: meta(id, at) }
+}
+
 /// What the messages say.
 pub(super) fn bodies(messages: &[Message]) -> Vec<&Body> {
     messages.iter().map(|message| &message.body).collect()
@@ -123,8 +153,14 @@ impl Solo {
         let mut messages = Vec::new();
         while self.checked(|raft| raft.ready(&mut ready)) {
             messages.append(&mut ready.messages);
+            self.installs.extend(ready.install);
+            if let Some((start, snapshot)) = ready.reset {
+                self.resets.push((start, snapshot));
+                self.log.clear();
+                self.start = start.index;
+            }
             if let Some(first) = ready.append.first() {
-                self.log.truncate((first.id.index.0 - self.raft.terms.start().index.0) as usize - 1);
+                self.log.truncate((first.id.index.0 - self.start.0) as usize - 1);
                 self.log.extend(ready.append.iter().map(|entry| entry.id));
             }
             if let Some(write) = ready.write {
@@ -133,6 +169,8 @@ impl Solo {
             }
         }
         let terms = &self.raft.terms;
+        self.log.drain(..(terms.start().index.0 - self.start.0) as usize);
+        self.start = terms.start().index;
         let indexes = terms.start().index.0 + 1..=terms.last().index.0;
         let ids: Vec<EntryId> = indexes.map(|index| terms.id_at(Index(index)).expect("in the log")).collect();
         assert_eq!(self.log, ids, "the log on its way to the disk is another one");

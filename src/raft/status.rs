@@ -3,6 +3,7 @@
 use std::fmt;
 
 use raftkv_protocol::client::Role;
+use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{EntryId, Index, NodeId, Term};
 
 use super::Raft;
@@ -41,7 +42,17 @@ impl Raft {
         self.terms.last()
     }
 
-    /// The own log is durable up to here.
+    /// The entry before the first in the log.
+    pub fn start(&self) -> EntryId {
+        self.terms.start()
+    }
+
+    /// The newest snapshot: what a follower is offered that needs what was before the start of the log.
+    pub fn snapshot(&self) -> Option<SnapshotMeta> {
+        self.snapshot
+    }
+
+    /// The own log is durable up to here; 0 while it is on its way to the disk that the log starts anew.
     pub fn persisted_index(&self) -> Index {
         self.persistence.persisted()
     }
@@ -111,8 +122,11 @@ impl fmt::Display for Raft {
             Role::Learner => "learner",
         };
         write!(f, "n{}@{} {role} last={}", self.config.id, self.hard_state.term, self.terms.last())?;
-        let persisted = self.terms.id_at(self.persistence.persisted()).unwrap_or(self.terms.start());
+        let persisted = self.terms.id_at(self.persistence.persisted()).unwrap_or_default();
         write!(f, " persisted={persisted} commit={} applied={}", self.commit, self.applied)?;
+        if let Some(snapshot) = self.snapshot {
+            write!(f, " start={} snapshot={}", self.terms.start(), snapshot.at)?;
+        }
         if self.role == Role::Leader {
             return self.fmt_leader(f);
         }

@@ -2,7 +2,7 @@
 //! the one handler for its kind and the node's role. Also how messages go out.
 
 use raftkv_protocol::client::Role;
-use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext};
+use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext, SnapshotMeta};
 use raftkv_protocol::types::{Entry, EntryId, Index, NodeId, Term};
 
 use super::follower::Append;
@@ -63,11 +63,14 @@ impl Raft {
             (Role::Leader, Body::AppendReply { link, result }) => self.on_append_reply(from, link, result),
             (Role::Leader, Body::HeartbeatReply { context }) => self.on_heartbeat_reply(from, context),
             // A second leader in one term: there is none.
-            (Role::Leader, Body::Append { .. } | Body::Heartbeat { .. }) => self.dropped_messages += 1,
+            (Role::Leader, Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. }) => {
+                self.dropped_messages += 1;
+            }
             (_, Body::Append { link, prev, commit, entries }) => {
                 self.on_append(from, Append { link, prev, commit, entries });
             }
             (_, Body::Heartbeat { commit, context }) => self.on_heartbeat(from, commit, context),
+            (_, Body::Snapshot { link, meta }) => self.on_snapshot_offer(from, link, meta),
             (Role::Follower, Body::TimeoutNow) => self.on_timeout_now(from),
             // Answers that come too late for the role that asked.
             (_, Body::PreVoteReply { .. } | Body::VoteReply { .. } | Body::AppendReply { .. }) => {}
@@ -83,6 +86,10 @@ impl Raft {
             Body::Vote { .. } => Body::VoteReply { granted: false },
             Body::Append { link, prev, .. } => {
                 Body::AppendReply { link, result: AppendResult::Rejected { prev: prev.index, hint: EntryId::ZERO } }
+            }
+            Body::Snapshot { link, meta } => {
+                let prev = meta.at.index;
+                Body::AppendReply { link, result: AppendResult::Rejected { prev, hint: EntryId::ZERO } }
             }
             Body::Heartbeat { .. } => Body::HeartbeatReply { context: ReadContext::default() },
             _ => return,
@@ -154,6 +161,10 @@ fn is_sane(message: &Message) -> bool {
         Body::AppendReply { result: AppendResult::Accepted { matched }, .. } => matched.0 <= COUNTER_MAX,
         Body::Heartbeat { commit, .. } => term.0 > 0 && commit.0 <= COUNTER_MAX,
         Body::TimeoutNow => term.0 > 0,
+        Body::Snapshot { meta: SnapshotMeta { id, at, bytes }, .. } => {
+            let is_named = id.0 > 0 && at.index.0 > 0 && *bytes <= COUNTER_MAX;
+            term.0 > 0 && is_named && is_sane_id(*at) && at.term <= term
+        }
         _ => true,
     }
 }

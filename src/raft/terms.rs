@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 
 use raftkv_protocol::types::{EntryId, Index, Term};
 
+/// Memory for so many sizes is kept when the log gets shorter.
+const SIZES_KEPT: usize = 4_096;
+
 /// The log's terms and sizes from `start` (exclusive) to its end.
 #[derive(Debug)]
 pub(super) struct Terms {
@@ -84,6 +87,26 @@ impl Terms {
         let keep = index.0.saturating_sub(self.start.index.0 + 1);
         self.sizes.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
         self.runs.truncate(self.runs.partition_point(|run| run.index < index));
+    }
+
+    /// Discards everything up to and including `start`, which is in the log.
+    pub(super) fn compact(&mut self, start: EntryId) {
+        debug_assert!(self.matches(start), "{start} is not in the log, which ends at {}", self.last());
+        let count = usize::try_from(start.index.0 - self.start.index.0).unwrap_or(usize::MAX);
+        let begun = self.runs.partition_point(|run| run.index <= start.index);
+        let end = self.runs.get(begun).map_or(self.last().index, |next| next.index.prev());
+        if begun > 0 && end > start.index {
+            // The run that holds the new start goes on behind it.
+            self.runs[begun - 1].index = start.index.next();
+            self.runs.drain(..begun - 1);
+        } else {
+            self.runs.drain(..begun);
+        }
+        self.sizes.drain(..count);
+        if self.sizes.capacity() > 4 * self.sizes.len().max(SIZES_KEPT) {
+            self.sizes.shrink_to(2 * self.sizes.len().max(SIZES_KEPT));
+        }
+        self.start = start;
     }
 
     /// The last entry at or before `id.index` with a term of at most `id.term`: the last place where a log that

@@ -68,6 +68,26 @@ proptest! {
     }
 
     #[test]
+    fn a_compacted_log_is_the_rest_of_it(mut plain in plain(), starts in proptest::collection::vec(0usize..30, 1..4)) {
+        let mut terms = Terms::new(plain.start, &plain.entries);
+        for start in starts {
+            let start = start.min(plain.entries.len());
+            let id = plain.ids()[start];
+            terms.compact(id);
+            plain.start = id;
+            plain.entries.drain(..start);
+            agree(&terms, &plain)?;
+            prop_assert_eq!(terms.start(), id);
+            let sizes: usize = plain.entries.iter().map(|&(_, size)| size as usize).sum();
+            prop_assert_eq!(terms.bytes_between(id.index, terms.last().index), sizes);
+        }
+        let term = Term(terms.last().term.0.max(1));
+        terms.push(term, 7);
+        plain.entries.push((term, 7));
+        agree(&terms, &plain)?;
+    }
+
+    #[test]
     fn a_chunk_is_the_longest_that_fits(plain in plain(), skip in 0usize..40, bytes_max in 0usize..200) {
         let terms = Terms::new(plain.start, &plain.entries);
         let skip = skip.min(plain.entries.len());

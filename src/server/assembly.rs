@@ -73,7 +73,7 @@ fn shard(node: &Node, id: ShardId, recovered: RecoveredShard, seed: u64, epoch: 
         inflight_messages_max: INFLIGHT_MESSAGES_MAX,
         preferred: node.preferred_leader(id) == node.config.node_id,
     };
-    let raft = Raft::new(config, raft::Recovered { hard_state, start, entries }, epoch);
+    let raft = Raft::new(config, raft::Recovered { hard_state, start, entries, snapshot: None }, epoch);
     Shard::new(id, raft, node.config.limits.uncommitted_bytes_max)
 }
 

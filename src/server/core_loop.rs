@@ -406,7 +406,8 @@ impl<N: Network> CoreLoop<N> {
             && let Kind::Peer { core, crosses, leads, .. } = &mut connection.kind
         {
             *crosses |= self.node.owner(message.shard) != self.core;
-            let is_leader = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. });
+            let is_leader =
+                matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. });
             if is_leader && !std::mem::replace(leads, true) {
                 let core = *core;
                 self.io.note_leader_link(from, core, id);

@@ -51,6 +51,7 @@ impl<N: Network> CoreLoop<N> {
                 node.admission.note_peer(peer, hello.features);
                 Ok(())
             }
+            HelloRole::Snapshots { .. } => Err((HelloRefusal::Other, "this node serves no snapshots".to_owned())),
         }
     }
 
@@ -100,6 +101,8 @@ impl<N: Network> CoreLoop<N> {
             HelloRole::Peer { node, core, .. } => {
                 (Kind::Peer { node, core, crosses: false, leads: false }, Some(CoreId(core.0 % cores)))
             }
+            // Its hello is refused.
+            HelloRole::Snapshots { .. } => return,
         };
         let own = self.core();
         let Some(connection) = self.io.connections.get(id) else { return };

@@ -310,7 +310,7 @@ impl<R: Copy> Shard<R> {
             applied: self.machine.applied(),
             persisted: self.raft.persisted_index(),
             last: self.raft.last(),
-            snapshot: EntryId::ZERO,
+            snapshot: self.raft.snapshot().map_or(EntryId::ZERO, |snapshot| snapshot.at),
             keys: self.machine.keys(),
             state_hash: self.machine.hash(),
         }
@@ -349,6 +349,9 @@ impl<R: Copy> Shard<R> {
     fn execute<L: CoreLog>(&mut self, ready: &mut Ready, log: &mut L, out: &mut impl Outbox<R>) {
         if let Some(hard_state) = ready.hard_state {
             log.set_hard_state(self.id, hard_state);
+        }
+        if let Some((start, snapshot)) = ready.reset {
+            log.reset(self.id, start, snapshot);
         }
         if !ready.append.is_empty() {
             let longest = ready.append.iter().map(|entry| entry.body.len()).max();

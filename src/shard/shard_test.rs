@@ -77,7 +77,8 @@ fn replica(at: usize, recovered: RecoveredShard, epoch: Instant, now: Instant) -
         inflight_bytes_max: 1 << 20,
         inflight_messages_max: 64,
     };
-    Shard::new(SHARD, Raft::new(config, raft::Recovered { hard_state, start, entries }, now), UNCOMMITTED_MAX)
+    let recovered = raft::Recovered { hard_state, start, entries, snapshot: None };
+    Shard::new(SHARD, Raft::new(config, recovered, now), UNCOMMITTED_MAX)
 }
 
 impl Cluster {

@@ -12,12 +12,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
-use raftkv_protocol::types::{Entry, HardState, Index, ShardId};
+use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, SnapshotId};
 
 use super::batch::Batch;
 use super::disk::{Disk, LogIo, RealDisk};
 use super::reader::{FetchJob, Part, Reader};
-use super::record::entry_bytes;
+use super::record::{Record, entry_bytes};
 use super::recovery::RecoveryReport;
 use super::replay::Replay;
 use super::segment::{SEGMENT_BYTES, SEGMENT_BYTES_MIN};
@@ -367,6 +367,15 @@ impl CoreLog for FileLog {
         for entry in entries.drain(..) {
             self.push(shard, entry);
         }
+    }
+
+    fn reset(&mut self, shard: ShardId, start: EntryId, _snapshot: SnapshotId) {
+        let tail = self.shards.get_mut(&shard).expect(KNOWN_SHARD);
+        self.tail_bytes -= tail.reset(start.index);
+        for pending in self.pending.iter_mut().filter(|pending| pending.fetch.shard == shard) {
+            pending.gone = true;
+        }
+        self.gathering.push(&Record::Reset { shard, start });
     }
 
     fn set_hard_state(&mut self, shard: ShardId, hard_state: HardState) {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId};
+use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, SnapshotId};
 
 use super::core_log::up_to_bytes;
 use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, RecoveredShard, Space};
@@ -37,6 +37,11 @@ impl ShardLog {
         self.entries.push(entry);
     }
 
+    fn reset(&mut self, start: EntryId) {
+        self.start = start;
+        self.entries.clear();
+    }
+
     fn range(&self, first: Index, last: Index) -> Option<&[Entry]> {
         if first <= self.start.index || last > self.last() || last.next() < first {
             return None;
@@ -54,6 +59,7 @@ impl ShardLog {
 #[derive(Clone, Debug)]
 enum Change {
     Append(ShardId, Entry),
+    Reset(ShardId, EntryId),
     HardState(ShardId, HardState),
 }
 
@@ -99,6 +105,7 @@ impl MemoryLog {
         for change in self.in_flight.drain(..) {
             match change {
                 Change::Append(shard, entry) => self.durable.entry(shard).or_default().append(entry),
+                Change::Reset(shard, start) => self.durable.entry(shard).or_default().reset(start),
                 Change::HardState(shard, hard_state) => {
                     self.durable.entry(shard).or_default().hard_state = hard_state;
                 }
@@ -145,6 +152,12 @@ impl CoreLog for MemoryLog {
             live.append(entry.clone());
             self.gathering.push(Change::Append(shard, entry));
         }
+    }
+
+    fn reset(&mut self, shard: ShardId, start: EntryId, _snapshot: SnapshotId) {
+        self.evicted.remove(&shard);
+        self.live.get_mut(&shard).expect(KNOWN_SHARD).reset(start);
+        self.gathering.push(Change::Reset(shard, start));
     }
 
     fn set_hard_state(&mut self, shard: ShardId, hard_state: HardState) {
@@ -203,7 +216,7 @@ impl CoreLog for MemoryLog {
     fn backlog_bytes(&self) -> usize {
         let bytes = |change: &Change| match change {
             Change::Append(_, entry) => entry.body.len(),
-            Change::HardState(..) => 0,
+            Change::Reset(..) | Change::HardState(..) => 0,
         };
         self.in_flight.iter().chain(&self.gathering).map(bytes).sum()
     }

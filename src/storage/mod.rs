@@ -72,7 +72,7 @@ pub use resize::move_shards;
 pub use stats::LogStats;
 pub use workers::Workers;
 
-use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, Term};
+use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, SnapshotId, Term};
 
 /// Wakes the loop that owns a log: a batch is durable, a fetch is finished, or the space changed.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -90,6 +90,10 @@ pub trait CoreLog {
     /// Adds entries of a shard (drained from `entries`) to the gathering batch. The first discards everything of
     /// the shard from its index on; it is at most one past the shard's last.
     fn append(&mut self, shard: ShardId, entries: &mut Vec<Entry>);
+
+    /// Discards all entries of a shard: its log starts after `start`, which this snapshot ends with, as soon as the
+    /// gathering batch is durable.
+    fn reset(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId);
 
     /// Adds a shard's new term and vote to the gathering batch.
     fn set_hard_state(&mut self, shard: ShardId, hard_state: HardState);

@@ -74,6 +74,14 @@ impl ShardTail {
         freed
     }
 
+    /// Discards everything: the log starts after `start`. Returns the memory that this set free.
+    pub(crate) fn reset(&mut self, start: Index) -> usize {
+        let freed = self.entries.drain(..).map(|entry| entry_memory_bytes(&entry)).sum();
+        (self.start, self.last) = (start, start);
+        self.runs.clear();
+        freed
+    }
+
     /// Adds the next entry. Returns whether a run begins with it.
     pub(crate) fn push(&mut self, entry: Entry, batch: BatchNumber) -> bool {
         assert_eq!(entry.id.index, self.last.next(), "an entry must follow the shard's last");

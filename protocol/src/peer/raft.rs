@@ -3,10 +3,10 @@
 use byteorder::{ByteOrder, LE};
 use bytes::Bytes;
 
-use super::{AppendResult, Body, Message, ReadContext};
+use super::{AppendResult, Body, Message, ReadContext, SnapshotMeta};
 use crate::frame::{self, DecodeError};
 use crate::kind;
-use crate::types::{Entry, EntryId, EntryKind, Incarnation, Index, NodeId, ShardId, Term};
+use crate::types::{Entry, EntryId, EntryKind, Incarnation, Index, NodeId, ShardId, SnapshotId, Term};
 use crate::wire::{Reader, Writer, put_entry_id, read_entry_id};
 
 const ACCEPTED: u8 = 0;
@@ -60,6 +60,7 @@ impl Body {
             Body::Heartbeat { .. } => kind::HEARTBEAT,
             Body::HeartbeatReply { .. } => kind::HEARTBEAT_REPLY,
             Body::TimeoutNow => kind::TIMEOUT_NOW,
+            Body::Snapshot { .. } => kind::SNAPSHOT_OFFER,
         }
     }
 
@@ -87,6 +88,10 @@ impl Body {
             }
             Body::HeartbeatReply { context } => context.put(out),
             Body::TimeoutNow => {}
+            Body::Snapshot { link, meta } => {
+                out.put_u32(*link);
+                meta.put(out);
+            }
         }
     }
 
@@ -108,6 +113,7 @@ impl Body {
             }
             kind::HEARTBEAT_REPLY => Body::HeartbeatReply { context: ReadContext::read(fields)? },
             kind::TIMEOUT_NOW => Body::TimeoutNow,
+            kind::SNAPSHOT_OFFER => Body::Snapshot { link: fields.u32("link")?, meta: SnapshotMeta::read(fields)? },
             _ => return Err(DecodeError::Kind(kind)),
         })
     }
@@ -175,6 +181,22 @@ impl AppendResult {
             }
             _ => Err(DecodeError::Invalid("result")),
         }
+    }
+}
+
+impl SnapshotMeta {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.id.0);
+        put_entry_id(out, self.at);
+        out.put_u64(self.bytes);
+    }
+
+    fn read(fields: &mut Reader<'_>) -> Result<SnapshotMeta, DecodeError> {
+        Ok(SnapshotMeta {
+            id: SnapshotId(fields.u64("snapshot")?),
+            at: read_entry_id(fields, "at")?,
+            bytes: fields.u64("bytes")?,
+        })
     }
 }
 

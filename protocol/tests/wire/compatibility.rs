@@ -4,7 +4,7 @@ use raftkv_protocol::client::{Answer, Code, Operation, Reply, Request, Role, Slo
 use raftkv_protocol::frame::{self, DecodeError, HEADER_LEN};
 use raftkv_protocol::hello::{self, Hello, HelloRefusal, HelloReply, VERSION_MAX, VERSION_MIN};
 use raftkv_protocol::kind;
-use raftkv_protocol::peer::PeerFrame;
+use raftkv_protocol::peer::{PeerFrame, SNAPSHOT_CHUNK_MAX};
 use raftkv_protocol::types::{ClusterId, EntryId, NodeId, RequestId, Term};
 
 use crate::message::{AnyMessage, open};
@@ -143,6 +143,40 @@ fn entries_of_an_append_follow_each_other() {
     assert_eq!(append(&|payload| payload[head + 8] = 3), Err(DecodeError::Invalid("entry kind")));
     assert_eq!(append(&|payload| payload[30..38].fill(0xff)), Err(DecodeError::Invalid("prev")));
     assert_eq!(append(&|payload| payload[head - 4] = 4), Err(DecodeError::Truncated("entry term")));
+}
+
+#[test]
+fn a_piece_of_a_snapshot_lies_within_its_file_and_within_its_limit() {
+    let invalid = |field| Err(DecodeError::Invalid(field));
+    let read = |length: u32| {
+        let mut payload = payload_of("snapshot_read");
+        payload[18..].copy_from_slice(&length.to_le_bytes());
+        PeerFrame::decode(kind::SNAPSHOT_READ, &payload).map(|_| ())
+    };
+    let max = SNAPSHOT_CHUNK_MAX as u32;
+    assert_eq!((read(1), read(max)), (Ok(()), Ok(())));
+    assert_eq!(
+        (read(0), read(max + 1), read(u32::MAX)),
+        (invalid("length_max"), invalid("length_max"), invalid("length_max"))
+    );
+
+    // Head (18 bytes), result, total, length, piece. The golden piece of 5 bytes is the file's last.
+    let chunk = |total: u64, piece: &[u8]| {
+        let mut payload = payload_of("snapshot_chunk")[..19].to_vec();
+        payload.extend(total.to_le_bytes());
+        payload.extend((piece.len() as u32).to_le_bytes());
+        payload.extend(piece);
+        PeerFrame::decode(kind::SNAPSHOT_CHUNK, &payload).map(|_| ())
+    };
+    let end = 0x0004_0005;
+    assert_eq!((chunk(end, b"piece"), chunk(u64::MAX, b"piece")), (Ok(()), Ok(())));
+    assert_eq!((chunk(end - 1, b"piece"), chunk(0, b"")), (invalid("total"), invalid("total")));
+    let longest = vec![0; SNAPSHOT_CHUNK_MAX + 1];
+    assert_eq!(chunk(u64::MAX, &longest[1..]), Ok(()));
+    assert_eq!((chunk(u64::MAX, &longest), chunk(end, b"")), (invalid("piece"), invalid("piece")));
+    let mut payload = payload_of("snapshot_chunk_gone");
+    payload[18] = 2;
+    assert_eq!(PeerFrame::decode(kind::SNAPSHOT_CHUNK, &payload), Err(DecodeError::Invalid("result")));
 }
 
 #[test]

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX, DecodeError, FrameError, HEADER_LEN, PEER_FRAME_MAX};
 use raftkv_protocol::kind;
+use raftkv_protocol::peer::{ChunkResult, PeerFrame, SNAPSHOT_CHUNK_MAX, SnapshotChunk};
+use raftkv_protocol::types::{ShardId, SnapshotId};
 
 use crate::counting_allocator::allocated_bytes;
 use crate::message::{AnyMessage, open};
@@ -125,6 +127,18 @@ fn the_greediest_lists_stay_within_the_bound() {
             decode_within_bounds(bytes[8], &bytes[HEADER_LEN..]);
         }
     }
+}
+
+// museum 50
+#[test]
+fn the_longest_piece_of_a_snapshot_fits_into_a_frame_and_is_not_copied() {
+    let bytes = vec![7; SNAPSHOT_CHUNK_MAX];
+    let result = ChunkResult::Ok { total: u64::MAX, bytes: &bytes };
+    let chunk = SnapshotChunk { shard: ShardId(1), id: SnapshotId(2), offset: 3, result };
+    let frame = AnyMessage::Peer(PeerFrame::SnapshotChunk(chunk)).frame();
+    let (kind, payload) = open(&frame);
+    let allocated = allocated_bytes(|| assert!(AnyMessage::decode(kind, payload).is_ok()));
+    assert_eq!(allocated, 0);
 }
 
 #[test]

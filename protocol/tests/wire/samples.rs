@@ -6,16 +6,19 @@ use raftkv_protocol::client::{
     SlotTable, Status,
 };
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
-use raftkv_protocol::peer::{AppendResult, Body, Forward, ForwardId, ForwardReply, Message, PeerFrame, ReadContext};
+use raftkv_protocol::peer::{
+    AppendResult, Body, ChunkResult, Forward, ForwardId, ForwardReply, Message, PeerFrame, ReadContext, SnapshotChunk,
+    SnapshotMeta, SnapshotRead,
+};
 use raftkv_protocol::types::{
-    ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, Term,
+    ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, SnapshotId, Term,
 };
 
 use crate::message::AnyMessage;
 
 /// Every sample with the name of its golden file.
 pub fn all() -> Vec<(String, AnyMessage<'static>)> {
-    [hellos(), hello_replies(), requests(), answers(), refusals(), raft(), forwards()].concat()
+    [hellos(), hello_replies(), requests(), answers(), refusals(), raft(), forwards(), snapshots()].concat()
 }
 
 type Samples = Vec<(String, AnyMessage<'static>)>;
@@ -32,6 +35,7 @@ pub fn cluster() -> ClusterId {
 }
 
 const INCARNATION: Incarnation = Incarnation(0x1122_3344_5566_7788);
+const SNAPSHOT: SnapshotId = SnapshotId(0x0a0b_0c0d_0e0f_1011);
 
 fn named<'a, const N: usize>(samples: [(&str, AnyMessage<'a>); N]) -> Vec<(String, AnyMessage<'a>)> {
     samples.map(|(name, message)| (name.to_owned(), message)).to_vec()
@@ -41,13 +45,16 @@ fn hellos() -> Samples {
     let hello = |cluster, role, auth| {
         AnyMessage::Hello(Hello { version_min: 1, version_max: 1, cluster, role, features: 0, auth })
     };
-    let peer = HelloRole::Peer { node: NodeId(2), incarnation: INCARNATION, core: CoreId(1) };
+    let (node, incarnation, core) = (NodeId(2), INCARNATION, CoreId(1));
+    let peer = HelloRole::Peer { node, incarnation, core };
+    let snapshots = HelloRole::Snapshots { node, incarnation, core };
     let auth = Auth { method: 7, nonce: b"nonce", mac: b"mac" };
     named([
         ("hello_client", hello(ClusterId(0), HelloRole::Client { home: None }, Auth::default())),
         ("hello_client_home", hello(cluster(), HelloRole::Client { home: Some(ShardId(5)) }, Auth::default())),
         ("hello_client_auth", hello(cluster(), HelloRole::Client { home: None }, auth)),
         ("hello_peer", hello(cluster(), peer, Auth::default())),
+        ("hello_snapshots", hello(cluster(), snapshots, Auth::default())),
     ])
 }
 
@@ -184,6 +191,7 @@ fn raft() -> Samples {
     let append_reply = |result| message(Body::AppendReply { link: 0xa1b2_c3d4, result });
     let context = ReadContext { incarnation: INCARNATION, term: Term(3), counter: 42 };
     let last = EntryId::new(9, 2);
+    let meta = SnapshotMeta { id: SNAPSHOT, at: EntryId::new(7, 2), bytes: 0x0102_0304 };
     named([
         ("pre_vote", message(Body::PreVote { last })),
         ("pre_vote_reply", message(Body::PreVoteReply { granted: true })),
@@ -199,6 +207,7 @@ fn raft() -> Samples {
         ("heartbeat", message(Body::Heartbeat { commit: Index(6), context })),
         ("heartbeat_reply", message(Body::HeartbeatReply { context })),
         ("timeout_now", message(Body::TimeoutNow)),
+        ("snapshot_offer", message(Body::Snapshot { link: 0xa1b2_c3d4, meta })),
     ])
 }
 
@@ -222,5 +231,19 @@ fn forwards() -> Samples {
         ("forward_reply_put", reply(Ok(Answer::Put))),
         ("forward_reply_get", reply(Ok(Answer::Value { version: Index(7), value: b"Bern" }))),
         ("forward_reply_refusal", reply(Err(not_leader))),
+    ])
+}
+
+fn snapshots() -> Samples {
+    let (shard, id) = (ShardId(5), SNAPSHOT);
+    let read = SnapshotRead { shard, id, offset: 0x0004_0000, length_max: 0x0004_0000 };
+    let chunk =
+        |offset, result| AnyMessage::Peer(PeerFrame::SnapshotChunk(SnapshotChunk { shard, id, offset, result }));
+    let total = 0x0004_0005;
+    named([
+        ("snapshot_read", AnyMessage::Peer(PeerFrame::SnapshotRead(read))),
+        ("snapshot_chunk", chunk(0x0004_0000, ChunkResult::Ok { total, bytes: b"piece" })),
+        ("snapshot_chunk_end", chunk(total, ChunkResult::Ok { total, bytes: b"" })),
+        ("snapshot_chunk_gone", chunk(0x0004_0000, ChunkResult::Gone)),
     ])
 }

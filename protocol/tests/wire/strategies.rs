@@ -11,9 +11,12 @@ use raftkv_protocol::client::{
     SlotTable, Status,
 };
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
-use raftkv_protocol::peer::{AppendResult, Body, Forward, ForwardId, ForwardReply, Message, PeerFrame, ReadContext};
+use raftkv_protocol::peer::{
+    AppendResult, Body, ChunkResult, Forward, ForwardId, ForwardReply, Message, PeerFrame, ReadContext,
+    SNAPSHOT_CHUNK_MAX, SnapshotChunk, SnapshotMeta, SnapshotRead,
+};
 use raftkv_protocol::types::{
-    ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, Term,
+    ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, SnapshotId, Term,
 };
 
 use crate::message::AnyMessage;
@@ -29,6 +32,8 @@ pub fn message() -> impl Strategy<Value = AnyMessage<'static>> {
         forward().prop_map(|forward| AnyMessage::Peer(PeerFrame::Forward(forward))),
         (forward_id(), reply())
             .prop_map(|(id, reply)| AnyMessage::Peer(PeerFrame::ForwardReply(ForwardReply { id, reply }))),
+        snapshot_read().prop_map(|read| AnyMessage::Peer(PeerFrame::SnapshotRead(read))),
+        snapshot_chunk().prop_map(|chunk| AnyMessage::Peer(PeerFrame::SnapshotChunk(chunk))),
     ]
 }
 
@@ -77,6 +82,11 @@ fn hello() -> impl Strategy<Value = Hello<'static>> {
     let role = prop_oneof![
         option::of(shard()).prop_map(|home| HelloRole::Client { home }),
         (node(), incarnation(), any::<u16>()).prop_map(|(node, incarnation, core)| HelloRole::Peer {
+            node,
+            incarnation,
+            core: CoreId(core)
+        }),
+        (node(), incarnation(), any::<u16>()).prop_map(|(node, incarnation, core)| HelloRole::Snapshots {
             node,
             incarnation,
             core: CoreId(core)
@@ -237,6 +247,7 @@ fn body() -> impl Strategy<Value = Body> {
         (index(), context()).prop_map(|(commit, context)| Body::Heartbeat { commit, context }),
         context().prop_map(|context| Body::HeartbeatReply { context }),
         Just(Body::TimeoutNow),
+        (any::<u32>(), snapshot_meta()).prop_map(|(link, meta)| Body::Snapshot { link, meta }),
     ]
 }
 
@@ -275,5 +286,32 @@ fn forward() -> impl Strategy<Value = Forward<'static>> {
         shard,
         operation,
         timeout_ms,
+    })
+}
+
+fn snapshot_id() -> impl Strategy<Value = SnapshotId> {
+    any::<u64>().prop_map(SnapshotId)
+}
+
+fn snapshot_meta() -> impl Strategy<Value = SnapshotMeta> {
+    (snapshot_id(), entry_id(), any::<u64>()).prop_map(|(id, at, bytes)| SnapshotMeta { id, at, bytes })
+}
+
+fn snapshot_read() -> impl Strategy<Value = SnapshotRead> {
+    (shard(), snapshot_id(), any::<u64>(), 1..=SNAPSHOT_CHUNK_MAX as u32)
+        .prop_map(|(shard, id, offset, length_max)| SnapshotRead { shard, id, offset, length_max })
+}
+
+/// A piece that lies within its file, or none.
+fn snapshot_chunk() -> impl Strategy<Value = SnapshotChunk<'static>> {
+    let piece = option::of((bytes(), any::<u64>()));
+    (shard(), snapshot_id(), any::<u64>(), piece).prop_map(|(shard, id, offset, piece)| {
+        let Some((bytes, behind)) = piece else {
+            return SnapshotChunk { shard, id, offset, result: ChunkResult::Gone };
+        };
+        let offset = offset >> 1;
+        let behind = if bytes.is_empty() { 0 } else { behind };
+        let total = (offset + bytes.len() as u64).saturating_add(behind);
+        SnapshotChunk { shard, id, offset, result: ChunkResult::Ok { total, bytes } }
     })
 }

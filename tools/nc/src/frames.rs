@@ -6,6 +6,7 @@ use raftkv_protocol::client::{Answer, Condition, Operation, Reply, Request};
 use raftkv_protocol::frame::{self, Frame, HEADER_LEN, PEER_FRAME_MAX};
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole};
 use raftkv_protocol::kind;
+use raftkv_protocol::peer::{Body, ChunkResult, Message, PeerFrame};
 
 use crate::words::{escape, quote};
 
@@ -94,7 +95,10 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Fields, String> {
         kind::REFUSAL..kind::PRE_VOTE => {
             Reply::decode(kind, payload).map(|reply| reply_fields(&reply)).map_err(readable)
         }
-        _ => Err("not a frame between a client and a server".into()),
+        kind::SNAPSHOT_OFFER | kind::SNAPSHOT_READ | kind::SNAPSHOT_CHUNK => {
+            PeerFrame::decode(kind, payload).map(|frame| snapshot_fields(&frame)).map_err(readable)
+        }
+        _ => Err("not a frame between a client and a server, nor of a snapshot".into()),
     }
 }
 
@@ -110,6 +114,10 @@ fn hello_fields(hello: &Hello<'_>) -> Fields {
         }
         HelloRole::Peer { node, incarnation, core } => {
             fields.push(("role", format!("peer: node {node}, core {core}")));
+            fields.push(("incarnation", format!("{:016x}", incarnation.0)));
+        }
+        HelloRole::Snapshots { node, incarnation, core } => {
+            fields.push(("role", format!("snapshots: node {node}, core {core}")));
             fields.push(("incarnation", format!("{:016x}", incarnation.0)));
         }
     }
@@ -143,6 +151,44 @@ fn auth(auth: &Auth<'_>) -> String {
     match auth.method {
         0 => "none".into(),
         method => format!("method {method}, nonce {}, mac {}", quote(auth.nonce), quote(auth.mac)),
+    }
+}
+
+/// What nodes say while a follower gets a snapshot.
+fn snapshot_fields(frame: &PeerFrame<'_>) -> Fields {
+    match frame {
+        PeerFrame::Message(Message { shard, from, to, term, body: Body::Snapshot { link, meta } }) => vec![
+            ("shard", shard.to_string()),
+            ("from", from.to_string()),
+            ("to", to.to_string()),
+            ("term", term.to_string()),
+            ("link", link.to_string()),
+            ("snapshot", meta.id.to_string()),
+            ("at", meta.at.to_string()),
+            ("bytes", meta.bytes.to_string()),
+        ],
+        PeerFrame::SnapshotRead(read) => vec![
+            ("shard", read.shard.to_string()),
+            ("snapshot", read.id.to_string()),
+            ("offset", read.offset.to_string()),
+            ("length_max", read.length_max.to_string()),
+        ],
+        PeerFrame::SnapshotChunk(chunk) => {
+            let mut fields = vec![
+                ("shard", chunk.shard.to_string()),
+                ("snapshot", chunk.id.to_string()),
+                ("offset", chunk.offset.to_string()),
+            ];
+            match chunk.result {
+                ChunkResult::Ok { total, bytes } => {
+                    fields.push(("total", total.to_string()));
+                    fields.push(("piece", format!("{} bytes", bytes.len())));
+                }
+                ChunkResult::Gone => fields.push(("result", "gone".into())),
+            }
+            fields
+        }
+        _ => Vec::new(),
     }
 }
 

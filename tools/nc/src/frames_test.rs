@@ -1,6 +1,10 @@
 use raftkv_protocol::client::{Code, Condition, Operation, Refusal, Reply, Request};
+use raftkv_protocol::hello::{Auth, Hello, HelloRole};
 use raftkv_protocol::kind;
-use raftkv_protocol::types::{EntryId, Index, NodeId, RequestId};
+use raftkv_protocol::peer::{Body, ChunkResult, Message, PeerFrame, SnapshotChunk, SnapshotMeta, SnapshotRead};
+use raftkv_protocol::types::{
+    ClusterId, CoreId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, SnapshotId, Term,
+};
 
 use super::frames::{Direction, hex_dump, print_all};
 
@@ -42,8 +46,43 @@ fn a_refusal_names_its_code_and_the_leader() {
 }
 
 #[test]
+fn a_snapshots_way_is_shown_without_its_bytes() {
+    let (shard, id) = (ShardId(5), SnapshotId(0xabc));
+    let meta = SnapshotMeta { id, at: EntryId::new(7, 2), bytes: 262_149 };
+    let offer = Body::Snapshot { link: 3, meta };
+    let chunk = |result| PeerFrame::SnapshotChunk(SnapshotChunk { shard, id, offset: 262_144, result });
+    let frames = [
+        PeerFrame::Message(Message { shard, from: NodeId(1), to: NodeId(2), term: Term(4), body: offer }),
+        PeerFrame::SnapshotRead(SnapshotRead { shard, id, offset: 262_144, length_max: 4_096 }),
+        chunk(ChunkResult::Ok { total: 262_149, bytes: b"piece" }),
+        chunk(ChunkResult::Gone),
+    ];
+    let mut bytes = Vec::new();
+    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    let role = HelloRole::Snapshots { node: NodeId(2), incarnation: Incarnation(9), core: CoreId(1) };
+    let (cluster, auth) = (ClusterId(1), Auth::default());
+    Hello { version_min: 1, version_max: 1, cluster, role, features: 0, auth }.encode(&mut bytes);
+    let shown = show(&bytes);
+    assert_eq!(shown.matches("snapshot     0000000000000abc").count(), 4, "{shown}");
+    for part in [
+        "> snapshot_offer",
+        "at           7@2",
+        "bytes        262149",
+        "> snapshot_read",
+        "length_max   4096",
+        "> snapshot_chunk",
+        "total        262149",
+        "piece        5 bytes",
+        "result       gone",
+        "role         snapshots: node 2, core 1",
+    ] {
+        assert!(shown.contains(part), "{part} in\n{shown}");
+    }
+}
+
+#[test]
 fn unreadable_payloads_are_shown_as_bytes() {
-    for kind in [kind::HELLO, kind::WELCOME, kind::PUT, kind::GET_REPLY, kind::APPEND, 0xee] {
+    for kind in [kind::HELLO, kind::WELCOME, kind::PUT, kind::GET_REPLY, kind::APPEND, kind::SNAPSHOT_READ, 0xee] {
         let mut bytes = Vec::new();
         raftkv_protocol::frame::write(&mut bytes, kind, |out| out.push(0x41));
         let shown = show(&bytes);

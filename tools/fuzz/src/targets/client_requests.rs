@@ -78,7 +78,9 @@ fn on_hello(frame: &Frame<'_>, feedback: &mut Feedback) {
         feedback.saw_with(4, checked.as_ref().map_or_else(|(reason, _)| named(reason.name()), |()| 0));
         let is_welcome = match hello.role {
             HelloRole::Client { .. } => hello.cluster == ClusterId(0) || hello.cluster == cluster,
-            HelloRole::Peer { node, .. } => hello.cluster == cluster && node != OWN && is_member(node),
+            HelloRole::Peer { node, .. } | HelloRole::Snapshots { node, .. } => {
+                hello.cluster == cluster && node != OWN && is_member(node)
+            }
         };
         assert_eq!(checked.is_ok(), is_welcome && hello.auth.method == 0, "{checked:?} for {hello:?}");
         if let Err((_, words)) = checked {

@@ -238,7 +238,11 @@ fn check_written_back(codec: &impl Codec, frame: &Frame<'_>, message: &Message<'
 /// Whether every byte of such a message has one meaning. The others hold numbers and fields of newer versions, which are
 /// read as the nearest thing that is known.
 fn is_written_alike(message: &Message<'_>) -> bool {
-    matches!(message, Message::Request(_) | Message::Peer(PeerFrame::Message(_) | PeerFrame::Forward(_)))
+    match message {
+        Message::Request(_) => true,
+        Message::Peer(frame) => !matches!(frame, PeerFrame::ForwardReply(_)),
+        _ => false,
+    }
 }
 
 /// Makes every frame of a stream one that its reader accepts: lengths that end within the stream, and checksums.

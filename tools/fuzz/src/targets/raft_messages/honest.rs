@@ -6,7 +6,7 @@ use raftkv::raft::ReadId;
 use raftkv_protocol::peer::Message;
 use raftkv_protocol::types::{Entry, EntryId, HardState, Index, NodeId, Term};
 
-use super::replica::{Disk, Durable, Replica, Windows, entries};
+use super::replica::{Disk, Durable, Replica, Windows, log};
 use crate::choices::Choices;
 use crate::feedback::{Feedback, magnitude};
 
@@ -45,8 +45,8 @@ pub(super) fn run(disk: Disk, choices: &mut Choices<'_>, feedback: &mut Feedback
 fn histories(choice: u64) -> [Durable; NODES] {
     let durable = |term, vote: u64, terms: &[u64]| Durable {
         hard_state: HardState { term: Term(term), vote: Some(NodeId(vote)).filter(|node| node.0 > 0) },
-        start: EntryId::ZERO,
-        log: entries(EntryId::ZERO, terms),
+        log: log(EntryId::ZERO, terms),
+        snapshots: Vec::new(),
     };
     match choice {
         0 => [durable(0, 0, &[]), durable(0, 0, &[]), durable(0, 0, &[])],
@@ -76,7 +76,7 @@ impl<'f> Cluster<'f> {
     }
 
     fn step(&mut self, choices: &mut Choices<'_>) {
-        match choices.below(32) {
+        match choices.below(40) {
             0..6 => self.deliver(0),
             6..9 => self.deliver(choices.below(16) as usize),
             9 => self.double(choices.below(16) as usize),
@@ -111,6 +111,17 @@ impl<'f> Cluster<'f> {
             }
             29 => self.delay(choices.below(16) as usize),
             30 => self.arrive_late(),
+            32 => self.on(choices, |replica| _ = replica.take_snapshot()),
+            33 => {
+                let entries = choices.below(8);
+                self.on(choices, |replica| _ = replica.compact(entries));
+            }
+            34 => self.fetch(choices),
+            35 => self.on(choices, Replica::restore),
+            36 => {
+                self.fetch(choices);
+                self.on(choices, Replica::restore);
+            }
             _ => self.settle(),
         }
     }
@@ -153,7 +164,8 @@ impl<'f> Cluster<'f> {
             self.committed.push(entry.clone());
         }
         let Some(newest) = commit.0.checked_sub(1).map(|at| &self.committed[at as usize]) else { return };
-        assert_eq!(replica.entry(commit), Some(newest), "committed another entry: {}", replica.raft);
+        assert!(replica.log.matches(newest.id), "committed another entry: {}", replica.raft);
+        assert!(replica.entry(commit).is_none_or(|entry| entry == newest), "another body: {}", replica.raft);
     }
 
     /// Election Safety: one leader a term. Leader Completeness: it has everything that was ever committed.
@@ -164,7 +176,8 @@ impl<'f> Cluster<'f> {
             assert_eq!(*known, id, "two leaders in term {term}");
             return;
         }
-        let missing = self.committed.iter().find(|entry| raft.term_at(entry.id.index) != Some(entry.id.term));
+        let from = raft.start().index.0.saturating_sub(1) as usize;
+        let missing = self.committed[from..].iter().find(|entry| raft.term_at(entry.id.index) != Some(entry.id.term));
         assert!(missing.is_none(), "elected without the committed {missing:?}: {raft}");
         self.leaders.push((term, id));
         self.feedback.saw_with(2, (self.leaders.len() as u64).min(6) << 8 | id.0);
@@ -223,6 +236,16 @@ impl<'f> Cluster<'f> {
     fn newest_leader(&self) -> Option<usize> {
         let leaders = (0..NODES).filter(|at| self.replicas[*at].is_leader());
         leaders.max_by_key(|at| self.replicas[*at].raft.term())
+    }
+
+    /// One replica fetches what another has offered it, if that is there still.
+    fn fetch(&mut self, choices: &mut Choices<'_>) {
+        let at = choices.below(NODES as u64) as usize;
+        let Some((from, meta)) = self.replicas[at].offered.take() else { return };
+        if self.replicas[from.0 as usize - 1].durable.snapshots.contains(&meta) {
+            self.input(at, |replica, _| replica.fetch(meta));
+            self.feedback.saw(5);
+        }
     }
 
     fn read(&mut self, choices: &mut Choices<'_>) {
@@ -290,9 +313,7 @@ impl<'f> Cluster<'f> {
     fn check_end(&mut self) {
         for (at, one) in self.replicas.iter().enumerate() {
             for other in &self.replicas[at + 1..] {
-                let pairs = one.log.iter().zip(&other.log);
-                let same = pairs.clone().rposition(|(a, b)| a.id == b.id).map_or(0, |last| last + 1);
-                assert_eq!(one.log[..same], other.log[..same], "two logs agree at {same} and differ before");
+                one.log.check_matching(&other.log);
             }
         }
         for replica in &mut self.replicas {
@@ -312,6 +333,15 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let restart_all = || (0..3).flat_map(|node| [restart, node, 3]).collect::<Vec<u8>>();
     let inputs = [
         vec![elect(0), commit(), commit()],
+        // Node 1 is cut off from node 3, the others commit; node 1 compacts its log, and node 3 needs its snapshot.
+        vec![
+            elect(0),
+            vec![24, 0, 2, 0],
+            commit(),
+            commit(),
+            vec![32, 0, 33, 7, 0, 25, settle, 16, 100, 0, settle, 34, 2, 35, 2, settle],
+            commit(),
+        ],
         vec![elect(0), commit(), restart_all(), elect(1), commit()],
         vec![elect(0), propose.to_vec(), vec![0, 0, 11, 1, 0], elect(1), commit(), elect(2)],
         // A read is answered, and the second answer to its round is late. The leader is cut off, the others elect one

@@ -5,17 +5,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftkv::raft::ReadId;
 use raftkv_protocol::kind;
-use raftkv_protocol::peer::{AppendResult, Body, Message, PeerFrame, ReadContext};
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, Term};
+use raftkv_protocol::peer::{AppendResult, Body, Message, PeerFrame, ReadContext, SnapshotMeta};
+use raftkv_protocol::types::{
+    Entry, EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, SnapshotId, Term,
+};
 
-use super::replica::{Disk, Durable, Replica, Windows, entries};
+use super::replica::{Disk, Durable, Replica, Windows, log};
 use crate::choices::Choices;
 use crate::feedback::Feedback;
 
 /// Inputs of one run.
 const INPUTS_MAX: usize = 64;
-/// Every Raft kind but the largest is below this; so a byte makes most of them.
-const RAFT_KINDS: u64 = 9;
+/// From the lowest Raft kind to the highest.
+const RAFT_KINDS: u64 = (kind::SNAPSHOT_OFFER - kind::PRE_VOTE) as u64 + 1;
 
 pub(super) fn run(disk: Disk, choices: &mut Choices<'_>, feedback: &mut Feedback) {
     let mut replica = begin(disk, choices);
@@ -39,24 +41,25 @@ fn begin(disk: Disk, choices: &mut Choices<'_>) -> Replica {
         0 => Durable::default(),
         1 => Durable {
             hard_state: HardState { term: Term(2), vote: None },
-            log: entries(EntryId::ZERO, &[1, 2]),
+            log: log(EntryId::ZERO, &[1, 2]),
             ..Durable::default()
         },
         2 => Durable {
             hard_state: HardState { term: Term(4), vote: Some(NodeId(2)) },
-            log: entries(EntryId::ZERO, &[1, 1, 3, 3]),
+            log: log(EntryId::ZERO, &[1, 1, 3, 3]),
             ..Durable::default()
         },
         _ => {
             let start = EntryId::new(5, 2);
-            Durable { hard_state: HardState { term: Term(3), vote: None }, start, log: entries(start, &[2, 3]) }
+            let snapshots = vec![SnapshotMeta { id: SnapshotId(1), at: start, bytes: 5 }];
+            Durable { hard_state: HardState { term: Term(3), vote: None }, log: log(start, &[2, 3]), snapshots }
         }
     };
     Replica::new(1, size, windows, disk, durable)
 }
 
 fn input(replica: &mut Replica, name: u64, choices: &mut Choices<'_>, feedback: &mut Feedback) {
-    match choices.below(32) {
+    match choices.below(40) {
         0 => replica.pass(Duration::from_millis(choices.below(120))),
         1 => replica.pass(Duration::from_millis(700 + 4 * choices.below(256))),
         2 => _ = replica.tick_if_due(),
@@ -87,6 +90,14 @@ fn input(replica: &mut Replica, name: u64, choices: &mut Choices<'_>, feedback: 
         9..14 => _ = replica.persist(),
         14 => raw(replica, choices, feedback),
         15 | 16 => lead(replica, choices, feedback),
+        32 => _ = replica.take_snapshot(),
+        33 => _ = replica.compact(choices.below(8)),
+        34 => {
+            if let Some((_, meta)) = replica.offered.take() {
+                replica.fetch(meta);
+            }
+        }
+        35 => replica.restore(),
         _ => {
             let message = message(replica, choices);
             replica.step(message, feedback);
@@ -140,7 +151,7 @@ fn message(replica: &Replica, choices: &mut Choices<'_>) -> Message {
 
 fn body(replica: &Replica, term: Term, choices: &mut Choices<'_>) -> Body {
     let granted = choices.below(2) == 0;
-    match choices.below(12) {
+    match choices.below(14) {
         0 => Body::PreVote { last: id(replica, choices) },
         1 => Body::PreVoteReply { granted },
         2 => Body::Vote { last: id(replica, choices), transfer: granted },
@@ -156,8 +167,21 @@ fn body(replica: &Replica, term: Term, choices: &mut Choices<'_>) -> Body {
         }
         9 => Body::Heartbeat { commit: index(replica, choices), context: context(term, choices) },
         10 => Body::HeartbeatReply { context: context(term, choices) },
-        _ => Body::TimeoutNow,
+        11 => Body::TimeoutNow,
+        _ => Body::Snapshot { link: link(choices), meta: snapshot(replica, choices) },
     }
+}
+
+/// A snapshot of an entry of the log, of one that may follow it, or of any.
+fn snapshot(replica: &Replica, choices: &mut Choices<'_>) -> SnapshotMeta {
+    let at = match choices.below(4) {
+        0 => id(replica, choices),
+        _ => EntryId {
+            index: Index(replica.raft.commit().0 + choices.below(6)),
+            term: Term(replica.raft.term().0.saturating_sub(choices.below(3))),
+        },
+    };
+    SnapshotMeta { id: SnapshotId(choices.below(4)), at, bytes: choices.number() }
 }
 
 fn link(choices: &mut Choices<'_>) -> u32 {
@@ -210,5 +234,8 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let appended = vec![0, 0, 0, 1, 17, 0, 0, 9, 0, 4, 3, 1, 1, 0, 9, 1, 0, 3, 9, 9, 17, 0, 0, 9, 0, 9, 0, 0, 1];
     let leads = vec![0, 0, 1, 1, 15, 1, 1, 9, 7, 9, 0, 9, 9, 17, 0, 0, 9, 0, 7, 2, 1, 6, 17, 0, 0, 9, 0, 10, 0, 1];
     let voted = vec![0, 2, 0, 2, 17, 0, 5, 9, 0, 2, 0, 1, 9, 17, 1, 5, 9, 0, 0, 0, 1, 8, 2, 17, 0, 0, 9, 0, 2, 0, 1];
-    vec![appended, leads, voted]
+    // It leads and compacts its log, and follows one who offers it a snapshot, which it restores.
+    let compacted = vec![0, 0, 1, 1, 15, 1, 1, 9, 7, 9, 0, 9, 9, 17, 0, 0, 9, 0, 7, 1, 1, 32, 33, 2, 9, 33, 7];
+    let restored = vec![0, 0, 0, 1, 17, 0, 0, 9, 0, 12, 0, 1, 5, 1, 1, 9, 9, 34, 35, 9, 9, 8, 2];
+    vec![appended, leads, voted, compacted, restored]
 }

@@ -8,6 +8,7 @@
 
 mod honest;
 mod liars;
+mod log;
 mod replica;
 
 pub use replica::Disk;

@@ -8,9 +8,12 @@ use bytes::Bytes;
 use raftkv::raft::invariants::{Observed, check, check_step};
 use raftkv::raft::{Config, Outgoing, Raft, ReadId, ReadReady, Ready, Recovered, WriteId};
 use raftkv_protocol::client::Role;
-use raftkv_protocol::peer::{Body, Message};
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, Term};
+use raftkv_protocol::peer::{Body, Message, SnapshotMeta};
+use raftkv_protocol::types::{
+    Entry, EntryId, EntryKind, HardState, Incarnation, Index, NodeId, ShardId, SnapshotId, Term,
+};
 
+use super::log::Log;
 use crate::feedback::Feedback;
 
 /// T.
@@ -34,6 +37,9 @@ pub enum Disk {
 struct Write {
     id: WriteId,
     hard_state: Option<HardState>,
+    /// The log was compacted before this write.
+    compaction: Option<EntryId>,
+    reset: Option<EntryId>,
     append: Vec<Entry>,
     after_sync: Vec<Message>,
 }
@@ -42,9 +48,9 @@ struct Write {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Durable {
     pub(super) hard_state: HardState,
-    /// The entry before the first.
-    pub(super) start: EntryId,
-    pub(super) log: Vec<Entry>,
+    pub(super) log: Log,
+    /// The two newest, the newer one last. It covers at least what comes before the log.
+    pub(super) snapshots: Vec<SnapshotMeta>,
 }
 
 /// What a replica wants done by others.
@@ -63,8 +69,15 @@ pub(super) struct Replica {
     disk: Disk,
     time: Duration,
     /// As it was written, durable or not.
-    pub(super) log: Vec<Entry>,
+    pub(super) log: Log,
     pub(super) durable: Durable,
+    /// The start of the log that goes to the disk with the next write.
+    compaction: Option<EntryId>,
+    /// The newest snapshot that it was offered and needs.
+    pub(super) offered: Option<(NodeId, SnapshotMeta)>,
+    /// Fetched, and not restored yet.
+    fetched: Option<SnapshotMeta>,
+    snapshots_taken: u64,
     writes: VecDeque<Write>,
     ready: Ready,
     pub(super) output: Output,
@@ -106,6 +119,10 @@ impl Replica {
             time: Duration::ZERO,
             log: durable.log.clone(),
             durable,
+            compaction: None,
+            offered: None,
+            fetched: None,
+            snapshots_taken: 0,
             writes: VecDeque::new(),
             ready: Ready::default(),
             output: Output::default(),
@@ -125,6 +142,7 @@ impl Replica {
         }
         self.output = Output::default();
         self.writes.clear();
+        (self.compaction, self.offered, self.fetched) = (None, None, None);
         self.log.clone_from(&self.durable.log);
         self.config.incarnation.0 += 100;
         self.raft = Raft::new(self.config.clone(), recovered(&self.durable), *EPOCH + self.time);
@@ -201,10 +219,12 @@ impl Replica {
     }
 
     fn complete_write(&mut self) -> Option<(WriteId, Vec<Message>)> {
-        let Write { id, hard_state, append, after_sync } = self.writes.pop_front()?;
+        let Write { id, hard_state, compaction, reset, append, after_sync } = self.writes.pop_front()?;
         if self.disk == Disk::Honest {
             self.durable.hard_state = hard_state.unwrap_or(self.durable.hard_state);
-            put(self.durable.start, &mut self.durable.log, &append);
+            compaction.into_iter().for_each(|start| self.durable.log.compact(start));
+            reset.into_iter().for_each(|start| self.durable.log.reset(start));
+            self.durable.log.put(&append);
         }
         Some((id, after_sync))
     }
@@ -220,11 +240,65 @@ impl Replica {
         self.act(|raft| raft.propose(EntryKind::Command, &mut commands)).is_ok()
     }
 
+    /// Takes a snapshot of what is applied, if the log is durable up to there.
+    pub(super) fn take_snapshot(&mut self) -> bool {
+        self.snapshots_taken += 1;
+        let at = EntryId { index: self.raft.commit(), term: self.raft.term_at(self.raft.commit()).unwrap_or_default() };
+        let id = SnapshotId(self.config.id.0 << 32 | self.config.incarnation.0 << 16 | self.snapshots_taken);
+        let meta = SnapshotMeta { id, at, bytes: at.index.0 };
+        let is_taken = at != EntryId::ZERO && self.act(|raft| raft.snapshot_taken(meta));
+        if is_taken {
+            self.keep(meta);
+        }
+        is_taken
+    }
+
+    /// Lets the log start so many entries later, at the most after the older snapshot's last. Whether it did.
+    pub(super) fn compact(&mut self, entries: u64) -> bool {
+        let Some(oldest) = self.durable.snapshots.first() else { return false };
+        let index = Index((self.raft.start().index.0 + entries).min(oldest.at.index.0));
+        let Some(term) = self.raft.term_at(index) else { return false };
+        let start = EntryId { index, term };
+        let is_compacted = self.act(|raft| raft.compact(start));
+        if is_compacted {
+            self.log.compact(start);
+            self.compaction = Some(start);
+        }
+        is_compacted
+    }
+
+    /// A snapshot that was offered is on the disk.
+    pub(super) fn fetch(&mut self, meta: SnapshotMeta) {
+        self.keep(meta);
+        self.fetched = Some(meta);
+    }
+
+    /// Restores what was fetched.
+    pub(super) fn restore(&mut self) {
+        if let Some(meta) = self.fetched.take() {
+            self.act(|raft| raft.restore(meta));
+        }
+    }
+
+    fn keep(&mut self, meta: SnapshotMeta) {
+        let snapshots = &mut self.durable.snapshots;
+        // On a disk that lies nothing is there after a restart.
+        if self.disk == Disk::Honest {
+            snapshots.retain(|known| known.at.index != meta.at.index);
+            snapshots.push(meta);
+            snapshots.sort_by_key(|known| known.at.index);
+            let obsolete = snapshots.len().saturating_sub(2);
+            snapshots.drain(..obsolete);
+        }
+    }
+
     /// Executes what the replica wants until it wants nothing more.
     fn drive(&mut self) {
         let mut ready = std::mem::take(&mut self.ready);
         while self.checked(|raft| raft.ready(&mut ready)) {
-            put(self.durable.start, &mut self.log, &ready.append);
+            let reset = ready.reset.map(|(start, _)| start);
+            reset.into_iter().for_each(|start| self.log.reset(start));
+            self.log.put(&ready.append);
             for outgoing in ready.messages.drain(..) {
                 let message = self.filled(outgoing);
                 self.output.messages.push(message);
@@ -232,11 +306,13 @@ impl Replica {
             if let Some(id) = ready.write {
                 let after_sync = ready.after_sync.drain(..).map(|outgoing| self.filled(outgoing)).collect();
                 let append = std::mem::take(&mut ready.append);
-                self.writes.push_back(Write { id, hard_state: ready.hard_state, append, after_sync });
+                let (compaction, hard_state) = (self.compaction.take(), ready.hard_state);
+                self.writes.push_back(Write { id, hard_state, compaction, reset, append, after_sync });
             } else {
                 let nothing = ready.hard_state.is_none() && ready.append.is_empty() && ready.after_sync.is_empty();
-                assert!(nothing, "something to write without a name for the write: {}", self.raft);
+                assert!(nothing && reset.is_none(), "something to write without a name for the write: {}", self.raft);
             }
+            self.offered = ready.install.or(self.offered);
             self.output.reads.append(&mut ready.reads);
             self.output.reads_dropped.append(&mut ready.reads_dropped);
             let commit = ready.commit;
@@ -250,9 +326,7 @@ impl Replica {
         let Outgoing { mut message, entries: named } = outgoing;
         if let Body::Append { prev, entries, .. } = &mut message.body {
             assert_eq!(named.start, prev.index.0 + 1, "entries that do not follow: {}", self.raft);
-            let offset = self.durable.start.index.0 + 1;
-            let range = (named.start - offset) as usize..(named.end - offset) as usize;
-            let Some(own) = self.log.get(range) else { panic!("sends what it does not have: {}", self.raft) };
+            let Some(own) = self.log.range(named) else { panic!("sends what it does not have: {}", self.raft) };
             entries.extend_from_slice(own);
         }
         message
@@ -260,19 +334,19 @@ impl Replica {
 
     /// The entry at this index, if it is in the log.
     pub(super) fn entry(&self, index: Index) -> Option<&Entry> {
-        entry_at(self.durable.start, &self.log, index)
+        self.log.entry(index)
     }
 
     /// The same on its disk.
     pub(super) fn durable_entry(&self, index: Index) -> Option<&Entry> {
-        entry_at(self.durable.start, &self.durable.log, index)
+        self.durable.log.entry(index)
     }
 
     /// What the replica remembers of its log is what it had written; it wants nothing more.
     pub(super) fn check_end(&mut self) {
-        let last = self.log.last().map_or(self.durable.start, |entry| entry.id);
-        assert_eq!(self.raft.last(), last, "the log that was written is another one: {}", self.raft);
-        for entry in &self.log {
+        let ends = (self.raft.start(), self.raft.last());
+        assert_eq!(ends, (self.log.start, self.log.last()), "the log that was written is another one: {}", self.raft);
+        for entry in &self.log.entries {
             assert_eq!(self.raft.term_at(entry.id.index), Some(entry.id.term), "{}: {}", entry.id, self.raft);
         }
         let mut ready = Ready::default();
@@ -285,30 +359,19 @@ impl Replica {
 }
 
 fn recovered(durable: &Durable) -> Recovered {
-    let entries = durable.log.iter().map(|entry| (entry.id.term, entry.body.len() as u32)).collect();
-    Recovered { hard_state: durable.hard_state, start: durable.start, entries }
+    let entries = durable.log.entries.iter().map(|entry| (entry.id.term, entry.body.len() as u32)).collect();
+    let (hard_state, start, snapshot) = (durable.hard_state, durable.log.start, durable.snapshots.last().copied());
+    Recovered { hard_state, start, entries, snapshot }
 }
 
-fn entry_at(start: EntryId, log: &[Entry], index: Index) -> Option<&Entry> {
-    log.get(index.0.checked_sub(start.index.0 + 1)? as usize)
-}
-
-/// Entries of these terms after `start`, with bodies that differ where their terms do.
-pub(super) fn entries(start: EntryId, terms: &[u64]) -> Vec<Entry> {
+/// A log with entries of these terms after `start`, with bodies that differ where their terms do.
+pub(super) fn log(start: EntryId, terms: &[u64]) -> Log {
     let entry = |(index, &term): (u64, &u64)| Entry {
         id: EntryId { index: Index(index), term: Term(term) },
         kind: EntryKind::Command,
         body: Bytes::copy_from_slice(&term.to_le_bytes()[..4]),
     };
-    (start.index.0 + 1..).zip(terms).map(entry).collect()
-}
-
-fn put(start: EntryId, log: &mut Vec<Entry>, entries: &[Entry]) {
-    let Some(first) = entries.first() else { return };
-    let at = first.id.index.0.checked_sub(start.index.0 + 1).expect("the start is not overwritten") as usize;
-    assert!(at <= log.len(), "a gap in the log before {}", first.id);
-    log.truncate(at);
-    log.extend_from_slice(entries);
+    Log { start, entries: (start.index.0 + 1..).zip(terms).map(entry).collect() }
 }
 
 fn kind_of(body: &Body) -> u64 {
@@ -323,6 +386,7 @@ fn kind_of(body: &Body) -> u64 {
         Body::Heartbeat { .. } => 12,
         Body::HeartbeatReply { .. } => 13,
         Body::TimeoutNow => 14,
-        _ => 15,
+        Body::Snapshot { .. } => 15,
+        _ => 16,
     }
 }
