@@ -146,7 +146,8 @@ impl Cluster {
         let dir = self.dirs.path().join(format!("node{id}"));
         let peers = (1..=NODES).filter(|peer| *peer != id);
         let peers = peers.map(|peer| Peer { id: NodeId(peer), address: address(peer) }).collect();
-        let node = by_hand::open(config(NodeId(id), &dir, &self.limits), peers, Incarnation(id)).expect("a data directory");
+        let node =
+            by_hand::open(config(NodeId(id), &dir, &self.limits), peers, Incarnation(id)).expect("a data directory");
         let mut seats = Vec::new();
         let cores = (0..CORES).map(CoreId).map(|core| {
             let (log_wakes, log_woken) = unbounded();
