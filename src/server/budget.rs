@@ -6,6 +6,7 @@ use raftkv_protocol::types::{ShardId, Slot};
 
 use crate::limits::{Limits, OVERHEAD_BYTES_MAX, SCAN_ITEM_OVERHEAD_BYTES};
 
+use super::message::Charge;
 use super::node::Node;
 
 /// Everything of a reply but the value; also a refusal with its words.
@@ -14,22 +15,22 @@ const REPLY_BYTES: usize = 256;
 const SHARD_STATUS_BYTES: usize = 128;
 
 /// The most bytes that the reply to an operation may have: no value of a shard is longer than its longest entry. 0 if
-/// the reply is short whatever it says.
-pub(super) fn charge(operation: &Operation<'_>, node: &Node) -> u32 {
+/// the reply is short whatever it says. A read waits or is refused while the core has no room for its reply; what tells
+/// how the node is, does not.
+pub(super) fn charge(operation: &Operation<'_>, node: &Node) -> Charge {
     let shards = node.config.shards;
-    let bytes = match operation {
-        Operation::Get { key, .. } => REPLY_BYTES + node.leaders.entry_bytes_max(Slot::of(key).shard(shards)),
-        Operation::Scan(scan) => REPLY_BYTES + page_bytes(scan, node),
-        Operation::Status | Operation::Slots => OVERHEAD_BYTES_MAX + usize::from(shards) * SHARD_STATUS_BYTES,
+    let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+    match operation {
+        Operation::Get { key, .. } => {
+            Charge::Read(bytes(REPLY_BYTES + node.leaders.entry_bytes_max(Slot::of(key).shard(shards))))
+        }
+        Operation::Scan(scan) => Charge::Read(bytes(REPLY_BYTES + page_bytes(scan, node))),
+        Operation::Status | Operation::Slots => {
+            Charge::Other(bytes(OVERHEAD_BYTES_MAX + usize::from(shards) * SHARD_STATUS_BYTES))
+        }
         // A few bytes, or a refusal's words.
-        _ => 0,
-    };
-    u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-/// Whether an operation waits or is refused while the core has no room for its reply. What tells how the node is, is not.
-pub(super) fn is_read(operation: &Operation<'_>) -> bool {
-    matches!(operation, Operation::Get { .. } | Operation::Scan(_))
+        _ => Charge::Other(0),
+    }
 }
 
 /// The most bytes of a page: so many of the longest items, or the limit of a page.
@@ -50,6 +51,7 @@ fn page_bytes(scan: &Scan<'_>, node: &Node) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct Debt {
     inflight: usize,
+    reads: usize,
     charged_bytes: usize,
 }
 
@@ -60,15 +62,17 @@ impl Debt {
     }
 
     /// A request was taken in.
-    pub(super) fn add(&mut self, charge: u32) {
+    pub(super) fn add(&mut self, charge: Charge) {
         self.inflight += 1;
-        self.charged_bytes += charge as usize;
+        self.reads += usize::from(charge.is_read());
+        self.charged_bytes += charge.bytes();
     }
 
     /// A request is answered.
-    pub(super) fn settle(&mut self, charge: u32) {
+    pub(super) fn settle(&mut self, charge: Charge) {
         self.inflight = self.inflight.saturating_sub(1);
-        self.charged_bytes = self.charged_bytes.saturating_sub(charge as usize);
+        self.reads = self.reads.saturating_sub(usize::from(charge.is_read()));
+        self.charged_bytes = self.charged_bytes.saturating_sub(charge.bytes());
     }
 
     /// Whether no request waits for its answer.
@@ -80,50 +84,9 @@ impl Debt {
     pub(super) fn charged_bytes(&self) -> usize {
         self.charged_bytes
     }
-}
 
-/// Whether a core has room for another read's reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
-    /// It has.
-    Now,
-    /// It will have when reads that are under way are answered: most replies are shorter than they were taken to be.
-    Later,
-    /// Its clients leave too much unread.
-    No,
-}
-
-/// The reply bytes of a core, on all its connections.
-#[derive(Debug)]
-pub(super) struct ReplyBytes {
-    max: usize,
-    /// Wait for their readers.
-    pub(super) unread: usize,
-    /// May come.
-    pub(super) charged: usize,
-}
-
-impl ReplyBytes {
-    pub(super) fn new(limits: &Limits) -> ReplyBytes {
-        ReplyBytes { max: limits.core_reply_bytes_max, unread: 0, charged: 0 }
-    }
-
-    /// A connection has `waiting` bytes unread, greetings and last words included; `counted` is what was counted of
-    /// them before.
-    pub(super) fn count_unread(&mut self, counted: &mut usize, waiting: usize) {
-        self.unread = self.unread.saturating_sub(*counted) + waiting;
-        *counted = waiting;
-    }
-
-    /// Whether a read with this charge may be taken in.
-    pub(super) fn room(&self, charge: u32) -> Room {
-        if self.unread >= self.max {
-            Room::No
-        } else if self.charged == 0 || self.unread + self.charged + charge as usize <= self.max {
-            // One read is always taken in, or a charge above what is left would wait for ever.
-            Room::Now
-        } else {
-            Room::Later
-        }
+    /// How many reads are under way.
+    pub(super) fn reads(&self) -> usize {
+        self.reads
     }
 }

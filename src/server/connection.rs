@@ -11,7 +11,8 @@ use crate::limits::Limits;
 use crate::socket::Socket;
 
 use super::budget::Debt;
-use super::message::ConnectionId;
+use super::message::{Charge, ConnectionId};
+use super::room::Place;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +49,8 @@ pub(super) struct Connection<S> {
     pub(super) debt: Debt,
     /// Its reader leaves too much unread, or too much of it is under way: nothing more is read from it.
     pub(super) paused: bool,
-    /// It is paused until the core has room for the reply to its next request.
-    pub(super) starved: bool,
+    /// Its next request is a read that waits in this place for room at the core; it is paused until then.
+    pub(super) place: Option<Place>,
     /// The poll has reported the end of the stream; there may be bytes before it.
     pub(super) read_closed: bool,
     /// The end of the stream was read. The connection ends when everything is answered.
@@ -76,7 +77,7 @@ impl<S: Socket> Connection<S> {
             generation: 0,
             debt: Debt::default(),
             paused: false,
-            starved: false,
+            place: None,
             read_closed: false,
             ended: false,
             blocked: false,
@@ -96,7 +97,7 @@ impl<S: Socket> Connection<S> {
     pub(super) fn reply(
         &mut self,
         id: RequestId,
-        charge: u32,
+        charge: Charge,
         at: EntryId,
         result: Result<Answer<'_>, Refusal<'_>>,
         limits: &Limits,

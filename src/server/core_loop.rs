@@ -26,13 +26,14 @@ use crate::shard::Shard;
 use crate::socket::{Network, Readiness, Socket, Stream};
 use crate::storage::FileLog;
 
-use super::budget::{self, Room};
+use super::budget;
 use super::connection::{Connection, Kind};
 use super::io::{Adopted, Io, Post, Source};
 use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::Node;
 use super::placement::Placement;
+use super::room::Room;
 use super::router::Router;
 
 /// The longest sleep of an idle loop.
@@ -142,6 +143,7 @@ impl<N: Network> CoreLoop<N> {
         for id in std::mem::take(&mut self.io.resumed) {
             self.receive(id);
         }
+        self.resume_reads();
         // Timers are judged only now that everything that has arrived was taken in.
         let now = self.clock.refresh();
         self.tick_sockets(now);
@@ -178,7 +180,8 @@ impl<N: Network> CoreLoop<N> {
     /// When the next turn is due at the latest, if nothing comes in before.
     pub(super) fn wake_at(&self) -> Instant {
         let now = self.clock.now();
-        if self.router.is_busy() || !self.io.resumed.is_empty() || self.io.has_dirty() || !self.inbox.is_empty() {
+        let is_resumed = !self.io.resumed.is_empty() || self.io.is_read_due();
+        if self.router.is_busy() || is_resumed || self.io.has_dirty() || !self.inbox.is_empty() {
             return now;
         }
         let links = self.io.links.iter().filter_map(Link::deadline);
@@ -313,6 +316,14 @@ impl<N: Network> CoreLoop<N> {
         }
     }
 
+    /// Goes on with the reads that have waited for room. Those that come to wait meanwhile have the next turn.
+    fn resume_reads(&mut self) {
+        let end = self.io.queue_end();
+        while let Some(id) = self.io.call(end) {
+            self.receive(id);
+        }
+    }
+
     /// Reads a connection until it is empty, or until it has had its share.
     fn receive(&mut self, id: ConnectionId) {
         let Some(connection) = self.io.connections.get(id) else { return };
@@ -364,7 +375,7 @@ impl<N: Network> CoreLoop<N> {
             match kind {
                 Kind::Unknown => self.take_hello(id, found.kind, found.payload)?,
                 Kind::Client => {
-                    if self.take_request(id, found.kind, found.payload)? == Room::Later {
+                    if let Room::Later(_) = self.take_request(id, found.kind, found.payload)? {
                         return Ok((at, Appetite::Full));
                     }
                 }
@@ -379,8 +390,8 @@ impl<N: Network> CoreLoop<N> {
         let request = Request::decode(kind, payload)
             .map_err(|error| Fault::Message(error, Request::id_of(payload).unwrap_or_default()))?;
         let charge = budget::charge(&request.operation, &self.node);
-        let room = if budget::is_read(&request.operation) { self.io.room(id, charge) } else { Room::Now };
-        if room == Room::Later {
+        let room = self.io.room(id, charge);
+        if let Room::Later(_) = room {
             return Ok(room);
         }
         self.io.charge(id, charge);
@@ -554,8 +565,9 @@ impl<N: Network> CoreLoop<N> {
         let is_quiet = self.io.clients_open == 0
             || self.last_request.1.is_some_and(|at| now.saturating_duration_since(at) >= STOP_QUIET)
             || now.saturating_duration_since(handed_over_at) >= STOP_GRACE;
+        let is_idle = self.router.is_idle() && self.io.reads_waiting() == 0 && self.io.is_flushed();
         // What another core has asked meanwhile would be answered by nobody.
-        is_quiet && self.router.is_idle() && self.io.is_flushed() && self.inbox.is_empty()
+        is_quiet && is_idle && self.inbox.is_empty()
     }
 }
 

@@ -13,11 +13,11 @@ use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 use crate::event_loop::{Flushed, InboxSender, Input};
 use crate::socket::{Network, Socket, Stream};
 
-use super::budget::{ReplyBytes, Room};
 use super::connection::{Connection, Connections, Kind};
 use super::link::{Link, LinkEvent};
-use super::message::{ConnectionId, CoreMessage};
+use super::message::{Charge, ConnectionId, CoreMessage};
 use super::node::Node;
+use super::room::{Place, ReplyBytes, Room};
 use super::router::Transport;
 
 /// The poll's name for the waker.
@@ -90,8 +90,6 @@ pub(super) struct Io<N: Network> {
     dirty: Vec<ConnectionId>,
     /// Connections to be read from in the next turn although the poll will not name them.
     pub(super) resumed: Vec<ConnectionId>,
-    /// Connections that wait for room for a reply, and its charge.
-    starved: Vec<(ConnectionId, u32)>,
     /// The newest link of each peer's core on which a leader has spoken: the closing of any other means nothing.
     pub(super) peer_links: BTreeMap<(NodeId, CoreId), ConnectionId>,
     /// Of all connections.
@@ -115,7 +113,6 @@ impl<N: Network> Io<N> {
             posts,
             dirty: Vec::new(),
             resumed: Vec::new(),
-            starved: Vec::new(),
             peer_links: BTreeMap::new(),
             reply_bytes,
             replies_dropped: 0,
@@ -150,7 +147,10 @@ impl<N: Network> Io<N> {
         let mut connection = self.connections.remove(id)?;
         self.node.sockets.fetch_sub(1, Ordering::Relaxed);
         self.reply_bytes.count_unread(&mut connection.counted_bytes, 0);
-        self.reply_bytes.charged = self.reply_bytes.charged.saturating_sub(connection.debt.charged_bytes());
+        self.reply_bytes.write_off(&connection.debt);
+        if let Some(place) = connection.place.take() {
+            self.reply_bytes.leave(place);
+        }
         if let Some(socket) = Rc::get_mut(&mut connection.socket)
             && let Err(error) = self.network.deregister(socket)
         {
@@ -186,47 +186,56 @@ impl<N: Network> Io<N> {
         }
     }
 
-    /// Whether the core has room for the reply to a read that a connection has brought. If it will have, the connection
-    /// is not read from until then.
-    pub(super) fn room(&mut self, id: ConnectionId, charge: u32) -> Room {
-        let room = self.reply_bytes.room(charge);
-        if room == Room::Later
+    /// Whether the core has room for the reply to a request that a connection has brought. If it will have, the
+    /// connection is not read from until then.
+    pub(super) fn room(&mut self, id: ConnectionId, charge: Charge) -> Room {
+        let Charge::Read(_) = charge else { return Room::Now };
+        let room = self.reply_bytes.ask(id, charge.bytes());
+        if let Room::Later(place) = room
             && let Some(connection) = self.connections.get(id)
         {
-            connection.paused = true;
-            if !std::mem::replace(&mut connection.starved, true) {
-                self.starved.push((id, charge));
-            }
+            (connection.paused, connection.place) = (true, Some(place));
         }
         room
     }
 
     /// Charges a request that is taken in.
-    pub(super) fn charge(&mut self, id: ConnectionId, charge: u32) {
+    pub(super) fn charge(&mut self, id: ConnectionId, charge: Charge) {
         if let Some(connection) = self.connections.get(id) {
             connection.debt.add(charge);
-            self.reply_bytes.charged += charge as usize;
+            self.reply_bytes.add(charge);
         }
     }
 
     /// The bytes that wait for their readers, as they are counted.
     #[cfg(test)]
     pub(super) fn unread_bytes(&self) -> usize {
-        self.reply_bytes.unread
+        self.reply_bytes.unread_bytes()
     }
 
-    /// Goes on with the connections that have waited for room.
-    fn resume_starved(&mut self) {
-        let starved = std::mem::take(&mut self.starved);
-        let has_room = |(_, charge): &(_, u32)| self.reply_bytes.room(*charge) != Room::Later;
-        let (resumed, starved): (Vec<_>, Vec<_>) = starved.into_iter().partition(has_room);
-        self.starved = starved;
-        for (id, _) in resumed {
-            if let Some(connection) = self.connections.get(id) {
-                (connection.paused, connection.starved) = (false, false);
-                self.resumed.push(id);
-            }
+    /// The connection whose read has waited longest for room, if it came before `end` and need not wait any more: it
+    /// is to be read from now.
+    pub(super) fn call(&mut self, end: Place) -> Option<ConnectionId> {
+        let id = self.reply_bytes.call(end)?;
+        if let Some(connection) = self.connections.get(id) {
+            (connection.paused, connection.place) = (false, None);
         }
+        Some(id)
+    }
+
+    /// The end of the queue of reads that wait for room.
+    pub(super) fn queue_end(&self) -> Place {
+        self.reply_bytes.end()
+    }
+
+    /// Whether a read that waits for room need not wait any more.
+    pub(super) fn is_read_due(&self) -> bool {
+        self.reply_bytes.is_due()
+    }
+
+    /// How many reads wait for room.
+    pub(super) fn reads_waiting(&self) -> usize {
+        self.reply_bytes.waiting()
     }
 
     /// Whether something waits for the end of the next turn to be written.
@@ -251,9 +260,6 @@ impl<N: Network> Io<N> {
             self.flush_connection(id);
         }
         self.dirty = dirty;
-        if !self.starved.is_empty() {
-            self.resume_starved();
-        }
         let (node, network) = (&self.node, &mut self.network);
         let flushed =
             |link: &mut Link<_>| (link.flush_or_fall(node, network, now) == LinkEvent::Down).then_some(link.peer.id);
@@ -290,7 +296,7 @@ impl<N: Network> Io<N> {
             }
         } else if connection.ended && connection.is_settled() {
             self.close(id);
-        } else if connection.paused && !connection.starved && connection.has_room(limits) {
+        } else if connection.paused && connection.place.is_none() && connection.has_room(limits) {
             connection.paused = false;
             self.resumed.push(id);
         }
@@ -302,7 +308,7 @@ impl<N: Network> Transport for Io<N> {
         &mut self,
         connection: ConnectionId,
         request: RequestId,
-        charge: u32,
+        charge: Charge,
         at: EntryId,
         result: Result<Answer<'_>, Refusal<'_>>,
     ) {
@@ -312,7 +318,7 @@ impl<N: Network> Transport for Io<N> {
                 self.replies_dropped += 1;
             }
             self.reply_bytes.count_unread(&mut found.counted_bytes, found.output.waiting_bytes());
-            self.reply_bytes.charged = self.reply_bytes.charged.saturating_sub(charge as usize);
+            self.reply_bytes.settle(charge);
             self.mark_dirty(connection);
         }
     }

@@ -17,6 +17,30 @@ pub struct ConnectionId {
     pub generation: u32,
 }
 
+/// The most bytes that the reply to a request may have, as they are charged when it is taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// Of a read, which waits until its core has room for the reply.
+    Read(u32),
+    /// Of a request that waits for no room.
+    Other(u32),
+}
+
+impl Charge {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        let (Charge::Read(bytes) | Charge::Other(bytes)) = self;
+        bytes as usize
+    }
+
+    /// Whether it is a read's.
+    #[must_use]
+    pub fn is_read(self) -> bool {
+        matches!(self, Charge::Read(_))
+    }
+}
+
 /// Where the reply to a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyTo {
@@ -35,8 +59,8 @@ pub enum Origin {
         connection: ConnectionId,
         /// Its name for the request.
         request: RequestId,
-        /// The bytes that the reply was taken to weigh when the request was taken in.
-        charge: u32,
+        /// What the reply was taken to weigh when the request was taken in.
+        charge: Charge,
     },
     /// A scan over all shards, for which this shard's page is one part.
     Gather {

@@ -16,6 +16,7 @@ pub mod local_cluster;
 pub mod message;
 pub mod node;
 mod placement;
+mod room;
 pub mod router;
 mod start;
 pub mod together;
@@ -32,6 +33,8 @@ mod forwarding_test;
 mod local_cluster_test;
 #[cfg(test)]
 mod placement_test;
+#[cfg(test)]
+mod room_test;
 #[cfg(test)]
 mod router_limits_test;
 #[cfg(test)]

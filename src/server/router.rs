@@ -24,7 +24,7 @@ use super::calls::{
     decode_operation, decode_reply, is_read, is_stale, own, read_again, refusal_of, shard_scan, write_bytes,
 };
 use super::desk::{Desk, Forwarded};
-use super::message::{ConnectionId, CoreMessage, Origin, OwnedCall, ReplyTo};
+use super::message::{Charge, ConnectionId, CoreMessage, Origin, OwnedCall, ReplyTo};
 use super::node::Node;
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub trait Transport {
         &mut self,
         connection: ConnectionId,
         request: RequestId,
-        charge: u32,
+        charge: Charge,
         at: EntryId,
         result: Result<Answer<'_>, Refusal<'_>>,
     );

@@ -209,23 +209,23 @@ fn values_for_a_node_that_does_not_read_are_refused() {
 fn no_reply_is_longer_than_what_its_request_was_charged_with() {
     let mut cluster = Cluster::with_leaders();
     let (key, value) = (key_of(0, 0), vec![7; 5_000]);
-    let before = budget::charge(&get(&key), &cluster.nodes[2].0.node);
+    let before = budget::charge(&get(&key), &cluster.nodes[2].0.node).bytes();
     assert!(before < 1_000);
     cluster.ask(2, 1, put(&key, &value));
     cluster.run(Duration::from_millis(200));
     for (router, _) in &cluster.nodes {
-        let charge = budget::charge(&get(&key), &router.node) as usize;
+        let charge = budget::charge(&get(&key), &router.node).bytes();
         let answer = Answer::Value { version: Index(1), value: &value };
         assert!((0..500).contains(&(charge - reply_bytes(answer))), "{charge}");
-        assert!(budget::charge(&get(&key_of(1, 0)), &router.node) < 1_000, "other shards have short values");
+        assert!(budget::charge(&get(&key_of(1, 0)), &router.node).bytes() < 1_000, "other shards have short values");
         for (shard, limit) in [(None, 1), (None, 3), (Some(ShardId(0)), 2)] {
             let scan = Scan { shard, limit, ..Scan::default() };
-            let charge = budget::charge(&Operation::Scan(scan), &router.node) as usize;
+            let charge = budget::charge(&Operation::Scan(scan), &router.node).bytes();
             let item = Item { key: &key, version: Index(1), value: &value };
             let page = Page { items: vec![item; limit as usize], more: true };
             assert!((0..1_000).contains(&(charge - reply_bytes(Answer::Page(page)))), "{charge} for {limit}");
         }
-        let everything = budget::charge(&Operation::Scan(Scan::default()), &router.node) as usize;
+        let everything = budget::charge(&Operation::Scan(Scan::default()), &router.node).bytes();
         assert!(everything <= router.node.config.limits.page_bytes_max() + 500);
     }
 }

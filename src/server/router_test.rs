@@ -11,7 +11,7 @@ use raftkv_protocol::hello::FEATURE_ADMITTED;
 use raftkv_protocol::peer::PeerFrame;
 use raftkv_protocol::types::{CoreId, EntryId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
-use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
+use super::message::{Charge, ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::{Node, Peer};
 use super::router::{Router, Transport};
 use crate::config::{Config, LogIo};
@@ -45,7 +45,7 @@ impl Transport for Mail {
         &mut self,
         _: ConnectionId,
         request: RequestId,
-        _: u32,
+        _: Charge,
         _: EntryId,
         result: Result<Answer<'_>, Refusal<'_>>,
     ) {
@@ -235,7 +235,7 @@ impl Cluster {
     }
 
     pub(super) fn ask(&mut self, at: u64, request: u64, operation: Operation<'_>) {
-        let origin = Origin::Client { connection: CONNECTION, request: RequestId(request), charge: 0 };
+        let origin = Origin::Client { connection: CONNECTION, request: RequestId(request), charge: Charge::Other(0) };
         let (router, mail) = &mut self.nodes[at as usize - 1];
         router.request(operation, ReplyTo { core: CoreId(0), origin }, self.now, mail);
     }

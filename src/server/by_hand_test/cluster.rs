@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
-use raftkv_protocol::client::{Operation, Reply, Request};
+use raftkv_protocol::client::{Code, Operation, Reply, Request};
 use raftkv_protocol::frame;
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, RequestId, ShardId};
@@ -33,7 +33,7 @@ pub(super) fn address(id: u64) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, u8::try_from(id).expect("few nodes")], 7_000))
 }
 
-fn config(id: NodeId, dir: &Path) -> Config {
+fn config(id: NodeId, dir: &Path, limits: &Limits) -> Config {
     Config {
         node_id: id,
         listen: address(id.0),
@@ -48,7 +48,7 @@ fn config(id: NodeId, dir: &Path) -> Config {
         segment_size: 128 << 10,
         log_io: LogIo::Map,
         log_level: log::LevelFilter::Off,
-        limits: Limits::default(),
+        limits: limits.clone(),
     }
 }
 
@@ -100,6 +100,7 @@ pub(super) struct Cluster {
     pub(super) now: Instant,
     pub(super) wires: Wires,
     seed: u64,
+    limits: Limits,
     members: Vec<Option<Member>>,
     dirs: tempfile::TempDir,
 }
@@ -107,10 +108,15 @@ pub(super) struct Cluster {
 impl Cluster {
     /// A cluster none of whose nodes was started yet.
     pub(super) fn without_nodes(seed: u64) -> Cluster {
+        Cluster::of(seed, Limits::default())
+    }
+
+    fn of(seed: u64, limits: Limits) -> Cluster {
         Cluster {
             now: Instant::now(),
             wires: Wires::default(),
             seed,
+            limits,
             members: (0..NODES).map(|_| None).collect(),
             dirs: tempfile::tempdir().expect("a folder"),
         }
@@ -118,7 +124,12 @@ impl Cluster {
 
     /// A cluster in which every shard has a leader that every node knows.
     pub(super) fn with_leaders(seed: u64) -> Cluster {
-        let mut cluster = Cluster::without_nodes(seed);
+        Cluster::with_limits(seed, Limits::default())
+    }
+
+    /// The same, with other limits.
+    pub(super) fn with_limits(seed: u64, limits: Limits) -> Cluster {
+        let mut cluster = Cluster::of(seed, limits);
         (1..=NODES).for_each(|id| cluster.start_node(id));
         cluster.run_until("leaders", Cluster::has_leaders);
         cluster
@@ -135,7 +146,8 @@ impl Cluster {
         let dir = self.dirs.path().join(format!("node{id}"));
         let peers = (1..=NODES).filter(|peer| *peer != id);
         let peers = peers.map(|peer| Peer { id: NodeId(peer), address: address(peer) }).collect();
-        let node = by_hand::open(config(NodeId(id), &dir), peers, Incarnation(id)).expect("a data directory");
+        let node =
+            by_hand::open(config(NodeId(id), &dir, &self.limits), peers, Incarnation(id)).expect("a data directory");
         let mut seats = Vec::new();
         let cores = (0..CORES).map(CoreId).map(|core| {
             let (log_wakes, log_woken) = unbounded();
@@ -285,11 +297,40 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Writes and reads what there is.
-    fn exchange(&mut self) {
+    /// Asks for something, which must find room on the wire, and reads nothing.
+    pub(super) fn send(&mut self, id: u64, operation: Operation<'_>) {
+        Request { id: RequestId(id), operation }.encode(&mut self.unsent);
+        self.write();
+        assert!(self.unsent.is_empty(), "the wire is full");
+    }
+
+    /// Says that nothing more will come from here.
+    pub(super) fn end(&mut self) {
+        self.socket.shutdown_write().expect("the socket is open");
+    }
+
+    /// The replies that have come since the last look, by the names of their requests: done, or why not.
+    pub(super) fn replies(&mut self) -> Vec<(u64, Option<Code>)> {
+        self.exchange();
+        let mut replies = Vec::new();
+        while let Some(found) = frame::parse(&self.received, frame::CLIENT_FRAME_MAX).expect("a frame") {
+            let reply = Reply::decode(found.kind, found.payload).expect("a reply");
+            replies.push((reply.id.0, reply.result.err().map(|refusal| refusal.code)));
+            let consumed = found.consumed;
+            self.received.drain(..consumed);
+        }
+        replies
+    }
+
+    fn write(&mut self) {
         while let Ok(wrote @ 1..) = self.socket.write(&self.unsent) {
             self.unsent.drain(..wrote);
         }
+    }
+
+    /// Writes and reads what there is.
+    fn exchange(&mut self) {
+        self.write();
         let mut buffer = [0; 512];
         while let Ok(got @ 1..) = self.socket.read(&mut buffer) {
             self.received.extend_from_slice(&buffer[..got]);

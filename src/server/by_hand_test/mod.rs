@@ -2,6 +2,7 @@
 
 mod cluster;
 mod network;
+mod room;
 
 use std::time::Duration;
 
