@@ -230,7 +230,7 @@ impl Plan {
     /// A key of a generation: later ones begin with nothing written.
     #[must_use]
     pub fn key(&self, generation: u64, number: u64) -> Vec<u8> {
-        let tag = if self.lopsided && number % 4 != 0 { format!("{{{generation}}}") } else { String::new() };
+        let tag = if self.lopsided && !number.is_multiple_of(4) { format!("{{{generation}}}") } else { String::new() };
         format!("{generation}/{number}{tag}").into_bytes()
     }
 

@@ -138,7 +138,7 @@ impl Scan {
         if self.wish.limit > 0 && page.items.len() > self.wish.limit as usize {
             return wrong("there are too many items");
         }
-        if page.cursor.is_some() && page.cursor.as_deref() != keys().last() {
+        if page.cursor.is_some() && page.cursor.as_deref() != keys().next_back() {
             return wrong("the next page does not begin behind the last key");
         }
         Ok(())

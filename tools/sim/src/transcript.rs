@@ -70,8 +70,8 @@ pub struct Transcript {
     stamp: u64,
 }
 
-/// Whoever looks at what comes in.
-pub struct Ears<'a> {
+/// What answers are held against as they come, and where they are counted.
+pub struct Witness<'a> {
     /// What was drawn.
     pub plan: &'a Plan,
     /// Knows what nodes have written.
@@ -133,35 +133,42 @@ impl Transcript {
         &mut self,
         ticket: Ticket,
         answer: Answer,
-        ears: Ears<'_>,
+        witness: Witness<'_>,
     ) -> Result<Option<(usize, Question)>, Violation> {
         match (ticket, answer) {
-            (Ticket::Operation(place), Answer::Outcome(outcome)) => self.told_operation(place, outcome, ears)?,
-            (Ticket::Glance(place), Answer::Outcome(Outcome::Value(value))) => self.told_glance(place, value, ears)?,
-            (Ticket::Page(number), Answer::Page(Some(page))) => return self.told_page(number, page, ears),
+            (Ticket::Operation(place), Answer::Outcome(outcome)) => self.told_operation(place, outcome, witness)?,
+            (Ticket::Glance(place), Answer::Outcome(Outcome::Value(value))) => {
+                self.told_glance(place, value, witness)?
+            }
+            (Ticket::Page(number), Answer::Page(Some(page))) => return self.told_page(number, page, witness),
             (Ticket::Page(number), _) => {
                 self.asked.remove(&number);
-                ears.coverage.note("scan refused");
+                witness.coverage.note("scan refused");
             }
             _ => {}
         }
         Ok(None)
     }
 
-    fn told_glance(&mut self, place: usize, value: Option<(u64, Vec<u8>)>, ears: Ears<'_>) -> Result<(), Violation> {
-        ears.coverage.note("stale read answered");
+    fn told_glance(
+        &mut self,
+        place: usize,
+        value: Option<(u64, Vec<u8>)>,
+        witness: Witness<'_>,
+    ) -> Result<(), Violation> {
+        witness.coverage.note("stale read answered");
         let glance = &mut self.glances[place];
         glance.answer = Some(value.as_ref().map(|(version, _)| *version));
-        value.map_or(Ok(()), |(version, value)| ears.check(&glance.key, version, &value))
+        value.map_or(Ok(()), |(version, value)| witness.check(&glance.key, version, &value))
     }
 
-    fn told_operation(&mut self, place: usize, outcome: Outcome, ears: Ears<'_>) -> Result<(), Violation> {
+    fn told_operation(&mut self, place: usize, outcome: Outcome, witness: Witness<'_>) -> Result<(), Violation> {
         self.stamp += 1;
         let operation = &mut self.operations[place];
         operation.ret = if outcome == Outcome::Unknown { u64::MAX } else { self.stamp };
         operation.outcome = match outcome {
             Outcome::Value(Some((version, value))) => {
-                ears.check(&operation.key, version, &value)?;
+                witness.check(&operation.key, version, &value)?;
                 Outcome::Value(Some((version, number(&value))))
             }
             other => other,
@@ -169,7 +176,7 @@ impl Transcript {
         if let Outcome::Put { version } | Outcome::Value(Some((version, _))) = &operation.outcome {
             self.last_version = Some(*version);
         }
-        ears.coverage.note(match &operation.outcome {
+        witness.coverage.note(match &operation.outcome {
             Outcome::Put { .. } | Outcome::Deleted { .. } => "write acknowledged",
             Outcome::Value(_) => "read answered",
             Outcome::ConditionFailed => "condition failed",
@@ -183,18 +190,18 @@ impl Transcript {
         &mut self,
         number: u64,
         page: Page,
-        mut ears: Ears<'_>,
+        mut witness: Witness<'_>,
     ) -> Result<Option<(usize, Question)>, Violation> {
         let Some(asked) = self.asked.remove(&number) else { return Ok(None) };
         self.stamp += 1;
         asked.scan.check(&page)?;
         for Item { key, version, value } in &page.items {
-            ears.check(key, version.0, value)?;
+            witness.check(key, version.0, value)?;
         }
         let absent = self.absent(&asked.scan, &page);
-        ears.count(&asked.scan, &page, absent.len());
+        witness.count(&asked.scan, &page, absent.len());
         let next = asked.scan.next(&page).map(|scan| Question { what: What::Page(scan), timeout: asked.timeout });
-        self.take_page_apart(&asked, page.items, absent, ears.oracle);
+        self.take_page_apart(&asked, page.items, absent, witness.oracle);
         Ok(next.map(|next| (asked.user, next)))
     }
 
@@ -234,7 +241,7 @@ impl Transcript {
     }
 }
 
-impl Ears<'_> {
+impl Witness<'_> {
     /// What a read shows was written so.
     fn check(&self, key: &[u8], version: u64, value: &[u8]) -> Result<(), Violation> {
         if !self.plan.is_whole(value) {

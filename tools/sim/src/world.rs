@@ -21,7 +21,7 @@ use crate::plan::Plan;
 use crate::random::Random;
 use crate::scan::{Scan, Wish};
 use crate::trace::Trace;
-use crate::transcript::{Ears, Ticket, Transcript};
+use crate::transcript::{Ticket, Transcript, Witness};
 use crate::user::{Answered, Question, User, What, next_question};
 use crate::verdict;
 
@@ -326,8 +326,8 @@ impl World {
 
     fn take_answer(&mut self, Answered { ticket, answer }: Answered) -> Result<(), Violation> {
         let told = answer.digest();
-        let ears = Ears { plan: &self.plan, oracle: &self.oracle, coverage: &mut self.coverage };
-        let next = self.transcript.told(ticket, answer, ears)?;
+        let witness = Witness { plan: &self.plan, oracle: &self.oracle, coverage: &mut self.coverage };
+        let next = self.transcript.told(ticket, answer, witness)?;
         self.trace.digest(&[self.transcript.stamp(), told]);
         if let Some((user, question)) = next.filter(|_| self.scanning) {
             self.put_question(user, &question);
