@@ -58,6 +58,7 @@ pub const ALL: &[Mutant] = &[
     bug("expired-write-refused", "a proposed write that takes too long is a definite no", "rule 25, museum 45"),
     bug("stale-read-unready", "a stale read is served before the log is applied again", "rule 8, museum 24"),
     bug("read-served-locally", "a linearizable read is served like a stale one", "museum 22"),
+    bug("scan-unconfirmed", "a leader reads its part of a scan without asking anybody", "rules 4 and 28, museum 22"),
     // The log.
     bug("sync-skipped", "the log is written and not synced", "rule 1, museum 2"),
     bug("sync-error-ignored", "a failed write or sync is taken for a good one", "museum 38"),
@@ -78,6 +79,7 @@ pub const ALL: &[Mutant] = &[
     bug("version-is-the-term", "a key's version is the term of the entry that wrote it", "rule 18"),
     bug("later-version-matches", "a condition holds for later versions than its own too", "rule 32"),
     bug("delete-always-finds", "a delete says that the key existed", "Linearizability"),
+    bug("scan-cursor-included", "the last key of a page is the first of the next", "rule 28"),
     // The server.
     bug("forwarded-write-resent", "a forwarded write is sent again after its link broke", "rule 25, museum 45"),
     bug("unknown-forward-retried", "a forwarded call whose outcome is unknown is tried again", "rule 25, museum 45"),
@@ -87,6 +89,10 @@ pub const ALL: &[Mutant] = &[
     bug("connection-generation-kept", "a reply goes to whoever has the connection's place now", "rule 26"),
     bug("admission-ignored", "a node that may have lost its disk votes all the same", "rule 22, museum 34"),
     bug("new-incarnation-accepted", "a node that lost its disk is taken for the one that it was", "rule 22, museum 34"),
+    bug("scan-without-a-shard", "a page goes out without the shard that has refused its part", "rule 28"),
+    bug("scan-cut-ignored", "a page goes on behind where the part of one shard has ended", "rule 28"),
+    bug("scan-cut-at-the-farthest", "in reverse, a page goes on to where the last part ends", "rule 28"),
+    bug("scan-ends-at-a-cut", "a page that ends where a part has ended is taken for the last", "rule 28"),
     // The client.
     bug("sent-write-resent", "a write whose connection broke is sent again", "rule 25, museum 45"),
     bug("unknown-write-retried", "a write that the server does not know the outcome of is sent again", "museum 45"),

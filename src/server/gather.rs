@@ -115,6 +115,7 @@ impl Gathers {
         match result {
             Ok(Answer::Page(page)) => gather.add(&page),
             Ok(_) => gather.refused = Some((Code::BadRequest, format!("shard {shard} answered something else"))),
+            Err(_) if mutant!("scan-without-a-shard") => {}
             Err(refusal) => gather.refused = Some((refusal.code, format!("shard {shard}: {}", refusal.message))),
         }
         gather.missing -= 1;
@@ -163,16 +164,18 @@ impl Gather {
         if self.reverse {
             self.items.reverse();
         }
-        let horizon = if self.reverse { self.horizons.iter().max() } else { self.horizons.iter().min() };
+        let nearest_is_greatest = self.reverse && !mutant!("scan-cut-at-the-farthest");
+        let horizon = if nearest_is_greatest { self.horizons.iter().max() } else { self.horizons.iter().min() };
+        let is_beyond = |key: &[u8], horizon: &[u8]| if self.reverse { key < horizon } else { key > horizon };
         let beyond =
-            |key: &[u8]| horizon.is_some_and(|horizon| if self.reverse { key < &**horizon } else { key > &**horizon });
+            |key: &[u8]| horizon.is_some_and(|horizon| is_beyond(key, horizon)) && !mutant!("scan-cut-ignored");
         let mut bytes = 0;
         let ends = |(at, item): (usize, &OwnedItem)| {
             bytes += item.key.len() + item.value.len();
             at == self.items_max || (bytes > self.bytes_max && at > 0) || beyond(&item.key)
         };
         let end = self.items.iter().enumerate().position(ends);
-        self.more = end.is_some() || horizon.is_some();
+        self.more = end.is_some() || (horizon.is_some() && !mutant!("scan-ends-at-a-cut"));
         self.items.truncate(end.unwrap_or(self.items.len()));
     }
 }

@@ -188,7 +188,8 @@ impl<R: Copy> Shard<R> {
 
     /// Takes a read in. A stale one is answered at once; any other waits for a round.
     pub fn read(&mut self, read: Read, to: R, deadline: Instant, out: &mut impl Outbox<R>) -> Result<(), Declined> {
-        if read.consistency == Consistency::Stale || mutant!("read-served-locally") {
+        let is_unconfirmed = mutant!("scan-unconfirmed") && matches!(read.kind, ReadKind::Scan(_)) && self.leads();
+        if read.consistency == Consistency::Stale || is_unconfirmed || mutant!("read-served-locally") {
             if self.ready_at.is_none_or(|index| self.machine.applied() < index) && !mutant!("stale-read-unready") {
                 return Err(Declined::NotReady);
             }

@@ -47,7 +47,7 @@ impl<'a> ScanRange<'a> {
     fn cut_below(&mut self, cursor: &'a [u8]) {
         if cursor >= self.lower {
             self.lower = cursor;
-            self.lower_included = false;
+            self.lower_included = mutant!("scan-cursor-included");
         }
     }
 

@@ -15,10 +15,18 @@ mod promises;
 pub mod random;
 pub mod record;
 pub mod run;
+pub mod scan;
 pub mod socket;
 pub mod trace;
+pub mod transcript;
 mod user;
+mod verdict;
 pub mod world;
+
+#[cfg(test)]
+mod scan_test;
+#[cfg(test)]
+mod verdict_test;
 
 /// What a campaign over the seeds of the continuous check must have met at least once.
 pub const MUST_HAPPEN: &[&str] = &[
@@ -34,6 +42,13 @@ pub const MUST_HAPPEN: &[&str] = &[
     "write acknowledged",
     "read answered",
     "stale read answered",
+    "scan page answered",
+    "scan page answered in reverse",
+    "scan page answered, stale",
+    "scan page answered, not the first",
+    "scan page over several shards",
+    "key missing from a page",
+    "scan refused",
     "condition failed",
     "write of unknown outcome",
     "request forwarded",

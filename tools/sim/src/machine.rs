@@ -196,6 +196,9 @@ impl Machine {
             limits: Limits {
                 uncommitted_bytes_max: plan.uncommitted_bytes_max,
                 request_timeout: plan.request_timeout / (1 + self.index as u32 % 2),
+                scan_items_max: plan.scans.items_max / (1 + self.index % 2),
+                scan_bytes_max: plan.scans.bytes_max / (1 + self.index % 2),
+                core_scans_max: plan.scans.at_once_max,
                 ..Limits::default()
             },
         }

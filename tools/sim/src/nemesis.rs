@@ -284,7 +284,7 @@ impl World {
         let clock = self.clock();
         let user = &mut self.users[index];
         let forgotten = user.give_up(&self.plan, &self.net, clock, &mut self.random);
-        self.take_answers(forgotten);
+        self.forget(forgotten);
         true
     }
 }

@@ -20,6 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::coverage::Coverage;
 use crate::machine::node_id;
+use crate::plan::number_in;
 use crate::promises::Promises;
 
 /// What must not happen.
@@ -36,11 +37,6 @@ impl Violation {
     pub fn of(invariant: &'static str, what: impl Into<String>) -> Violation {
         Violation { invariant, what: what.into() }
     }
-}
-
-/// The number that a value begins with.
-fn number_in(value: &[u8]) -> Option<u64> {
-    value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 fn number_of_put(entry: &Entry) -> Option<u64> {
@@ -141,6 +137,18 @@ impl Oracle {
             discounted: BTreeSet::new(),
             lost: BTreeSet::new(),
         }
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.shards.len() as u16
+    }
+
+    /// Whose a key is.
+    #[must_use]
+    pub fn shard_of(&self, key: &[u8]) -> ShardId {
+        Slot::of(key).shard(self.shards())
     }
 
     /// A process has ended: what it remembers of itself starts anew, what it has on disk stays.
@@ -412,7 +420,7 @@ impl Oracle {
     /// What a client was told of a put fits what became of it.
     pub fn check_told(&self, operation: &Operation) -> Result<(), Violation> {
         let Kind::Put { value, .. } = &operation.kind else { return Ok(()) };
-        let own = Slot::of(&operation.key).shard(self.shards.len() as u16);
+        let own = self.shard_of(&operation.key);
         if let Outcome::Put { version } = operation.outcome
             && let Some(entry) = self.entries.get(&(own, version))
             && *entry != number_in(value)
@@ -434,6 +442,22 @@ impl Oracle {
         }
         let what = format!("entry {index} of shard {shard} is committed; the client was told {:?}", operation.outcome);
         Err(Violation::of("what a client is told of a write is true", what))
+    }
+
+    /// What a read shows is what the entry of its version has written.
+    ///
+    /// # Errors
+    /// If that entry is another.
+    pub fn check_shown(&self, key: &[u8], version: u64, value: &[u8]) -> Result<(), Violation> {
+        let shard = self.shard_of(key);
+        let Some(entry) = self.entries.get(&(shard, version)) else { return Ok(()) };
+        if *entry == number_in(value) {
+            return Ok(());
+        }
+        let (key, number) = (key.escape_ascii(), number_in(value));
+        let what =
+            format!("key {key} was read as put {number:?} @{version}; that entry of shard {shard} is put {entry:?}");
+        Err(Violation::of("a read shows what the entry of its version has written", what))
     }
 
     fn check_majority(

@@ -110,6 +110,25 @@ impl Fault {
     }
 }
 
+/// How clients scan, and what nodes allow them.
+#[derive(Clone, Debug)]
+pub struct ScanPlan {
+    /// How many of a hundred requests are scans.
+    pub percent: u64,
+    /// The most items of a page; half of it at every other node.
+    pub items_max: usize,
+    /// The most bytes of a page; half of it at every other node.
+    pub bytes_max: usize,
+    /// The most scans of a core at a time.
+    pub at_once_max: usize,
+}
+
+/// The number that a value begins with.
+#[must_use]
+pub fn number_in(value: &[u8]) -> Option<u64> {
+    value.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -127,10 +146,14 @@ pub struct Plan {
     pub keys: u64,
     /// How long keys are used, in nanoseconds.
     pub keys_live: u64,
+    /// Most keys of one time lie in one shard.
+    pub lopsided: bool,
     /// The longest pause of a client between two requests.
     pub think_max: u64,
     /// The longest value.
     pub value_max: u64,
+    /// Scans.
+    pub scans: ScanPlan,
     /// How long the faults go on.
     pub duration: u64,
     /// The longest pause between two acts of the nemesis.
@@ -179,8 +202,10 @@ impl Plan {
             inflight: inflight as usize,
             keys,
             keys_live: random.between(1, 8) * SECOND,
+            lopsided: random.below(3) == 0,
             think_max: *random.pick(&[2 * MILLISECOND, 10 * MILLISECOND, 40 * MILLISECOND]),
             value_max: *random.pick(&[16, 128, 1_024, 16 << 10]),
+            scans: draw_scans(random),
             duration: random.between(3, 9) * SECOND,
             nemesis_pause_max: *random.pick(&[SECOND / 2, SECOND, 3 * SECOND]),
             faults,
@@ -202,10 +227,46 @@ impl Plan {
         }
     }
 
+    /// A key of a generation: later ones begin with nothing written.
+    #[must_use]
+    pub fn key(&self, generation: u64, number: u64) -> Vec<u8> {
+        let tag = if self.lopsided && !number.is_multiple_of(4) { format!("{{{generation}}}") } else { String::new() };
+        format!("{generation}/{number}{tag}").into_bytes()
+    }
+
+    /// The value that the put with this number writes. Values are unique, so that each read names its write.
+    #[must_use]
+    pub fn value(&self, number: u64) -> Vec<u8> {
+        let mut value = number.to_be_bytes().to_vec();
+        value.resize(self.value_bytes(number), number as u8);
+        value
+    }
+
+    fn value_bytes(&self, number: u64) -> usize {
+        8 + number.wrapping_mul(0x9e37_79b9) as usize % self.value_max as usize
+    }
+
+    /// Whether a value is what the put of the number that it begins with wrote, to the last byte.
+    #[must_use]
+    pub fn is_whole(&self, value: &[u8]) -> bool {
+        number_in(value).is_some_and(|number| {
+            value.len() == self.value_bytes(number) && value[8..].iter().all(|byte| *byte == number as u8)
+        })
+    }
+
     /// The longest that a cluster without faults may take to agree again: ten election timeouts.
     #[must_use]
     pub fn patience(&self) -> u64 {
         10 * u64::try_from(self.election_timeout.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+fn draw_scans(random: &mut Random) -> ScanPlan {
+    ScanPlan {
+        percent: *random.pick(&[0, 2, 5, 10]),
+        items_max: *random.pick(&[3, 1_000, 1_000, 1_000]),
+        bytes_max: *random.pick(&[512, 4 << 10, 1 << 20, 1 << 20]),
+        at_once_max: *random.pick(&[1, 16]),
     }
 }
 
@@ -233,14 +294,16 @@ impl fmt::Display for Plan {
         let faults: Vec<&str> = self.faults.iter().map(|fault| fault.name()).collect();
         write!(
             f,
-            "{} nodes of {} cores, {} shards, {} clients x {}, {} keys, {} s, election {:?}, syncs up to {} us, \
-             network up to {} us{}; {}",
+            "{} nodes of {} cores, {} shards, {} clients x {}, {} keys{}, {} % scans, {} s, election {:?}, \
+             syncs up to {} us, network up to {} us{}; {}",
             self.nodes,
             self.cores,
             self.shards,
             self.clients,
             self.inflight,
             self.keys,
+            if self.lopsided { ", lopsided" } else { "" },
+            self.scans.percent,
             self.duration / SECOND,
             self.election_timeout,
             self.sync.1 / MICROSECOND,

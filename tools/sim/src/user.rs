@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use raftkv::client::by_hand::ByHand;
-use raftkv::client::{Client, Condition, Consistency, Error, ErrorKind, Pending, Value, Version};
+use raftkv::client::{Client, Condition, Consistency, Error, ErrorKind, Item, Page, Pending, Value, Version};
 use raftkv::socket::Readiness;
 use raftkv_history::{Kind, Outcome};
 
@@ -11,33 +11,70 @@ use crate::agenda::{LoopId, MILLISECOND};
 use crate::network::{SharedNet, node_address};
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::scan::{Scan, Wish};
 use crate::socket::SimNetwork;
+use crate::transcript::Ticket;
 
 /// A request without an answer so far.
 enum Waiting {
     Put(Pending<Version>),
     Delete(Pending<bool>),
     Get(Pending<Option<Value>>),
+    Page(Pending<Page>),
 }
 
 /// What came of a request.
 pub struct Answered {
-    /// Its place in the list of requests.
-    pub request: usize,
+    /// Which.
+    pub ticket: Ticket,
     /// What the client was told.
-    pub outcome: Outcome,
+    pub answer: Answer,
+}
+
+/// What a client is told.
+pub enum Answer {
+    /// Of one key.
+    Outcome(Outcome),
+    /// Of many; none if the scan failed.
+    Page(Option<Page>),
+}
+
+impl Answer {
+    /// Tells one answer from another.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        match self {
+            Answer::Outcome(Outcome::Put { version } | Outcome::Value(Some((version, _)))) => *version,
+            Answer::Outcome(_) | Answer::Page(None) => 0,
+            Answer::Page(Some(page)) => {
+                let mix = |digest: u64, item: &Item| digest.rotate_left(5).wrapping_mul(31) ^ item.version.0;
+                page.items.iter().fold(1 + u64::from(page.cursor.is_some()), mix)
+            }
+        }
+    }
 }
 
 /// What a client asks.
 pub struct Question {
-    /// Of which key.
-    pub key: Vec<u8>,
     /// What.
-    pub kind: Kind,
-    /// Whether any node may answer what it has, however old.
-    pub stale: bool,
+    pub what: What,
     /// How long it waits for an answer.
     pub timeout: Duration,
+}
+
+/// What is asked for.
+pub enum What {
+    /// One key.
+    Key {
+        /// Which.
+        key: Vec<u8>,
+        /// What is to be done with it.
+        kind: Kind,
+        /// Whether any node may answer what it has, however old.
+        stale: bool,
+    },
+    /// The next page of a scan.
+    Page(Scan),
 }
 
 /// One client.
@@ -47,7 +84,7 @@ pub struct User {
     /// Its loop.
     pub own: LoopId,
     client: ByHand<SimNetwork>,
-    waiting: Vec<(usize, Waiting)>,
+    waiting: Vec<(Ticket, Waiting)>,
     lives: u64,
 }
 
@@ -81,28 +118,33 @@ impl User {
     }
 
     /// Asks.
-    pub fn ask(&mut self, request: usize, question: &Question, now: Instant) {
-        let Question { key, kind, stale, timeout } = question;
+    pub fn ask(&mut self, ticket: Ticket, question: &Question, now: Instant) {
+        let timeout = question.timeout;
         let client = &mut self.client;
-        let waiting = match kind {
-            Kind::Put { value, condition } => Waiting::Put(client.put_if(key, value, wire(condition), now, *timeout)),
-            Kind::Delete { condition } => Waiting::Delete(client.delete_if(key, wire(condition), now, *timeout)),
-            Kind::Get => {
+        let waiting = match &question.what {
+            What::Page(scan) => Waiting::Page(client.scan(scan.options(), now, timeout)),
+            What::Key { key, kind: Kind::Put { value, condition }, .. } => {
+                Waiting::Put(client.put_if(key, value, wire(condition), now, timeout))
+            }
+            What::Key { key, kind: Kind::Delete { condition }, .. } => {
+                Waiting::Delete(client.delete_if(key, wire(condition), now, timeout))
+            }
+            What::Key { key, kind: Kind::Get, stale } => {
                 let consistency = if *stale { Consistency::Stale } else { Consistency::Linearizable };
-                Waiting::Get(client.get_with(key, consistency, now, *timeout))
+                Waiting::Get(client.get_with(key, consistency, now, timeout))
             }
         };
-        self.waiting.push((request, waiting));
+        self.waiting.push((ticket, waiting));
     }
 
     /// Takes a turn; tells what was answered.
     pub fn turn(&mut self, now: Instant, ready: &[Readiness]) -> Vec<Answered> {
         self.client.turn(now, ready);
         let mut answered = Vec::new();
-        for (request, waiting) in std::mem::take(&mut self.waiting) {
+        for (ticket, waiting) in std::mem::take(&mut self.waiting) {
             match waiting.look() {
-                Ok(outcome) => answered.push(Answered { request, outcome }),
-                Err(waiting) => self.waiting.push((request, waiting)),
+                Ok(answer) => answered.push(Answered { ticket, answer }),
+                Err(waiting) => self.waiting.push((ticket, waiting)),
             }
         }
         answered
@@ -115,20 +157,22 @@ impl User {
     }
 
     /// Goes away and comes back as another client; what it waited for is unknown to it.
-    pub fn give_up(&mut self, plan: &Plan, net: &SharedNet, now: Instant, random: &mut Random) -> Vec<Answered> {
+    pub fn give_up(&mut self, plan: &Plan, net: &SharedNet, now: Instant, random: &mut Random) -> Vec<Ticket> {
         self.lives += 1;
         self.client = connect(plan, net, self.own, now, random);
-        let forgotten = std::mem::take(&mut self.waiting);
-        forgotten.into_iter().map(|(request, _)| Answered { request, outcome: Outcome::Unknown }).collect()
+        std::mem::take(&mut self.waiting).into_iter().map(|(ticket, _)| ticket).collect()
     }
 }
 
 impl Waiting {
-    fn look(self) -> Result<Outcome, Waiting> {
+    fn look(self) -> Result<Answer, Waiting> {
         match self {
-            Waiting::Put(pending) => pending.try_wait().map(put_outcome).map_err(Waiting::Put),
-            Waiting::Delete(pending) => pending.try_wait().map(delete_outcome).map_err(Waiting::Delete),
-            Waiting::Get(pending) => pending.try_wait().map(get_outcome).map_err(Waiting::Get),
+            Waiting::Put(pending) => pending.try_wait().map(put_outcome).map(Answer::Outcome).map_err(Waiting::Put),
+            Waiting::Delete(pending) => {
+                pending.try_wait().map(delete_outcome).map(Answer::Outcome).map_err(Waiting::Delete)
+            }
+            Waiting::Get(pending) => pending.try_wait().map(get_outcome).map(Answer::Outcome).map_err(Waiting::Get),
+            Waiting::Page(pending) => pending.try_wait().map(|page| Answer::Page(page.ok())).map_err(Waiting::Page),
         }
     }
 }
@@ -167,33 +211,30 @@ fn wire(condition: &raftkv_history::Condition) -> Condition {
     }
 }
 
-/// What a client might ask next. Values are unique, so that each read names its write.
+/// What a client might ask next. `unique` is no other request's, `seen` a version that somebody was told.
 pub fn next_question(plan: &Plan, now: u64, unique: u64, seen: Option<u64>, random: &mut Random) -> Question {
-    let key = key_of(now / plan.keys_live, random.below(plan.keys));
-    let value = || {
-        let mut value = unique.to_be_bytes().to_vec();
-        value.resize(8 + unique.wrapping_mul(0x9e37_79b9) as usize % plan.value_max as usize, unique as u8);
-        value
+    let what = if random.below(100) < plan.scans.percent {
+        What::Page(Scan::of(Wish::draw(plan, now, random)))
+    } else {
+        let key = plan.key(now / plan.keys_live, random.below(plan.keys));
+        let kind = next_kind(plan, unique, seen, random);
+        let stale = kind == Kind::Get && random.below(4) == 0;
+        What::Key { key, kind, stale }
     };
+    Question { what, timeout: Duration::from_nanos(random.skewed(200 * MILLISECOND, 8_000 * MILLISECOND)) }
+}
+
+fn next_kind(plan: &Plan, unique: u64, seen: Option<u64>, random: &mut Random) -> Kind {
     let condition = |random: &mut Random| match random.below(4) {
         0 => raftkv_history::Condition::Absent,
         1 => raftkv_history::Condition::Exists,
         _ => seen.map_or(raftkv_history::Condition::Exists, raftkv_history::Condition::Version),
     };
-    let kind = match random.below(100) {
-        0..40 => Kind::Put { value: value(), condition: raftkv_history::Condition::None },
-        40..55 => Kind::Put { value: value(), condition: condition(random) },
+    match random.below(100) {
+        0..40 => Kind::Put { value: plan.value(unique), condition: raftkv_history::Condition::None },
+        40..55 => Kind::Put { value: plan.value(unique), condition: condition(random) },
         55..60 => Kind::Delete { condition: raftkv_history::Condition::None },
         60..64 => Kind::Delete { condition: condition(random) },
         _ => Kind::Get,
-    };
-    let timeout = Duration::from_nanos(random.skewed(200 * MILLISECOND, 8_000 * MILLISECOND));
-    let stale = kind == Kind::Get && random.below(4) == 0;
-    Question { key, kind, stale, timeout }
-}
-
-/// A key of a generation: later ones begin with nothing written.
-#[must_use]
-pub fn key_of(generation: u64, number: u64) -> Vec<u8> {
-    format!("{generation}/{number}").into_bytes()
+    }
 }

@@ -2,15 +2,14 @@
 //! after the other, and lets the oracle look after each.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use raftkv::error::Fatal;
 use raftkv::server::by_hand::Progress;
 use raftkv::storage::FileLog;
-use raftkv_history::{History, Kind, Operation, Outcome};
-use raftkv_protocol::types::{CoreId, ShardId, Slot};
+use raftkv_history::{Kind, Outcome};
+use raftkv_protocol::types::{CoreId, ShardId};
 use tempfile::TempDir;
 
 use crate::agenda::{Event, HostId, LoopId, MICROSECOND, MILLISECOND, SECOND, Work};
@@ -20,11 +19,11 @@ use crate::network::{Net, SharedNet, node_address};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::scan::{Scan, Wish};
 use crate::trace::Trace;
-use crate::user::{Answered, Question, User, key_of, next_question};
-
-/// How long the search for an order of one key's operations may take: many writes of unknown outcome make it long.
-const SEARCH_STEPS_MAX: u64 = 40_000_000;
+use crate::transcript::{Ticket, Transcript, Witness};
+use crate::user::{Answered, Question, User, What, next_question};
+use crate::verdict;
 
 /// Who owns a loop.
 #[derive(Clone, Copy, Debug)]
@@ -32,18 +31,6 @@ enum Owner {
     Core { machine: usize, core: usize },
     User(usize),
 }
-
-/// A read that any node may answer from what it has.
-struct Glance {
-    key: Vec<u8>,
-    /// Up to here every node had applied the log when it was asked.
-    applied_by_all: u64,
-    /// The version that was read; none if there was no such key.
-    answer: Option<Option<u64>>,
-}
-
-/// Numbers of requests from here on are glances.
-const GLANCES: usize = 1 << 48;
 
 /// See the module.
 pub struct World {
@@ -60,19 +47,15 @@ pub struct World {
     /// What happened, in order.
     pub trace: Trace,
     pub(crate) random: Random,
-    /// What the clients were told.
-    pub operations: Vec<Operation>,
-    /// Reads that may be old.
-    glances: Vec<Glance>,
-    /// Counts calls and returns, so that no two happen at once.
-    stamp: u64,
+    /// What the clients asked and were told.
+    pub transcript: Transcript,
     unique: u64,
-    /// The last version that somebody was told, for conditions.
-    last_version: Option<u64>,
     /// Faults go on.
     pub(crate) faulty: bool,
     /// Clients ask.
     asking: bool,
+    /// They ask for the next page of what they scan.
+    scanning: bool,
     epoch: Instant,
     /// Events that happened.
     pub events: u64,
@@ -120,13 +103,11 @@ impl World {
             users,
             owners,
             random,
-            operations: Vec::new(),
-            glances: Vec::new(),
-            stamp: 0,
+            transcript: Transcript::default(),
             unique: 0,
-            last_version: None,
             faulty: true,
             asking: true,
+            scanning: true,
             epoch,
             events: 0,
             dir,
@@ -157,7 +138,7 @@ impl World {
         self.run_until_all_are_up()?;
         let calm = self.now() + self.plan.patience();
         self.run_until(self.now() + SECOND)?;
-        self.asking = false;
+        (self.asking, self.scanning) = (false, false);
         self.run_until_converged(calm)?;
         let end = self.now() + 10 * SECOND;
         while self.users.iter().any(|user| user.waiting() > 0) {
@@ -170,7 +151,7 @@ impl World {
         let calm = self.now() + self.plan.patience();
         self.run_until_converged(calm)?;
         self.count_what_happened();
-        self.judge_history()
+        verdict::judge(&mut self.transcript, &self.oracle)
     }
 
     fn run_until(&mut self, end: u64) -> Result<(), Violation> {
@@ -241,10 +222,7 @@ impl World {
         }
         match self.owners[owner.0] {
             Owner::Core { machine, core } => self.turn_core(owner, machine, core),
-            Owner::User(user) => {
-                self.turn_user(owner, user);
-                Ok(())
-            }
+            Owner::User(user) => self.turn_user(owner, user),
         }
     }
 
@@ -334,44 +312,33 @@ impl World {
         Ok(())
     }
 
-    fn turn_user(&mut self, owner: LoopId, index: usize) {
+    fn turn_user(&mut self, owner: LoopId, index: usize) -> Result<(), Violation> {
         let now = self.now();
         let clock = self.clock();
         let ready = self.net.0.borrow_mut().take_ready(owner);
-        let answered = self.users[index].turn(clock, &ready);
-        self.take_answers(answered);
+        for answered in self.users[index].turn(clock, &ready) {
+            self.take_answer(answered)?;
+        }
         let wake_at = self.users[index].wake_at().saturating_duration_since(self.epoch).as_nanos() as u64;
         self.net.0.borrow_mut().wake_at(owner, wake_at.max(now + 10 * MICROSECOND));
+        Ok(())
     }
 
-    pub(crate) fn take_answers(&mut self, answered: Vec<Answered>) {
-        for Answered { request, outcome } in answered {
-            if let Some(glance) = request.checked_sub(GLANCES) {
-                if let Outcome::Value(value) = outcome {
-                    self.coverage.note("stale read answered");
-                    self.glances[glance].answer = Some(value.map(|(version, _)| version));
-                }
-                continue;
-            }
-            self.stamp += 1;
-            let version = match &outcome {
-                Outcome::Put { version } | Outcome::Value(Some((version, _))) => Some(*version),
-                _ => None,
-            };
-            self.last_version = version.or(self.last_version);
-            self.coverage.note(match &outcome {
-                Outcome::Put { .. } | Outcome::Deleted { .. } => "write acknowledged",
-                Outcome::Value(_) => "read answered",
-                Outcome::ConditionFailed => "condition failed",
-                Outcome::Failed => "request refused",
-                Outcome::Unknown => "write of unknown outcome",
-            });
-            self.trace.digest(&[self.stamp, request as u64, version.unwrap_or(0)]);
-            let operation = &mut self.operations[request];
-            if outcome != Outcome::Unknown {
-                operation.ret = self.stamp;
-            }
-            operation.outcome = outcome;
+    fn take_answer(&mut self, Answered { ticket, answer }: Answered) -> Result<(), Violation> {
+        let told = answer.digest();
+        let witness = Witness { plan: &self.plan, oracle: &self.oracle, coverage: &mut self.coverage };
+        let next = self.transcript.told(ticket, answer, witness)?;
+        self.trace.digest(&[self.transcript.stamp(), told]);
+        if let Some((user, question)) = next.filter(|_| self.scanning) {
+            self.put_question(user, &question);
+        }
+        Ok(())
+    }
+
+    /// What a client that is gone has asked for.
+    pub(crate) fn forget(&mut self, tickets: Vec<Ticket>) {
+        for ticket in tickets {
+            self.transcript.forget(ticket, &mut self.coverage);
         }
     }
 
@@ -382,33 +349,20 @@ impl World {
             self.net.0.borrow_mut().agenda.after(pause, Event::Ask { client: index });
             if self.users[index].waiting() < self.plan.inflight {
                 self.unique += 1;
-                let question = next_question(&self.plan, now, self.unique, self.last_version, &mut self.random);
+                let seen = self.transcript.last_version;
+                let question = next_question(&self.plan, now, self.unique, seen, &mut self.random);
                 self.put_question(index, &question);
             }
         }
     }
 
-    fn put_question(&mut self, index: usize, question: &Question) {
+    fn put_question(&mut self, index: usize, question: &Question) -> Ticket {
         let clock = self.clock();
-        let owner = self.users[index].own;
-        if question.stale {
-            let applied_by_all = self.oracle.applied_by_all(Slot::of(&question.key).shard(self.plan.shards));
-            self.users[index].ask(GLANCES + self.glances.len(), question, clock);
-            self.glances.push(Glance { key: question.key.clone(), applied_by_all, answer: None });
-            return self.net.0.borrow_mut().wake(owner);
-        }
-        self.stamp += 1;
         let user = &mut self.users[index];
-        user.ask(self.operations.len(), question, clock);
-        self.operations.push(Operation {
-            client: user.name(),
-            key: question.key.clone(),
-            kind: question.kind.clone(),
-            call: self.stamp,
-            outcome: Outcome::Unknown,
-            ret: u64::MAX,
-        });
-        self.net.0.borrow_mut().wake(owner);
+        let ticket = self.transcript.asks(question, index, user.name(), &self.oracle);
+        user.ask(ticket, question, clock);
+        self.net.0.borrow_mut().wake(user.own);
+        ticket
     }
 
     fn start(&mut self, index: usize) -> Result<(), Violation> {
@@ -587,69 +541,42 @@ impl World {
         format!("{}; links {}", lines.join("; "), self.net.0.borrow().describe_links())
     }
 
-    /// Reads every key that was ever written, so that the history tells of each acknowledged write.
+    /// Reads every key that was ever written, so that the history tells of each acknowledged write; then once more in
+    /// scans.
     fn read_everything(&mut self) -> Result<(), Violation> {
-        let generations = self.now() / self.plan.keys_live;
-        let mut keys: Vec<Vec<u8>> =
-            (0..=generations).flat_map(|at| (0..self.plan.keys).map(move |number| key_of(at, number))).collect();
-        keys.retain(|key| self.operations.iter().any(|operation| operation.key == *key));
-        for key in keys {
-            let question = Question { key, kind: Kind::Get, stale: false, timeout: Duration::from_secs(20) };
-            self.put_question(0, &question);
-            let asked = self.operations.len() - 1;
-            let end = self.now() + 20 * SECOND;
-            while self.users[0].waiting() > 0 {
-                self.step()?;
-                if self.now() > end {
-                    return Err(Violation::of("every request is answered", "a read without faults has no answer"));
-                }
+        for key in self.transcript.written.clone() {
+            let what = What::Key { key, kind: Kind::Get, stale: false };
+            let Ticket::Operation(asked) = self.ask_in_peace(what)? else { continue };
+            let operation = &self.transcript.operations[asked];
+            if !matches!(operation.outcome, Outcome::Value(_)) {
+                return Err(Violation::of("without faults a read succeeds", format!("{operation:?}")));
             }
-            if !matches!(self.operations[asked].outcome, Outcome::Value(_)) {
-                return Err(Violation::of("without faults a read succeeds", format!("{:?}", self.operations[asked])));
+        }
+        self.scanning = true;
+        for reverse in [false, true] {
+            let refused = self.coverage.count("scan refused");
+            self.ask_in_peace(What::Page(Scan::of(Wish::everything(reverse))))?;
+            if self.coverage.count("scan refused") > refused {
+                return Err(Violation::of("without faults a read succeeds", "a scan of everything was refused"));
             }
         }
         Ok(())
     }
 
-    /// A read may be old, but not older than what every node had applied before it was asked: also a node that was
-    /// started again since then has to catch up before it answers.
-    fn judge_glances(&self) -> Result<(), Violation> {
-        let mut versions: BTreeMap<&[u8], Vec<u64>> = BTreeMap::new();
-        let mut deleted: BTreeSet<&[u8]> = BTreeSet::new();
-        for operation in &self.operations {
-            match (&operation.kind, &operation.outcome) {
-                (Kind::Put { .. }, Outcome::Put { version }) => {
-                    versions.entry(&operation.key).or_default().push(*version);
-                }
-                (Kind::Delete { .. }, _) => _ = deleted.insert(&operation.key),
-                _ => {}
+    /// Asks, and waits for the answer, or for all pages of it.
+    fn ask_in_peace(&mut self, what: What) -> Result<Ticket, Violation> {
+        let ticket = self.put_question(0, &Question { what, timeout: Duration::from_secs(20) });
+        let (mut stamp, mut end) = (0, 0);
+        while self.users[0].waiting() > 0 {
+            if stamp != self.transcript.stamp() {
+                (stamp, end) = (self.transcript.stamp(), self.now() + 20 * SECOND);
             }
-        }
-        for Glance { key, applied_by_all, answer } in &self.glances {
-            let Some(answer) = answer.filter(|_| !deleted.contains(&**key)) else { continue };
-            let written = versions.get(&**key).into_iter().flatten().filter(|version| *version <= applied_by_all);
-            if let Some(least) = written.max()
-                && answer.is_none_or(|version| version < *least)
-            {
-                let key = String::from_utf8_lossy(key);
-                let what = format!("key {key} was read as {answer:?} after every node had applied version {least}");
-                return Err(Violation::of("a stale read is no older than what every node has applied", what));
+            if self.now() > end {
+                return Err(Violation::of("every request is answered", "a read without faults has no answer"));
             }
+            self.step()?;
         }
-        Ok(())
-    }
-
-    fn judge_history(&mut self) -> Result<(), Violation> {
-        self.judge_glances()?;
-        self.operations.iter().try_for_each(|operation| self.oracle.check_told(operation))?;
-        let mut history = History::default();
-        for operation in self.operations.drain(..) {
-            history.push(operation);
-        }
-        let judged = raftkv_history::check(&history, &raftkv_history::Limits { steps: SEARCH_STEPS_MAX });
-        judged.map_err(|violation| Violation::of("every history is linearizable", violation.to_string()))?;
-        raftkv_history::check_indexes(&history)
-            .map_err(|violation| Violation::of("versions are indexes of one log", violation.to_string()))
+        Ok(ticket)
     }
 
     fn count_what_happened(&mut self) {
