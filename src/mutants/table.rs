@@ -86,6 +86,7 @@ pub const ALL: &[Mutant] = &[
     bug("forward-serials-from-zero", "answers meant for the process before the restart are taken", "museum 21"),
     bug("connection-generation-kept", "a reply goes to whoever has the connection's place now", "rule 26"),
     bug("admission-ignored", "a node that may have lost its disk votes all the same", "rule 22, museum 34"),
+    bug("stranger-followed", "a node that may have lost its disk follows whoever never met it", "rule 22, museum 34"),
     bug("new-incarnation-accepted", "a node that lost its disk is taken for the one that it was", "rule 22, museum 34"),
     // The client.
     bug("sent-write-resent", "a write whose connection broke is sent again", "rule 25, museum 45"),
