@@ -6,6 +6,7 @@
 
 pub mod agenda;
 pub mod coverage;
+mod damage;
 mod machine;
 mod nemesis;
 pub mod network;
@@ -57,6 +58,9 @@ pub const MUST_HAPPEN: &[&str] = &[
     "partial partition",
     "swizzle",
     "slow path",
+    "comeback",
+    "connections reset",
+    "leadership handed over",
     "kill",
     "power loss",
     "crash after a vote",
@@ -68,6 +72,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "sync error",
     "full disk",
     "bit rot",
+    "flip in an unproved batch taken back",
     "short segment",
     "lost disk",
     "client gives up",
