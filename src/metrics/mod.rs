@@ -94,6 +94,8 @@ counters! {
     inbox_full,
     /// Vote requests left unanswered because this node may have lost its disk and is not admitted again yet.
     votes_withheld,
+    /// Messages of leaders left unanswered because this node may have lost its disk, and few others have welcomed it.
+    leaders_unheeded,
     /// Leadership transfers begun to bring a shard back to its preferred node.
     transfers,
     /// Turns of the event loops.

@@ -88,6 +88,7 @@ pub const ALL: &[Mutant] = &[
     bug("forward-serials-from-zero", "answers meant for the process before the restart are taken", "museum 21"),
     bug("connection-generation-kept", "a reply goes to whoever has the connection's place now", "rule 26"),
     bug("admission-ignored", "a node that may have lost its disk votes all the same", "rule 22, museum 34"),
+    bug("stranger-followed", "a node that may have lost its disk follows whoever never met it", "rule 22, museum 34"),
     bug("new-incarnation-accepted", "a node that lost its disk is taken for the one that it was", "rule 22, museum 34"),
     bug("scan-without-a-shard", "a page goes out without the shard that has refused its part", "rule 28"),
     bug("scan-cut-ignored", "a page goes on behind where the part of one shard has ended", "rule 28"),

@@ -287,6 +287,7 @@ fn check_welcome(reply: &HelloReply<'_>, node: &Node, peer: NodeId) -> Result<()
         HelloReply::Welcome { node: answering, incarnation, features, .. } if *answering == peer => {
             check_incarnation(node, peer, *incarnation).map_err(Fault::refusal)?;
             node.admission.note_peer(peer, *features);
+            node.admission.note_welcome(peer);
             Ok(())
         }
         HelloReply::Welcome { node: answering, .. } => {

@@ -1,5 +1,6 @@
 //! The node: starts the cores, wires the layers together, and stops them in order.
 
+pub mod admission;
 mod assembly;
 mod budget;
 pub mod by_hand;

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use raftkv_protocol::client::SlotTable;
-use raftkv_protocol::hello::FEATURE_ADMITTED;
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId, Term};
 
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::storage::data_dir::DataDir;
 
+use super::admission::Admission;
 use super::together::Together;
 
 /// Another node of the cluster.
@@ -21,54 +21,6 @@ pub struct Peer {
     pub id: NodeId,
     /// Where it listens.
     pub address: SocketAddr,
-}
-
-/// Which nodes are *admitted*: every shard of theirs has had a leader, so that their log holds what was committed.
-///
-/// A node that is not may be one that has lost its disk, and with it votes and entries that others count on. It follows,
-/// appends and acknowledges like any other, but gives no vote to an admitted node, as together they might be a majority
-/// that has forgotten a committed entry. A young cluster, in which nobody is admitted, elects its first leaders.
-#[derive(Debug)]
-pub struct Admission {
-    own: AtomicBool,
-    peers: Vec<(NodeId, AtomicBool)>,
-    /// Cores of this node all of whose shards are ready.
-    cores_ready: AtomicUsize,
-}
-
-impl Admission {
-    /// As the data directory remembers it; of the peers nothing is known yet.
-    #[must_use]
-    pub fn new(own: bool, peers: impl Iterator<Item = NodeId>) -> Admission {
-        let peers = peers.map(|peer| (peer, AtomicBool::new(false))).collect();
-        Admission { own: AtomicBool::new(own), peers, cores_ready: AtomicUsize::new(0) }
-    }
-
-    /// Whether this node is admitted.
-    #[must_use]
-    pub fn is_admitted(&self) -> bool {
-        self.own.load(Ordering::Relaxed)
-    }
-
-    /// Whether this node may give its vote to `candidate`.
-    #[must_use]
-    pub fn may_vote_for(&self, candidate: NodeId) -> bool {
-        self.is_admitted()
-            || !self.peers.iter().any(|(peer, admitted)| *peer == candidate && admitted.load(Ordering::Relaxed))
-    }
-
-    /// What a hello or a welcome of `node` says of it.
-    pub fn note_peer(&self, node: NodeId, features: u64) {
-        if let Some((_, admitted)) = self.peers.iter().find(|(peer, _)| *peer == node) {
-            admitted.store(features & FEATURE_ADMITTED != 0, Ordering::Relaxed);
-        }
-    }
-
-    /// What this node's hellos and welcomes say of it.
-    #[must_use]
-    pub fn features(&self) -> u64 {
-        if self.is_admitted() { FEATURE_ADMITTED } else { 0 }
-    }
 }
 
 /// One node, as all its cores see it.
@@ -94,6 +46,8 @@ pub struct Node {
     pub stopping: AtomicBool,
     /// Which nodes are admitted.
     pub admission: Admission,
+    /// Cores of this node all of whose shards are ready.
+    cores_ready: AtomicUsize,
     /// What the cores do once between them.
     pub together: Together,
     /// Where peers' incarnations are remembered. Locked at hellos, and once when the node is admitted.
@@ -108,6 +62,7 @@ impl Node {
             cluster: config.cluster_id(),
             incarnation: data_dir.incarnation(),
             admission: Admission::new(data_dir.is_admitted(), peers.iter().map(|peer| peer.id)),
+            cores_ready: AtomicUsize::new(0),
             peers,
             together: Together::default(),
             leaders: LeaderTable::new(config.shards),
@@ -162,12 +117,12 @@ impl Node {
     /// All shards of one more core have a leader and have caught up with it. The last core's call admits the node,
     /// durably.
     pub fn core_is_ready(&self) -> Result<(), Fatal> {
-        let ready = self.admission.cores_ready.fetch_add(1, Ordering::AcqRel) + 1;
+        let ready = self.cores_ready.fetch_add(1, Ordering::AcqRel) + 1;
         if ready < usize::from(self.config.cores) || self.admission.is_admitted() {
             return Ok(());
         }
         self.data_dir()?.admit()?;
-        self.admission.own.store(true, Ordering::Relaxed);
+        self.admission.admit();
         Ok(())
     }
 

@@ -414,9 +414,10 @@ impl<L: CoreLog> Router<L> {
             return;
         }
         self.counters.raft_messages_received += 1;
-        let may_vote = self.node.admission.may_vote_for(from) || mutant!("admission-ignored");
-        if matches!(message.body, Body::PreVote { .. } | Body::Vote { .. }) && !may_vote {
-            self.counters.votes_withheld += 1;
+        if !self.node.admission.may_heed(from, &message.body) {
+            let asks_for_vote = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
+            self.counters.votes_withheld += u64::from(asks_for_vote);
+            self.counters.leaders_unheeded += u64::from(!asks_for_vote);
             return;
         }
         let owner = self.node.owner(message.shard);

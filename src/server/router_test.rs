@@ -409,22 +409,40 @@ fn too_many_scans_wait_for_each_other_and_all_are_answered() {
     assert_eq!(cluster.told(1).len(), 100);
 }
 
+impl Cluster {
+    /// Node 3 comes back with an empty disk. It reaches node 2 only, which is admitted and knows of no other node 3.
+    fn lose_disk_of_3(&mut self) {
+        let dir = self.dirs.path().join("3 again");
+        self.nodes[2] = (router(config(NodeId(3), &dir), self.now), Mail::default());
+        self.nodes[2].0.node.admission.note_peer(NodeId(2), FEATURE_ADMITTED);
+        self.nodes[0].1.links.clear();
+        for (from, to) in [(2, 3), (3, 2)] {
+            self.link_up(from, to);
+        }
+    }
+
+    fn cut(&mut self, ways: &[(u64, u64)]) {
+        for (one, other) in ways {
+            self.link_down(*one, *other);
+            self.link_down(*other, *one);
+        }
+    }
+
+    fn welcome_of_3(&self, by: u64) {
+        self.nodes[2].0.node.admission.note_welcome(NodeId(by));
+    }
+}
+
 /// Node 1, which has an entry that node 2 lacks, is away; node 3 had acknowledged that entry and then lost its disk.
 /// Nodes 2 and 3 are a majority that has forgotten it, and must not elect a leader.
 // museum 34, rule 22
 #[test]
 fn a_node_that_is_not_admitted_gives_no_vote_to_one_that_is() {
     let mut cluster = Cluster::with_leaders();
-    for (from, to) in [(1, 2), (2, 1), (2, 3)] {
-        cluster.link_down(from, to);
-    }
-    let dir = cluster.dirs.path().join("3 again");
-    cluster.nodes[2] = (router(config(NodeId(3), &dir), cluster.now), Mail::default());
-    cluster.nodes[2].0.node.admission.note_peer(NodeId(2), FEATURE_ADMITTED);
-    cluster.nodes[0].1.links.clear();
-    for (from, to) in [(2, 3), (3, 2)] {
-        cluster.link_up(from, to);
-    }
+    cluster.cut(&[(1, 2), (2, 3)]);
+    cluster.lose_disk_of_3();
+    // Welcomes will do to follow, but not to vote.
+    [1, 2].iter().for_each(|by| cluster.welcome_of_3(*by));
     cluster.run(Duration::from_secs(5));
     // Shard 1 was node 2's before, so that no vote is needed for it.
     let elected = |router: &Router<MemoryLog>| router.shards().iter().any(|shard| shard.leads() && shard.id().0 != 1);
@@ -432,4 +450,35 @@ fn a_node_that_is_not_admitted_gives_no_vote_to_one_that_is() {
     assert!(cluster.nodes[2].0.counters.votes_withheld > 0);
     cluster.nodes[2].0.node.core_is_ready().unwrap();
     cluster.run_until(|cluster| cluster.nodes[1].0.shards().iter().all(Shard::leads));
+}
+
+/// Node 2 was elected by node 1 and never met node 3. Cut off from node 1 it leads on for a while; meanwhile nodes 1 and
+/// 3 have another leader, commit a write, and node 3 loses its disk and meets node 2. If it followed, the two would
+/// commit another write in the place of that one.
+// museum 34, rule 22
+#[test]
+fn a_node_without_a_past_follows_only_after_most_others_have_welcomed_it() {
+    let mut cluster = Cluster::new();
+    cluster.cut(&[(2, 3)]);
+    let leads = |cluster: &Cluster, at: usize| cluster.nodes[at].0.shards()[1].leads();
+    cluster.run_until(|cluster| leads(cluster, 1) && cluster.nodes[1].0.shards()[1].is_ready());
+    cluster.cut(&[(1, 2)]);
+    cluster.run_until(|cluster| leads(cluster, 0) || leads(cluster, 2));
+    cluster.put(1, 1, &key_of(1, 0));
+    cluster.settle();
+    assert_eq!(cluster.told(1), [(1, Told::Done)]);
+
+    cluster.lose_disk_of_3();
+    cluster.welcome_of_3(2);
+    assert!(leads(&cluster, 1), "it has not noticed yet");
+    let before = cluster.nodes[1].0.shards()[1].raft().commit();
+    cluster.put(2, 2, &key_of(1, 0));
+    cluster.run(Duration::from_millis(100));
+    assert_eq!((cluster.told(2), cluster.nodes[1].0.shards()[1].raft().commit()), (vec![], before));
+    assert!(cluster.nodes[2].0.counters.leaders_unheeded > 0);
+    assert!(leads(&cluster, 1), "and would commit if node 3 followed");
+
+    cluster.welcome_of_3(1);
+    cluster.run(Duration::from_millis(200));
+    assert_eq!(cluster.told(2), [(2, Told::Done)], "what only the lie of node 1 makes possible");
 }

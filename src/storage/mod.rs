@@ -67,7 +67,7 @@ use std::time::Duration;
 pub use core_log::{FileLog, Options};
 pub use disk::LogIo;
 pub use memory::MemoryLog;
-pub use recovery::{RecoveryReport, check};
+pub use recovery::{Newest, RecoveryReport, check, newest};
 pub use resize::move_shards;
 pub use stats::LogStats;
 pub use workers::Workers;

@@ -58,6 +58,24 @@ pub fn check(disk: &dyn Disk) -> Result<BTreeMap<ShardId, RecoveredShard>, LogEr
     Ok(replay.states().into_keys().map(|shard| (shard, replay.take(shard).0)).collect())
 }
 
+/// The segment at the end of a log, and how far it was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newest {
+    /// Its file.
+    pub name: String,
+    /// Everything before this offset is proved durable: a start refuses it if it is damaged.
+    pub durable_upto: u64,
+    /// Behind this offset there are only zeros.
+    pub written_upto: u64,
+}
+
+/// The segment at the end of the log on a disk, as the next start would find it; `None` if there is no log.
+pub fn newest(disk: &dyn Disk) -> Result<Option<Newest>, LogError> {
+    let Some(segment) = open_segments(disk)?.pop() else { return Ok(None) };
+    let Extent { durable_upto, written_upto } = segment.extent()?;
+    Ok(Some(Newest { name: segment_name(segment.header.sequence), durable_upto, written_upto }))
+}
+
 /// Reads the whole log.
 pub(super) fn read(disk: &dyn Disk) -> Result<Recovery, LogError> {
     let segments = open_segments(disk)?;

@@ -16,7 +16,7 @@ use super::spares::{First, Quota};
 use super::start::start;
 use super::stats::Shared;
 use super::syncer::Syncer;
-use super::{BatchNumber, LogError, RecoveredShard, recovery};
+use super::{BatchNumber, LogError, RecoveredShard, newest, recovery};
 
 const SHARDS: [ShardId; 3] = [ShardId(0), ShardId(1), ShardId(300)];
 const SEGMENT: u64 = 64 << 10;
@@ -298,6 +298,8 @@ fn a_flip_in_the_last_batch_is_a_torn_tail_only_without_a_watermark() {
     let interrupted = interrupted();
     let disk = interrupted.disk.fork();
     disk.edit(&interrupted.segment, |bytes| bytes[interrupted.start + 100] ^= 1);
+    let found = newest(&disk).expect("readable").expect("there is a log");
+    assert_eq!((found.name, found.durable_upto), (interrupted.segment, interrupted.start as u64));
     assert_eq!(read(&disk), Ok(interrupted.without), "nothing proves that it was ever durable");
 
     let mut node = Node::new();
@@ -306,6 +308,8 @@ fn a_flip_in_the_last_batch_is_a_torn_tail_only_without_a_watermark() {
     let end = end_of_batches(&node.disk, &segment);
     node.syncer.watermark().expect("healthy");
     node.disk.edit(&segment, |bytes| bytes[end - BLOCK_BYTES as usize + 60] ^= 1);
+    let found = newest(&node.disk).expect("readable").expect("there is a log");
+    assert_eq!((found.durable_upto, found.written_upto), (end as u64, end as u64 + BLOCK_BYTES));
     read(&node.disk).expect_err("the watermark proves it");
 }
 

@@ -62,6 +62,11 @@ pub enum Event {
         /// Cut, or mended.
         cut: bool,
     },
+    /// Whoever leads a shard is told to hand it over.
+    HandOver {
+        /// To which node.
+        to: usize,
+    },
     /// A node that is down starts.
     Start {
         /// Which.

@@ -6,6 +6,7 @@
 
 pub mod agenda;
 pub mod coverage;
+mod damage;
 mod machine;
 mod nemesis;
 pub mod network;
@@ -72,6 +73,9 @@ pub const MUST_HAPPEN: &[&str] = &[
     "partial partition",
     "swizzle",
     "slow path",
+    "comeback",
+    "connections reset",
+    "leadership handed over",
     "kill",
     "power loss",
     "crash after a vote",
@@ -83,6 +87,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "sync error",
     "full disk",
     "bit rot",
+    "flip in an unproved batch taken back",
     "short segment",
     "lost disk",
     "client gives up",

@@ -16,6 +16,7 @@ use raftkv::storage::{FileLog, Options, Workers};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId};
 
 use crate::agenda::{LoopId, MILLISECOND, Work};
+use crate::damage::Flip;
 use crate::network::{SharedNet, node_address};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -63,8 +64,12 @@ pub struct Machine {
     pub is_doomed: Option<bool>,
     /// Crashes as soon as a vote has left it.
     pub dies_of_vote: bool,
+    /// Its node was admitted when its last process ended.
+    was_admitted: bool,
     /// Somebody has damaged the disk.
     pub damaged: bool,
+    /// Bits that have flipped since the last start.
+    pub flips: Vec<Flip>,
     /// A sync fails soon, or has failed.
     pub sync_fails: bool,
     /// By core and kind of work: it is under way.
@@ -109,7 +114,9 @@ impl Machine {
             slow: 0,
             is_doomed: None,
             dies_of_vote: false,
+            was_admitted: false,
             damaged: false,
+            flips: Vec::new(),
             sync_fails: false,
             drift: draw_drift(plan, random),
             dir: dir.join(format!("node{}-0", index + 1)),
@@ -126,6 +133,15 @@ impl Machine {
     #[must_use]
     pub fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
+    }
+
+    /// Whether its node is admitted, or was when it ran last.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        match &self.state {
+            State::Up(process) => process.node.node().admission.is_admitted(),
+            State::Down | State::Gone => self.was_admitted,
+        }
     }
 
     /// What its clock shows.
@@ -273,6 +289,7 @@ impl Machine {
 
     /// The process is no more; the machine goes on.
     pub fn ended(&mut self) {
+        self.was_admitted = self.is_admitted();
         self.state = State::Down;
         self.paused = false;
         self.is_doomed = None;
@@ -292,7 +309,7 @@ impl Machine {
 
     /// The machine gets empty disks.
     pub fn lose_disk(&mut self, random: &mut Random) {
-        self.damaged = true;
+        (self.damaged, self.was_admitted) = (true, false);
         let fresh = format!("node{}-{}", self.index + 1, self.boot);
         self.dir.set_file_name(fresh);
         for disk in &mut self.disks {

@@ -53,15 +53,15 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows that known bugs are found: which seed finds each mutant. Needs a build with RUSTFLAGS="--cfg raftkv_mutants"
+    /// Shows that known bugs are found: which seed finds each mutant; exit code 1 if one is not. Needs a build with RUSTFLAGS="--cfg raftkv_mutants"
     Mutants {
         /// Only these
         names: Vec<String>,
-        /// Search from seed 1 on, instead of from the seed in mutants.txt; what is printed is the new mutants.txt
+        /// Search from seed 1 on, and not first from the seed in mutants.txt; what is printed is the new mutants.txt
         #[arg(long)]
         search: bool,
         /// Give a mutant up after so many seeds
-        #[arg(long, default_value_t = 2_000, requires = "search")]
+        #[arg(long, default_value_t = 2_000)]
         seeds_max: u64,
     },
 }
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     catch_panics();
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let passed = match (&args.command, args.seed) {
-        (Some(Command::Mutants { names, search, seeds_max }), _) => mutants(names, search.then_some(*seeds_max), jobs),
+        (Some(Command::Mutants { names, search, seeds_max }), _) => mutants(names, *search, *seeds_max, jobs),
         (None, Some(seed)) => one(seed, args.trace),
         (None, None) => match &args.record {
             Some(path) => recorded(&args, path, jobs).unwrap_or_else(|error| {
@@ -200,7 +200,7 @@ fn summary(campaign: &Campaign, started: Instant) {
 }
 
 #[cfg(not(raftkv_mutants))]
-fn mutants(_: &[String], _: Option<u64>, _: usize) -> bool {
+fn mutants(_: &[String], _: bool, _: u64, _: usize) -> bool {
     eprintln!("this build has no mutants: build it with RUSTFLAGS=\"--cfg raftkv_mutants\" and its own --target-dir");
     false
 }
@@ -209,7 +209,7 @@ fn mutants(_: &[String], _: Option<u64>, _: usize) -> bool {
 #[cfg(raftkv_mutants)]
 const REMEMBERED: &str = include_str!("../mutants.txt");
 
-/// Seeds that are tried from the remembered one on: a change of the code may have made it another run.
+/// Seeds that are tried from the remembered one on.
 #[cfg(raftkv_mutants)]
 const SEEDS_AROUND: u64 = 20;
 
@@ -219,34 +219,36 @@ fn remembered(name: &str) -> Option<u64> {
     lines.find_map(|mut words| (words.next() == Some(name)).then(|| words.next()?.parse().ok()).flatten())
 }
 
-/// Looks for each mutant from its remembered seed on, or, with a number of seeds, from seed 1.
+/// Looks for each mutant where it was found last, unless the search is to be new, and then from seed 1 on: a change of
+/// the code may have made other runs of the remembered seeds.
 #[cfg(raftkv_mutants)]
-fn mutants(names: &[String], search: Option<u64>, jobs: usize) -> bool {
+fn mutants(names: &[String], search: bool, seeds_max: u64, jobs: usize) -> bool {
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
-    let (mut survivors, mut unknown) = (0, 0);
+    let mut survivors = 0;
     for mutant in raftkv::mutants::ALL.iter().filter(|mutant| wanted(mutant.name)) {
         let name = mutant.name;
-        let seeds = match (search, remembered(name)) {
-            (Some(seeds_max), _) => 1..seeds_max + 1,
-            (None, Some(seed)) => seed..seed + SEEDS_AROUND,
-            (None, None) => {
-                unknown += 1;
-                println!("{name:<34}      -  no seed is known to find it: {}", mutant.what);
-                continue;
-            }
-        };
         raftkv::mutants::choose(Some(name));
-        let campaign = run_seeds(seeds, jobs, 1, |_| {});
+        let known = remembered(name).filter(|_| !search).map(|seed| seed..seed + SEEDS_AROUND);
+        let found = known.into_iter().chain([1..seeds_max + 1]).find_map(|seeds| first_failure(seeds, jobs));
         raftkv::mutants::choose(None);
-        let found = campaign.failures.first();
-        match found.and_then(|report| report.failure.as_ref().map(|failure| (report.seed, failure))) {
-            Some((seed, failure)) => println!("{name:<34} {seed:>6}  {}", failure.violation.invariant),
+        match found {
+            Some((seed, invariant)) => println!("{name:<34} {seed:>6}  {invariant}"),
             None => {
                 survivors += 1;
                 println!("{name:<34}      -  SURVIVES: {}", mutant.what);
             }
         }
     }
-    println!("# {survivors} survive, {unknown} were not looked for");
+    if survivors > 0 {
+        println!("# {survivors} survive");
+    }
     survivors == 0
+}
+
+/// The first of these seeds that fails, and by which invariant.
+#[cfg(raftkv_mutants)]
+fn first_failure(seeds: Range<u64>, jobs: usize) -> Option<(u64, &'static str)> {
+    let campaign = run_seeds(seeds, jobs, 1, |_| {});
+    let first = campaign.failures.first()?;
+    first.failure.as_ref().map(|failure| (first.seed, failure.violation.invariant))
 }

@@ -3,7 +3,7 @@
 use raftkv_protocol::types::CoreId;
 
 use crate::agenda::{Event, HostId, MILLISECOND, SECOND};
-use crate::machine::{Machine, State};
+use crate::machine::{Machine, State, node_id};
 use crate::plan::Fault;
 use crate::world::World;
 
@@ -19,7 +19,7 @@ impl World {
             return;
         }
         let cuts = self.net.0.borrow().cuts();
-        if cuts > 0 && self.random.below(3) == 0 {
+        if cuts > 0 && self.random.below(3) == 0 && self.away_until <= self.now() {
             self.say("all ways are mended".to_owned());
             self.net.0.borrow_mut().heal();
             return;
@@ -30,7 +30,7 @@ impl World {
         }
     }
 
-    fn say(&mut self, what: String) {
+    pub(crate) fn say(&mut self, what: String) {
         let now = self.now();
         self.trace.say(now, what);
     }
@@ -60,6 +60,15 @@ impl World {
                 self.cut(fault, node)
             }
             Fault::SlowPath => self.slow_path(node),
+            Fault::Comeback => {
+                let leader = self.any_leader();
+                self.come_back(leader)
+            }
+            Fault::Reset => self.reset_connections(node),
+            Fault::HandOver => {
+                let heir = self.any_node();
+                self.hand_over(Some(node), heir)
+            }
             Fault::Kill | Fault::PowerLoss => {
                 let power_fails = fault == Fault::PowerLoss;
                 if self.random.coin() {
@@ -76,7 +85,12 @@ impl World {
             Fault::Stop => self.stop(node),
             Fault::Pause => self.pause(node),
             Fault::SlowDisk | Fault::HungDisk | Fault::SyncError | Fault::FullDisk => self.disk_fault(fault, node),
-            Fault::Rot | Fault::ShortSegment | Fault::LostDisk => self.damage(fault, node),
+            Fault::Rot | Fault::ShortSegment => self.damage(fault, node),
+            Fault::LostDisk => {
+                let (one, other) = self.plan.strangers.unwrap_or((node, node));
+                let node = if self.random.coin() { one } else { other };
+                self.damage(fault, node)
+            }
             Fault::GiveUp => self.give_up(),
         }
     }
@@ -139,7 +153,64 @@ impl World {
         true
     }
 
-    fn crash(&mut self, node: usize, power_fails: bool) -> bool {
+    /// A node is cut off with others, just too few to go on together. It is back before them, and what the others lead
+    /// meanwhile is soon handed to it: whatever it knew of the logs of those who stayed away is of another age.
+    fn come_back(&mut self, node: usize) -> bool {
+        let nodes = self.plan.nodes;
+        if nodes == 1 {
+            return false;
+        }
+        let first = (node + 1 + self.random.below(nodes as u64 - 1) as usize) % nodes;
+        let others = (0..nodes).map(|at| (first + at) % nodes).filter(|other| *other != node);
+        let companions: Vec<usize> = others.take((nodes - 1) / 2 - 1).collect();
+        let is_away = |of: usize| of == node || companions.contains(&of);
+        let election = self.plan.election_timeout.as_nanos() as u64;
+        let back = self.random.between(election, 3 * election);
+        let mut net = self.net.0.borrow_mut();
+        for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
+            if is_away(from) != is_away(to) {
+                let stays_longer = if from == node || to == node { 0 } else { self.random.below(2 * election) };
+                let (from, to) = (HostId(from), HostId(to));
+                net.set_cut(from, to, true);
+                net.agenda.after(back + stays_longer, Event::Path { from, to, cut: false });
+            }
+        }
+        net.agenda.after(back + self.random.skewed(MILLISECOND, election), Event::HandOver { to: node });
+        drop(net);
+        self.away_until = self.now() + back;
+        let companions: Vec<usize> = companions.iter().map(|of| of + 1).collect();
+        let back = back / MILLISECOND;
+        self.say(format!("node {} is cut off with {companions:?}, back in {back} ms, then to lead", node + 1));
+        true
+    }
+
+    /// Whatever is led by one node, or by any, it is told to hand to another, as the rule of placement does in its time.
+    pub(crate) fn hand_over(&mut self, by: Option<usize>, heir: usize) -> bool {
+        if !self.faulty || self.machines[heir].damaged {
+            return false;
+        }
+        let mut led = 0;
+        for machine in self.machines.iter_mut().filter(|machine| by.is_none_or(|by| by == machine.index)) {
+            let cores = 0..self.plan.cores;
+            let Some(process) = machine.process() else { continue };
+            for core in cores.map(CoreId) {
+                let shards = process.node.router_mut(core).into_iter().flat_map(|router| router.shards_mut());
+                for shard in shards.filter(|shard| shard.leads()) {
+                    led += usize::from(shard.raft_mut().transfer(node_id(heir)).is_ok());
+                }
+            }
+        }
+        self.say(format!("{led} shards are to be handed to node {}", heir + 1));
+        led > 0
+    }
+
+    fn reset_connections(&mut self, node: usize) -> bool {
+        let reset = self.net.0.borrow_mut().reset(HostId(node));
+        self.say(format!("{reset} connections of node {} are reset", node + 1));
+        reset > 0
+    }
+
+    pub(crate) fn crash(&mut self, node: usize, power_fails: bool) -> bool {
         if !self.machines[node].is_up() {
             return false;
         }
@@ -225,60 +296,6 @@ impl World {
         true
     }
 
-    /// Damage stays on a minority: more is more than any number of copies survives. And it comes after every node has
-    /// been admitted: one that never was cannot be told from one that has lost its disk, gives no vote to those that
-    /// were, and so does not count while the damaged one is out.
-    fn damage(&mut self, fault: Fault, node: usize) -> bool {
-        let is_admitted = |machine: &Machine| match &machine.state {
-            State::Up(process) => process.node.node().admission.is_admitted(),
-            State::Down => false,
-            State::Gone => true,
-        };
-        if !self.machines.iter().all(is_admitted) {
-            return false;
-        }
-        let damaged = self.machines.iter().filter(|machine| machine.damaged).count();
-        let machine = &self.machines[node];
-        if machine.damaged || (damaged + 1) * 2 > self.plan.nodes || matches!(machine.state, State::Gone) {
-            return false;
-        }
-        if fault == Fault::LostDisk {
-            self.crash(node, true);
-            self.machines[node].lose_disk(&mut self.random);
-        } else if !self.damage_segment(fault, node) {
-            return false;
-        }
-        // Damage shows when somebody reads it: at the next start.
-        if fault != Fault::LostDisk && self.random.coin() {
-            self.crash(node, false);
-        }
-        self.machines[node].damaged = true;
-        self.oracle.discount(node, fault == Fault::LostDisk);
-        self.say(format!("node {}: {}", node + 1, fault.name()));
-        true
-    }
-
-    /// Only segments that later ones have sealed: what the last batch of a log loses when it also crashes cannot be
-    /// told from what was never written.
-    fn damage_segment(&mut self, fault: Fault, node: usize) -> bool {
-        let machine = &self.machines[node];
-        let disk = &machine.disks[self.random.below(machine.disks.len() as u64) as usize];
-        let mut segments: Vec<String> = disk.names().into_iter().filter(|name| name.starts_with("segment")).collect();
-        segments.sort();
-        segments.pop();
-        if segments.is_empty() {
-            return false;
-        }
-        let name = self.random.pick(&segments).clone();
-        let length = disk.bytes(&name).len() as u64;
-        if fault == Fault::Rot {
-            disk.flip(&name, self.random.below(length), self.random.below(8) as u8);
-        } else {
-            disk.truncate_quietly(&name, self.random.below(length));
-        }
-        true
-    }
-
     fn give_up(&mut self) -> bool {
         let index = self.random.below(self.users.len() as u64) as usize;
         let clock = self.clock();
@@ -286,5 +303,23 @@ impl World {
         let forgotten = user.give_up(&self.plan, &self.net, clock, &mut self.random);
         self.forget(forgotten);
         true
+    }
+
+    /// The end of all faults.
+    pub(crate) fn make_peace(&mut self) {
+        let now = self.now();
+        self.trace.say(now, "peace".to_owned());
+        self.faulty = false;
+        self.net.0.borrow_mut().frame_faults = false;
+        self.net.0.borrow_mut().heal();
+        self.net.0.borrow_mut().unbar(None);
+        for index in 0..self.machines.len() {
+            self.heal_disk(index);
+            self.machines[index].forgive();
+            self.resume(index);
+            if matches!(self.machines[index].state, State::Down) {
+                self.net.0.borrow_mut().agenda.after(10 * MILLISECOND, Event::Start { node: index });
+            }
+        }
     }
 }

@@ -7,6 +7,8 @@
 //! nothing on the way could do that.
 
 mod asked;
+mod faults;
+mod overheard;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,10 +20,13 @@ use mio::Token;
 use raftkv::server::by_hand::LISTENER;
 use raftkv::socket::Readiness;
 use raftkv_protocol::frame;
-use raftkv_protocol::peer::{Message, PeerFrame};
+use raftkv_protocol::peer::PeerFrame;
+use raftkv_protocol::types::RequestId;
 
 use crate::agenda::{Agenda, Event, HostId, LoopId, MICROSECOND, SECOND};
 use crate::random::Random;
+
+pub use overheard::Told;
 
 /// How long the kernel of a node keeps bytes that the other side does not acknowledge, as the server asks it to.
 const UNACKNOWLEDGED_MAX: u64 = 5 * SECOND;
@@ -145,6 +150,8 @@ struct Connection {
     flows: [Flow; 2],
     established: bool,
     between_nodes: bool,
+    /// Requests of a client that were not answered yet, and their kinds.
+    asked: BTreeMap<RequestId, u8>,
 }
 
 #[derive(Debug, Default)]
@@ -173,8 +180,8 @@ pub struct Net {
     pub stats: NetStats,
     /// Whether frames are lost, doubled and overtaken.
     pub frame_faults: bool,
-    /// The Raft messages without entries that left nodes, until somebody looks.
-    pub told: Vec<Message>,
+    /// What was said, until somebody looks.
+    pub told: Vec<Told>,
     plan: NetPlan,
     random: Random,
     loops: Vec<Loop>,
@@ -184,6 +191,8 @@ pub struct Net {
     next_segment: u64,
     /// From, to.
     cuts: BTreeSet<(HostId, HostId)>,
+    /// Who is refused when dialling whom.
+    barred: BTreeSet<(HostId, HostId)>,
     /// Longer delays between two hosts, in nanoseconds.
     slow: BTreeMap<(HostId, HostId), u64>,
 }
@@ -209,6 +218,7 @@ impl Net {
             next_connection: 1,
             next_segment: 1,
             cuts: BTreeSet::new(),
+            barred: BTreeSet::new(),
             slow: BTreeMap::new(),
         }
     }
@@ -228,43 +238,6 @@ impl Net {
     /// The loops of a process share an address.
     pub fn listen(&mut self, host: HostId, address: SocketAddr, loops: Vec<LoopId>) {
         self.hosts[host.0].listening = Some((address, loops));
-    }
-
-    /// Cuts or mends the way from one host to another.
-    pub fn set_cut(&mut self, from: HostId, to: HostId, cut: bool) {
-        if cut {
-            self.cuts.insert((from, to));
-        } else if self.cuts.remove(&(from, to)) {
-            self.release(|connection, side| (connection.ends[side].host, connection.ends[1 - side].host) == (from, to));
-        }
-    }
-
-    /// Whether the way is cut.
-    #[must_use]
-    pub fn is_cut(&self, from: HostId, to: HostId) -> bool {
-        self.cuts.contains(&(from, to))
-    }
-
-    /// How many ways are cut.
-    #[must_use]
-    pub fn cuts(&self) -> usize {
-        self.cuts.len()
-    }
-
-    /// Makes the way from one host to another slower, or as fast as others.
-    pub fn set_slow(&mut self, from: HostId, to: HostId, extra: u64) {
-        if extra == 0 {
-            self.slow.remove(&(from, to));
-        } else {
-            self.slow.insert((from, to), extra);
-        }
-    }
-
-    /// Mends all ways.
-    pub fn heal(&mut self) {
-        self.cuts.clear();
-        self.slow.clear();
-        self.release(|_, _| true);
     }
 
     /// A process ends; its kernel closes what it had open.
@@ -451,7 +424,7 @@ impl Net {
             return self.agenda.after(HANDSHAKE_AGAIN, Event::Net(NetEvent::Handshake(id)));
         }
         let loops = match &self.hosts[to.0].listening {
-            Some((listening, loops)) if *listening == address => loops.clone(),
+            Some((listening, loops)) if *listening == address && !self.barred.contains(&(from, to)) => loops.clone(),
             _ => {
                 self.send(id, ACCEPTER, Segment::Reset, true);
                 return;
@@ -605,9 +578,8 @@ impl Net {
             self.stats.blocked += 1;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if connection.between_nodes && side == DIALLER {
-            asked::overhear(&mut flow.overheard, &bytes[..length], &mut self.told);
-        }
+        connection.overhear(side, &bytes[..length], &mut self.told);
+        let flow = &mut connection.flows[side];
         if connection.between_nodes
             && side == DIALLER
             && (self.frame_faults || !flow.partial.is_empty() || !flow.greeted)

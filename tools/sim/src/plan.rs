@@ -4,8 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::agenda::{MICROSECOND, MILLISECOND, SECOND};
-use crate::network::NetPlan;
+use crate::agenda::{HostId, MICROSECOND, MILLISECOND, SECOND};
+use crate::network::{Net, NetPlan};
 use crate::random::Random;
 
 /// A kind of fault that the nemesis may bring about.
@@ -25,6 +25,12 @@ pub enum Fault {
     Swizzle,
     /// A way is slow.
     SlowPath,
+    /// A node is cut off with others, is back before them, and is given leadership.
+    Comeback,
+    /// Connections of a node are forgotten by a box on the way, and reset.
+    Reset,
+    /// A node is told to hand over what it leads.
+    HandOver,
     /// A process is killed; what it wrote is with the kernel.
     Kill,
     /// A machine loses power; what was not synced is lost, or half of it.
@@ -45,9 +51,9 @@ pub enum Fault {
     SyncError,
     /// A disk is full.
     FullDisk,
-    /// A bit of an old segment flips.
+    /// A bit of a segment flips.
     Rot,
-    /// An old segment becomes shorter.
+    /// A segment becomes shorter.
     ShortSegment,
     /// A machine comes back with an empty disk.
     LostDisk,
@@ -57,7 +63,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 21] = [
+    pub const ALL: [Fault; 24] = [
         Fault::Partition,
         Fault::Isolate,
         Fault::OneWay,
@@ -65,6 +71,9 @@ impl Fault {
         Fault::Partial,
         Fault::Swizzle,
         Fault::SlowPath,
+        Fault::Comeback,
+        Fault::Reset,
+        Fault::HandOver,
         Fault::Kill,
         Fault::PowerLoss,
         Fault::AfterVote,
@@ -92,6 +101,9 @@ impl Fault {
             Fault::Partial => "partial partition",
             Fault::Swizzle => "swizzle",
             Fault::SlowPath => "slow path",
+            Fault::Comeback => "comeback",
+            Fault::Reset => "connections reset",
+            Fault::HandOver => "leadership handed over",
             Fault::Kill => "kill",
             Fault::PowerLoss => "power loss",
             Fault::AfterVote => "crash after a vote",
@@ -160,6 +172,10 @@ pub struct Plan {
     pub nemesis_pause_max: u64,
     /// Its acts.
     pub faults: Vec<Fault>,
+    /// Two nodes that do not meet before one of them comes back with an empty disk, or there is peace.
+    pub strangers: Option<(usize, usize)>,
+    /// Clients, and nodes that they do not reach: others have to send on what they ask.
+    pub barred: Vec<(usize, usize)>,
     /// The network.
     pub net: NetPlan,
     /// Whether single frames have faults.
@@ -193,11 +209,12 @@ impl Plan {
         let election = *random.pick(&[800, 800, 800, 400, 1_500]);
         let (clients, inflight) = (random.between(2, 6), *random.pick(&[1, 1, 2, 4]));
         // Few at a time on one key: the search for an order takes exponentially long otherwise.
-        let keys = random.between(1, 24).max(clients * inflight / 4);
+        let keys = random.between(1, 24).max(clients * inflight / 2);
+        let shards = *random.pick(&[1, 2, 3, 4, 6]);
         Plan {
             nodes,
             cores: *random.pick(&[1, 1, 1, 2]),
-            shards: *random.pick(&[1, 2, 3, 4, 6]),
+            shards,
             clients: clients as usize,
             inflight: inflight as usize,
             keys,
@@ -208,6 +225,8 @@ impl Plan {
             scans: draw_scans(random),
             duration: random.between(3, 9) * SECOND,
             nemesis_pause_max: *random.pick(&[SECOND / 2, SECOND, 3 * SECOND]),
+            strangers: draw_strangers(nodes, shards, &faults, random),
+            barred: draw_barred(clients as usize, nodes, random),
             faults,
             net: draw_net(random),
             frame_faults: random.below(100) < 40,
@@ -254,6 +273,17 @@ impl Plan {
         })
     }
 
+    /// Firewalls, before anybody has dialled.
+    pub fn bar(&self, net: &mut Net) {
+        if let Some((one, other)) = self.strangers {
+            net.bar(HostId(one), HostId(other));
+            net.bar(HostId(other), HostId(one));
+        }
+        for (client, node) in &self.barred {
+            net.bar(HostId(self.nodes + client), HostId(*node));
+        }
+    }
+
     /// The longest that a cluster without faults may take to agree again: ten election timeouts.
     #[must_use]
     pub fn patience(&self) -> u64 {
@@ -268,6 +298,30 @@ fn draw_scans(random: &mut Random) -> ScanPlan {
         bytes_max: *random.pick(&[512, 4 << 10, 1 << 20, 1 << 20]),
         at_once_max: *random.pick(&[1, 16]),
     }
+}
+
+/// Neither is to lead by the rule of placement: the other would hear of no leader, and never be admitted.
+fn draw_strangers(nodes: usize, shards: u16, faults: &[Fault], random: &mut Random) -> Option<(usize, usize)> {
+    let followers = nodes.checked_sub(usize::from(shards)).filter(|followers| *followers >= 2)? as u64;
+    if !faults.contains(&Fault::LostDisk) || random.below(4) == 0 {
+        return None;
+    }
+    let one = random.below(followers);
+    let other = (one + 1 + random.below(followers - 1)) % followers;
+    Some((nodes - 1 - one as usize, nodes - 1 - other as usize))
+}
+
+/// Each client reaches some node.
+fn draw_barred(clients: usize, nodes: usize, random: &mut Random) -> Vec<(usize, usize)> {
+    if random.below(4) > 0 {
+        return Vec::new();
+    }
+    let mut barred = Vec::new();
+    for client in 0..clients {
+        let open = random.below(nodes as u64) as usize;
+        barred.extend((0..nodes).filter(|node| *node != open && random.coin()).map(|node| (client, node)));
+    }
+    barred
 }
 
 fn draw_net(random: &mut Random) -> NetPlan {
@@ -295,7 +349,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "{} nodes of {} cores, {} shards, {} clients x {}, {} keys{}, {} % scans, {} s, election {:?}, \
-             syncs up to {} us, network up to {} us{}; {}",
+             syncs up to {} us, network up to {} us{}{}{}; {}",
             self.nodes,
             self.cores,
             self.shards,
@@ -309,6 +363,8 @@ impl fmt::Display for Plan {
             self.sync.1 / MICROSECOND,
             self.net.delay_max / MICROSECOND,
             if self.frame_faults { ", frames with faults" } else { "" },
+            self.strangers.map_or(String::new(), |(a, b)| format!(", {} and {} strangers", a + 1, b + 1)),
+            if self.barred.is_empty() { "" } else { ", clients barred" },
             if faults.is_empty() { "no faults".to_owned() } else { faults.join(", ") },
         )
     }

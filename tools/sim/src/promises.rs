@@ -4,14 +4,19 @@
 //! - Whoever leads a term was voted for by a majority.
 //! - What a node has told others (its term, its vote) it still knows after a restart.
 //! - A read round is confirmed by a majority that answered this very round.
+//! - A node that has lost its disk has no say.
+//! - A request that is sent on has a name of its own, and is answered once, by the one to whom it was sent.
+//! - An answer goes to the connection on which it was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftkv::raft::Raft;
-use raftkv_protocol::peer::{AppendResult, Body, Message};
-use raftkv_protocol::types::{EntryId, NodeId, ShardId, Term};
+use raftkv_protocol::peer::{AppendResult, Body, ForwardId, Message};
+use raftkv_protocol::types::{CoreId, EntryId, NodeId, ShardId, Term};
 
+use crate::agenda::HostId;
 use crate::machine::node_id;
+use crate::network::Told;
 use crate::oracle::Violation;
 
 /// What one replica has given its word for.
@@ -36,14 +41,23 @@ pub struct Promises {
     rounds: BTreeMap<(ShardId, NodeId, Term, u64), BTreeSet<NodeId>>,
     /// Nodes that lost their disk: they know nothing of what they promised.
     lost: BTreeSet<NodeId>,
+    /// Requests that were sent on, by who waits at which core and under which number: whose answer is awaited.
+    forwards: BTreeMap<(HostId, CoreId, u64), Option<HostId>>,
 }
 
 impl Promises {
     /// Nobody has said anything.
     #[must_use]
     pub fn new(nodes: usize) -> Promises {
-        let (given, asked, votes, rounds) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Promises { nodes, given, asked, votes, rounds, lost: BTreeSet::new() }
+        Promises {
+            nodes,
+            given: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            forwards: BTreeMap::new(),
+        }
     }
 
     /// A machine got empty disks.
@@ -58,8 +72,36 @@ impl Promises {
         }
     }
 
-    /// A message has left a node. Whether it was a vote.
-    pub fn told(&mut self, message: &Message) -> Result<bool, Violation> {
+    /// Something has left a node. Whether it was a vote.
+    pub fn told(&mut self, told: &Told) -> Result<bool, Violation> {
+        match *told {
+            Told::Raft(ref message) => return self.promised(message),
+            Told::Forward { from, to, id: ForwardId { core, serial } } => {
+                if self.forwards.insert((from, core, serial), Some(to)).is_some() {
+                    let what = format!("node {} has sent on two requests as {serial} of core {core}", from.0 + 1);
+                    return Err(Violation::of("each request that is sent on has a name of its own", what));
+                }
+            }
+            Told::ForwardReply { from, to, id: ForwardId { core, serial } } => {
+                let asked = self.forwards.get_mut(&(to, core, serial)).and_then(Option::take);
+                if asked != Some(from) {
+                    let what = format!("node {} answers {serial} of core {core}, sent to {asked:?}", from.0 + 1);
+                    return Err(Violation::of("a node answers what it was asked, once", what));
+                }
+            }
+            Told::Unasked { from, id, asked, answer } => {
+                let what = format!("node {}: kind {answer:#x} for request {id:?}, asked was {asked:?}", from.0 + 1);
+                return Err(Violation::of("an answer goes to the connection that has asked", what));
+            }
+            Told::Nonsense { from } => {
+                let what = format!("host {} says what is no frame", from.0 + 1);
+                return Err(Violation::of("what is said can be understood", what));
+            }
+        }
+        Ok(false)
+    }
+
+    fn promised(&mut self, message: &Message) -> Result<bool, Violation> {
         let Message { shard, from, to, term, .. } = *message;
         match &message.body {
             Body::Vote { last, .. } => {
@@ -75,6 +117,7 @@ impl Promises {
                 Ok(false)
             }
             Body::HeartbeatReply { context } if context.counter > 0 => {
+                self.check_is_heard(from, "confirms a leader")?;
                 self.rounds.entry((shard, to, context.term, context.counter)).or_default().insert(from);
                 Ok(false)
             }

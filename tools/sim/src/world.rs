@@ -52,6 +52,8 @@ pub struct World {
     unique: u64,
     /// Faults go on.
     pub(crate) faulty: bool,
+    /// Somebody is to stay cut off until then.
+    pub(crate) away_until: u64,
     /// Clients ask.
     asking: bool,
     /// They ask for the next page of what they scan.
@@ -87,6 +89,7 @@ impl World {
                 net.add_loop(host)
             })
             .collect();
+        plan.bar(&mut net);
         let net = SharedNet(Rc::new(RefCell::new(net)));
         for (index, place) in places.into_iter().enumerate() {
             owners.push(Owner::User(index));
@@ -106,6 +109,7 @@ impl World {
             transcript: Transcript::default(),
             unique: 0,
             faulty: true,
+            away_until: 0,
             asking: true,
             scanning: true,
             epoch,
@@ -208,6 +212,7 @@ impl World {
             Event::Disk { node, core, boot, work } => self.disk(node, core, boot, work)?,
             Event::Nemesis => self.nemesis(),
             Event::Path { from, to, cut } => self.net.0.borrow_mut().set_cut(from, to, cut && self.faulty),
+            Event::HandOver { to } => _ = self.hand_over(None, to),
             Event::Start { node } => self.start(node)?,
             Event::Resume { node } => self.resume(node),
             Event::DiskHeals { node } => self.heal_disk(node),
@@ -272,8 +277,8 @@ impl World {
     fn hear(&mut self) -> Result<bool, Violation> {
         let told = std::mem::take(&mut self.net.0.borrow_mut().told);
         let mut has_voted = false;
-        for message in &told {
-            has_voted |= self.oracle.promises.told(message)?;
+        for told in &told {
+            has_voted |= self.oracle.promises.told(told)?;
         }
         Ok(has_voted)
     }
@@ -367,10 +372,11 @@ impl World {
 
     fn start(&mut self, index: usize) -> Result<(), Violation> {
         let now = self.now();
-        let machine = &mut self.machines[index];
-        if !matches!(machine.state, State::Down) {
+        if !matches!(self.machines[index].state, State::Down) {
             return Ok(());
         }
+        self.take_back_unproved(index);
+        let machine = &mut self.machines[index];
         self.net.0.borrow_mut().power_returns(HostId(index));
         let loops = machine.loops.clone();
         match machine.start(&self.plan, &self.net, now, &mut self.random) {
@@ -456,7 +462,7 @@ impl World {
         self.net.0.borrow_mut().agenda.after(pause, Event::Start { node: index });
     }
 
-    fn resume(&mut self, index: usize) {
+    pub(crate) fn resume(&mut self, index: usize) {
         let machine = &mut self.machines[index];
         if std::mem::take(&mut machine.paused) {
             let mut net = self.net.0.borrow_mut();
@@ -473,23 +479,6 @@ impl World {
             disk.set_full(false);
         }
         self.after_node(index);
-    }
-
-    /// The end of all faults.
-    fn make_peace(&mut self) {
-        let now = self.now();
-        self.trace.say(now, "peace".to_owned());
-        self.faulty = false;
-        self.net.0.borrow_mut().frame_faults = false;
-        self.net.0.borrow_mut().heal();
-        for index in 0..self.machines.len() {
-            self.heal_disk(index);
-            self.machines[index].forgive();
-            self.resume(index);
-            if matches!(self.machines[index].state, State::Down) {
-                self.net.0.borrow_mut().agenda.after(10 * MILLISECOND, Event::Start { node: index });
-            }
-        }
     }
 
     /// What is not right yet.
@@ -607,6 +596,7 @@ impl World {
             self.coverage.add("write refused as too much waits", counters.refused_overloaded);
             self.coverage.add("request timed out at a node", counters.timeouts);
             self.coverage.add("vote withheld from an admitted node", counters.votes_withheld);
+            self.coverage.add("leader that is not to be followed", counters.leaders_unheeded);
             self.coverage.add("loop turned", counters.turns);
         }
     }

@@ -1,31 +1,14 @@
-//! What sockets ask of the network, and what is heard of what they say.
+//! What sockets ask of the network.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 
 use mio::Token;
-use raftkv_protocol::frame;
-use raftkv_protocol::kind;
-use raftkv_protocol::peer::{Message, PeerFrame};
 
 use super::{ACCEPTER, Connection, End, Flow, Net, Segment, Side, node_of};
 use crate::agenda::{Event, HostId, LoopId};
 use crate::network::NetEvent;
-
-/// Takes down what a node says to another. Appends are left out: they are the most, and promise nothing.
-pub(super) fn overhear(begun: &mut Vec<u8>, bytes: &[u8], told: &mut Vec<Message>) {
-    begun.extend_from_slice(bytes);
-    let mut at = 0;
-    while let Ok(Some(found)) = frame::parse(&begun[at..], frame::PEER_FRAME_MAX) {
-        if found.kind != kind::APPEND
-            && let Ok(PeerFrame::Message(message)) = PeerFrame::decode(found.kind, found.payload)
-        {
-            told.push(message);
-        }
-        at += found.consumed;
-    }
-    begun.drain(..at);
-}
 
 /// What sockets ask of it.
 impl Net {
@@ -44,7 +27,8 @@ impl Net {
         let id = self.next_connection;
         self.next_connection += 1;
         let flows = [Flow::default(), Flow::default()];
-        self.connections.insert(id, Connection { ends, flows, established: false, between_nodes });
+        self.connections
+            .insert(id, Connection { ends, flows, established: false, between_nodes, asked: BTreeMap::new() });
         let delay = self.delay(HostId(from), HostId(to));
         self.agenda.after(delay, Event::Net(NetEvent::Handshake(id)));
         Ok(id)
