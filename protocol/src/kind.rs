@@ -6,7 +6,8 @@
 //! | `0x10..=0x3f` | a client: requests |
 //! | `0x40` | a server: a request was refused |
 //! | `0x50..=0x7f` | a server: the answer to request kind `k` has kind `k + 0x40` |
-//! | `0x80..=0xbf` | a peer: Raft messages |
+//! | `0x80..=0xaf` | a peer: Raft messages, and the hashes of replicas |
+//! | `0xb0..=0xbf` | a peer: how it does |
 //! | `0xc0..=0xdf` | a peer: forwarded requests and their answers |
 //!
 //! A number that was ever used or reserved (see the specification) never gets another meaning.
@@ -71,13 +72,17 @@ pub const HEARTBEAT: u8 = 0x86;
 pub const HEARTBEAT_REPLY: u8 = 0x87;
 /// Raft: campaign now.
 pub const TIMEOUT_NOW: u8 = 0x88;
+/// Hashes of replicas' states, to be compared.
+pub const CHECKPOINTS: u8 = 0x8b;
+/// How the node's disk does.
+pub const HEALTH: u8 = 0xb0;
 /// A client's request, sent on to the leader.
 pub const FORWARD: u8 = 0xc0;
 /// The answer to a forwarded request.
 pub const FORWARD_REPLY: u8 = 0xc1;
 
 /// Every kind with its name in the specification, in numerical order.
-pub const ALL: [(u8, &str); 29] = [
+pub const ALL: [(u8, &str); 31] = [
     (HELLO, "hello"),
     (WELCOME, "welcome"),
     (HELLO_REFUSED, "hello_refused"),
@@ -105,6 +110,8 @@ pub const ALL: [(u8, &str); 29] = [
     (HEARTBEAT, "heartbeat"),
     (HEARTBEAT_REPLY, "heartbeat_reply"),
     (TIMEOUT_NOW, "timeout_now"),
+    (CHECKPOINTS, "checkpoints"),
+    (HEALTH, "health"),
     (FORWARD, "forward"),
     (FORWARD_REPLY, "forward_reply"),
 ];

@@ -1,12 +1,14 @@
-//! What the nodes of a cluster say to each other: Raft messages and forwarded requests.
+//! What the nodes of a cluster say to each other: Raft messages, forwarded requests, and news of themselves.
 //!
-//! Here are the types; `raft` and `forward` beside this file hold their bytes.
+//! Here are the types; `raft`, `forward` and `news` beside this file hold their bytes.
 
 mod forward;
+mod news;
 mod raft;
 
 use crate::client::{Operation, Reply};
 use crate::frame::DecodeError;
+use crate::health::DiskHealth;
 use crate::kind;
 use crate::types::{CoreId, Entry, EntryId, Incarnation, Index, NodeId, ShardId, Term};
 
@@ -145,6 +147,34 @@ pub struct ForwardReply<'a> {
     pub reply: Reply<'a>,
 }
 
+/// How the sender does. Told to whoever reads it ([`FEATURE_NEWS`](crate::hello::FEATURE_NEWS)), on every link: once it
+/// is up, and whenever it is another than was told before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Its disk.
+    pub disk: DiskHealth,
+}
+
+/// The hashes of the sender's replicas, at indexes at which all replicas take them. Each is told once on a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// How the hashes are made: those of another format say nothing.
+    pub format: u16,
+    /// Of any shards, in any order.
+    pub checkpoints: Vec<ShardCheckpoint>,
+}
+
+/// The hash of a replica's state right after an entry was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardCheckpoint {
+    /// The replica's shard.
+    pub shard: ShardId,
+    /// The entry.
+    pub index: Index,
+    /// The hash.
+    pub hash: u128,
+}
+
 /// Every frame that a peer sends after its hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -155,6 +185,10 @@ pub enum PeerFrame<'a> {
     Forward(Forward<'a>),
     /// Here is what came of it.
     ForwardReply(ForwardReply<'a>),
+    /// How the sender does.
+    Health(Health),
+    /// The hashes of its replicas.
+    Checkpoints(Checkpoints),
 }
 
 impl<'a> PeerFrame<'a> {
@@ -164,6 +198,8 @@ impl<'a> PeerFrame<'a> {
             PeerFrame::Message(message) => message.encode(out),
             PeerFrame::Forward(forward) => forward.encode(out),
             PeerFrame::ForwardReply(reply) => reply.encode(out),
+            PeerFrame::Health(health) => health.encode(out),
+            PeerFrame::Checkpoints(checkpoints) => checkpoints.encode(out),
         }
     }
 
@@ -172,6 +208,8 @@ impl<'a> PeerFrame<'a> {
         match kind {
             kind::FORWARD => Forward::decode(payload).map(PeerFrame::Forward),
             kind::FORWARD_REPLY => ForwardReply::decode(payload).map(PeerFrame::ForwardReply),
+            kind::HEALTH => Health::decode(payload).map(PeerFrame::Health),
+            kind::CHECKPOINTS => Checkpoints::decode(payload).map(PeerFrame::Checkpoints),
             _ => Message::decode(kind, payload).map(PeerFrame::Message),
         }
     }

@@ -7,13 +7,16 @@ mod calls;
 mod connection;
 mod core_loop;
 mod desk;
+mod disk_watch;
 mod fan_out;
 mod gather;
 mod greeting;
+pub mod health;
 mod io;
 mod link;
 pub mod local_cluster;
 pub mod message;
+mod news;
 pub mod node;
 mod placement;
 pub mod router;
@@ -27,9 +30,15 @@ mod by_hand_test;
 #[cfg(test)]
 mod desk_test;
 #[cfg(test)]
+mod disk_watch_test;
+#[cfg(test)]
 mod forwarding_test;
 #[cfg(test)]
+mod health_test;
+#[cfg(test)]
 mod local_cluster_test;
+#[cfg(test)]
+mod news_test;
 #[cfg(test)]
 mod placement_test;
 #[cfg(test)]

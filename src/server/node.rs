@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use raftkv_protocol::client::SlotTable;
-use raftkv_protocol::hello::FEATURE_ADMITTED;
+use raftkv_protocol::hello::{FEATURE_ADMITTED, FEATURE_NEWS};
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId, Term};
 
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::storage::data_dir::DataDir;
 
+use super::health::Health;
 use super::together::Together;
 
 /// Another node of the cluster.
@@ -58,16 +59,10 @@ impl Admission {
     }
 
     /// What a hello or a welcome of `node` says of it.
-    pub fn note_peer(&self, node: NodeId, features: u64) {
+    fn note_peer(&self, node: NodeId, features: u64) {
         if let Some((_, admitted)) = self.peers.iter().find(|(peer, _)| *peer == node) {
             admitted.store(features & FEATURE_ADMITTED != 0, Ordering::Relaxed);
         }
-    }
-
-    /// What this node's hellos and welcomes say of it.
-    #[must_use]
-    pub fn features(&self) -> u64 {
-        if self.is_admitted() { FEATURE_ADMITTED } else { 0 }
     }
 }
 
@@ -94,6 +89,8 @@ pub struct Node {
     pub stopping: AtomicBool,
     /// Which nodes are admitted.
     pub admission: Admission,
+    /// How the nodes' disks do.
+    pub health: Health,
     /// What the cores do once between them.
     pub together: Together,
     /// Where peers' incarnations are remembered. Locked at hellos, and once when the node is admitted.
@@ -108,6 +105,7 @@ impl Node {
             cluster: config.cluster_id(),
             incarnation: data_dir.incarnation(),
             admission: Admission::new(data_dir.is_admitted(), peers.iter().map(|peer| peer.id)),
+            health: Health::new(config.cores, peers.iter().map(|peer| peer.id)),
             peers,
             together: Together::default(),
             leaders: LeaderTable::new(config.shards),
@@ -118,6 +116,18 @@ impl Node {
             data_dir: Mutex::new(data_dir),
             config,
         }
+    }
+
+    /// What a hello or a welcome of a peer says of it.
+    pub fn note_peer(&self, peer: NodeId, features: u64) {
+        self.admission.note_peer(peer, features);
+        self.health.note_features(peer, features);
+    }
+
+    /// What this node's hellos and welcomes say of it.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        FEATURE_NEWS | if self.admission.is_admitted() { FEATURE_ADMITTED } else { 0 }
     }
 
     /// The shards of a core, in the order of their ids.

@@ -89,6 +89,7 @@ fn config(id: NodeId, dir: &Path) -> Config {
         cluster_name: "test".to_owned(),
         segment_size: 1 << 20,
         log_io: LogIo::Map,
+        slow_sync: Duration::from_millis(200),
         log_level: log::LevelFilter::Off,
         limits: Limits::default(),
     }
@@ -420,7 +421,7 @@ fn a_node_that_is_not_admitted_gives_no_vote_to_one_that_is() {
     }
     let dir = cluster.dirs.path().join("3 again");
     cluster.nodes[2] = (router(config(NodeId(3), &dir), cluster.now), Mail::default());
-    cluster.nodes[2].0.node.admission.note_peer(NodeId(2), FEATURE_ADMITTED);
+    cluster.nodes[2].0.node.note_peer(NodeId(2), FEATURE_ADMITTED);
     cluster.nodes[0].1.links.clear();
     for (from, to) in [(2, 3), (3, 2)] {
         cluster.link_up(from, to);

@@ -10,8 +10,12 @@ use raftkv_protocol::client::{
     Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardStatus,
     SlotTable, Status,
 };
+use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
-use raftkv_protocol::peer::{AppendResult, Body, Forward, ForwardId, ForwardReply, Message, PeerFrame, ReadContext};
+use raftkv_protocol::peer::{
+    AppendResult, Body, Checkpoints, Forward, ForwardId, ForwardReply, Health, Message, PeerFrame, ReadContext,
+    ShardCheckpoint,
+};
 use raftkv_protocol::types::{
     ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, Term,
 };
@@ -29,6 +33,8 @@ pub fn message() -> impl Strategy<Value = AnyMessage<'static>> {
         forward().prop_map(|forward| AnyMessage::Peer(PeerFrame::Forward(forward))),
         (forward_id(), reply())
             .prop_map(|(id, reply)| AnyMessage::Peer(PeerFrame::ForwardReply(ForwardReply { id, reply }))),
+        disk_health().prop_map(|disk| AnyMessage::Peer(PeerFrame::Health(Health { disk }))),
+        checkpoints().prop_map(|checkpoints| AnyMessage::Peer(PeerFrame::Checkpoints(checkpoints))),
     ]
 }
 
@@ -183,8 +189,9 @@ fn slot_table() -> impl Strategy<Value = SlotTable> {
 
 fn status() -> impl Strategy<Value = Status> {
     let counters = vec((text().prop_map(str::to_owned), any::<u64>()), 0..4);
-    (cluster(), node(), incarnation(), text(), nodes(), vec(shard_status(), 0..4), counters).prop_map(
-        |(cluster, node, incarnation, version, nodes, shards, counters)| Status {
+    let disk = (disk_health(), any::<u64>());
+    (cluster(), node(), incarnation(), text(), nodes(), vec(shard_status(), 0..4), counters, disk).prop_map(
+        |(cluster, node, incarnation, version, nodes, shards, counters, (disk, sync_ms))| Status {
             cluster,
             node,
             incarnation,
@@ -192,6 +199,8 @@ fn status() -> impl Strategy<Value = Status> {
             nodes,
             shards,
             counters,
+            disk,
+            sync_ms,
         },
     )
 }
@@ -205,11 +214,42 @@ fn shard_status() -> impl Strategy<Value = ShardStatus> {
         Just(Role::Learner)
     ];
     let indexes = (index(), index(), index());
-    (shard(), role, any::<u64>(), option::of(node()), indexes, entry_id(), entry_id(), any::<u64>(), any::<u128>())
-        .prop_map(|(id, role, term, leader, (commit, applied, persisted), last, snapshot, keys, state_hash)| {
+    let state = (any::<u64>(), any::<u128>(), option::of(divergence()));
+    (shard(), role, any::<u64>(), option::of(node()), indexes, entry_id(), entry_id(), state).prop_map(
+        |(id, role, term, leader, (commit, applied, persisted), last, snapshot, (keys, state_hash, divergence))| {
             let term = Term(term);
-            ShardStatus { id, role, term, leader, commit, applied, persisted, last, snapshot, keys, state_hash }
-        })
+            ShardStatus {
+                id,
+                role,
+                term,
+                leader,
+                commit,
+                applied,
+                persisted,
+                last,
+                snapshot,
+                keys,
+                state_hash,
+                divergence,
+            }
+        },
+    )
+}
+
+fn disk_health() -> impl Strategy<Value = DiskHealth> {
+    prop_oneof![Just(DiskHealth::Healthy), Just(DiskHealth::Recovering), Just(DiskHealth::Slow)]
+}
+
+fn divergence() -> impl Strategy<Value = Divergence> {
+    let verdict = prop_oneof![Just(Verdict::Diverged), Just(Verdict::Undecided)];
+    (verdict, index(), index(), any::<u128>(), any::<u128>())
+        .prop_map(|(verdict, agreed, differs, own, other)| Divergence { verdict, agreed, differs, own, other })
+}
+
+fn checkpoints() -> impl Strategy<Value = Checkpoints> {
+    let checkpoint =
+        (shard(), index(), any::<u128>()).prop_map(|(shard, index, hash)| ShardCheckpoint { shard, index, hash });
+    (any::<u16>(), vec(checkpoint, 0..6)).prop_map(|(format, checkpoints)| Checkpoints { format, checkpoints })
 }
 
 fn raft() -> impl Strategy<Value = Message> {

@@ -680,6 +680,8 @@ impl World {
             self.coverage.add("write refused as too much waits", counters.refused_overloaded);
             self.coverage.add("request timed out at a node", counters.timeouts);
             self.coverage.add("vote withheld from an admitted node", counters.votes_withheld);
+            self.coverage.add("shard left a slow disk", counters.transfers_away);
+            self.coverage.add("replica found to differ", counters.divergences);
             self.coverage.add("loop turned", counters.turns);
         }
     }
