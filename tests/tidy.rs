@@ -85,6 +85,7 @@ const LAYERS: &[Layer] = &[
             "protocol::types",
             "protocol::peer",
             "protocol::client",
+            "protocol::health",
             "raft",
             "storage",
             "state_machine",

@@ -10,6 +10,7 @@ mod request;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::health::{DiskHealth, Divergence};
 use crate::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
 
 pub use code::{Code, Refusal};
@@ -197,6 +198,10 @@ pub struct Status {
     pub shards: Vec<ShardStatus>,
     /// Named counters of the node, in alphabetical order: refusals, connections, syncs and so on.
     pub counters: Vec<(String, u64)>,
+    /// How its disk does.
+    pub disk: DiskHealth,
+    /// For how many milliseconds the longest of its syncs in flight has taken.
+    pub sync_ms: u64,
 }
 
 /// What a node is to a shard.
@@ -241,6 +246,8 @@ pub struct ShardStatus {
     pub keys: u64,
     /// The rolling hash of its state at `applied`.
     pub state_hash: u128,
+    /// Why it does not serve, if its state is another than that of others.
+    pub divergence: Option<Divergence>,
 }
 
 impl Consistency {

@@ -33,6 +33,8 @@ pub fn negotiate(min: u16, max: u16) -> Option<u16> {
 /// A bit of a peer's features: every shard of the node has had a leader since its data directory was born. A node of which
 /// that is not so does not vote for one of which it is: its own votes and entries may have been lost with a disk.
 pub const FEATURE_ADMITTED: u64 = 1;
+/// A bit of a peer's features: the node reads `checkpoints` and `health`, and is told both.
+pub const FEATURE_NEWS: u64 = 2;
 
 /// What the dialling side says first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub struct Hello<'a> {
     pub cluster: ClusterId,
     /// Who dials.
     pub role: HelloRole,
-    /// Bits such as [`FEATURE_ADMITTED`]; unknown ones are ignored.
+    /// Bits such as [`FEATURE_ADMITTED`] and [`FEATURE_NEWS`]; unknown ones are ignored.
     pub features: u64,
     /// Reserved: the authentication method (0 = none), its nonce and its MAC.
     pub auth: Auth<'a>,

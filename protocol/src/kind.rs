@@ -6,7 +6,8 @@
 //! | `0x10..=0x3f` | a client: requests |
 //! | `0x40` | a server: a request was refused |
 //! | `0x50..=0x7f` | a server: the answer to request kind `k` has kind `k + 0x40` |
-//! | `0x80..=0xbf` | a peer: Raft messages |
+//! | `0x80..=0xaf` | a peer: Raft messages, and the hashes of replicas |
+//! | `0xb0..=0xbf` | a peer: how it does |
 //! | `0xc0..=0xcf` | a peer: forwarded requests and their answers |
 //! | `0xd0..=0xdf` | a peer: snapshots, on a connection of their own |
 //!
@@ -72,8 +73,12 @@ pub const HEARTBEAT: u8 = 0x86;
 pub const HEARTBEAT_REPLY: u8 = 0x87;
 /// Raft: campaign now.
 pub const TIMEOUT_NOW: u8 = 0x88;
+/// Hashes of replicas' states, to be compared.
+pub const CHECKPOINTS: u8 = 0x8b;
 /// Raft: a snapshot is to be had here.
 pub const SNAPSHOT_OFFER: u8 = 0x8c;
+/// How the node's disk does.
+pub const HEALTH: u8 = 0xb0;
 /// A client's request, sent on to the leader.
 pub const FORWARD: u8 = 0xc0;
 /// The answer to a forwarded request.
@@ -84,7 +89,7 @@ pub const SNAPSHOT_READ: u8 = 0xd0;
 pub const SNAPSHOT_CHUNK: u8 = 0xd1;
 
 /// Every kind with its name in the specification, in numerical order.
-pub const ALL: [(u8, &str); 32] = [
+pub const ALL: [(u8, &str); 34] = [
     (HELLO, "hello"),
     (WELCOME, "welcome"),
     (HELLO_REFUSED, "hello_refused"),
@@ -112,7 +117,9 @@ pub const ALL: [(u8, &str); 32] = [
     (HEARTBEAT, "heartbeat"),
     (HEARTBEAT_REPLY, "heartbeat_reply"),
     (TIMEOUT_NOW, "timeout_now"),
+    (CHECKPOINTS, "checkpoints"),
     (SNAPSHOT_OFFER, "snapshot_offer"),
+    (HEALTH, "health"),
     (FORWARD, "forward"),
     (FORWARD_REPLY, "forward_reply"),
     (SNAPSHOT_READ, "snapshot_read"),

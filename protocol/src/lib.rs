@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod frame;
+pub mod health;
 pub mod hello;
 pub mod kind;
 pub mod peer;

@@ -1,13 +1,16 @@
-//! What the nodes of a cluster say to each other: Raft messages, forwarded requests, and pieces of snapshots.
+//! What the nodes of a cluster say to each other: Raft messages, forwarded requests, news of themselves, and pieces of
+//! snapshots.
 //!
-//! Here are the types; `raft`, `forward` and `snapshot` beside this file hold their bytes.
+//! Here are the types; `raft`, `forward`, `news` and `snapshot` beside this file hold their bytes.
 
 mod forward;
+mod news;
 mod raft;
 mod snapshot;
 
 use crate::client::{Operation, Reply};
 use crate::frame::DecodeError;
+use crate::health::DiskHealth;
 use crate::kind;
 use crate::types::{CoreId, Entry, EntryId, Incarnation, Index, NodeId, ShardId, SnapshotId, Term};
 
@@ -208,6 +211,34 @@ pub enum ChunkResult<'a> {
     Gone,
 }
 
+/// How the sender does. Told to whoever reads it ([`FEATURE_NEWS`](crate::hello::FEATURE_NEWS)), on every link: once it
+/// is up, and whenever it is another than was told before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Its disk.
+    pub disk: DiskHealth,
+}
+
+/// The hashes of the sender's replicas, at indexes at which all replicas take them. Each is told once on a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// How the hashes are made: those of another format say nothing.
+    pub format: u16,
+    /// Of any shards, in any order.
+    pub checkpoints: Vec<ShardCheckpoint>,
+}
+
+/// The hash of a replica's state right after an entry was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardCheckpoint {
+    /// The replica's shard.
+    pub shard: ShardId,
+    /// The entry.
+    pub index: Index,
+    /// The hash.
+    pub hash: u128,
+}
+
 /// Every frame that a peer sends after its hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -222,6 +253,10 @@ pub enum PeerFrame<'a> {
     SnapshotRead(SnapshotRead),
     /// Here it is.
     SnapshotChunk(SnapshotChunk<'a>),
+    /// How the sender does.
+    Health(Health),
+    /// The hashes of its replicas.
+    Checkpoints(Checkpoints),
 }
 
 impl<'a> PeerFrame<'a> {
@@ -233,6 +268,8 @@ impl<'a> PeerFrame<'a> {
             PeerFrame::ForwardReply(reply) => reply.encode(out),
             PeerFrame::SnapshotRead(read) => read.encode(out),
             PeerFrame::SnapshotChunk(chunk) => chunk.encode(out),
+            PeerFrame::Health(health) => health.encode(out),
+            PeerFrame::Checkpoints(checkpoints) => checkpoints.encode(out),
         }
     }
 
@@ -243,6 +280,8 @@ impl<'a> PeerFrame<'a> {
             kind::FORWARD_REPLY => ForwardReply::decode(payload).map(PeerFrame::ForwardReply),
             kind::SNAPSHOT_READ => SnapshotRead::decode(payload).map(PeerFrame::SnapshotRead),
             kind::SNAPSHOT_CHUNK => SnapshotChunk::decode(payload).map(PeerFrame::SnapshotChunk),
+            kind::HEALTH => Health::decode(payload).map(PeerFrame::Health),
+            kind::CHECKPOINTS => Checkpoints::decode(payload).map(PeerFrame::Checkpoints),
             _ => Message::decode(kind, payload).map(PeerFrame::Message),
         }
     }

@@ -83,6 +83,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
 pub use raftkv_protocol::client::{Condition, Consistency, Role, ShardStatus, SlotTable, Status};
+pub use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 pub use raftkv_protocol::types::{ClusterId, NodeId, ShardId, Slot, Term};
 
 pub use builder::Builder;

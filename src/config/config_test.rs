@@ -58,6 +58,7 @@ fn without_flags_it_is_a_single_durable_node() {
     assert_eq!(config.heartbeat, Duration::from_millis(100));
     assert_eq!(config.election_timeout, Duration::from_millis(800));
     assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 20, LogIo::Direct, LevelFilter::Info));
+    assert_eq!(config.slow_sync, Duration::from_millis(200));
     assert_eq!(config.limits, Limits::default());
 }
 
@@ -75,6 +76,7 @@ fn every_flag_is_understood() {
         "--cluster-name=orders.eu-1",
         "--segment-size=64KiB",
         "--log-io=map",
+        "--slow-sync=300ms",
         "--log-level=debug",
         "--key-bytes-max=1KiB",
         "--value-bytes-max=64KiB",
@@ -105,6 +107,7 @@ fn every_flag_is_understood() {
     assert_eq!(config.heartbeat, Duration::from_millis(50));
     assert_eq!(config.election_timeout, Duration::from_secs(1));
     assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 10, LogIo::Map, LevelFilter::Debug));
+    assert_eq!(config.slow_sync, Duration::from_millis(300));
     let limits = Limits {
         key_bytes_max: 1 << 10,
         value_bytes_max: 64 << 10,

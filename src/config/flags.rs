@@ -96,6 +96,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "WAY", default_value = "direct", help_heading = "Tuning")]
     pub log_io: LogIo,
 
+    /// A node whose syncs of the log take longer hands its shards to others, if a majority does better
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration, help_heading = "Tuning")]
+    pub slow_sync: Duration,
+
     /// The longest key
     #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = memory_size, help_heading = "Limits")]
     pub key_bytes_max: usize,

@@ -71,6 +71,8 @@ pub struct Config {
     pub segment_size: u64,
     /// How the log places its batches.
     pub log_io: LogIo,
+    /// What a sync of the log may take before the node's disk counts as slow.
+    pub slow_sync: Duration,
     /// The least important of what is logged.
     pub log_level: LevelFilter,
     /// Everything else that is bounded.
@@ -147,6 +149,7 @@ fn check(flags: &Flags) -> Result<Config, Fatal> {
         cluster_name: flags.cluster_name.clone(),
         segment_size: flags.segment_size,
         log_io: flags.log_io,
+        slow_sync: flags.slow_sync,
         log_level: flags.log_level,
         limits,
     })

@@ -72,6 +72,8 @@ counters! {
     overloaded_link,
     /// Puts refused because the disk is full.
     refused_no_space,
+    /// Requests refused because the replica's state is another than that of others.
+    refused_diverged,
     /// Requests for which no leader was found in time.
     refused_no_leader,
     /// Requests whose outcome was not known in time.
@@ -98,6 +100,14 @@ counters! {
     leaders_unheeded,
     /// Leadership transfers begun to bring a shard back to its preferred node.
     transfers,
+    /// Leadership transfers begun because the node's disk was slow, or its state of the shard another than the majority's.
+    transfers_away,
+    /// Times that the node's disk was found to be slow.
+    disk_slow,
+    /// Hashes of their replicas that peers have told.
+    checkpoints_received,
+    /// Times that a replica was found to be another than others.
+    divergences,
     /// Turns of the event loops.
     turns,
     /// Events that the polls reported.

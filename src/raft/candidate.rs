@@ -16,10 +16,33 @@ pub(super) enum Cause {
     Transfer,
 }
 
+/// Whether a node may be elected, as far as it is asked itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Candidacy {
+    /// Like any other.
+    #[default]
+    Willing,
+    /// If nobody else is: it waits until the others have had their time to stand.
+    Reluctant,
+    /// It never stands for election, not even if its leader asks for it.
+    Never,
+}
+
 impl Raft {
+    /// Says whether this node should lead. A node that leads already goes on.
+    pub fn set_candidacy(&mut self, candidacy: Candidacy) {
+        self.candidacy = candidacy;
+        self.timer.set_late(candidacy == Candidacy::Reluctant);
+    }
+
+    /// Whether this node may be elected.
+    pub(super) fn may_stand(&self) -> bool {
+        self.configuration.is_voter(self.config.id) && self.candidacy != Candidacy::Never
+    }
+
     /// The election timer fired.
     pub(super) fn stand_for_election(&mut self) {
-        if !self.configuration.is_voter(self.config.id) {
+        if !self.may_stand() {
             self.timer.restart();
             return;
         }

@@ -6,6 +6,7 @@ use raftkv_protocol::client::Role;
 use raftkv_protocol::peer::{Body, ReadContext};
 use raftkv_protocol::types::{EntryId, HardState, Index, NodeId, Term};
 
+use super::Candidacy;
 use super::cluster::{BEAT, Cluster, Disk, T};
 use super::solo::{Solo, append, bodies, fresh, heartbeat, pre_vote, recovered, vote, with};
 
@@ -276,6 +277,40 @@ fn a_node_without_a_vote_votes_when_asked_and_never_stands() {
         assert!(solo.pass(T).is_empty());
     }
     assert_eq!((solo.raft.role(), solo.raft.term()), (Role::Learner, Term(1)));
+}
+
+#[test]
+fn a_node_that_must_not_lead_never_stands_and_votes_as_ever() {
+    let mut solo = follower_of_2();
+    solo.act(|raft| raft.set_candidacy(Candidacy::Never));
+    assert!(solo.step(2, 1, Body::TimeoutNow).is_empty());
+    solo.act(|raft| raft.link_lost(NodeId(2)));
+    solo.tick();
+    for _ in 0..20 {
+        assert!(solo.pass(T).is_empty());
+    }
+    assert_eq!((solo.raft.role(), solo.raft.term()), (Role::Follower, Term(1)));
+    solo.step(3, 2, vote((1, 1)));
+    assert_eq!(bodies(&solo.persist()), [&YES]);
+    solo.act(|raft| raft.set_candidacy(Candidacy::Willing));
+    solo.tick();
+    solo.pass(2 * T);
+    assert_eq!(solo.raft.role(), Role::PreCandidate);
+}
+
+#[test]
+fn a_reluctant_node_stands_when_the_others_have_had_their_time() {
+    let mut solo = follower_of_2();
+    solo.act(|raft| raft.set_candidacy(Candidacy::Reluctant));
+    solo.step(2, 1, heartbeat(0));
+    solo.tick();
+    assert!(solo.pass(T * 3 / 2 - Duration::from_millis(1)).is_empty());
+    assert_eq!(bodies(&solo.pass(T / 2)), [&pre_vote((1, 1)), &pre_vote((1, 1))]);
+    // If the leader itself asks, nobody else should stand.
+    let mut solo = follower_of_2();
+    solo.act(|raft| raft.set_candidacy(Candidacy::Reluctant));
+    solo.step(2, 1, Body::TimeoutNow);
+    assert_eq!(solo.raft.role(), Role::Candidate);
 }
 
 // rule 7

@@ -192,7 +192,7 @@ impl Raft {
 
     /// The leader hands over: stands for election at once, without a pre-vote (Raft thesis §3.10).
     pub(super) fn on_timeout_now(&mut self, from: NodeId) {
-        if self.leader == Some(from) && self.configuration.is_voter(self.config.id) {
+        if self.leader == Some(from) && self.may_stand() {
             self.campaign(Cause::Transfer);
         }
     }

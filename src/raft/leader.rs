@@ -269,10 +269,12 @@ impl Raft {
         self.transfer.is_some()
     }
 
-    /// The target has everything: it may stand for election.
-    fn hand_over_if_ready(&mut self) {
+    /// The target has everything: it may stand for election. What this leader has taken in is committed first, so that
+    /// it can still say what became of it: it may be long until it hears of that as a follower, if its disk hangs.
+    pub(super) fn hand_over_if_ready(&mut self) {
         let Some(Transfer { to, was_asked: false, .. }) = self.transfer else { return };
-        if self.reached(to) != self.terms.last().index {
+        let last = self.terms.last().index;
+        if self.reached(to) != last || self.commit != last {
             return;
         }
         if let Some(transfer) = &mut self.transfer {

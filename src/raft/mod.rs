@@ -46,7 +46,10 @@
 //! reads that wait (`reads.rs`).
 //!
 //! **Handing over** (thesis §3.10): the leader brings the target up to date, takes no proposals meanwhile, and tells it
-//! to stand for election at once.
+//! to stand for election at once when everything is committed.
+//!
+//! **Who should not lead** is told from outside ([`Raft::set_candidacy`]): a node that leads only if nobody else does
+//! waits longer before it stands for election, and one that must not lead never stands. Votes are given as ever.
 //!
 //! # Not implemented
 //!
@@ -122,6 +125,7 @@ use ready::Outbox;
 use terms::Terms;
 use timing::ElectionTimer;
 
+pub use candidate::Candidacy;
 pub use ready::{Outgoing, ReadId, ReadReady, Ready, WriteId};
 
 /// What a Raft instance is told when it is made.
@@ -216,6 +220,7 @@ pub struct Raft {
     /// As a (pre-)candidate: who answered what, and why there is an election.
     votes: BTreeMap<NodeId, bool>,
     cause: Cause,
+    candidacy: Candidacy,
 
     /// As a leader: its view of every other member, ascending by node.
     progress: Vec<Progress>,
@@ -263,6 +268,7 @@ impl Raft {
             unsent_answers: Vec::new(),
             votes: BTreeMap::new(),
             cause: Cause::Timeout,
+            candidacy: Candidacy::Willing,
             progress: peers.map(Progress::new).collect(),
             leader_times: LeaderTimes::default(),
             reads: Reads::default(),

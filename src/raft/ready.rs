@@ -132,7 +132,10 @@ impl Raft {
     pub fn persisted(&mut self, write: WriteId) {
         self.persistence.complete(write);
         match self.role {
-            Role::Leader => self.advance_commit(),
+            Role::Leader => {
+                self.advance_commit();
+                self.hand_over_if_ready();
+            }
             Role::Candidate => self.count_own_vote(),
             Role::Follower | Role::PreCandidate | Role::Learner => {}
         }

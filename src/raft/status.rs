@@ -17,6 +17,11 @@ impl Raft {
         }
     }
 
+    /// The voters, this node among them.
+    pub fn voters(&self) -> &[NodeId] {
+        &self.config.voters
+    }
+
     /// The latest term seen.
     pub fn term(&self) -> Term {
         self.hard_state.term

@@ -36,6 +36,8 @@ pub(super) struct ElectionTimer {
     retries: u8,
     /// The wait after a refusal has been set for the running attempt.
     retrying: bool,
+    /// Others go first.
+    late: bool,
     random: SplitMix,
 }
 
@@ -50,6 +52,7 @@ impl ElectionTimer {
             heard: false,
             retries: 0,
             retrying: false,
+            late: false,
             random: SplitMix(seed),
         };
         timer.restart();
@@ -67,9 +70,15 @@ impl ElectionTimer {
         self.wait = Some(self.random.draw(Jitter { least: self.timeout / 4, spread: self.timeout / 4 }));
     }
 
-    /// Starts a new wait, drawn from [T, 1.5 T).
+    /// From now on waits end when those of the others have ended, or as before.
+    pub(super) fn set_late(&mut self, late: bool) {
+        self.late = late;
+    }
+
+    /// Starts a new wait, drawn from [T, 1.5 T), or after that.
     pub(super) fn restart(&mut self) {
-        self.wait = Some(self.random.draw(Jitter { least: self.timeout, spread: self.timeout / 2 }));
+        let least = if self.late { self.timeout * 3 / 2 } else { self.timeout };
+        self.wait = Some(self.random.draw(Jitter { least, spread: self.timeout / 2 }));
     }
 
     /// A lost attempt is over: a new wait, unless a quick one was set.
@@ -95,7 +104,15 @@ impl ElectionTimer {
     /// The leader's link is gone: stand for election soon, and retry quickly if refused.
     pub(super) fn hint(&mut self) {
         self.retries = QUICK_RETRIES_MAX;
-        self.wait = Some(self.random.draw(HINT_DELAY));
+        self.hurry(HINT_DELAY);
+    }
+
+    /// Starts a short wait; who should be late lets the others' quick attempts pass.
+    fn hurry(&mut self, delay: Jitter) {
+        if self.late {
+            return self.go_first();
+        }
+        self.wait = Some(self.random.draw(delay));
     }
 
     /// An attempt begins.
@@ -109,14 +126,14 @@ impl ElectionTimer {
         if self.retries > 0 && !self.retrying {
             self.retries -= 1;
             self.retrying = true;
-            self.wait = Some(self.random.draw(RETRY_DELAY));
+            self.hurry(RETRY_DELAY);
         }
     }
 
     /// Somebody else is about to win: if there is haste, let them go first.
     pub(super) fn yield_to_other(&mut self) {
         if self.retries > 0 {
-            self.wait = Some(self.random.draw(RETRY_DELAY));
+            self.hurry(RETRY_DELAY);
         }
     }
 

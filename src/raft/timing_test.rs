@@ -37,6 +37,34 @@ fn waits_are_drawn_from_t_to_one_and_a_half_t() {
     assert_drawn_from(&waits(ElectionTimer::go_first), T / 4, T / 2);
 }
 
+#[test]
+fn who_should_be_late_waits_until_the_others_have_had_their_time() {
+    let late = |begin: fn(&mut ElectionTimer)| {
+        waits(|timer: &mut ElectionTimer| {
+            timer.set_late(true);
+            begin(timer);
+        })
+    };
+    assert_drawn_from(&late(ElectionTimer::restart), T * 3 / 2, T * 2);
+    assert_drawn_from(&late(ElectionTimer::heard), T * 3 / 2, T * 2);
+    // Five quick attempts of the others are over by then.
+    assert_drawn_from(&late(ElectionTimer::hint), T / 4, T / 2);
+    let yielding = |timer: &mut ElectionTimer| {
+        timer.hint();
+        timer.yield_to_other();
+    };
+    assert_drawn_from(&late(yielding), T / 4, T / 2);
+    assert_drawn_from(
+        &waits(|timer| {
+            timer.set_late(true);
+            timer.set_late(false);
+            timer.restart();
+        }),
+        T,
+        T * 3 / 2,
+    );
+}
+
 // rule 5
 #[test]
 fn haste_is_milliseconds() {

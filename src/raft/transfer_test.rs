@@ -42,6 +42,24 @@ fn a_target_that_lags_is_brought_up_to_date_first() {
     assert_eq!(bodies(&solo.step(2, 1, accepted(3))), [&Body::TimeoutNow]);
 }
 
+/// A leader whose disk hangs would hear of it as a follower only when its new term is durable.
+// museum 44
+#[test]
+fn a_target_is_told_when_nothing_waits_for_this_leader_any_more() {
+    let mut solo = leader();
+    solo.propose(1);
+    assert!(transfer(&mut solo, 2).is_empty());
+    assert!(solo.step(2, 1, accepted(2)).is_empty(), "nobody else has it on disk");
+    assert_eq!(bodies(&solo.step(3, 1, accepted(2))), [&Body::TimeoutNow]);
+    assert_eq!(solo.raft.commit(), Index(2));
+
+    let mut solo = leader();
+    solo.propose(1);
+    transfer(&mut solo, 2);
+    assert!(solo.step(2, 1, accepted(2)).is_empty());
+    assert_eq!(bodies(&solo.persist()), [&Body::TimeoutNow], "the own disk counts too");
+}
+
 #[test]
 fn proposals_are_refused_meanwhile_and_taken_again_after_t() {
     let mut solo = leader();

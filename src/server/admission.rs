@@ -97,7 +97,7 @@ impl Admission {
         }
     }
 
-    /// What this node's hellos and welcomes say of it.
+    /// What this node's hellos and welcomes say of its admission.
     #[must_use]
     pub fn features(&self) -> u64 {
         if self.is_admitted() { FEATURE_ADMITTED } else { 0 }

@@ -12,7 +12,7 @@ use super::node::Node;
 /// Everything of a reply but the value; also a refusal with its words.
 const REPLY_BYTES: usize = 256;
 /// What the status says of a shard, and the slot table.
-const SHARD_STATUS_BYTES: usize = 128;
+const SHARD_STATUS_BYTES: usize = 160;
 
 /// The most bytes that the reply to an operation may have: no value of a shard is longer than its longest entry. 0 if
 /// the reply is short whatever it says. A read waits or is refused while the core has no room for its reply; what tells

@@ -94,6 +94,9 @@ pub(super) fn refusal_of(declined: Declined) -> (Code, &'static str) {
         Declined::NotReady => {
             (Code::NotReady, "this node has not caught up since its start; ask again, or another node")
         }
+        Declined::Diverged => {
+            (Code::Diverged, "this replica's state is another than that of others; ask again, or another node")
+        }
         Declined::NotLeader(_) => (Code::NotLeader, "this node does not lead the key's shard; nothing was written"),
     }
 }

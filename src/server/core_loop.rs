@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll};
 use raftkv_protocol::client::{Code, Refusal, Reply, Request};
 use raftkv_protocol::frame::{self, DecodeError, FrameError};
+use raftkv_protocol::health::DiskHealth;
 use raftkv_protocol::hello::HelloRefusal;
 use raftkv_protocol::peer::{Body, PeerFrame};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
@@ -28,6 +29,7 @@ use crate::storage::FileLog;
 
 use super::budget;
 use super::connection::{Connection, Kind};
+use super::disk_watch::{DiskWatch, HEALTHY_AFTER};
 use super::io::{Adopted, Io, Post, Source};
 use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
@@ -89,6 +91,7 @@ pub(super) struct CoreLoop<N: Network> {
     /// Connections that were told to go: what they still send is thrown away for a while, so that the last words reach them.
     lingering: TimeoutQueue<ConnectionId>,
     placement: Placement,
+    disk: DiskWatch,
     stop_at: Option<Instant>,
     /// The node knows that all shards of this core have had a leader.
     told_ready: bool,
@@ -122,6 +125,7 @@ impl<N: Network> CoreLoop<N> {
             hellos: TimeoutQueue::new(node.config.limits.hello_timeout),
             lingering: TimeoutQueue::new(LINGER),
             placement: Placement::new(Arc::clone(&node), clock.now()),
+            disk: DiskWatch::new(node.config.slow_sync, clock.now()),
             stop_at: None,
             told_ready: false,
             last_request: (0, None),
@@ -149,6 +153,7 @@ impl<N: Network> CoreLoop<N> {
         self.tick_sockets(now);
         self.router.finish_turn(now, &mut self.io)?;
         self.tell_readiness()?;
+        self.watch_disk(now);
         self.placement.tick(now, &mut self.router, &self.io);
         for peer in self.io.flush(now) {
             self.router.link_down(peer, &mut self.io);
@@ -191,6 +196,7 @@ impl<N: Network> CoreLoop<N> {
             self.accept_again_at,
             self.stop_at,
             self.placement.deadline(),
+            self.disk.deadline(),
         ];
         let longest = now + if self.stop_at.is_some() { SLEEP_MAX_STOPPING } else { SLEEP_MAX };
         let due = links.chain(timers.into_iter().flatten()).chain([self.router.deadline()]);
@@ -529,6 +535,34 @@ impl<N: Network> CoreLoop<N> {
             self.node.core_is_ready()?;
         }
         Ok(())
+    }
+
+    /// Looks whether the disk keeps up, and says so once when it does not, and once when it has for a while.
+    fn watch_disk(&mut self, now: Instant) {
+        let before = (self.disk.health(), self.disk.stalls());
+        self.disk.look(self.router.log().in_flight(), now);
+        self.node.health.note_sync(self.core, self.disk.in_flight());
+        let (health, stalls) = (self.disk.health(), self.disk.stalls());
+        if (health, stalls) == before {
+            return;
+        }
+        let budget = self.node.config.slow_sync;
+        match self.node.health.note_core(self.core, health, stalls) {
+            (DiskHealth::Healthy, DiskHealth::Slow) => {
+                self.router.counters.disk_slow += 1;
+                log::warn!(
+                    "the disk of this node is slow: core {} waits for a sync of its log for longer than {budget:?} \
+                     (--slow-sync); shards are handed to nodes that do better, if a majority does",
+                    self.core
+                );
+            }
+            (DiskHealth::Recovering | DiskHealth::Slow, DiskHealth::Healthy) => {
+                log::info!("the disk of this node is well again: no sync took {budget:?} for {HEALTHY_AFTER:?}");
+            }
+            _ => {}
+        }
+        self.router.heed_disk();
+        self.router.tell_peers(now, &mut self.io);
     }
 
     fn gather_counters(&mut self) {

@@ -232,6 +232,8 @@ impl Statuses {
             incarnation: node.incarnation,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nodes: node.config.initial_cluster.clone(),
+            disk: node.health.own(),
+            sync_ms: node.health.sync_ms(),
             ..Status::default()
         });
         let question = Question { to, deadline, missing: node.config.cores, status, counters: Counters::default() };

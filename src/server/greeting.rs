@@ -48,7 +48,7 @@ impl<N: Network> CoreLoop<N> {
             HelloRole::Client { .. } => Ok(()),
             HelloRole::Peer { node: peer, incarnation, .. } => {
                 check_incarnation(node, peer, incarnation).map_err(|words| (HelloRefusal::Incarnation, words))?;
-                node.admission.note_peer(peer, hello.features);
+                node.note_peer(peer, hello.features);
                 Ok(())
             }
             HelloRole::Snapshots { .. } => Err((HelloRefusal::Other, "this node serves no snapshots".to_owned())),
@@ -80,7 +80,7 @@ impl<N: Network> CoreLoop<N> {
             incarnation: self.node.incarnation,
             shards: self.node.config.shards,
             cores: self.node.config.cores,
-            features: self.node.admission.features(),
+            features: self.node.features(),
             http: "",
             auth: Auth::default(),
         };

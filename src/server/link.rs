@@ -206,7 +206,7 @@ impl<S: Socket> Link<S> {
                     version_max: VERSION_MAX,
                     cluster: node.cluster,
                     role,
-                    features: node.admission.features(),
+                    features: node.features(),
                     auth: Auth::default(),
                 };
                 hello.encode(self.output.buffer());
@@ -286,7 +286,7 @@ fn check_welcome(reply: &HelloReply<'_>, node: &Node, peer: NodeId) -> Result<()
     match reply {
         HelloReply::Welcome { node: answering, incarnation, features, .. } if *answering == peer => {
             check_incarnation(node, peer, *incarnation).map_err(Fault::refusal)?;
-            node.admission.note_peer(peer, *features);
+            node.note_peer(peer, *features);
             node.admission.note_welcome(peer);
             Ok(())
         }

@@ -1,7 +1,7 @@
 //! What the cores of a node say to each other, and how a reply finds its way back.
 
 use raftkv_protocol::client::ShardStatus;
-use raftkv_protocol::peer::{ForwardId, Message};
+use raftkv_protocol::peer::{ForwardId, Message, ShardCheckpoint};
 use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId};
 
 use std::time::Instant;
@@ -109,6 +109,13 @@ pub enum CoreMessage {
     ForwardReply(Vec<u8>),
     /// A peer closed a link of this node.
     LinkLost(NodeId),
+    /// A peer tells the hashes of its replicas of shards of the receiving core.
+    Checkpoints {
+        /// Which peer.
+        from: NodeId,
+        /// The hashes.
+        checkpoints: Vec<ShardCheckpoint>,
+    },
     /// Tell what you know of your shards.
     StatusAsked {
         /// Whom.

@@ -8,13 +8,16 @@ mod calls;
 mod connection;
 mod core_loop;
 mod desk;
+mod disk_watch;
 mod fan_out;
 mod gather;
 mod greeting;
+pub mod health;
 mod io;
 mod link;
 pub mod local_cluster;
 pub mod message;
+mod news;
 pub mod node;
 mod placement;
 mod room;
@@ -29,9 +32,15 @@ mod by_hand_test;
 #[cfg(test)]
 mod desk_test;
 #[cfg(test)]
+mod disk_watch_test;
+#[cfg(test)]
 mod forwarding_test;
 #[cfg(test)]
+mod health_test;
+#[cfg(test)]
 mod local_cluster_test;
+#[cfg(test)]
+mod news_test;
 #[cfg(test)]
 mod placement_test;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use raftkv_protocol::client::SlotTable;
+use raftkv_protocol::hello::FEATURE_NEWS;
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId, Term};
 
 use crate::config::Config;
@@ -12,6 +13,7 @@ use crate::error::Fatal;
 use crate::storage::data_dir::DataDir;
 
 use super::admission::Admission;
+use super::health::Health;
 use super::together::Together;
 
 /// Another node of the cluster.
@@ -48,6 +50,8 @@ pub struct Node {
     pub admission: Admission,
     /// Cores of this node all of whose shards are ready.
     cores_ready: AtomicUsize,
+    /// How the nodes' disks do.
+    pub health: Health,
     /// What the cores do once between them.
     pub together: Together,
     /// Where peers' incarnations are remembered. Locked at hellos, and once when the node is admitted.
@@ -63,6 +67,7 @@ impl Node {
             incarnation: data_dir.incarnation(),
             admission: Admission::new(data_dir.is_admitted(), peers.iter().map(|peer| peer.id)),
             cores_ready: AtomicUsize::new(0),
+            health: Health::new(config.cores, peers.iter().map(|peer| peer.id)),
             peers,
             together: Together::default(),
             leaders: LeaderTable::new(config.shards),
@@ -73,6 +78,18 @@ impl Node {
             data_dir: Mutex::new(data_dir),
             config,
         }
+    }
+
+    /// What a hello or a welcome of a peer says of it.
+    pub fn note_peer(&self, peer: NodeId, features: u64) {
+        self.admission.note_peer(peer, features);
+        self.health.note_features(peer, features);
+    }
+
+    /// What this node's hellos and welcomes say of it.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        FEATURE_NEWS | self.admission.features()
     }
 
     /// The shards of a core, in the order of their ids.

@@ -1,11 +1,19 @@
-//! Which node leads which shard: brings leadership back to the preferred nodes, and hands all of it on before a stop.
+//! Which node leads which shard: brings leadership back to the preferred nodes, and hands all of it on before a stop,
+//! and from a node that should not lead.
 //!
 //! The preferred leader of shard *s* is `voters[s mod n]`, so that leaders spread over the nodes. Leadership goes back
-//! only to a node that has kept up for a while, one shard a second, so that a node that flaps gets nothing.
+//! only to a node that has kept up, and whose disk has been healthy, for a while, one shard a second, so that a node
+//! that flaps gets nothing.
+//!
+//! A node whose disk is slow hands over all that it leads, at once, if a majority is left without it that does better:
+//! nodes that have on their disks what this one sent a moment ago, and do not say that theirs are slow. Where the same
+//! disk, or the same trouble, slows all of them, nothing moves. A node whose state of a shard is another than the
+//! majority's hands that shard to one of the majority.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use raftkv_protocol::health::DiskHealth;
 use raftkv_protocol::types::{Index, NodeId};
 
 use crate::shard::Shard;
@@ -21,6 +29,8 @@ use super::router::Router;
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often, while the node is being stopped.
 const PERIOD_STOPPING: Duration = Duration::from_millis(20);
+/// How often, while the node should not lead what it leads.
+const PERIOD_LEAVING: Duration = Duration::from_millis(100);
 /// How long the preferred node must have kept up.
 pub(super) const STEADY: Duration = Duration::from_secs(30);
 /// The same for a node that lost leadership again each time that it got it.
@@ -37,6 +47,12 @@ pub(super) struct Placement {
     steady: Vec<Option<(Instant, Index)>>,
     /// By position: what became of earlier transfers.
     trust: Vec<Trust>,
+    /// When to look again, while the node should not lead what it leads.
+    leave_at: Option<Instant>,
+    /// By position, while the disk is slow: the end of the log at the last look, of the shards that were led then.
+    sent: Vec<Option<Index>>,
+    /// By position: who was last handed the shard. It did not take it if it is led here all the same.
+    heirs: Vec<Option<NodeId>>,
 }
 
 /// How long a preferred node must keep up before it gets leadership. A node that this one reaches may still be cut off
@@ -76,28 +92,37 @@ impl Trust {
 
 impl Placement {
     pub(super) fn new(node: Arc<Node>, now: Instant) -> Placement {
-        Placement { node, next: now + PERIOD, steady: Vec::new(), trust: Vec::new() }
+        let (steady, trust, sent, heirs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Placement { node, next: now + PERIOD, steady, trust, leave_at: None, sent, heirs }
     }
 
     /// When placement wants to look again.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        (!self.node.peers.is_empty()).then_some(self.next)
+        (!self.node.peers.is_empty()).then(|| self.leave_at.map_or(self.next, |at| at.min(self.next)))
     }
 
     pub(super) fn tick<L: CoreLog, N: Network>(&mut self, now: Instant, router: &mut Router<L>, io: &Io<N>) {
+        if self.node.peers.is_empty() {
+            return;
+        }
         let stopping = self.node.is_stopping();
-        if self.node.peers.is_empty() || (now < self.next && !(stopping && self.next > now + PERIOD_STOPPING)) {
+        if !stopping {
+            self.leave(now, router, io);
+        }
+        if now < self.next && !(stopping && self.next > now + PERIOD_STOPPING) {
             return;
         }
         self.next = now + if stopping { PERIOD_STOPPING } else { PERIOD };
         if stopping { self.hand_over_all(router, io) } else { self.spread(now, router, io) }
     }
 
-    /// Gives every led shard to the peer that has most of its log.
+    /// Gives every led shard to the peer that has most of its log, if possible one whose disk is well.
     fn hand_over_all<L: CoreLog, N: Network>(&self, router: &mut Router<L>, io: &Io<N>) {
         for shard in router.shards_mut().iter_mut().filter(|shard| shard.leads() && !shard.raft().is_transferring()) {
-            let reachable = io.links.iter().filter(|link| link.is_up()).map(|link| link.peer.id);
-            let Some(heir) = reachable.max_by_key(|peer| shard.raft().matched(*peer)) else { return };
+            let rank = |peer: &NodeId| {
+                (shard.trusts(*peer), self.node.health.of(*peer) != DiskHealth::Slow, shard.raft().matched(*peer))
+            };
+            let Some(heir) = reachable(io).max_by_key(rank) else { return };
             log::debug!("handing leadership of shard {} to node {heir}", shard.id());
             hand_over(shard, heir);
         }
@@ -113,10 +138,11 @@ impl Placement {
             if shard.leads() && !shard.raft().is_transferring() {
                 self.trust[at].leads_here(now);
             }
-            let up = io.links.iter().any(|link| link.peer.id == preferred && link.is_up());
-            self.steady[at] = steady_since(shard, preferred, self.steady[at], now).filter(|_| up);
+            let may_lead = shard.trusts(preferred) && reachable(io).any(|peer| peer == preferred);
+            self.steady[at] = steady_since(shard, preferred, self.steady[at], now).filter(|_| may_lead);
             let wait = self.trust[at].wait();
-            if due.is_none() && self.steady[at].is_some_and(|(since, _)| now.saturating_duration_since(since) >= wait) {
+            let is_steady = self.steady[at].is_some_and(|(since, _)| now.saturating_duration_since(since) >= wait);
+            if due.is_none() && is_steady && self.node.health.of(preferred) == DiskHealth::Healthy {
                 due = Some((at, preferred));
             }
         }
@@ -130,6 +156,79 @@ impl Placement {
             hand_over(&mut router.shards_mut()[at], preferred);
         }
     }
+
+    /// Hands over what this node leads and should not.
+    fn leave<L: CoreLog, N: Network>(&mut self, now: Instant, router: &mut Router<L>, io: &Io<N>) {
+        let is_slow = self.node.health.stalls();
+        if !is_slow {
+            self.sent.clear();
+        }
+        let should_leave = |shard: &Shard<ReplyTo>| shard.leads() && (is_slow || shard.is_outvoted());
+        if !router.shards().iter().any(should_leave) {
+            self.leave_at = None;
+            return;
+        }
+        if self.leave_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.leave_at = Some(now + PERIOD_LEAVING);
+        self.sent.resize(router.shards().len(), None);
+        self.heirs.resize(router.shards().len(), None);
+        for at in 0..router.shards().len() {
+            let shard = &router.shards()[at];
+            let sent = shard.leads().then(|| shard.raft().last().index);
+            let before = std::mem::replace(&mut self.sent[at], sent);
+            if !should_leave(shard) || shard.raft().is_transferring() {
+                continue;
+            }
+            let id = shard.id();
+            let (heir, why) = match shard.is_outvoted() {
+                true => (self.heir_of_outvoted(at, shard, io), "this node's state is not the majority's"),
+                false => (self.heir_of_slow(at, shard, before, io), "this node's disk is slow"),
+            };
+            if let Some(heir) = heir {
+                self.heirs[at] = Some(heir);
+                router.counters.transfers_away += 1;
+                log::info!("handing leadership of shard {id} to node {heir}: {why}");
+                hand_over(&mut router.shards_mut()[at], heir);
+            }
+        }
+    }
+
+    /// Who takes over from a node whose disk is slow: of a majority that has on its disks what was `sent` at the look
+    /// before, a node whose disk has been well for a while.
+    fn heir_of_slow<N: Network>(
+        &self,
+        at: usize,
+        shard: &Shard<ReplyTo>,
+        sent: Option<Index>,
+        io: &Io<N>,
+    ) -> Option<NodeId> {
+        let (sent, raft, health) = (sent?, shard.raft(), &self.node.health);
+        let keeps_up = |peer: &NodeId| {
+            shard.trusts(*peer) && health.of(*peer) != DiskHealth::Slow && raft.matched(*peer) >= Some(sent)
+        };
+        let majority = raft.voters().len() / 2 + 1;
+        if reachable(io).filter(keeps_up).count() < majority {
+            return None;
+        }
+        let heirs = reachable(io).filter(keeps_up).filter(|peer| health.of(*peer) == DiskHealth::Healthy);
+        heirs.max_by_key(|peer| (self.heirs[at] != Some(*peer), raft.matched(*peer)))
+    }
+
+    /// Who takes over from a node whose state of a shard is not the majority's: one of the majority.
+    fn heir_of_outvoted<N: Network>(&self, at: usize, shard: &Shard<ReplyTo>, io: &Io<N>) -> Option<NodeId> {
+        let rank = |peer: &NodeId| {
+            let is_slow = self.node.health.of(*peer) == DiskHealth::Slow;
+            (self.heirs[at] != Some(*peer), !is_slow, shard.raft().matched(*peer))
+        };
+        reachable(io).filter(|peer| shard.trusts(*peer)).max_by_key(rank)
+    }
+}
+
+/// The peers to which this core's links are up.
+fn reachable<N: Network>(io: &Io<N>) -> impl Iterator<Item = NodeId> {
+    io.links.iter().filter(|link| link.is_up()).map(|link| link.peer.id)
 }
 
 fn hand_over(shard: &mut Shard<ReplyTo>, heir: NodeId) {

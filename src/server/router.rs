@@ -25,6 +25,7 @@ use super::calls::{
 };
 use super::desk::{Desk, Forwarded};
 use super::message::{Charge, ConnectionId, CoreMessage, Origin, OwnedCall, ReplyTo};
+use super::news::Told;
 use super::node::Node;
 use std::sync::Arc;
 
@@ -78,13 +79,16 @@ pub struct Router<L> {
     pub(super) core: CoreId,
     pub(super) shards: Vec<Shard<ReplyTo>>,
     /// By position in `shards`: has something to do this turn.
-    touched: Vec<bool>,
+    pub(super) touched: Vec<bool>,
     log: L,
     pub(super) desk: Desk,
     round_started: Instant,
     next_sweep: Instant,
     /// Bytes of writes that wait for a majority, in all shards: as of the last turn, and taken in since.
     uncommitted_bytes: usize,
+    pub(super) told: Told,
+    /// The node's disk is not well: it leads only what nobody else does.
+    pub(super) is_reluctant: bool,
     /// What this core counts.
     pub counters: Counters,
 }
@@ -177,6 +181,7 @@ fn count_refusal(counters: &mut Counters, code: Code) {
         Code::NoLeader => counters.refused_no_leader += 1,
         Code::Overloaded => counters.refused_overloaded += 1,
         Code::NoSpace => counters.refused_no_space += 1,
+        Code::Diverged => counters.refused_diverged += 1,
         Code::Timeout => counters.timeouts += 1,
         _ => {}
     }
@@ -188,7 +193,10 @@ impl<L: CoreLog> Router<L> {
     pub fn new(node: Arc<Node>, core: CoreId, shards: Vec<Shard<ReplyTo>>, log: L, serial: u64, now: Instant) -> Self {
         let touched = vec![true; shards.len()];
         let desk = Desk::new(serial, &node.config.limits, now);
+        let told = Told::new(&node.peers, shards.len(), node.config.heartbeat, now);
         Router {
+            told,
+            is_reluctant: false,
             node,
             core,
             shards,
@@ -287,6 +295,8 @@ impl<L: CoreLog> Router<L> {
                 PeerFrame::ForwardReply(reply).encode(&mut bytes);
                 transport.answer(core, CoreMessage::ForwardReply(bytes));
             }
+            PeerFrame::Health(health) => self.node.health.note_peer(from, health.disk),
+            PeerFrame::Checkpoints(checkpoints) => self.take_checkpoints(from, &checkpoints, transport),
             _ => self.counters.messages_bad += 1,
         }
     }
@@ -309,6 +319,9 @@ impl<L: CoreLog> Router<L> {
                 }
             }
             CoreMessage::LinkLost(node) => self.link_lost(node),
+            CoreMessage::Checkpoints { from, checkpoints } => {
+                checkpoints.into_iter().for_each(|checkpoint| self.note_checkpoint(from, checkpoint));
+            }
             CoreMessage::StatusAsked { core, job } => {
                 let (shards, counters) = self.own_status();
                 transport.answer(core, CoreMessage::StatusPart { job, shards, counters: Box::new(counters) });
@@ -331,6 +344,7 @@ impl<L: CoreLog> Router<L> {
 
     /// This core's own link to `node` is up, after it was down.
     pub fn link_up(&mut self, node: NodeId) {
+        self.told.link_up(node);
         for shard in &mut self.shards {
             shard.raft_mut().link_up(node);
         }
@@ -340,6 +354,7 @@ impl<L: CoreLog> Router<L> {
     /// This core's own link to `node` broke. Whatever was forwarded on it may or may not have arrived: a write is
     /// unknown and never sent again, a read is.
     pub fn link_down(&mut self, node: NodeId, transport: &mut impl Transport) {
+        self.told.link_down(node);
         for forwarded in self.desk.take_forwards_to(node) {
             if is_read(&forwarded.call.frame) {
                 self.exit(transport).park(forwarded.call);
@@ -366,16 +381,19 @@ impl<L: CoreLog> Router<L> {
             }
             *touched |= shard.awaits_disk() || shard.has_more_to_apply();
         }
+        self.heed_disk();
         self.sweep(now, transport);
         self.retry_parked(now, transport);
         self.start_read_rounds(now);
         self.drive_touched(transport)?;
+        self.compare_states(now);
         // A shard whose leadership was just confirmed, or that has just committed the first entry of its term, may have
         // made room for the next round; its heartbeats leave in this turn.
         self.start_read_rounds(now);
         self.drive_touched(transport)?;
         self.finish_scans(transport);
         self.uncommitted_bytes = self.shards.iter().map(Shard::uncommitted_bytes).sum();
+        self.tell_peers(now, transport);
         self.log.flush();
         Ok(())
     }
@@ -398,7 +416,9 @@ impl<L: CoreLog> Router<L> {
         // Reads that a hanging round of another shard holds up start theirs then.
         let reads_wait = self.shards.iter().any(|shard| shard.raft().reads_waiting());
         let round = reads_wait.then(|| self.round_started + ROUND_PATIENCE);
-        ticks.chain(sweep).chain(round).chain(self.desk.retry_at()).min().unwrap_or(self.next_sweep)
+        let compare = self.shards.iter().filter_map(Shard::compare_at);
+        let news = self.told.deadline().into_iter().chain(compare);
+        ticks.chain(sweep).chain(round).chain(self.desk.retry_at()).chain(news).min().unwrap_or(self.next_sweep)
     }
 
     /// Whether nobody waits for an answer.
@@ -626,6 +646,7 @@ impl<L: CoreLog> Router<L> {
             self.desk.leaders_changed();
         }
         self.node.leaders.note_entry_bytes(self.shards[at].id(), self.shards[at].entry_bytes_max());
+        self.told.reached(at, self.shards[at].newest_checkpoint());
     }
 
     /// Answers a request with a refusal.
@@ -641,7 +662,7 @@ impl<L: CoreLog> Router<L> {
     }
 
     /// The position of an own shard: the core owns every `cores`-th.
-    fn position(&self, shard: ShardId) -> usize {
+    pub(super) fn position(&self, shard: ShardId) -> usize {
         usize::from(shard.0 / self.node.config.cores)
     }
 

@@ -89,6 +89,7 @@ fn config(id: NodeId, dir: &Path) -> Config {
         cluster_name: "test".to_owned(),
         segment_size: 1 << 20,
         log_io: LogIo::Map,
+        slow_sync: Duration::from_millis(200),
         log_level: log::LevelFilter::Off,
         limits: Limits::default(),
     }
@@ -414,7 +415,7 @@ impl Cluster {
     fn lose_disk_of_3(&mut self) {
         let dir = self.dirs.path().join("3 again");
         self.nodes[2] = (router(config(NodeId(3), &dir), self.now), Mail::default());
-        self.nodes[2].0.node.admission.note_peer(NodeId(2), FEATURE_ADMITTED);
+        self.nodes[2].0.node.note_peer(NodeId(2), FEATURE_ADMITTED);
         self.nodes[0].1.links.clear();
         for (from, to) in [(2, 3), (3, 2)] {
             self.link_up(from, to);

@@ -10,6 +10,8 @@
 //! - A completed batch of the log is told to Raft by the [`WriteId`]s it held; what had to wait for it leaves then.
 
 mod cold;
+mod compare;
+mod divergence;
 mod reads;
 mod writes;
 
@@ -17,6 +19,8 @@ mod writes;
 mod agreement_test;
 #[cfg(test)]
 mod cold_test;
+#[cfg(test)]
+mod divergence_test;
 #[cfg(test)]
 mod shard_test;
 #[cfg(test)]
@@ -35,6 +39,8 @@ use crate::state_machine::StateMachine;
 use crate::storage::{BatchNumber, CoreLog, Fetched, Space};
 
 use cold::ColdReads;
+use divergence::Comparison;
+pub use divergence::News;
 use reads::Reads;
 pub use reads::{Read, ReadKind, ShardScan};
 pub use writes::Write;
@@ -72,6 +78,8 @@ pub enum Declined {
     NoSpace,
     /// A stale read before this node has applied what the first leader after its start had committed.
     NotReady,
+    /// This replica's state is another than that of others.
+    Diverged,
 }
 
 /// A log batch on its way to the disk, as this shard sees it.
@@ -93,6 +101,9 @@ pub struct Shard<R> {
     writes: Writes<R>,
     reads: Reads<R>,
     cold: ColdReads,
+    comparison: Comparison,
+    /// This node's disk is not well: others should lead.
+    is_reluctant: bool,
     /// What the state machine must have applied before it may answer stale reads: the commit index that the first
     /// leader after the start announced. `None` until there was one.
     ready_at: Option<Index>,
@@ -110,6 +121,8 @@ impl<R: Copy> Shard<R> {
     pub fn new(id: ShardId, raft: Raft, uncommitted_bytes_max: usize) -> Shard<R> {
         Shard {
             id,
+            comparison: Comparison::new(raft.voters().len()),
+            is_reluctant: false,
             raft,
             machine: StateMachine::default(),
             ready: Ready::default(),
@@ -182,6 +195,9 @@ impl<R: Copy> Shard<R> {
             // Nobody takes proposals until the next leader does.
             return Err(Declined::NotLeader(None));
         }
+        if !self.serves() {
+            return Err(Declined::Diverged);
+        }
         let room = self.uncommitted_bytes_max.saturating_sub(self.raft.uncommitted_bytes());
         if self.writes.queue(write, to, deadline, room) { Ok(()) } else { Err(Declined::Overloaded) }
     }
@@ -193,8 +209,14 @@ impl<R: Copy> Shard<R> {
             if self.ready_at.is_none_or(|index| self.machine.applied() < index) && !mutant!("stale-read-unready") {
                 return Err(Declined::NotReady);
             }
+            if !self.serves() {
+                return Err(Declined::Diverged);
+            }
             self.serve(&read.kind, to, out);
             return Ok(());
+        }
+        if self.leads() && !self.serves() {
+            return Err(if self.raft.is_transferring() { Declined::NotLeader(None) } else { Declined::Diverged });
         }
         let id = self.reads.add(read.kind, to, deadline);
         self.raft.read_index(id).map_err(|not_leader| {
@@ -225,9 +247,14 @@ impl<R: Copy> Shard<R> {
             self.writes.expire(never, |to, _| refuse_not_leader(to, None, out));
         }
         self.apply(log, out)?;
+        let serves = self.serves();
         self.reads.serve_applied(self.machine.applied(), |kind, to, applied| {
+            if !serves {
+                return refuse_diverged(to, out);
+            }
             serve(&self.machine, EntryId { index: applied, term: self.raft.term() }, kind, to, out);
         });
+        self.comparison.reached(self.machine.checkpoints().next_back());
         Ok(())
     }
 
@@ -314,6 +341,7 @@ impl<R: Copy> Shard<R> {
             snapshot: self.raft.snapshot().map_or(EntryId::ZERO, |snapshot| snapshot.at),
             keys: self.machine.keys(),
             state_hash: self.machine.hash(),
+            divergence: self.comparison.divergence().copied(),
         }
     }
 
@@ -425,7 +453,14 @@ impl<R: Copy> Shard<R> {
             .machine
             .apply(entry)
             .map_err(|error| Fatal::failure(format!("shard {}: entry {}: {}", self.id, entry.id, error.0)))?;
+        let serves = self.serves();
         self.writes.applied(entry.id, |to, decided| match decided {
+            writes::Decided::Applied if !serves => {
+                // It is committed; what it does to a state that is the right one, this replica cannot say.
+                let message =
+                    "this replica's state is another than that of others; the write may or may not take effect";
+                out.reply(to, entry.id, Err(Refusal { code: Code::Timeout, leader: None, message }));
+            }
             writes::Decided::Applied => out.reply(to, entry.id, writes::answer(outcome)),
             writes::Decided::Overwritten => refuse_not_leader(to, self.raft.leader(), out),
         });
@@ -469,6 +504,11 @@ fn serve<R>(machine: &StateMachine, at: EntryId, kind: &ReadKind, to: R, out: &m
             out.reply(to, at, Ok(Answer::Page(page)));
         }
     }
+}
+
+fn refuse_diverged<R>(to: R, out: &mut impl Outbox<R>) {
+    let message = "this replica's state is another than that of others; ask again, or another node";
+    out.reply(to, EntryId::ZERO, Err(Refusal { code: Code::Diverged, leader: None, message }));
 }
 
 fn refuse_not_leader<R>(to: R, leader: Option<NodeId>, out: &mut impl Outbox<R>) {

@@ -46,7 +46,7 @@ use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index};
 pub use command::{describe, encode_batch, encode_delete, encode_put};
 pub use restore::{Restore, RestoreError};
 pub use snapshot::Snapshot;
-pub use state_hash::Checkpoint;
+pub use state_hash::{CHECKPOINTS_KEPT, Checkpoint, HASH_FORMAT};
 
 use command::{Change, Command, Operation};
 use key::SmallKey;
@@ -149,6 +149,15 @@ impl StateMachine {
     /// The hashes at the latest indexes at which replicas compare theirs, oldest first.
     pub fn checkpoints(&self) -> impl DoubleEndedIterator<Item = Checkpoint> + '_ {
         self.hash.checkpoints()
+    }
+
+    /// Changes a byte of a value as bad memory would, behind the hash's back: it comes to light when the key is written
+    /// again. Whether there was one. For tests of how replicas find out that they differ.
+    pub fn flip_byte(&mut self, key: &[u8]) -> bool {
+        let stored = self.map.get_mut(key);
+        let Some(byte) = stored.and_then(|stored| Arc::make_mut(&mut stored.value).first_mut()) else { return false };
+        *byte ^= 1;
+        true
     }
 
     /// The state as it is now. Takes constant time, however many keys there are.

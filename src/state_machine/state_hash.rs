@@ -22,12 +22,14 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 /// The name of the format of the hash.
 pub const FORMAT: &[u8] = b"raftkv state 1";
+/// The number in that name: hashes of another format say nothing.
+pub const HASH_FORMAT: u16 = 1;
 const TAG_KEY: u8 = 1;
 
 /// At which indexes replicas compare their hashes: the multiples of this.
 pub const CHECKPOINT_INTERVAL: u64 = 1_024;
-/// How many of the latest checkpoints are remembered.
-pub const CHECKPOINTS_KEPT: usize = 16;
+/// How many of the latest checkpoints are remembered: more than any shard reaches between two exchanges.
+pub const CHECKPOINTS_KEPT: usize = 64;
 
 /// The state's hash right after the entry at an index was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ pub(super) struct StateHash {
 
 impl Default for StateHash {
     fn default() -> StateHash {
-        StateHash { value: xxh3_128(FORMAT), checkpoints: VecDeque::with_capacity(CHECKPOINTS_KEPT) }
+        StateHash { value: xxh3_128(FORMAT), checkpoints: VecDeque::new() }
     }
 }
 

@@ -295,6 +295,26 @@ fn checkpoints_are_kept_for_the_latest_multiples() {
     assert_eq!(kept, expected[2..]);
 }
 
+// rule 20
+#[test]
+fn a_byte_that_goes_wrong_comes_to_light_when_its_key_is_written_again() {
+    let mut replicas = [Replica::default(), Replica::default()];
+    for replica in &mut replicas {
+        replica.put(b"k", b"right", Condition::None);
+        replica.put(b"other", b"value", Condition::None);
+    }
+    let [good, bad] = &mut replicas;
+    assert!(bad.state.flip_byte(b"k") && !bad.state.flip_byte(b"missing"));
+    assert_ne!(bad.value(b"k"), good.value(b"k"));
+    bad.put(b"other", b"newer", Condition::None);
+    good.put(b"other", b"newer", Condition::None);
+    assert_eq!(bad.state.hash(), good.state.hash(), "nobody has looked at the key");
+    bad.put(b"k", b"newer", Condition::None);
+    good.put(b"k", b"newer", Condition::None);
+    assert_eq!(bad.value(b"k"), good.value(b"k"));
+    assert_ne!(bad.state.hash(), good.state.hash(), "and it stays so");
+}
+
 proptest! {
     // museum 54
     #[test]

@@ -252,6 +252,13 @@ impl FileLog {
         self.shared.stats()
     }
 
+    /// The batch that the syncer has and that is not durable yet; `None` also while it waits for space.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<BatchNumber> {
+        let is_syncing = self.in_flight && !self.waits_for_space();
+        is_syncing.then(|| BatchNumber(self.durable_number().0 + 1))
+    }
+
     /// Since when a write or sync is in flight, if one is: how a loop sees that the disk hangs.
     #[must_use]
     pub fn sync_since(&self) -> Option<Instant> {

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use raftkv::client::{Client, ErrorKind};
-use raftkv_protocol::client::Code;
+use raftkv_protocol::client::{Code, Status};
+use raftkv_protocol::health::DiskHealth;
+use raftkv_protocol::types::NodeId;
 
 use crate::support::cluster::Cluster;
 use crate::support::history::Writers;
@@ -130,6 +132,48 @@ fn a_disk_that_hangs_stops_nobody() {
             writers.await_progress(100);
         }
         assert!(hanging_since.elapsed() < HANG, "500 writes took {:?}", hanging_since.elapsed());
+        cluster.kill_9(1);
+        cluster.restart_all();
+        writers.await_progress(50);
+        let history = writers.stop();
+        history.check(&cluster, &cluster.ids());
+        cluster.await_convergence();
+    }
+}
+
+/// It notices by itself, hands over what it leads, and gets nothing back while it is slow.
+// museum 44
+#[test]
+fn a_leader_whose_syncs_take_seconds_loses_its_shards() {
+    if !have_strace("a_leader_whose_syncs_take_seconds_loses_its_shards") {
+        return;
+    }
+    const SYNC: Duration = Duration::from_secs(2);
+    for (log_io, sync) in WAYS {
+        // A loaded machine must not make the other disks look slow.
+        let mut cluster = Cluster::of(3).flag(log_io).flag("--slow-sync=500ms").idle();
+        cluster.spawn_with(1, server_with_fault(sync, &format!("delay_enter={}:when=150+", SYNC.as_micros())));
+        cluster.restart_all();
+        let (mut slow, mut other) = (cluster.wire(1), cluster.wire(2));
+        let leads = |status: &Status| status.shards.iter().any(|shard| shard.leader == Some(NodeId(1)));
+        let writers = Writers::start(&cluster, "key", 3, 4);
+        let slow_since = eventually(PATIENCE, "the disk of node 1 is slow", || {
+            writers.await_progress(20);
+            (slow.status().disk == DiskHealth::Slow).then(Instant::now)
+        });
+        eventually(PATIENCE, "node 1 leads nothing", || (!leads(&other.status())).then_some(()));
+        assert!(slow_since.elapsed() < SYNC, "it took {:?}", slow_since.elapsed());
+        eventually(PATIENCE, "a sync hangs", || (slow.status().sync_ms > 500).then_some(()));
+        for key in cluster.keys_for_all_shards("speed") {
+            let started = Instant::now();
+            slow.put(&key, "value");
+            assert!(started.elapsed() < SYNC, "a put takes {:?}", started.elapsed());
+            assert!(slow.get(&key).is_some());
+        }
+        while slow_since.elapsed() < 3 * SYNC {
+            writers.await_progress(50);
+            assert!(!leads(&other.status()), "node 1 is slow and leads again");
+        }
         cluster.kill_9(1);
         cluster.restart_all();
         writers.await_progress(50);

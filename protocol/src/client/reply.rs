@@ -2,6 +2,7 @@
 
 use super::{Answer, Code, Item, Page, Refusal, Reply, Role, ShardStatus, SlotTable, Status};
 use crate::frame::{self, DecodeError};
+use crate::health::{DiskHealth, Divergence};
 use crate::kind;
 use crate::types::{ClusterId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
 use crate::wire::{Reader, Writer, put_entry_id, read_entry_id, read_list};
@@ -178,10 +179,14 @@ impl Status {
                 out.put_u64(*value);
             });
         }
+        if self.disk != DiskHealth::Healthy || self.sync_ms > 0 {
+            out.put_u8(self.disk as u8);
+            out.put_u64(self.sync_ms);
+        }
     }
 
     fn read(fields: &mut Reader<'_>) -> Result<Status, DecodeError> {
-        Ok(Status {
+        let mut status = Status {
             cluster: ClusterId(fields.u128("cluster")?),
             node: NodeId(fields.u64("node")?),
             incarnation: Incarnation(fields.u64("incarnation")?),
@@ -194,7 +199,14 @@ impl Status {
                 let mut counter = fields.element("counter")?;
                 Ok((counter.text("counter name")?.to_owned(), counter.u64("counter value")?))
             })?,
-        })
+            disk: DiskHealth::Healthy,
+            sync_ms: 0,
+        };
+        if !fields.rest().is_empty() {
+            status.disk = DiskHealth::from_u8(fields.u8("disk")?);
+            status.sync_ms = fields.u64("sync_ms")?;
+        }
+        Ok(status)
     }
 }
 
@@ -211,6 +223,9 @@ impl ShardStatus {
         put_entry_id(out, self.snapshot);
         out.put_u64(self.keys);
         out.put_u128(self.state_hash);
+        if let Some(divergence) = &self.divergence {
+            divergence.put(out);
+        }
     }
 
     fn read(fields: &mut Reader<'_>) -> Result<ShardStatus, DecodeError> {
@@ -226,6 +241,7 @@ impl ShardStatus {
             snapshot: read_entry_id(fields, "snapshot")?,
             keys: fields.u64("keys")?,
             state_hash: fields.u128("state_hash")?,
+            divergence: Divergence::read(fields)?,
         })
     }
 }

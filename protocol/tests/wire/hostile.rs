@@ -75,7 +75,9 @@ fn a_message_that_ends_early_is_truncated_wherever_it_ends() {
     for (name, message) in samples::all() {
         let bytes = message.frame();
         let (kind, payload) = open(&bytes);
-        for len in 0..payload.len() {
+        // There a status may end: what follows was added later.
+        let older = payload.len() - if name == "status_reply_gray" { 9 } else { 0 };
+        for len in (0..payload.len()).filter(|len| *len != older) {
             let decoded = AnyMessage::decode(kind, &payload[..len]);
             assert!(matches!(decoded, Err(DecodeError::Truncated(_))), "{name} cut to {len} bytes: {decoded:?}");
         }
@@ -97,7 +99,8 @@ fn no_flipped_bit_of_a_frame_goes_unnoticed() {
 
 /// Messages that end with the count of an empty list: whatever follows is taken for its elements.
 fn messages_ending_with_a_count() -> impl Iterator<Item = (String, AnyMessage<'static>)> {
-    samples::all().into_iter().filter(|(name, _)| name == "scan_reply_empty" || name == "append_probe")
+    let names = ["scan_reply_empty", "append_probe", "checkpoints_none"];
+    samples::all().into_iter().filter(move |(name, _)| names.contains(&name.as_str()))
 }
 
 // museum 50

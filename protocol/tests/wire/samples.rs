@@ -5,10 +5,11 @@ use raftkv_protocol::client::{
     Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardStatus,
     SlotTable, Status,
 };
+use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
 use raftkv_protocol::peer::{
-    AppendResult, Body, ChunkResult, Forward, ForwardId, ForwardReply, Message, PeerFrame, ReadContext, SnapshotChunk,
-    SnapshotMeta, SnapshotRead,
+    AppendResult, Body, Checkpoints, ChunkResult, Forward, ForwardId, ForwardReply, Health, Message, PeerFrame,
+    ReadContext, ShardCheckpoint, SnapshotChunk, SnapshotMeta, SnapshotRead,
 };
 use raftkv_protocol::types::{
     ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, SnapshotId, Term,
@@ -18,7 +19,7 @@ use crate::message::AnyMessage;
 
 /// Every sample with the name of its golden file.
 pub fn all() -> Vec<(String, AnyMessage<'static>)> {
-    [hellos(), hello_replies(), requests(), answers(), refusals(), raft(), forwards(), snapshots()].concat()
+    [hellos(), hello_replies(), requests(), answers(), refusals(), raft(), forwards(), news(), snapshots()].concat()
 }
 
 type Samples = Vec<(String, AnyMessage<'static>)>;
@@ -136,6 +137,7 @@ fn answers() -> Samples {
         ("scan_reply_empty", reply(EntryId::ZERO, Answer::Page(Page::default()))),
         ("slots_reply", reply(EntryId::ZERO, Answer::Slots(table))),
         ("status_reply", reply(EntryId::ZERO, Answer::Status(Box::new(status())))),
+        ("status_reply_gray", reply(EntryId::ZERO, Answer::Status(Box::new(gray_status())))),
         ("ping_reply", reply(EntryId::ZERO, Answer::Pong)),
     ])
 }
@@ -153,6 +155,7 @@ fn status() -> Status {
         snapshot: EntryId::new(2, 1),
         keys: 2,
         state_hash: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
+        divergence: None,
     };
     let roles = [Role::Follower, Role::PreCandidate, Role::Candidate, Role::Leader, Role::Learner];
     Status {
@@ -163,7 +166,19 @@ fn status() -> Status {
         nodes: members(),
         shards: (0..).zip(roles).map(shard).collect(),
         counters: vec![("connections".to_owned(), 3), ("syncs".to_owned(), 1000)],
+        disk: DiskHealth::Healthy,
+        sync_ms: 0,
     }
+}
+
+/// A node whose disk hangs, and two of whose replicas do not serve.
+fn gray_status() -> Status {
+    let mut status = Status { disk: DiskHealth::Slow, sync_ms: 1234, ..status() };
+    for (shard, verdict) in status.shards.iter_mut().zip([Verdict::Diverged, Verdict::Undecided]) {
+        let own = shard.state_hash;
+        shard.divergence = Some(Divergence { verdict, agreed: Index(1024), differs: Index(2048), own, other: !own });
+    }
+    status
 }
 
 fn refusals() -> Samples {
@@ -245,5 +260,19 @@ fn snapshots() -> Samples {
         ("snapshot_chunk", chunk(0x0004_0000, ChunkResult::Ok { total, bytes: b"piece" })),
         ("snapshot_chunk_end", chunk(total, ChunkResult::Ok { total, bytes: b"" })),
         ("snapshot_chunk_gone", chunk(0x0004_0000, ChunkResult::Gone)),
+    ])
+}
+
+fn news() -> Samples {
+    let health = |disk| AnyMessage::Peer(PeerFrame::Health(Health { disk }));
+    let checkpoint = |shard, index, hash| ShardCheckpoint { shard: ShardId(shard), index: Index(index), hash };
+    let checkpoints = vec![checkpoint(5, 1024, 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff), checkpoint(8, 3072, 1)];
+    let told = |checkpoints| AnyMessage::Peer(PeerFrame::Checkpoints(Checkpoints { format: 1, checkpoints }));
+    named([
+        ("health_healthy", health(DiskHealth::Healthy)),
+        ("health_recovering", health(DiskHealth::Recovering)),
+        ("health_slow", health(DiskHealth::Slow)),
+        ("checkpoints", told(checkpoints)),
+        ("checkpoints_none", told(Vec::new())),
     ])
 }

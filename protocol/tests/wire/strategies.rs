@@ -10,10 +10,11 @@ use raftkv_protocol::client::{
     Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardStatus,
     SlotTable, Status,
 };
+use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
 use raftkv_protocol::peer::{
-    AppendResult, Body, ChunkResult, Forward, ForwardId, ForwardReply, Message, PeerFrame, ReadContext,
-    SNAPSHOT_CHUNK_MAX, SnapshotChunk, SnapshotMeta, SnapshotRead,
+    AppendResult, Body, Checkpoints, ChunkResult, Forward, ForwardId, ForwardReply, Health, Message, PeerFrame,
+    ReadContext, SNAPSHOT_CHUNK_MAX, ShardCheckpoint, SnapshotChunk, SnapshotMeta, SnapshotRead,
 };
 use raftkv_protocol::types::{
     ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, SnapshotId, Term,
@@ -34,6 +35,8 @@ pub fn message() -> impl Strategy<Value = AnyMessage<'static>> {
             .prop_map(|(id, reply)| AnyMessage::Peer(PeerFrame::ForwardReply(ForwardReply { id, reply }))),
         snapshot_read().prop_map(|read| AnyMessage::Peer(PeerFrame::SnapshotRead(read))),
         snapshot_chunk().prop_map(|chunk| AnyMessage::Peer(PeerFrame::SnapshotChunk(chunk))),
+        disk_health().prop_map(|disk| AnyMessage::Peer(PeerFrame::Health(Health { disk }))),
+        checkpoints().prop_map(|checkpoints| AnyMessage::Peer(PeerFrame::Checkpoints(checkpoints))),
     ]
 }
 
@@ -193,8 +196,9 @@ fn slot_table() -> impl Strategy<Value = SlotTable> {
 
 fn status() -> impl Strategy<Value = Status> {
     let counters = vec((text().prop_map(str::to_owned), any::<u64>()), 0..4);
-    (cluster(), node(), incarnation(), text(), nodes(), vec(shard_status(), 0..4), counters).prop_map(
-        |(cluster, node, incarnation, version, nodes, shards, counters)| Status {
+    let disk = (disk_health(), any::<u64>());
+    (cluster(), node(), incarnation(), text(), nodes(), vec(shard_status(), 0..4), counters, disk).prop_map(
+        |(cluster, node, incarnation, version, nodes, shards, counters, (disk, sync_ms))| Status {
             cluster,
             node,
             incarnation,
@@ -202,6 +206,8 @@ fn status() -> impl Strategy<Value = Status> {
             nodes,
             shards,
             counters,
+            disk,
+            sync_ms,
         },
     )
 }
@@ -215,11 +221,42 @@ fn shard_status() -> impl Strategy<Value = ShardStatus> {
         Just(Role::Learner)
     ];
     let indexes = (index(), index(), index());
-    (shard(), role, any::<u64>(), option::of(node()), indexes, entry_id(), entry_id(), any::<u64>(), any::<u128>())
-        .prop_map(|(id, role, term, leader, (commit, applied, persisted), last, snapshot, keys, state_hash)| {
+    let state = (any::<u64>(), any::<u128>(), option::of(divergence()));
+    (shard(), role, any::<u64>(), option::of(node()), indexes, entry_id(), entry_id(), state).prop_map(
+        |(id, role, term, leader, (commit, applied, persisted), last, snapshot, (keys, state_hash, divergence))| {
             let term = Term(term);
-            ShardStatus { id, role, term, leader, commit, applied, persisted, last, snapshot, keys, state_hash }
-        })
+            ShardStatus {
+                id,
+                role,
+                term,
+                leader,
+                commit,
+                applied,
+                persisted,
+                last,
+                snapshot,
+                keys,
+                state_hash,
+                divergence,
+            }
+        },
+    )
+}
+
+fn disk_health() -> impl Strategy<Value = DiskHealth> {
+    prop_oneof![Just(DiskHealth::Healthy), Just(DiskHealth::Recovering), Just(DiskHealth::Slow)]
+}
+
+fn divergence() -> impl Strategy<Value = Divergence> {
+    let verdict = prop_oneof![Just(Verdict::Diverged), Just(Verdict::Undecided)];
+    (verdict, index(), index(), any::<u128>(), any::<u128>())
+        .prop_map(|(verdict, agreed, differs, own, other)| Divergence { verdict, agreed, differs, own, other })
+}
+
+fn checkpoints() -> impl Strategy<Value = Checkpoints> {
+    let checkpoint =
+        (shard(), index(), any::<u128>()).prop_map(|(shard, index, hash)| ShardCheckpoint { shard, index, hash });
+    (any::<u16>(), vec(checkpoint, 0..6)).prop_map(|(format, checkpoints)| Checkpoints { format, checkpoints })
 }
 
 fn raft() -> impl Strategy<Value = Message> {

@@ -1,5 +1,5 @@
-//! Three nodes of two cores each, turned by hand whenever they have something to do. Time passes when nobody has, and
-//! a turn ends only when what it gave to the log is durable, so that one seed is one run.
+//! Nodes of two cores each, turned by hand whenever they have something to do. Time passes when nobody has. Their disks
+//! are simulated: a sync takes no time, unless a test says how long, so that one seed is one run.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, unbounded};
 use raftkv_protocol::client::{Code, Operation, Reply, Request};
 use raftkv_protocol::frame;
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
@@ -21,7 +20,8 @@ use crate::limits::Limits;
 use crate::server::by_hand::{self, CoreParts, NodeByHand, Progress};
 use crate::server::node::Peer;
 use crate::socket::Socket;
-use crate::storage::{self, CoreLog, FileLog};
+use crate::storage::simulated_disk::SimulatedDisk;
+use crate::storage::{self, FileLog, Workers};
 
 pub(super) const NODES: u64 = 3;
 pub(super) const CORES: u16 = 2;
@@ -33,13 +33,13 @@ pub(super) fn address(id: u64) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, u8::try_from(id).expect("few nodes")], 7_000))
 }
 
-fn config(id: NodeId, dir: &Path, limits: &Limits) -> Config {
+fn config(id: NodeId, nodes: u64, dir: &Path, limits: &Limits) -> Config {
     Config {
         node_id: id,
         listen: address(id.0),
         advertise: address(id.0).to_string(),
         data_dir: dir.to_owned(),
-        initial_cluster: (1..=NODES).map(|id| (NodeId(id), address(id).to_string())).collect(),
+        initial_cluster: (1..=nodes).map(|id| (NodeId(id), address(id).to_string())).collect(),
         shards: SHARDS,
         cores: CORES,
         heartbeat: Duration::from_millis(100),
@@ -47,21 +47,66 @@ fn config(id: NodeId, dir: &Path, limits: &Limits) -> Config {
         cluster_name: "by hand".to_owned(),
         segment_size: 128 << 10,
         log_io: LogIo::Map,
+        slow_sync: Duration::from_millis(200),
         log_level: log::LevelFilter::Off,
         limits: limits.clone(),
     }
+}
+
+/// How long a sync of a node's logs takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sync {
+    /// It is done when the turn ends.
+    AtOnce,
+    Takes(Duration),
+    Hangs,
 }
 
 /// What a core is moved by.
 struct Seat {
     bell: Bell,
     woken: Arc<AtomicBool>,
-    log_woken: Receiver<()>,
+    workers: Workers,
+    /// Since when a batch has waited for its sync.
+    syncing_since: Option<Instant>,
+}
+
+impl Seat {
+    /// When the sync that waits is done.
+    fn synced_at(&self, sync: Sync) -> Option<Instant> {
+        match sync {
+            Sync::AtOnce => self.syncing_since,
+            Sync::Takes(time) => self.syncing_since.map(|since| since + time),
+            Sync::Hangs => None,
+        }
+    }
+
+    /// Does what the log's threads have done by now. Whether the core is to look.
+    fn work(&mut self, sync: Sync, now: Instant) -> bool {
+        while self.workers.can_allocate() {
+            assert!(self.workers.allocate(), "the disk has room");
+        }
+        let mut any = false;
+        while self.workers.can_read() {
+            self.workers.read();
+            any = true;
+        }
+        if self.syncing_since.is_none() && self.workers.can_sync() {
+            self.syncing_since = Some(now);
+        }
+        if self.synced_at(sync).is_some_and(|at| at <= now) {
+            self.syncing_since = None;
+            self.workers.sync();
+            any = true;
+        }
+        any
+    }
 }
 
 struct Member {
     node: NodeByHand<MemoryNetwork>,
     seats: Vec<Seat>,
+    sync: Sync,
 }
 
 impl Member {
@@ -70,28 +115,33 @@ impl Member {
         (0..CORES).any(|core| self.node.wake_at(CoreId(core)).is_some())
     }
 
-    fn is_due(&self, core: CoreId, now: Instant) -> bool {
-        let seat = &self.seats[usize::from(core.0)];
-        let is_called =
-            !seat.bell.borrow().is_empty() || seat.woken.load(Ordering::Relaxed) || !seat.log_woken.is_empty();
-        self.node.wake_at(core).is_some_and(|at| at <= now || is_called)
+    /// When a core is to be turned, or its log has done something.
+    fn due_at(&self, core: CoreId) -> Option<Instant> {
+        let wake_at = self.node.wake_at(core)?;
+        let synced_at = self.seats[usize::from(core.0)].synced_at(self.sync);
+        Some(synced_at.map_or(wake_at, |at| at.min(wake_at)))
     }
 
-    /// Turns a core until all that it has given to its log is durable.
-    fn turn(&mut self, core: CoreId, now: Instant) {
+    fn is_due(&self, core: CoreId, now: Instant) -> bool {
         let seat = &self.seats[usize::from(core.0)];
+        let is_called = !seat.bell.borrow().is_empty() || seat.woken.load(Ordering::Relaxed);
+        self.due_at(core).is_some_and(|at| at <= now || is_called)
+    }
+
+    /// Turns a core until its log has nothing more for it at this time.
+    fn turn(&mut self, core: CoreId, now: Instant) {
+        let seat = &mut self.seats[usize::from(core.0)];
+        seat.work(self.sync, now);
         seat.woken.store(false, Ordering::Relaxed);
         let mut ready = seat.bell.take();
-        while seat.log_woken.try_recv().is_ok() {}
         loop {
             if let Progress::Ended(log) = self.node.turn(core, now, &ready).expect("a turn") {
                 return log.close().expect("the log closes");
             }
-            if self.node.router(core).expect("the core runs").log().backlog_bytes() == 0 {
+            if !self.seats[usize::from(core.0)].work(self.sync, now) {
                 return;
             }
             ready.clear();
-            seat.log_woken.recv_timeout(PATIENCE).expect("the log syncs");
         }
     }
 }
@@ -102,73 +152,96 @@ pub(super) struct Cluster {
     seed: u64,
     limits: Limits,
     members: Vec<Option<Member>>,
+    /// By node and core.
+    disks: Vec<Vec<SimulatedDisk>>,
     dirs: tempfile::TempDir,
 }
 
 impl Cluster {
     /// A cluster none of whose nodes was started yet.
     pub(super) fn without_nodes(seed: u64) -> Cluster {
-        Cluster::of(seed, Limits::default())
+        Cluster::of(seed, NODES, Limits::default())
     }
 
-    fn of(seed: u64, limits: Limits) -> Cluster {
+    fn of(seed: u64, nodes: u64, limits: Limits) -> Cluster {
+        let disk = |node: u64, core: u16| SimulatedDisk::new(seed ^ (node << 16) ^ u64::from(core));
         Cluster {
             now: Instant::now(),
             wires: Wires::default(),
             seed,
             limits,
-            members: (0..NODES).map(|_| None).collect(),
+            members: (0..nodes).map(|_| None).collect(),
+            disks: (1..=nodes).map(|node| (0..CORES).map(|core| disk(node, core)).collect()).collect(),
             dirs: tempfile::tempdir().expect("a folder"),
         }
     }
 
     /// A cluster in which every shard has a leader that every node knows.
     pub(super) fn with_leaders(seed: u64) -> Cluster {
-        Cluster::with_limits(seed, Limits::default())
+        Cluster::of(seed, NODES, Limits::default()).started()
     }
 
     /// The same, with other limits.
     pub(super) fn with_limits(seed: u64, limits: Limits) -> Cluster {
-        let mut cluster = Cluster::of(seed, limits);
-        (1..=NODES).for_each(|id| cluster.start_node(id));
-        cluster.run_until("leaders", Cluster::has_leaders);
-        cluster
+        Cluster::of(seed, NODES, limits).started()
     }
 
+    /// The same of so many nodes.
+    pub(super) fn with_nodes(seed: u64, nodes: u64) -> Cluster {
+        Cluster::of(seed, nodes, Limits::default()).started()
+    }
+
+    fn started(mut self) -> Cluster {
+        (1..=self.nodes()).for_each(|id| self.start_node(id));
+        self.run_until("leaders", Cluster::has_leaders);
+        self
+    }
+
+    pub(super) fn nodes(&self) -> u64 {
+        self.members.len() as u64
+    }
+
+    /// Whether all nodes that run know the same leader, one that runs, of every shard.
     pub(super) fn has_leaders(&self) -> bool {
+        let running: Vec<u64> = (1..=self.nodes()).filter(|id| self.runs(*id)).collect();
         (0..SHARDS).map(ShardId).all(|shard| {
-            let known = |id| self.known_leader(id, shard);
-            known(1).is_some() && (2..=NODES).all(|id| known(id) == known(1))
+            let mut known = running.iter().map(|id| self.known_leader(*id, shard));
+            let first = known.next().flatten();
+            first.is_some_and(|leader| running.contains(&leader.0)) && known.all(|leader| leader == first)
         })
     }
 
     pub(super) fn start_node(&mut self, id: u64) {
         let dir = self.dirs.path().join(format!("node{id}"));
-        let peers = (1..=NODES).filter(|peer| *peer != id);
+        let peers = (1..=self.nodes()).filter(|peer| *peer != id);
         let peers = peers.map(|peer| Peer { id: NodeId(peer), address: address(peer) }).collect();
-        let node =
-            by_hand::open(config(NodeId(id), &dir, &self.limits), peers, Incarnation(id)).expect("a data directory");
+        let node = by_hand::open(config(NodeId(id), self.nodes(), &dir, &self.limits), peers, Incarnation(id))
+            .expect("a data directory");
         let mut seats = Vec::new();
         let cores = (0..CORES).map(CoreId).map(|core| {
-            let (log_wakes, log_woken) = unbounded();
-            let log_wake: storage::Wake = Arc::new(move || {
-                // A log that outlives its node by a moment wakes nobody.
-                log_wakes.send(()).ok();
-            });
-            let shards = node.shards_of(core).collect();
-            let mut options = storage::Options::new(dir.join(format!("log{core}")), shards, log_wake);
-            options.segment_size = node.config.segment_size;
-            let (log, recovered) = FileLog::open(options).expect("a log");
             let (bell, woken) = (Rc::new(RefCell::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+            let wake: storage::Wake = {
+                let woken = Arc::clone(&woken);
+                Arc::new(move || woken.store(true, Ordering::Relaxed))
+            };
+            let disk = self.disks[at(id)][usize::from(core.0)].clone();
+            disk.restart();
+            let mut options = storage::Options::new("simulated", node.shards_of(core).collect(), Arc::clone(&wake));
+            options.segment_size = node.config.segment_size;
+            let (log, recovered, workers) = FileLog::open_by_hand(Arc::new(disk), options).expect("a log");
             let network = self.wires.network(address(id), Rc::clone(&bell));
-            seats.push(Seat { bell, woken: Arc::clone(&woken), log_woken });
-            let wake = Arc::new(move || woken.store(true, Ordering::Relaxed));
+            seats.push(Seat { bell, woken, workers, syncing_since: None });
             let seed = self.seed ^ (id << 8) ^ u64::from(core.0);
             CoreParts { network, log, recovered, wake, seed }
         });
         let cores = cores.collect();
         let node = NodeByHand::start(node, cores, self.now).expect("a start");
-        self.members[at(id)] = Some(Member { node, seats });
+        self.members[at(id)] = Some(Member { node, seats, sync: Sync::AtOnce });
+    }
+
+    /// From now on syncs of a node's logs take so long, that one too which waits.
+    pub(super) fn set_sync(&mut self, id: u64, sync: Sync) {
+        self.members[at(id)].as_mut().expect("the node runs").sync = sync;
     }
 
     /// Ends a node's process without a word.
@@ -211,7 +284,7 @@ impl Cluster {
                     member.turn(core, self.now);
                     rested = false;
                 }
-                next = member.node.wake_at(core).map_or(next, |at| at.min(next));
+                next = member.due_at(core).map_or(next, |at| at.min(next));
             }
         }
         if rested {
@@ -323,7 +396,10 @@ impl Client {
     }
 
     fn write(&mut self) {
-        while let Ok(wrote @ 1..) = self.socket.write(&self.unsent) {
+        // Writing nothing rings the node's bell all the same.
+        while !self.unsent.is_empty()
+            && let Ok(wrote @ 1..) = self.socket.write(&self.unsent)
+        {
             self.unsent.drain(..wrote);
         }
     }

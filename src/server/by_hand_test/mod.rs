@@ -1,6 +1,8 @@
 //! Whole nodes in one thread: what only several cores and nodes together can show.
 
 mod cluster;
+mod divergence;
+mod gray;
 mod network;
 mod room;
 
@@ -11,7 +13,10 @@ use raftkv_protocol::hello::{Auth, HelloReply, VERSION_MAX};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
 use super::connection::Kind;
+use super::message::ReplyTo;
 use super::router::{Router, Transport};
+use crate::metrics::Counters;
+use crate::shard::Shard;
 use crate::socket::{Network, Socket};
 use crate::storage::FileLog;
 use cluster::{CORES, Cluster, NODES, SHARDS, address};
@@ -32,6 +37,38 @@ fn get(key: &[u8]) -> Operation<'_> {
 
 fn router(cluster: &Cluster, node: u64, core: u16) -> &Router<FileLog> {
     cluster.node(node).router(CoreId(core)).expect("the core runs")
+}
+
+/// A node's replica of a shard.
+fn replica(cluster: &Cluster, node: u64, shard: ShardId) -> &Shard<ReplyTo> {
+    &router(cluster, node, shard.0 % CORES).shards()[usize::from(shard.0 / CORES)]
+}
+
+/// The same, to interfere with it.
+fn replica_mut(cluster: &mut Cluster, node: u64, shard: ShardId) -> &mut Shard<ReplyTo> {
+    let router = cluster.node_mut(node).router_mut(CoreId(shard.0 % CORES)).expect("the core runs");
+    &mut router.shards_mut()[usize::from(shard.0 / CORES)]
+}
+
+/// The sum of a counter over a node's cores.
+fn counted(cluster: &Cluster, node: u64, counter: impl Fn(&Counters) -> u64) -> u64 {
+    (0..CORES).map(|core| counter(&router(cluster, node, core).counters)).sum()
+}
+
+/// What a node says of itself.
+fn status_of(cluster: &mut Cluster, node: u64) -> Status {
+    let mut client = cluster.dial(node, None, &[]);
+    cluster.ask(&mut client, Operation::Status, |reply| match reply.result {
+        Ok(Answer::Status(status)) => *status,
+        other => panic!("{other:?}"),
+    })
+}
+
+/// Writes a key through a node, which must work.
+#[track_caller]
+fn write(cluster: &mut Cluster, node: u64, key: &[u8], value: &[u8]) {
+    let mut client = cluster.dial(node, None, &[]);
+    cluster.ask(&mut client, put(key, value), |reply| assert_eq!(reply.result, Ok(Answer::Put)));
 }
 
 /// Some node that does not lead the shard.

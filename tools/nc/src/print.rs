@@ -37,6 +37,7 @@ pub fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     for (node, address) in &status.nodes {
         writeln!(out, "member {node} at {}", escape(address.as_bytes()))?;
     }
+    writeln!(out, "disk {} sync-ms {}", status.disk, status.sync_ms)?;
     for shard in &status.shards {
         shard_status(out, shard)?;
     }
@@ -48,9 +49,10 @@ pub fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
 
 fn shard_status(out: &mut dyn Write, shard: &ShardStatus) -> io::Result<()> {
     let leader = shard.leader.map_or("none".into(), |node| node.to_string());
+    let divergence = shard.divergence.map_or(String::new(), |divergence| format!(" {divergence}"));
     writeln!(
         out,
-        "shard {} {} term {} leader {leader} commit {} applied {} persisted {} last {} snapshot {} keys {} hash {:032x}",
+        "shard {} {} term {} leader {leader} commit {} applied {} persisted {} last {} snapshot {} keys {} hash {:032x}{divergence}",
         shard.id,
         shard.role.name(),
         shard.term,

@@ -11,8 +11,12 @@ use raftkv_protocol::client::{
     Answer, Code, Condition, Item, Operation, Page, Refusal, Reply, Request, ShardStatus, SlotTable, Status,
 };
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX};
+use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply};
-use raftkv_protocol::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, Term};
+use raftkv_protocol::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
+
+const DIVERGENCE: Divergence =
+    Divergence { verdict: Verdict::Diverged, agreed: Index(1024), differs: Index(2048), own: 10, other: 11 };
 
 /// A node of one shard. Pages hold two items. The connection ends at a frame of a kind that no client sends.
 struct Node {
@@ -150,8 +154,13 @@ fn answer(request: &Request<'_>, map: &mut Map, out: &mut Vec<u8>) {
         Operation::Status => Ok(Answer::Status(Box::new(Status {
             node: NodeId(1),
             version: "0.1.0".into(),
-            shards: vec![ShardStatus { last: EntryId::new(7, 3), keys: 2, ..ShardStatus::default() }],
+            shards: vec![
+                ShardStatus { last: EntryId::new(7, 3), keys: 2, ..ShardStatus::default() },
+                ShardStatus { id: ShardId(1), divergence: Some(DIVERGENCE), ..ShardStatus::default() },
+            ],
             counters: vec![("connections".into(), 4)],
+            disk: DiskHealth::Slow,
+            sync_ms: 1234,
             ..Status::default()
         }))),
         _ => Ok(Answer::Pong),
@@ -233,6 +242,14 @@ fn the_cluster_is_described() {
     let status = node.nc(&["status"]);
     assert!(told(&status).1.contains("shard 0 follower term 0 leader none"), "{}", told(&status).1);
     assert!(told(&status).1.contains("last 7@3") && told(&status).1.contains("counter connections 4\n"));
+    let zeros = "0".repeat(31);
+    let (healthy, diverged) = (
+        format!("keys 2 hash {zeros}0\n"),
+        format!("hash {zeros}0 diverged after index 1024, at index 2048: hash {zeros}a here, {zeros}b elsewhere\n"),
+    );
+    for line in ["disk slow sync-ms 1234\n", &healthy, &diverged] {
+        assert!(told(&status).1.contains(line), "{line}: {}", told(&status).1);
+    }
 }
 
 #[test]

@@ -62,6 +62,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "kernel gave up on a connection",
     "segment waited for a cut",
     "write blocked",
+    "shard left a slow disk",
     "node ended by a failed sync",
     "node stopped in order",
     "damage refused at the start",

@@ -208,6 +208,7 @@ impl Machine {
             cluster_name: "simulation".to_owned(),
             segment_size: plan.segment_size,
             log_io: LogIo::default(),
+            slow_sync: Duration::from_millis(200),
             log_level: log::LevelFilter::Off,
             limits: Limits {
                 uncommitted_bytes_max: plan.uncommitted_bytes_max,

@@ -1,6 +1,6 @@
 //! Sees all replicas at once and judges after every turn: what no single replica can know of itself.
 //!
-//! - One leader a term. A new leader has every committed entry.
+//! - One leader a term. A new leader has every committed entry, unless a later term has had one already.
 //! - What is committed never changes, and was on the disks of a majority when it first counted as committed.
 //! - Replicas that have applied the same index have the same state.
 //! - Of one process, term, commit and applied never fall. Raft's own invariants hold.
@@ -347,6 +347,11 @@ impl Oracle {
             }
         }
         known.last_leader = Some(node);
+        // Whoever stood still with a majority's votes in its buffers leads a term that is over, and commits nothing.
+        if known.leaders.keys().any(|term| *term > raft.term()) {
+            coverage.note("leader of a term that was over");
+            return Ok(());
+        }
         let committed = known.committed.len() as u64;
         let last = known.committed.last().map(|(term, _)| *term);
         if raft.last().index.0 < committed || (committed > 0 && raft.term_at(Index(committed)) != last) {

@@ -1,0 +1,120 @@
+//! How a node's disk does, and whether a replica is like the others.
+
+use std::fmt;
+
+use crate::frame::DecodeError;
+use crate::types::Index;
+use crate::wire::{Reader, Writer};
+
+/// How the disk does that a node's logs are on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum DiskHealth {
+    /// Well, and has been for a while.
+    #[default]
+    Healthy = 0,
+    /// Well again, but not for long.
+    Recovering = 1,
+    /// Syncs take longer than they may.
+    Slow = 2,
+}
+
+impl DiskHealth {
+    /// A state that has no name here comes from a newer node: something is the matter with that disk.
+    #[must_use]
+    pub fn from_u8(number: u8) -> DiskHealth {
+        match number {
+            0 => DiskHealth::Healthy,
+            1 => DiskHealth::Recovering,
+            _ => DiskHealth::Slow,
+        }
+    }
+
+    /// The name in the specification.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            DiskHealth::Healthy => "healthy",
+            DiskHealth::Recovering => "recovering",
+            DiskHealth::Slow => "slow",
+        }
+    }
+}
+
+impl fmt::Display for DiskHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a replica does not serve its shard: its state is another than that of others at the same index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    /// What the replicas' hashes say of this one.
+    pub verdict: Verdict,
+    /// The last index at which this replica was like a majority, as far as it knows since its start; 0 if none.
+    pub agreed: Index,
+    /// The first index at which it is not.
+    pub differs: Index,
+    /// Its hash there.
+    pub own: u128,
+    /// The majority's, or some other's where there is no majority.
+    pub other: u128,
+}
+
+/// Who is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verdict {
+    /// This replica: a majority has another state.
+    Diverged = 1,
+    /// Nobody knows: no majority has the same state.
+    Undecided = 2,
+}
+
+impl Verdict {
+    /// The name in the specification.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Diverged => "diverged",
+            Verdict::Undecided => "undecided",
+        }
+    }
+}
+
+impl Divergence {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.put_u8(self.verdict as u8);
+        out.put_u64(self.agreed.0);
+        out.put_u64(self.differs.0);
+        out.put_u128(self.own);
+        out.put_u128(self.other);
+    }
+
+    /// Verdict 0, or nothing at all: there is no divergence. A verdict that has no name here is read as undecided: the
+    /// replica does not serve.
+    pub(crate) fn read(fields: &mut Reader<'_>) -> Result<Option<Divergence>, DecodeError> {
+        if fields.rest().is_empty() {
+            return Ok(None);
+        }
+        let number = fields.u8("verdict")?;
+        let divergence = Divergence {
+            verdict: if number == Verdict::Diverged as u8 { Verdict::Diverged } else { Verdict::Undecided },
+            agreed: Index(fields.u64("agreed")?),
+            differs: Index(fields.u64("differs")?),
+            own: fields.u128("own hash")?,
+            other: fields.u128("other hash")?,
+        };
+        Ok((number != 0).then_some(divergence))
+    }
+}
+
+impl fmt::Display for Divergence {
+    /// As in `diverged after index 1024, at index 2048: hash … here, … elsewhere`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Divergence { verdict, agreed, differs, own, other } = self;
+        let verdict = verdict.name();
+        write!(f, "{verdict} after index {agreed}, at index {differs}: hash {own:032x} here, {other:032x} elsewhere")
+    }
+}

@@ -1,0 +1,243 @@
+//! Replicas whose state is another than the others': found at the next checkpoint, and kept from serving.
+
+use std::time::Duration;
+
+use raftkv_protocol::client::{Code, Consistency, Operation};
+use raftkv_protocol::health::{Divergence, Verdict};
+use raftkv_protocol::types::{CoreId, Index, NodeId, ShardId};
+
+use super::cluster::{CORES, Cluster, NODES};
+use super::{counted, expect_value, get, key_of, put, replica, replica_mut, router, status_of, write};
+use crate::server::message::{Origin, ReplyTo};
+use crate::shard::Write;
+use crate::storage::Space;
+
+const SHARD: ShardId = ShardId(0);
+/// Long enough for hashes to be told and compared.
+const EXCHANGE: Duration = Duration::from_millis(500);
+
+fn leader(cluster: &Cluster) -> u64 {
+    (1..=cluster.nodes())
+        .find(|node| cluster.runs(*node) && replica(cluster, *node, SHARD).leads())
+        .expect("somebody leads")
+}
+
+/// Writes other keys of the shard until its index is at least this; nobody waits for the answers.
+fn fill(cluster: &mut Cluster, upto: u64) {
+    let key = key_of(SHARD);
+    let node = leader(cluster);
+    let to = ReplyTo { core: CoreId(SHARD.0 % CORES), origin: Origin::Gather { job: u64::MAX, shard: SHARD } };
+    let deadline = cluster.now + Duration::from_secs(60);
+    loop {
+        let shard = replica_mut(cluster, node, SHARD);
+        let missing = upto.saturating_sub(shard.raft().last().index.0);
+        if missing == 0 {
+            break;
+        }
+        for n in 0..missing.min(500) {
+            let other = [&key[..], &n.to_le_bytes()].concat();
+            let write = Write::Put { key: &other, value: b"filler", condition: Default::default() };
+            shard.write(write, to, deadline, Space::Plenty).expect("taken in");
+        }
+        cluster.run(Duration::from_millis(20));
+    }
+    cluster.run(EXCHANGE);
+}
+
+/// A cluster whose replicas have compared at index 1,024, where all were alike.
+fn cluster(seed: u64, nodes: u64) -> Cluster {
+    let mut cluster = Cluster::with_nodes(seed, nodes);
+    cluster.run_until("node 1 leads", |cluster| replica(cluster, 1, SHARD).leads());
+    write(&mut cluster, 2, &key_of(SHARD), b"right");
+    fill(&mut cluster, 1_030);
+    for node in 1..=nodes {
+        assert!(counted(&cluster, node, |counters| counters.checkpoints_received) >= nodes - 1, "node {node}");
+        assert!(replica(&cluster, node, SHARD).serves());
+    }
+    cluster
+}
+
+/// A byte goes wrong in the memory of these nodes, in a different key on each; those keys are then written again, and
+/// the shard goes on to its next checkpoint.
+fn spoil(cluster: &mut Cluster, nodes: &[u64]) {
+    let key = key_of(SHARD);
+    let spoilt: Vec<Vec<u8>> = nodes.iter().map(|node| [&key[..], &node.to_le_bytes()].concat()).collect();
+    for (node, key) in nodes.iter().zip(&spoilt) {
+        assert!(replica_mut(cluster, *node, SHARD).flip_byte(key), "fill has written it");
+    }
+    fill(cluster, 2_050);
+}
+
+/// What a read of the shard at a node comes to.
+fn read(cluster: &mut Cluster, node: u64, consistency: Consistency) -> Result<(), Code> {
+    let key = key_of(SHARD);
+    let mut client = cluster.dial(node, None, &[]);
+    let operation = Operation::Get { key: &key, consistency };
+    cluster.ask(&mut client, operation, |reply| reply.result.map(|_| ()).map_err(|refusal| refusal.code))
+}
+
+fn found(cluster: &Cluster, node: u64) -> Option<Divergence> {
+    replica(cluster, node, SHARD).status().divergence
+}
+
+/// A node's replica is found to be wrong, between which indexes, with which hashes; the `healthy` one's is another.
+#[track_caller]
+fn expect_diverged(cluster: &mut Cluster, node: u64, healthy: u64) {
+    let right = replica(cluster, healthy, SHARD).checkpoints_after(Index(1_024)).next().expect("a checkpoint");
+    let wrong = replica(cluster, node, SHARD).checkpoints_after(Index(1_024)).next().expect("a checkpoint");
+    assert_ne!(right.hash, wrong.hash);
+    let want = Divergence {
+        verdict: Verdict::Diverged,
+        agreed: Index(1_024),
+        differs: Index(2_048),
+        own: wrong.hash,
+        other: right.hash,
+    };
+    let status = status_of(cluster, node);
+    assert_eq!(status.shards[usize::from(SHARD.0)].divergence, Some(want));
+    assert_eq!(status.shards.iter().filter(|shard| shard.divergence.is_some()).count(), 1, "only this shard");
+    assert_eq!(counted(cluster, node, |counters| counters.divergences), 1);
+    assert_eq!(read(cluster, node, Consistency::Stale), Err(Code::Diverged));
+}
+
+/// These nodes serve the shard as if nothing were.
+#[track_caller]
+fn expect_service(cluster: &mut Cluster, nodes: &[u64]) {
+    for node in nodes {
+        write(cluster, *node, &key_of(SHARD), b"newer");
+        expect_value(cluster, *node, &key_of(SHARD), b"newer");
+        cluster.run(Duration::from_millis(300));
+        assert_eq!(read(cluster, *node, Consistency::Stale), Ok(()), "node {node}");
+        assert_eq!(found(cluster, *node), None);
+    }
+}
+
+// rule 20, museum 48
+#[test]
+fn a_follower_that_differs_stops_serving_and_the_others_go_on() {
+    let mut cluster = cluster(1, NODES);
+    let term = replica(&cluster, 1, SHARD).raft().term();
+    spoil(&mut cluster, &[2]);
+    expect_diverged(&mut cluster, 2, 1);
+    expect_service(&mut cluster, &[1, 3]);
+    // What it forwards is served.
+    write(&mut cluster, 2, &key_of(SHARD), b"newest");
+    expect_value(&mut cluster, 2, &key_of(SHARD), b"newest");
+    assert_eq!((leader(&cluster), replica(&cluster, 1, SHARD).raft().term()), (1, term));
+    // It does not stand for election, not even if it is asked to, and nobody would ask it.
+    assert!([1, 3].iter().all(|node| !replica(&cluster, *node, SHARD).trusts(NodeId(2))));
+    replica_mut(&mut cluster, 1, SHARD).raft_mut().transfer(NodeId(2)).expect("it leads");
+    cluster.run(Duration::from_secs(2));
+    assert_eq!((leader(&cluster), replica(&cluster, 1, SHARD).raft().term()), (1, term));
+    cluster.kill(1);
+    cluster.run_until("node 3 leads", |cluster| replica(cluster, 3, SHARD).leads());
+    expect_service(&mut cluster, &[3]);
+}
+
+// rule 20
+#[test]
+fn a_leader_that_differs_hands_over_and_does_not_get_the_shard_back() {
+    let mut cluster = cluster(2, NODES);
+    let before = cluster.now;
+    spoil(&mut cluster, &[1]);
+    cluster.run_until("somebody else leads", |cluster| leader(cluster) != 1);
+    assert!(cluster.now - before < Duration::from_secs(2), "{:?}", cluster.now - before);
+    expect_diverged(&mut cluster, 1, 2);
+    expect_service(&mut cluster, &[2, 3]);
+    assert_eq!(counted(&cluster, 1, |counters| counters.transfers_away), 1);
+    // Node 1 is the preferred leader, and keeps up.
+    cluster.run(Duration::from_secs(90));
+    assert_ne!(leader(&cluster), 1);
+    // A state that is built anew is right.
+    cluster.kill(1);
+    cluster.start_node(1);
+    cluster.run_until("node 1 has caught up", |cluster| replica(cluster, 1, SHARD).is_ready());
+    fill(&mut cluster, 3_080);
+    expect_service(&mut cluster, &[1, 2, 3]);
+    assert!(replica(&cluster, 2, SHARD).trusts(NodeId(1)));
+}
+
+// rule 20
+#[test]
+fn one_of_five_that_differs_is_alone_with_it() {
+    let mut cluster = cluster(3, 5);
+    spoil(&mut cluster, &[4]);
+    expect_diverged(&mut cluster, 4, 1);
+    expect_service(&mut cluster, &[1, 2, 3, 5]);
+}
+
+#[test]
+fn two_of_five_that_differ_stop_serving() {
+    let mut cluster = cluster(4, 5);
+    spoil(&mut cluster, &[1, 4]);
+    cluster.run_until("somebody else leads", |cluster| leader(cluster) != 1);
+    assert_ne!(leader(&cluster), 4);
+    expect_diverged(&mut cluster, 1, 2);
+    expect_diverged(&mut cluster, 4, 2);
+    expect_service(&mut cluster, &[2, 3, 5]);
+}
+
+// rule 20
+#[test]
+fn where_no_majority_agrees_nobody_serves_until_one_does() {
+    let mut cluster = cluster(5, NODES);
+    spoil(&mut cluster, &[1, 2]);
+    let key = key_of(SHARD);
+    for node in 1..=NODES {
+        let found = found(&cluster, node).expect("nobody knows who is right");
+        assert_eq!((found.verdict, found.agreed, found.differs), (Verdict::Undecided, Index(1_024), Index(2_048)));
+        for consistency in [Consistency::Linearizable, Consistency::Stale] {
+            assert_eq!(read(&mut cluster, node, consistency), Err(Code::Diverged), "node {node}");
+        }
+        let mut client = cluster.dial(node, None, &[]);
+        let written = cluster.ask(&mut client, put(&key, b"v"), |reply| reply.result.map_err(|why| why.code).err());
+        assert_eq!(written, Some(Code::Diverged));
+    }
+    // The shards that nothing is the matter with go on.
+    write(&mut cluster, 1, &key_of(ShardId(1)), b"value");
+    // Node 1 builds its state anew: with node 3 it is the majority, and node 2 is wrong.
+    cluster.kill(1);
+    cluster.start_node(1);
+    cluster.run_until("nodes 1 and 3 agree", |cluster| {
+        [1, 3].iter().all(|node| replica(cluster, *node, SHARD).serves()) && replica(cluster, 2, SHARD).is_outvoted()
+    });
+    cluster
+        .run_until("a leader that serves", |cluster| [1, 3].iter().any(|node| replica(cluster, *node, SHARD).leads()));
+    cluster.run(Duration::from_secs(1));
+    expect_service(&mut cluster, &[1, 3]);
+    assert_eq!(read(&mut cluster, 2, Consistency::Stale), Err(Code::Diverged));
+}
+
+/// The third could decide it: it is waited for, though not for long.
+#[test]
+fn two_that_differ_while_the_third_is_down_stop_until_it_decides() {
+    let mut cluster = cluster(6, NODES);
+    cluster.kill(3);
+    spoil(&mut cluster, &[2]);
+    cluster.run(Duration::from_secs(2));
+    for node in [1, 2] {
+        assert_eq!(found(&cluster, node).map(|found| found.verdict), Some(Verdict::Undecided), "node {node}");
+        assert_eq!(read(&mut cluster, node, Consistency::Linearizable), Err(Code::Diverged));
+    }
+    cluster.start_node(3);
+    cluster.run_until("the third has decided", |cluster| {
+        replica(cluster, 1, SHARD).serves() && replica(cluster, 2, SHARD).is_outvoted()
+    });
+    expect_service(&mut cluster, &[1]);
+    assert_eq!(counted(&cluster, 1, |counters| counters.divergences), 1);
+}
+
+/// A hash is told once on a link, and not more often than heartbeats are.
+#[test]
+fn checkpoints_cost_little() {
+    let mut cluster = cluster(7, NODES);
+    let received = |cluster: &Cluster| counted(cluster, 2, |counters| counters.checkpoints_received);
+    let before = received(&cluster);
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(received(&cluster), before, "nothing is told twice");
+    fill(&mut cluster, 5_130);
+    assert_eq!(received(&cluster), before + 2 * 4, "four more of two peers");
+    let mut client = cluster.dial(2, None, &[]);
+    cluster.ask(&mut client, get(&key_of(SHARD)), |reply| assert!(reply.result.is_ok()));
+    assert_eq!(router(&cluster, 2, 0).counters.divergences, 0);
+}
