@@ -266,6 +266,23 @@ impl Net {
     pub fn power_returns(&mut self, host: HostId) {
         self.hosts[host.0].up = true;
         self.release(|connection, side| connection.ends[1 - side].host == host);
+        for (id, from) in self.windows_closed_by(host) {
+            // The sender's kernel asks again and again whether there is room, and now learns that nobody is there.
+            self.send(id, from, Segment::Bytes(Vec::new()), true);
+        }
+    }
+
+    /// Connections, and who writes to them, whose reader has lost power before it read what fills its window.
+    fn windows_closed_by(&self, host: HostId) -> Vec<(u64, Side)> {
+        let is_closed = |connection: &Connection, from: Side| {
+            let (writer, reader) = (&connection.ends[from], &connection.ends[1 - from]);
+            let is_full = connection.flows[from].outstanding >= self.plan.window;
+            is_full && reader.host == host && !reader.open && writer.open
+        };
+        let sides = self.connections.iter().flat_map(|(id, connection)| {
+            (0..2).filter(move |from| is_closed(connection, *from)).map(|from| (*id, from))
+        });
+        sides.collect()
     }
 
     /// The links between nodes that are not closed on both sides, for people.
