@@ -240,7 +240,9 @@ fn check_written_back(codec: &impl Codec, frame: &Frame<'_>, message: &Message<'
 fn is_written_alike(message: &Message<'_>) -> bool {
     match message {
         Message::Request(_) => true,
-        Message::Peer(frame) => !matches!(frame, PeerFrame::ForwardReply(_)),
+        Message::Peer(frame) => {
+            !matches!(frame, PeerFrame::ForwardReply(_) | PeerFrame::Health(_) | PeerFrame::Checkpoints(_))
+        }
         _ => false,
     }
 }
