@@ -93,6 +93,10 @@ fn every_flag_is_understood() {
         "--core-scans-max=2",
         "--core-scans-waiting-max=3",
         "--link-bytes-max=5MiB",
+        "--snapshot-log-bytes=1MiB",
+        "--log-tail-bytes=0",
+        "--core-log-bytes-max=1GiB",
+        "--snapshot-rate=2MiB",
         "--hello-timeout=1s",
         "--request-timeout=2m",
         "--stop-timeout=10s",
@@ -123,6 +127,10 @@ fn every_flag_is_understood() {
         core_scans_max: 2,
         core_scans_waiting_max: 3,
         link_bytes_max: 5 << 20,
+        snapshot_log_bytes: 1 << 20,
+        log_tail_bytes: 0,
+        core_log_bytes_max: 1 << 30,
+        snapshot_rate: 2 << 20,
         hello_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_secs(120),
         stop_timeout: Duration::from_secs(10),
@@ -297,6 +305,18 @@ fn settings_that_do_not_go_together_are_refused() {
             &["--link-bytes-max=4206591"],
             "--link-bytes-max 4206591 must be at least 4206592, or appends and answers between nodes would never fit",
         ),
+        (
+            &["--snapshot-log-bytes=4095"],
+            "--snapshot-log-bytes 4095 must be at least 4096, or a node would do little else",
+        ),
+        (
+            &["--core-log-bytes-max=262143"],
+            "--core-log-bytes-max 262143 must be at least 262144, or a log could not go on",
+        ),
+        (
+            &["--snapshot-rate=262143"],
+            "--snapshot-rate 262143 must be at least 262144, or no follower would catch up",
+        ),
     ] {
         assert_eq!(refusal(args), expected);
     }
@@ -316,6 +336,8 @@ fn the_limits_of_values_are_inclusive() {
         ["--core-uncommitted-bytes-max=1053696", "--core-backlog-bytes-max=1053696"],
         ["--core-forwarded-bytes-max=1053696", "--core-inbox-bytes-max=1053696"],
         ["--link-bytes-max=4206592", "--core-scans-max=1"],
+        ["--snapshot-log-bytes=4096", "--log-tail-bytes=0"],
+        ["--core-log-bytes-max=262144", "--snapshot-rate=262144"],
     ] {
         read_with(&args, &[]).expect("valid");
     }

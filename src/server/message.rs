@@ -2,7 +2,7 @@
 
 use raftkv_protocol::client::ShardStatus;
 use raftkv_protocol::peer::{ForwardId, Message};
-use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId};
+use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId, SnapshotId};
 
 use std::time::Instant;
 
@@ -109,6 +109,8 @@ pub enum CoreMessage {
     ForwardReply(Vec<u8>),
     /// A peer closed a link of this node.
     LinkLost(NodeId),
+    /// A snapshot of a shard of the receiving core was looked through, and is not what was written.
+    SnapshotRotten(ShardId, SnapshotId),
     /// Tell what you know of your shards.
     StatusAsked {
         /// Whom.

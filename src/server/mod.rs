@@ -9,6 +9,7 @@ mod connection;
 mod core_loop;
 mod desk;
 mod fan_out;
+mod fetcher;
 mod gather;
 mod greeting;
 mod io;
@@ -19,6 +20,8 @@ pub mod node;
 mod placement;
 mod room;
 pub mod router;
+mod snapshot_link;
+mod snapshots;
 mod start;
 pub mod together;
 
@@ -28,6 +31,8 @@ mod budget_test;
 mod by_hand_test;
 #[cfg(test)]
 mod desk_test;
+#[cfg(test)]
+mod fetcher_test;
 #[cfg(test)]
 mod forwarding_test;
 #[cfg(test)]

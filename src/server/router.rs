@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Answer, Code, Operation, Refusal, Reply};
 use raftkv_protocol::frame;
-use raftkv_protocol::peer::{Body, Forward, ForwardReply, Message, PeerFrame};
+use raftkv_protocol::peer::{Body, Forward, ForwardReply, Message, PeerFrame, SnapshotChunk};
 use raftkv_protocol::types::{CoreId, Entry, EntryId, NodeId, RequestId, ShardId, Slot};
 
 use crate::error::Fatal;
 use crate::metrics::Counters;
+use crate::shard::snapshots::Snapshots;
 use crate::shard::{Declined, Outbox, Read, ReadKind, Shard, Write};
 use crate::storage::CoreLog;
 
@@ -26,6 +27,7 @@ use super::calls::{
 use super::desk::{Desk, Forwarded};
 use super::message::{Charge, ConnectionId, CoreMessage, Origin, OwnedCall, ReplyTo};
 use super::node::Node;
+use super::snapshots::SnapshotDesk;
 use std::sync::Arc;
 
 /// How often deadlines are looked at.
@@ -56,6 +58,16 @@ pub trait Transport {
 
     /// Sends to another core what it has asked for.
     fn answer(&mut self, core: CoreId, message: CoreMessage);
+
+    /// Answers another node that fetches a snapshot. A connection that is gone swallows it.
+    fn snapshot_chunk(&mut self, connection: ConnectionId, chunk: &SnapshotChunk<'_>);
+
+    /// Where to append questions for a node whose snapshot is fetched; `None` while the connection for them does not
+    /// stand. It is dialled then.
+    fn source(&mut self, node: NodeId) -> Option<&mut Vec<u8>>;
+
+    /// Ends that connection: nothing comes on it, or nothing more is wanted.
+    fn leave_source(&mut self);
 }
 
 /// A request on its way to whoever serves it.
@@ -78,9 +90,10 @@ pub struct Router<L> {
     pub(super) core: CoreId,
     pub(super) shards: Vec<Shard<ReplyTo>>,
     /// By position in `shards`: has something to do this turn.
-    touched: Vec<bool>,
-    log: L,
+    pub(super) touched: Vec<bool>,
+    pub(super) log: L,
     pub(super) desk: Desk,
+    pub(super) snapshots: SnapshotDesk,
     round_started: Instant,
     next_sweep: Instant,
     /// Bytes of writes that wait for a majority, in all shards: as of the last turn, and taken in since.
@@ -184,10 +197,20 @@ fn count_refusal(counters: &mut Counters, code: Code) {
 
 impl<L: CoreLog> Router<L> {
     /// A core with its shards, in the order of their ids, and their log. `serial` is where the names of forwarded
-    /// requests begin: drawn at random, so that answers meant for an earlier process meet nobody.
-    pub fn new(node: Arc<Node>, core: CoreId, shards: Vec<Shard<ReplyTo>>, log: L, serial: u64, now: Instant) -> Self {
+    /// requests begin: drawn at random, so that answers meant for an earlier process meet nobody. `snapshots` is the
+    /// core's end of its snapshot worker.
+    pub fn new(
+        node: Arc<Node>,
+        core: CoreId,
+        shards: Vec<Shard<ReplyTo>>,
+        log: L,
+        snapshots: Snapshots,
+        serial: u64,
+        now: Instant,
+    ) -> Self {
         let touched = vec![true; shards.len()];
         let desk = Desk::new(serial, &node.config.limits, now);
+        let snapshots = SnapshotDesk::new(snapshots, node.config.limits.snapshot_rate, now);
         Router {
             node,
             core,
@@ -195,6 +218,7 @@ impl<L: CoreLog> Router<L> {
             touched,
             log,
             desk,
+            snapshots,
             round_started: now,
             next_sweep: now + SWEEP,
             uncommitted_bytes: 0,
@@ -309,6 +333,7 @@ impl<L: CoreLog> Router<L> {
                 }
             }
             CoreMessage::LinkLost(node) => self.link_lost(node),
+            CoreMessage::SnapshotRotten(shard, id) => self.snapshot_rotten(shard, id),
             CoreMessage::StatusAsked { core, job } => {
                 let (shards, counters) = self.own_status();
                 transport.answer(core, CoreMessage::StatusPart { job, shards, counters: Box::new(counters) });
@@ -359,6 +384,8 @@ impl<L: CoreLog> Router<L> {
             shard.fetched(fetched, log, &mut exit)?;
             self.touched[at] = true;
         }
+        self.take_snapshot_results(now, transport);
+        self.settle_snapshots(now, transport);
         for (shard, touched) in self.shards.iter_mut().zip(&mut self.touched) {
             if shard.raft().deadline() <= now {
                 shard.raft_mut().tick(now);
@@ -375,6 +402,7 @@ impl<L: CoreLog> Router<L> {
         self.start_read_rounds(now);
         self.drive_touched(transport)?;
         self.finish_scans(transport);
+        self.tend_snapshots(now, transport);
         self.uncommitted_bytes = self.shards.iter().map(Shard::uncommitted_bytes).sum();
         self.log.flush();
         Ok(())
@@ -387,6 +415,7 @@ impl<L: CoreLog> Router<L> {
             || self.shards.iter().any(Shard::has_more_to_apply)
             || self.desk.has_retries()
             || self.desk.gathers.has_finished()
+            || self.snapshots.is_busy()
     }
 
     /// When the next turn is due at the latest.
@@ -398,7 +427,8 @@ impl<L: CoreLog> Router<L> {
         // Reads that a hanging round of another shard holds up start theirs then.
         let reads_wait = self.shards.iter().any(|shard| shard.raft().reads_waiting());
         let round = reads_wait.then(|| self.round_started + ROUND_PATIENCE);
-        ticks.chain(sweep).chain(round).chain(self.desk.retry_at()).min().unwrap_or(self.next_sweep)
+        let due = ticks.chain(sweep).chain(round).chain(self.desk.retry_at()).chain(self.snapshots.deadline());
+        due.min().unwrap_or(self.next_sweep)
     }
 
     /// Whether nobody waits for an answer.
@@ -641,7 +671,7 @@ impl<L: CoreLog> Router<L> {
     }
 
     /// The position of an own shard: the core owns every `cores`-th.
-    fn position(&self, shard: ShardId) -> usize {
+    pub(super) fn position(&self, shard: ShardId) -> usize {
         usize::from(shard.0 / self.node.config.cores)
     }
 
@@ -650,7 +680,7 @@ impl<L: CoreLog> Router<L> {
         Exit { core: self.core, link_bytes_max, desk: &mut self.desk, counters: &mut self.counters, transport }
     }
 
-    fn parts<'a, T: Transport>(
+    pub(super) fn parts<'a, T: Transport>(
         &'a mut self,
         at: usize,
         transport: &'a mut T,

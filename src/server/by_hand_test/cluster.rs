@@ -20,7 +20,9 @@ use crate::config::{Config, LogIo};
 use crate::limits::Limits;
 use crate::server::by_hand::{self, CoreParts, NodeByHand, Progress};
 use crate::server::node::Peer;
+use crate::shard::snapshots::Stores;
 use crate::socket::Socket;
+use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::{self, CoreLog, FileLog};
 
 pub(super) const NODES: u64 = 3;
@@ -74,7 +76,8 @@ impl Member {
         let seat = &self.seats[usize::from(core.0)];
         let is_called =
             !seat.bell.borrow().is_empty() || seat.woken.load(Ordering::Relaxed) || !seat.log_woken.is_empty();
-        self.node.wake_at(core).is_some_and(|at| at <= now || is_called)
+        let has_work = self.node.snapshots(core).next_effort().is_some();
+        self.node.wake_at(core).is_some_and(|at| at <= now || is_called || has_work)
     }
 
     /// Turns a core until all that it has given to its log is durable.
@@ -83,6 +86,9 @@ impl Member {
         seat.woken.store(false, Ordering::Relaxed);
         let mut ready = seat.bell.take();
         while seat.log_woken.try_recv().is_ok() {}
+        while self.node.snapshots(core).next_effort().is_some() {
+            self.node.snapshots(core).work();
+        }
         loop {
             if let Progress::Ended(log) = self.node.turn(core, now, &ready).expect("a turn") {
                 return log.close().expect("the log closes");
@@ -167,7 +173,12 @@ impl Cluster {
             CoreParts { network, log, recovered, wake, seed }
         });
         let cores = cores.collect();
-        let node = NodeByHand::start(node, cores, self.now).expect("a start");
+        let disk_of = |shard| {
+            let snapshots = dir.join(format!("snapshots{shard}"));
+            Ok(Arc::new(RealDisk::create(&snapshots, storage::LogIo::Map)?) as Arc<dyn Disk>)
+        };
+        let stores = Stores::open((0..SHARDS).map(ShardId), disk_of).expect("folders for snapshots");
+        let node = NodeByHand::start(node, cores, &stores, self.now).expect("a start");
         self.members[at(id)] = Some(Member { node, seats });
     }
 

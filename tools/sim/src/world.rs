@@ -398,6 +398,10 @@ impl World {
     }
 
     fn note_recovery(&mut self, index: usize) {
+        let is_aside = |disk: &SimulatedDisk| disk.names().iter().any(|name| name.starts_with("damaged-"));
+        if self.machines[index].snapshot_disks.iter().any(is_aside) {
+            self.coverage.note("older snapshot took the place of a damaged one");
+        }
         let Some(process) = self.machines[index].process() else { return };
         for core in 0..process.workers.len() {
             let Some(router) = process.node.router(CoreId(core as u16)) else { continue };
@@ -475,7 +479,7 @@ impl World {
     pub(crate) fn heal_disk(&mut self, index: usize) {
         let machine = &mut self.machines[index];
         (machine.hung, machine.slow) = (false, 0);
-        for disk in &machine.disks {
+        for disk in machine.disks.iter().chain(&machine.snapshot_disks) {
             disk.set_full(false);
         }
         self.after_node(index);
@@ -598,6 +602,10 @@ impl World {
             self.coverage.add("vote withheld from an admitted node", counters.votes_withheld);
             self.coverage.add("leader that is not to be followed", counters.leaders_unheeded);
             self.coverage.add("loop turned", counters.turns);
+            self.coverage.add("snapshot taken", counters.snapshots_taken);
+            self.coverage.add("snapshot failed", counters.snapshots_failed);
+            self.coverage.add("snapshot installed", counters.snapshots_installed);
+            self.coverage.add("bytes of snapshots sent", counters.snapshot_bytes_sent);
         }
     }
 
