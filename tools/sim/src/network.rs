@@ -9,6 +9,8 @@
 mod asked;
 mod faults;
 mod overheard;
+#[cfg(test)]
+mod overheard_test;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
