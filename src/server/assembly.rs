@@ -58,7 +58,7 @@ pub(super) fn router(
 }
 
 fn shard(node: &Node, id: ShardId, recovered: RecoveredShard, seed: u64, epoch: Instant) -> Shard<ReplyTo> {
-    let RecoveredShard { hard_state, start, entries } = recovered;
+    let RecoveredShard { hard_state, start, entries, .. } = recovered;
     let config = raft::Config {
         id: node.config.node_id,
         shard: id,

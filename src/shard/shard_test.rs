@@ -62,7 +62,7 @@ pub(super) struct Cluster {
 }
 
 fn replica(at: usize, recovered: RecoveredShard, epoch: Instant, now: Instant) -> Shard<u32> {
-    let RecoveredShard { hard_state, start, entries } = recovered;
+    let RecoveredShard { hard_state, start, entries, .. } = recovered;
     let config = raft::Config {
         id: NodeId(at as u64 + 1),
         shard: SHARD,

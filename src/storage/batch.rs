@@ -25,8 +25,9 @@
 use raftkv_protocol::types::{Entry, HardState, ShardId};
 
 use super::BatchNumber;
-use super::record::{self, BadRecord, Head, Record, Seed, u32_at, u64_at};
+use super::record::{self, BadRecord, Record, Seed, u32_at, u64_at};
 use super::segment::SegmentKey;
+use super::tip::Start;
 
 const MAGIC_AT: usize = 0;
 const CRC_AT: usize = MAGIC_AT + 4;
@@ -241,13 +242,15 @@ pub struct Batch {
     number: BatchNumber,
     bytes: Vec<u8>,
     hard_states: Vec<(ShardId, HardState)>,
+    /// What is no longer needed. It travels to the syncer with the batch and is not written: the next segment says it.
+    starts: Vec<Start>,
 }
 
 impl Batch {
     /// An empty batch.
     #[must_use]
     pub fn new(number: BatchNumber) -> Batch {
-        Batch { number, bytes: vec![0; HEADER_BYTES], hard_states: Vec::new() }
+        Batch { number, bytes: vec![0; HEADER_BYTES], hard_states: Vec::new(), starts: Vec::new() }
     }
 
     /// Empties the batch for another use.
@@ -257,6 +260,7 @@ impl Batch {
         self.bytes.shrink_to(BUFFER_BYTES_KEPT);
         self.bytes.resize(HEADER_BYTES, 0);
         self.hard_states.clear();
+        self.starts.clear();
     }
 
     /// The loop's name for it. The number on disk is another one: it is given at placement.
@@ -265,7 +269,7 @@ impl Batch {
         self.number
     }
 
-    /// Whether nothing was added.
+    /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.len() == HEADER_BYTES && self.hard_states.is_empty()
@@ -274,6 +278,11 @@ impl Batch {
     /// Adds an entry.
     pub fn push_entry(&mut self, shard: ShardId, entry: &Entry) {
         record::encode_entry(shard, entry, &mut self.bytes);
+    }
+
+    /// Adds a copy of an entry.
+    pub(super) fn push_copy(&mut self, shard: ShardId, entry: &Entry) {
+        record::encode_copy(shard, entry, &mut self.bytes);
     }
 
     /// Adds any record but a hard state.
@@ -293,6 +302,22 @@ impl Batch {
             Some((_, latest)) => *latest = hard_state,
             None => self.hard_states.push((shard, hard_state)),
         }
+    }
+
+    /// Takes note of from where on a shard's entries are needed; only the last of each shard counts.
+    pub(super) fn set_start(&mut self, start: Start) {
+        self.forget_start(start.shard);
+        self.starts.push(start);
+    }
+
+    /// The shard's log begins anew.
+    pub(super) fn forget_start(&mut self, shard: ShardId) {
+        self.starts.retain(|start| start.shard != shard);
+    }
+
+    /// Hands out what was noted.
+    pub(super) fn take_starts(&mut self) -> Vec<Start> {
+        std::mem::take(&mut self.starts)
     }
 
     /// The hard states that it will write.
@@ -316,7 +341,7 @@ impl Batch {
 
     /// Completes the batch for its place and returns its bytes. `observe` sees every record but the hard states.
     /// The batch must be [reused](Batch::reuse) before anything is added again.
-    pub(super) fn finish(&mut self, placement: &Placement, mut observe: impl FnMut(&Head)) -> &[u8] {
+    pub(super) fn finish(&mut self, placement: &Placement, mut observe: impl FnMut(&Record<'_>)) -> &[u8] {
         let seed = Seed::new(placement.key, placement.number);
         let records_end = self.bytes.len();
         for &(shard, hard_state) in &self.hard_states {
@@ -341,12 +366,12 @@ impl Batch {
     }
 }
 
-fn stamp_all(records: &mut [u8], seed: Seed, observe: &mut impl FnMut(&Head)) {
+fn stamp_all(records: &mut [u8], seed: Seed, observe: &mut impl FnMut(&Record<'_>)) {
     let mut at = 0;
     while at < records.len() {
-        let head = record::stamp(&mut records[at..], seed);
-        observe(&head);
-        at += head.length;
+        let (record, length) = record::stamp(&mut records[at..], seed);
+        observe(&record.expect("a batch holds what was encoded here"));
+        at += length;
     }
 }
 

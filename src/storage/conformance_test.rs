@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, Term};
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, SnapshotId, Term};
 use tempfile::TempDir;
 
 use super::memory::Completion;
@@ -245,8 +245,9 @@ fn remembers_what_is_durable(log: &mut impl Subject) {
     log.log().set_hard_state(A, hard_state(5, 1));
     log.settle();
     let entries = vec![(Term(1), 1), (Term(1), 2)];
-    let a = RecoveredShard { hard_state: hard_state(5, 1), start: EntryId::ZERO, entries };
-    let b = RecoveredShard { hard_state: hard_state(4, 2), start: EntryId::ZERO, entries: vec![(Term(4), 11)] };
+    let a = RecoveredShard { hard_state: hard_state(5, 1), entries, ..RecoveredShard::default() };
+    let entries = vec![(Term(4), 11)];
+    let b = RecoveredShard { hard_state: hard_state(4, 2), entries, ..RecoveredShard::default() };
     assert_eq!(log.crash(), [a.clone(), b.clone()]);
     assert_eq!(log.crash(), [a, b], "recovery loses nothing either");
 }
@@ -311,6 +312,137 @@ fn a_fetch_of_discarded_entries_is_gone(log: &mut impl Subject) {
     assert_eq!(fetched.result, Err(FetchError::Gone));
     log.settle();
     assert_eq!(log.fetch(1, 2, 100).result, Ok(vec![entry(1, 1, "1"), entry(2, 5, "new")]));
+}
+
+fn a_fetch_is_gone_if_its_entries_go_before_it_is_picked_up(log: &mut impl Subject) {
+    log.append(A, &[entry(1, 1, "1"), entry(2, 1, "2"), entry(3, 1, "3")]);
+    log.log().fetch(Fetch { shard: A, tag: 1, first: Index(1), last: Index(3), bytes_max: 100 });
+    log.append(A, &[entry(3, 2, "III")]);
+    assert_eq!(log.log().fetched().map(|fetched| fetched.result), Some(Err(FetchError::Gone)));
+}
+
+/// Entries 1 to 20 of 10 bytes each, durable, the odd ones in batches of their own.
+fn twenty(log: &mut impl Subject) -> Vec<Entry> {
+    let all: Vec<Entry> = (1..=20).map(|index| entry(index, 3, "0123456789")).collect();
+    for two in all.chunks(2) {
+        log.append(A, two);
+        log.settle();
+    }
+    all
+}
+
+/// What a crash finds of a log of twenty entries that was compacted up to `start`: it may begin earlier.
+fn check_compacted(recovered: &RecoveredShard, start: u64, last: u64) {
+    assert!(recovered.start.index.0 <= start, "{recovered:?}");
+    assert_eq!(recovered.start.index.0 + recovered.entries.len() as u64, last, "{recovered:?}");
+    let snapshot = if recovered.start.index.0 == start { SnapshotId(77) } else { SnapshotId(0) };
+    assert!(recovered.start.index.0 == 0 || recovered.snapshot == snapshot, "{recovered:?}");
+}
+
+fn a_compacted_log_starts_later(log: &mut impl Subject) {
+    let all = twenty(log);
+    log.log().compact(A, EntryId::new(12, 3), SnapshotId(77));
+    let last = log.log().last_batch();
+    assert_eq!(log.log().durable(), Ok(last), "nothing is written for it");
+    assert_eq!(log.fetch(12, 20, usize::MAX).result, Err(FetchError::Gone));
+    assert_eq!(log.tail(12, 20), None);
+    assert_eq!(log.fetch(13, 20, usize::MAX).result.as_deref(), Ok(&all[12..]));
+    log.log().compact(A, EntryId::new(5, 3), SnapshotId(76));
+    assert_eq!(log.fetch(12, 12, usize::MAX).result, Err(FetchError::Gone), "it never starts earlier again");
+    log.append(A, &[entry(20, 4, "new"), entry(21, 4, "")]);
+    log.settle();
+    check_compacted(&log.crash()[0], 12, 21);
+    let fetched = log.fetch(13, 21, usize::MAX).result.expect("all that is needed is there");
+    assert_eq!((&fetched[..7], &fetched[7..]), (&all[12..19], &[entry(20, 4, "new"), entry(21, 4, "")][..]));
+}
+
+fn a_log_may_be_compacted_to_its_end(log: &mut impl Subject) {
+    twenty(log);
+    log.log().compact(A, EntryId::new(20, 3), SnapshotId(77));
+    assert_eq!(log.fetch(20, 20, 1).result, Err(FetchError::Gone));
+    log.append(A, &[entry(21, 5, "next")]);
+    assert_eq!(log.tail(21, 21), Some(vec![entry(21, 5, "next")]));
+    log.settle();
+    assert_eq!(log.fetch(21, 21, 1).result, Ok(vec![entry(21, 5, "next")]));
+    check_compacted(&log.crash()[0], 20, 21);
+}
+
+fn a_fetch_of_compacted_entries_is_gone(log: &mut impl Subject) {
+    let all = twenty(log);
+    log.evict(A, Index(20));
+    for (first, is_gone) in [(5, true), (9, false)] {
+        log.log().fetch(Fetch { shard: A, tag: first, first: Index(first), last: Index(12), bytes_max: 100 });
+        log.log().compact(A, EntryId::new(8, 3), SnapshotId(77));
+        let fetched = loop {
+            match log.log().fetched() {
+                Some(fetched) => break fetched,
+                None => log.wait(),
+            }
+        };
+        let expected = if is_gone { Err(FetchError::Gone) } else { Ok(all[8..12].to_vec()) };
+        assert_eq!(fetched.result, expected);
+    }
+}
+
+fn a_reset_voids_what_was_there(log: &mut impl Subject) {
+    twenty(log);
+    log.append(B, &[entry(1, 1, "another shard")]);
+    log.log().set_hard_state(A, hard_state(6, 2));
+    log.append(A, &[entry(21, 4, "never durable")]);
+    log.log().fetch(Fetch { shard: A, tag: 1, first: Index(21), last: Index(21), bytes_max: 100 });
+    log.log().reset(A, EntryId::new(100, 5), SnapshotId(9));
+    assert_eq!(log.log().fetched().map(|fetched| fetched.result), Some(Err(FetchError::Gone)));
+    assert_eq!(log.fetch(1, 20, usize::MAX).result, Err(FetchError::Gone));
+    assert_eq!(log.tail(100, 100), None);
+    log.append(A, &[entry(101, 6, "first"), entry(102, 6, "second")]);
+    log.settle();
+    let expected = RecoveredShard {
+        hard_state: hard_state(6, 2),
+        start: EntryId::new(100, 5),
+        snapshot: SnapshotId(9),
+        entries: vec![(Term(6), 5), (Term(6), 6)],
+    };
+    let recovered = log.crash();
+    assert_eq!(recovered[0], expected);
+    assert_eq!(recovered[1].entries, [(Term(1), 13)]);
+    assert_eq!(log.crash()[0], expected);
+    assert_eq!(log.fetch(101, 102, 100).result, Ok(vec![entry(101, 6, "first"), entry(102, 6, "second")]));
+}
+
+fn a_reset_that_is_not_durable_leaves_what_was_there(log: &mut impl Subject) {
+    twenty(log);
+    log.log().reset(A, EntryId::new(7, 3), SnapshotId(9));
+    log.append(A, &[entry(8, 6, "new")]);
+    assert_eq!(log.crash()[0].entries.len(), 20);
+    log.log().reset(A, EntryId::new(7, 3), SnapshotId(9));
+    log.settle();
+    let recovered = &log.crash()[0];
+    assert_eq!((recovered.start, recovered.entries.len()), (EntryId::new(7, 3), 0), "also backwards");
+}
+
+fn copying_forward_changes_nothing_else(log: &mut impl Subject) {
+    let large = "x".repeat(3_000);
+    let all: Vec<Entry> = (1..=60).map(|index| entry(index, 1, &large)).collect();
+    log.append(A, &all[..30]);
+    log.settle();
+    log.append(A, &all[30..]);
+    log.settle();
+    log.log().copy_forward(A);
+    for index in 1..=60 {
+        log.append(B, &[entry(index, 1, &large)]);
+        log.settle();
+    }
+    log.append(A, &[entry(50, 2, "instead of the last ten")]);
+    log.log().copy_forward(A);
+    log.settle();
+    let mut expected = all[..49].to_vec();
+    expected.push(entry(50, 2, "instead of the last ten"));
+    log.evict(A, Index(60));
+    assert_eq!(log.fetch(1, 50, usize::MAX).result.as_deref(), Ok(&expected[..]));
+    let recovered = &log.crash()[0];
+    assert_eq!((recovered.start, recovered.entries.len()), (EntryId::ZERO, 50));
+    log.evict(A, Index(60));
+    assert_eq!(log.fetch(1, 50, usize::MAX).result, Ok(expected));
 }
 
 fn a_batch_never_waits_for_another_flush_to_be_named(log: &mut impl Subject) {
@@ -381,6 +513,13 @@ suite!(
     an_entry_discards_what_was_there,
     fetches_what_left_the_memory,
     a_fetch_of_discarded_entries_is_gone,
+    a_fetch_is_gone_if_its_entries_go_before_it_is_picked_up,
+    a_compacted_log_starts_later,
+    a_log_may_be_compacted_to_its_end,
+    a_fetch_of_compacted_entries_is_gone,
+    a_reset_voids_what_was_there,
+    a_reset_that_is_not_durable_leaves_what_was_there,
+    copying_forward_changes_nothing_else,
     a_batch_never_waits_for_another_flush_to_be_named,
     large_and_many,
 );

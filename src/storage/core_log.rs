@@ -4,6 +4,9 @@
 //! up by [`CoreLog::durable`], [`CoreLog::flush`] and [`CoreLog::fetched`]. These workers have threads of their own, or
 //! are moved by hand. A worker sends its answer first and wakes the loop afterwards, so that no wake-up is lost.
 
+mod copying;
+mod held;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
@@ -16,18 +19,23 @@ use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, Snapshot
 
 use super::batch::Batch;
 use super::disk::{Disk, LogIo, RealDisk};
-use super::reader::{FetchJob, Part, Reader};
+use super::reader::{FetchAnswer, FetchJob, Reader};
 use super::record::{Record, entry_bytes};
 use super::recovery::RecoveryReport;
 use super::replay::Replay;
+use super::runs::Part;
 use super::segment::{SEGMENT_BYTES, SEGMENT_BYTES_MIN};
 use super::spares::{Allocator, AllocatorWorker, Quota};
 use super::start::{Started, start};
 use super::stats::{LogStats, Shared};
-use super::syncer::{Done, Job, Place, SyncerHandle};
+use super::syncer::{Done, Job, SyncerHandle};
 use super::tail::{ShardTail, entry_memory_bytes};
+use super::tip::Start;
 use super::workers::{Crew, Workers};
 use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, RecoveredShard, Space, Wake};
+
+use copying::Copying;
+use held::{Held, Places};
 
 /// The default of [`Options::tail_bytes_max`].
 const TAIL_BYTES_MAX: usize = 64 << 20;
@@ -82,19 +90,30 @@ impl fmt::Debug for Options {
     }
 }
 
+/// Who waits for a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum For {
+    /// Who asked the log for it.
+    Caller,
+    /// The log itself, to copy what it reads.
+    Copy,
+}
+
 /// A fetch that is being read.
 #[derive(Debug)]
 struct PendingFetch {
     fetch: Fetch,
-    /// Some of what it reads was discarded meanwhile.
+    by: For,
+    /// Some of what it reads was discarded meanwhile, or lies elsewhere now.
     gone: bool,
 }
 
 /// The log of one core on disk.
 pub struct FileLog {
     shards: BTreeMap<ShardId, ShardTail>,
-    /// Where batch n is, for each n from 1 on that is durable.
-    places: Vec<Place>,
+    places: Places,
+    /// The segments that there are.
+    held: Held,
     gathering: Batch,
     /// Batches that were closed because they were full, oldest first.
     full: VecDeque<Batch>,
@@ -104,12 +123,18 @@ pub struct FileLog {
     /// Bytes of records in each closed batch that is not durable, oldest first.
     backlog: VecDeque<usize>,
     failed: Option<LogError>,
-    /// Runs in memory, oldest first.
-    evictable: VecDeque<(BatchNumber, ShardId)>,
     tail_bytes: usize,
     tail_bytes_max: usize,
-    pending: Vec<PendingFetch>,
+    /// The last fetch that was given to the reader.
+    last_fetch: u64,
+    pending: BTreeMap<u64, PendingFetch>,
     finished: VecDeque<Fetched>,
+    /// Shards whose oldest entries are being written again.
+    copying: BTreeMap<ShardId, Copying>,
+    /// How often that was completed.
+    copied_forward: u64,
+    /// The syncer was told that only the reserve is left.
+    told_low: bool,
     shared: Arc<Shared>,
     quota: Arc<Quota>,
     wake: Wake,
@@ -166,29 +191,34 @@ impl FileLog {
         check_segment_size(options.segment_size)?;
         let shared = Arc::new(Shared::new());
         let quota = Arc::new(Quota::new(options.max_bytes));
-        let Started { mut replay, syncer, spares, report } = start(&disk, &shared, &quota, options.segment_size)?;
-        let places = replay.take_places();
+        let Started { mut replay, syncer, spares, segments, report } =
+            start(&disk, &shared, &quota, options.segment_size)?;
+        let places = Places::new(replay.take_places());
         let (recovered, shards) = take_shards(&mut replay, &options.shards, &disk.path(""))?;
         let wake = options.wake;
         let (allocator, pool) = AllocatorWorker::new(spares, Arc::clone(&shared), Arc::clone(&wake));
         let (syncer, syncer_worker) = SyncerHandle::new(syncer, pool, Arc::clone(&wake));
         let (reader, reader_worker) = Reader::new(disk, Arc::clone(&wake));
         let crew = Crew { syncer: syncer_worker, allocator, reader: reader_worker };
-        let log = FileLog {
-            gathering: Batch::new(BatchNumber(places.len() as u64 + 1)),
+        let mut log = FileLog {
+            gathering: Batch::new(BatchNumber(places.last().0 + 1)),
             shards,
             places,
+            held: Held::new(segments),
             full: VecDeque::new(),
             buffers: Vec::new(),
             batch_bytes_max: BATCH_BYTES_MAX.min(options.segment_size / 2) as usize,
             in_flight: false,
             backlog: VecDeque::new(),
             failed: None,
-            evictable: VecDeque::new(),
             tail_bytes: 0,
             tail_bytes_max: options.tail_bytes_max,
-            pending: Vec::new(),
+            last_fetch: 0,
+            pending: BTreeMap::new(),
             finished: VecDeque::new(),
+            copying: BTreeMap::new(),
+            copied_forward: 0,
+            told_low: false,
             shared,
             quota,
             wake,
@@ -198,6 +228,8 @@ impl FileLog {
             syncer,
             reader,
         };
+        log.collect();
+        log.forget_places();
         Ok((log, recovered, crew))
     }
 
@@ -210,6 +242,7 @@ impl FileLog {
 
     /// A clean stop: makes everything durable that was added, proves it with a watermark, and ends the workers.
     pub fn close(mut self) -> Result<(), LogError> {
+        self.copying.clear();
         self.flush();
         while self.in_flight && self.failed.is_none() {
             if self.waits_for_space() && self.space() == Space::ReserveOnly {
@@ -246,10 +279,18 @@ impl FileLog {
         self.report
     }
 
-    /// What the log has counted.
+    /// What the log has counted, and what it takes on the disk.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        self.shared.stats()
+        LogStats {
+            disk_bytes: self.quota.used(),
+            held_segments: self.held.count(),
+            held_bytes: self.held.bytes(),
+            oldest_segment: self.held.oldest(),
+            copied_forward: self.copied_forward,
+            pinned_by: self.pinned_by(),
+            ..self.shared.stats()
+        }
     }
 
     /// The batch that the syncer has and that is not durable yet; `None` also while it waits for space.
@@ -277,36 +318,41 @@ impl FileLog {
     }
 
     fn durable_number(&self) -> BatchNumber {
-        BatchNumber(self.places.len() as u64)
+        self.places.last()
     }
 
-    /// Picks up what the syncer has finished.
+    /// Picks up what the syncer has finished, and how the segments have changed.
     fn collect(&mut self) {
         loop {
             match self.syncer.done().try_recv() {
                 Ok(done) => self.complete(done),
-                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
                     if self.in_flight {
                         self.syncer_gone();
                     }
-                    return;
+                    break;
                 }
             }
+        }
+        while let Some(change) = self.shared.next_change() {
+            self.held.note(change);
         }
     }
 
     fn complete(&mut self, done: Done) {
         match done {
             Ok((batch, place)) => {
-                debug_assert_eq!(batch.number(), BatchNumber(self.places.len() as u64 + 1));
+                debug_assert_eq!(batch.number(), BatchNumber(self.durable_number().0 + 1));
                 self.places.push(place);
                 self.in_flight = false;
                 self.backlog.pop_front();
                 if self.buffers.len() < BUFFERS_KEPT {
                     self.buffers.push(batch);
                 }
+                self.use_copies();
                 self.evict();
+                self.forget_places();
             }
             Err(error) => {
                 self.failed.get_or_insert(error);
@@ -327,29 +373,86 @@ impl FileLog {
         std::mem::replace(&mut self.gathering, next)
     }
 
-    fn push(&mut self, shard: ShardId, entry: Entry) {
-        if self.gathering.gathered_bytes() + entry_bytes(&entry) > self.batch_bytes_max && !self.gathering.is_empty() {
+    /// Closes the gathering batch if it is too full for so many bytes of records.
+    fn make_room(&mut self, bytes: usize) {
+        if self.gathering.gathered_bytes() + bytes > self.batch_bytes_max && !self.gathering.is_empty() {
             let full = self.rotate();
             self.full.push_back(full);
         }
+    }
+
+    fn push(&mut self, shard: ShardId, entry: Entry) {
+        self.make_room(entry_bytes(&entry));
         self.gathering.push_entry(shard, &entry);
         self.tail_bytes += entry_memory_bytes(&entry);
         let batch = self.gathering.number();
-        let tail = self.shards.get_mut(&shard).expect(KNOWN_SHARD);
-        if tail.push(entry, batch) {
-            self.evictable.push_back((batch, shard));
+        self.shard(shard).push(entry, batch);
+    }
+
+    fn shard(&mut self, shard: ShardId) -> &mut ShardTail {
+        self.shards.get_mut(&shard).expect(KNOWN_SHARD)
+    }
+
+    /// Forgets the oldest durable batches until the entries of the rest fit.
+    fn evict(&mut self) {
+        while self.tail_bytes > self.tail_bytes_max {
+            let oldest = self.shards.values().filter_map(ShardTail::oldest_in_memory).min();
+            let Some(batch) = oldest.filter(|batch| *batch <= self.durable_number()) else { return };
+            self.tail_bytes -= self.shards.values_mut().map(|tail| tail.evict(batch)).sum::<usize>();
         }
     }
 
-    /// Forgets the oldest durable entries until the rest fits.
-    fn evict(&mut self) {
-        while self.tail_bytes > self.tail_bytes_max {
-            let Some(&(batch, shard)) = self.evictable.front() else { return };
-            if batch > self.durable_number() {
-                return;
+    /// Forgets where the oldest batches are that hold no entry of the log any more.
+    fn forget_places(&mut self) {
+        let oldest = self.shards.values().filter_map(ShardTail::oldest_batch).min();
+        self.places.forget_before(oldest.unwrap_or(self.gathering.number()));
+    }
+
+    /// With nothing to write, the syncer hears here of what is no longer needed, and that space is short.
+    fn tell_starts(&mut self) {
+        let starts = self.gathering.take_starts();
+        let is_low = self.space() == Space::ReserveOnly;
+        if !starts.is_empty() || (is_low && !self.told_low) {
+            self.syncer.send(Job::Starts(starts));
+        }
+        self.told_low = is_low;
+    }
+
+    /// What these fetches of the shard ask for is not where they look for it.
+    fn void_fetches(&mut self, shard: ShardId, is_void: impl Fn(&Fetch) -> bool) {
+        let is_void = |fetch: &Fetch| fetch.shard == shard && is_void(fetch);
+        for pending in self.pending.values_mut().filter(|pending| is_void(&pending.fetch)) {
+            pending.gone = true;
+        }
+        for finished in self.finished.iter_mut().filter(|finished| is_void(&finished.fetch)) {
+            finished.result = Err(FetchError::Gone);
+        }
+    }
+
+    /// Asks the reader for entries that are in the log.
+    fn read(&mut self, fetch: Fetch, by: For) -> u64 {
+        let located = self.shards[&fetch.shard].locate(fetch.first, fetch.last);
+        let parts = located
+            .map_while(|Part { at, first, last }| Some(Part { at: self.places.get(at)?, first, last }))
+            .take(FETCH_PARTS_MAX)
+            .collect();
+        self.last_fetch += 1;
+        self.pending.insert(self.last_fetch, PendingFetch { fetch, by, gone: false });
+        self.reader.fetch(FetchJob { id: self.last_fetch, fetch, parts });
+        self.last_fetch
+    }
+
+    /// Picks up what the reader has read.
+    fn collect_reads(&mut self) {
+        while let Some(FetchAnswer { id, mut fetched }) = self.reader.fetched() {
+            let pending = self.pending.remove(&id).expect("only what is pending is read");
+            if pending.gone {
+                fetched.result = Err(FetchError::Gone);
             }
-            self.evictable.pop_front();
-            self.tail_bytes -= self.shards.get_mut(&shard).expect(KNOWN_SHARD).evict(batch);
+            match pending.by {
+                For::Caller => self.finished.push_back(fetched),
+                For::Copy => self.copy_read(id, fetched),
+            }
         }
     }
 
@@ -364,25 +467,14 @@ const KNOWN_SHARD: &str = "the log was opened with every shard of its core";
 impl CoreLog for FileLog {
     fn append(&mut self, shard: ShardId, entries: &mut Vec<Entry>) {
         let Some(first) = entries.first().map(|entry| entry.id.index) else { return };
-        let tail = self.shards.get_mut(&shard).expect(KNOWN_SHARD);
-        if first <= tail.last() {
-            self.tail_bytes -= tail.truncate(first);
-            for pending in &mut self.pending {
-                pending.gone |= pending.fetch.shard == shard && pending.fetch.last >= first;
-            }
+        if first <= self.shard(shard).last() {
+            self.tail_bytes -= self.shard(shard).truncate(first);
+            self.void_fetches(shard, |fetch| fetch.last >= first);
+            self.copy_discarded(shard, first);
         }
         for entry in entries.drain(..) {
             self.push(shard, entry);
         }
-    }
-
-    fn reset(&mut self, shard: ShardId, start: EntryId, _snapshot: SnapshotId) {
-        let tail = self.shards.get_mut(&shard).expect(KNOWN_SHARD);
-        self.tail_bytes -= tail.reset(start.index);
-        for pending in self.pending.iter_mut().filter(|pending| pending.fetch.shard == shard) {
-            pending.gone = true;
-        }
-        self.gathering.push(&Record::Reset { shard, start });
     }
 
     fn set_hard_state(&mut self, shard: ShardId, hard_state: HardState) {
@@ -392,6 +484,34 @@ impl CoreLog for FileLog {
         }
     }
 
+    fn compact(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId) {
+        let tail = self.shard(shard);
+        if start.index < tail.start() {
+            return;
+        }
+        self.tail_bytes -= tail.compact(start.index);
+        self.void_fetches(shard, |fetch| fetch.first <= start.index);
+        self.copy_compacted(shard, start.index);
+        self.gathering.set_start(Start { shard, at: start, snapshot });
+        self.forget_places();
+    }
+
+    fn reset(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId) {
+        self.tail_bytes -= self.shard(shard).reset(start.index);
+        self.void_fetches(shard, |_| true);
+        self.copying.remove(&shard);
+        let record = Record::Reset { shard, start, snapshot };
+        self.make_room(record.encoded_bytes());
+        self.gathering.forget_start(shard);
+        self.gathering.push(&record);
+        self.forget_places();
+    }
+
+    fn copy_forward(&mut self, shard: ShardId) {
+        assert!(self.shards.contains_key(&shard), "{KNOWN_SHARD}");
+        self.begin_copy(shard);
+    }
+
     fn last_batch(&self) -> BatchNumber {
         let gathering = self.gathering.number();
         if self.gathering.is_empty() { BatchNumber(gathering.0 - 1) } else { gathering }
@@ -399,12 +519,14 @@ impl CoreLog for FileLog {
 
     fn flush(&mut self) {
         self.collect();
+        self.collect_reads();
+        self.copy_some();
         if self.in_flight || self.failed.is_some() {
             return;
         }
         let batch = match self.full.pop_front() {
             Some(full) => full,
-            None if self.gathering.is_empty() => return,
+            None if self.gathering.is_empty() => return self.tell_starts(),
             None => self.rotate(),
         };
         self.in_flight = true;
@@ -432,27 +554,12 @@ impl CoreLog for FileLog {
             let wanted = in_memory.take_while(|entry| entry.id.index <= fetch.last);
             return self.finish_fetch(fetch, Ok(up_to_bytes(wanted, fetch.bytes_max)));
         }
-        let place_of = |batch: BatchNumber| self.places.get(batch.0 as usize - 1).copied();
-        let parts = tail
-            .locate(fetch.first, fetch.last)
-            .map_while(|(batch, first, last)| Some(Part { place: place_of(batch)?, first, last }))
-            .take(FETCH_PARTS_MAX)
-            .collect();
-        self.pending.push(PendingFetch { fetch, gone: false });
-        self.reader.fetch(FetchJob { fetch, parts });
+        self.read(fetch, For::Caller);
     }
 
     fn fetched(&mut self) -> Option<Fetched> {
-        if let Some(finished) = self.finished.pop_front() {
-            return Some(finished);
-        }
-        let mut fetched = self.reader.fetched()?;
-        let at = self.pending.iter().position(|pending| pending.fetch == fetched.fetch);
-        let pending = self.pending.remove(at.expect("only what is pending is read"));
-        if pending.gone {
-            fetched.result = Err(FetchError::Gone);
-        }
-        Some(fetched)
+        self.collect_reads();
+        self.finished.pop_front()
     }
 
     fn backlog_bytes(&self) -> usize {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use raftkv_protocol::types::{Entry, Index, ShardId, Term};
+use raftkv_protocol::types::{Entry, EntryId, Index, ShardId, SnapshotId, Term};
 
 use super::conformance_test::{entry, hard_state};
 use super::inspect::{End, Item, inspect};
@@ -246,6 +246,48 @@ fn a_quota_is_a_full_disk() {
     node.log.set_max_bytes(None);
     node.wait_until(|log| log.space() == Space::Plenty);
     node.put(index + 1).expect("healthy");
+}
+
+/// The threads by themselves: many times what fits goes through, and what is read meanwhile is right or gone.
+// museum 41, 43, rule 14, rule 17
+#[test]
+fn a_compacted_log_lives_on_little_space() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for io in [LogIo::Direct, LogIo::Map] {
+        let change = |options: &mut Options| {
+            (options.io, options.tail_bytes_max, options.max_bytes) = (io, 0, Some(8 * (64 << 10)));
+        };
+        let mut node = Node::open(dir.path(), change).expect("healthy");
+        let first = node.recovered[0].start.index.0 + node.recovered[0].entries.len() as u64;
+        let mut read = 0;
+        for index in first + 1..=first + 400 {
+            let body = format!("{index} ").repeat(1500)[..3000].to_owned();
+            node.append(A, entry(index, 1, &body));
+            node.settle().expect("healthy");
+            node.log.fetch(Fetch { shard: A, tag: index, first: Index(index), last: Index(index), bytes_max: 1 });
+            node.log.compact(A, EntryId::new(index.saturating_sub(10).max(first), 1), SnapshotId(1));
+            node.wait_until(|log| {
+                log.flush();
+                log.space() == Space::Plenty
+            });
+            while let Some(fetched) = node.log.fetched() {
+                match fetched.result {
+                    Ok(entries) => {
+                        assert!(entries[0].body.starts_with(format!("{} ", fetched.fetch.first).as_bytes()));
+                        read += 1;
+                    }
+                    // The reader was slow, and the entry is compacted.
+                    Err(error) => assert_eq!(error, FetchError::Gone),
+                }
+            }
+            assert!(node.log.stats().disk_bytes <= 8 * (64 << 10));
+        }
+        assert!(node.log.stats().segments > 20 && read > 0);
+        node.log.close().expect("healthy");
+        let sizes = std::fs::read_dir(dir.path()).expect("a directory").map(|file| file.expect("a file").metadata());
+        let total: u64 = sizes.map(|metadata| metadata.expect("a size").len()).sum();
+        assert!(total <= 8 * (64 << 10), "{total}");
+    }
 }
 
 #[test]

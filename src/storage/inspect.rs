@@ -2,6 +2,7 @@
 //!
 //! A running node may be in the middle of a batch, and may begin a segment while this walks. So nothing here is an
 //! error but an unreadable directory: what does not parse is shown as the place where the walk of that segment ended.
+//! A log that is no longer young begins with a later segment than the first; one that is let go meanwhile is passed over.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -73,6 +74,7 @@ pub fn inspect_disk(disk: &dyn Disk, mut visit: impl FnMut(Item<'_>) -> ControlF
         let cut = next.and_then(|(_, next)| next.predecessor).map(|seal| seal.cut);
         let walked = match read_header(disk, sequence) {
             Ok((file, header)) => walk(&path, &*file, &header, cut, &mut visit),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => visit(Item::End { path: &path, offset: 0, reason: &End::Unreadable(error.to_string()) }),
         };
         if walked.is_break() {
@@ -94,6 +96,9 @@ fn read_header(disk: &dyn Disk, sequence: u64) -> io::Result<(Box<dyn DiskFile>,
     let mut bytes = [0; segment::HEADER_BYTES];
     let length = file.read_at(0, &mut bytes)?;
     let header = SegmentHeader::decode(&bytes[..length]).map_err(|bad| io::Error::other(bad.to_string()))?;
+    if header.sequence != sequence {
+        return Err(io::Error::other(format!("the segment's header has sequence number {}", header.sequence)));
+    }
     Ok((file, header))
 }
 

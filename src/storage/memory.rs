@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, SnapshotId};
 
 use super::core_log::up_to_bytes;
+use super::tip::Start;
 use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, RecoveredShard, Space};
 
 /// When a batch that was flushed becomes durable.
@@ -22,6 +23,7 @@ pub enum Completion {
 struct ShardLog {
     hard_state: HardState,
     start: EntryId,
+    snapshot: SnapshotId,
     entries: Vec<Entry>,
 }
 
@@ -37,9 +39,17 @@ impl ShardLog {
         self.entries.push(entry);
     }
 
-    fn reset(&mut self, start: EntryId) {
-        self.start = start;
+    fn compact(&mut self, start: EntryId, snapshot: SnapshotId) {
+        assert!(start.index <= self.last(), "a log that ends at {} cannot start after {start}", self.last());
+        if start.index >= self.start.index {
+            self.entries.drain(..(start.index.0 - self.start.index.0) as usize);
+            (self.start, self.snapshot) = (start, snapshot);
+        }
+    }
+
+    fn reset(&mut self, start: EntryId, snapshot: SnapshotId) {
         self.entries.clear();
+        (self.start, self.snapshot) = (start, snapshot);
     }
 
     fn range(&self, first: Index, last: Index) -> Option<&[Entry]> {
@@ -52,15 +62,15 @@ impl ShardLog {
 
     fn recovered(&self) -> RecoveredShard {
         let entries = self.entries.iter().map(|entry| (entry.id.term, entry.body.len() as u32)).collect();
-        RecoveredShard { hard_state: self.hard_state, start: self.start, entries }
+        RecoveredShard { hard_state: self.hard_state, start: self.start, snapshot: self.snapshot, entries }
     }
 }
 
 #[derive(Clone, Debug)]
 enum Change {
     Append(ShardId, Entry),
-    Reset(ShardId, EntryId),
     HardState(ShardId, HardState),
+    Reset(Start),
 }
 
 /// See the module.
@@ -70,6 +80,9 @@ pub struct MemoryLog {
     durable: BTreeMap<ShardId, ShardLog>,
     gathering: Vec<Change>,
     in_flight: Vec<Change>,
+    /// Where logs start, to become durable with the gathering batch and with the one in flight.
+    starts: Vec<Start>,
+    starts_in_flight: Vec<Start>,
     completed: BatchNumber,
     completion: Completion,
     failed: Option<LogError>,
@@ -105,11 +118,16 @@ impl MemoryLog {
         for change in self.in_flight.drain(..) {
             match change {
                 Change::Append(shard, entry) => self.durable.entry(shard).or_default().append(entry),
-                Change::Reset(shard, start) => self.durable.entry(shard).or_default().reset(start),
                 Change::HardState(shard, hard_state) => {
                     self.durable.entry(shard).or_default().hard_state = hard_state;
                 }
+                Change::Reset(Start { shard, at, snapshot }) => {
+                    self.durable.entry(shard).or_default().reset(at, snapshot);
+                }
             }
+        }
+        for Start { shard, at, snapshot } in self.starts_in_flight.drain(..) {
+            self.durable.entry(shard).or_default().compact(at, snapshot);
         }
         self.completed.0 += 1;
         true
@@ -154,15 +172,26 @@ impl CoreLog for MemoryLog {
         }
     }
 
-    fn reset(&mut self, shard: ShardId, start: EntryId, _snapshot: SnapshotId) {
-        self.evicted.remove(&shard);
-        self.live.get_mut(&shard).expect(KNOWN_SHARD).reset(start);
-        self.gathering.push(Change::Reset(shard, start));
-    }
-
     fn set_hard_state(&mut self, shard: ShardId, hard_state: HardState) {
         self.live.get_mut(&shard).expect(KNOWN_SHARD).hard_state = hard_state;
         self.gathering.push(Change::HardState(shard, hard_state));
+    }
+
+    fn compact(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId) {
+        self.live.get_mut(&shard).expect(KNOWN_SHARD).compact(start, snapshot);
+        self.starts.push(Start { shard, at: start, snapshot });
+    }
+
+    fn reset(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId) {
+        self.live.get_mut(&shard).expect(KNOWN_SHARD).reset(start, snapshot);
+        self.evicted.remove(&shard);
+        self.starts.retain(|earlier| earlier.shard != shard);
+        self.gathering.push(Change::Reset(Start { shard, at: start, snapshot }));
+    }
+
+    fn copy_forward(&mut self, shard: ShardId) {
+        // There is no place that an entry could keep.
+        assert!(self.live.contains_key(&shard), "{KNOWN_SHARD}");
     }
 
     fn last_batch(&self) -> BatchNumber {
@@ -175,6 +204,9 @@ impl CoreLog for MemoryLog {
             return;
         }
         std::mem::swap(&mut self.in_flight, &mut self.gathering);
+        if !self.in_flight.is_empty() {
+            std::mem::swap(&mut self.starts_in_flight, &mut self.starts);
+        }
         if self.completion == Completion::OnFlush {
             self.complete();
         }
@@ -216,7 +248,7 @@ impl CoreLog for MemoryLog {
     fn backlog_bytes(&self) -> usize {
         let bytes = |change: &Change| match change {
             Change::Append(_, entry) => entry.body.len(),
-            Change::Reset(..) | Change::HardState(..) => 0,
+            Change::HardState(..) | Change::Reset(_) => 0,
         };
         self.in_flight.iter().chain(&self.gathering).map(bytes).sum()
     }

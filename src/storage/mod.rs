@@ -17,6 +17,8 @@
 //! - A torn tail is told from corruption by what later bytes prove durable; corruption is refused, never cut.
 //! - After a start, the log goes on in a new segment that seals its predecessor.
 //! - The first failed write or sync ends the log; it is never tried again.
+//! - A segment is let go when a later one restates what is known of each shard, durably, and no entry behind the starts
+//!   that it states lies in it or before it.
 
 pub mod batch;
 mod core_log;
@@ -28,6 +30,7 @@ pub mod record;
 mod recovery;
 mod replay;
 mod resize;
+mod runs;
 pub mod segment;
 pub mod simulated_disk;
 mod simulated_file;
@@ -37,8 +40,11 @@ mod start;
 mod stats;
 mod syncer;
 mod tail;
+mod tip;
 mod workers;
 
+#[cfg(test)]
+mod compaction_test;
 #[cfg(test)]
 mod conformance_test;
 #[cfg(test)]
@@ -48,11 +54,15 @@ mod record_test;
 #[cfg(test)]
 mod recovery_test;
 #[cfg(test)]
+mod release_test;
+#[cfg(test)]
 mod replay_test;
 #[cfg(test)]
 mod resize_test;
 #[cfg(test)]
 mod rot_test;
+#[cfg(test)]
+mod runs_test;
 #[cfg(test)]
 mod simulated_disk_test;
 #[cfg(test)]
@@ -91,12 +101,22 @@ pub trait CoreLog {
     /// the shard from its index on; it is at most one past the shard's last.
     fn append(&mut self, shard: ShardId, entries: &mut Vec<Entry>);
 
-    /// Discards all entries of a shard: its log starts after `start`, which this snapshot ends with, as soon as the
-    /// gathering batch is durable.
-    fn reset(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId);
-
     /// Adds a shard's new term and vote to the gathering batch.
     fn set_hard_state(&mut self, shard: ShardId, hard_state: HardState);
+
+    /// Nothing of the shard up to `start`, an entry of its log, is needed any more: it belongs to this snapshot, which is
+    /// durable. The log starts there from now on, and never earlier again: a `start` before that is ignored. Nothing is
+    /// written for it, so that after a crash the log may start earlier; the space is set free by and by.
+    fn compact(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId);
+
+    /// Adds to the gathering batch that this snapshot, which is durable, takes the place of all that the shard's log
+    /// holds: it is empty and starts after `start`.
+    fn reset(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId);
+
+    /// Entries of the shard whose place keeps space from being set free are written again by and by, with the batches to
+    /// come. For a shard that cannot be compacted; it changes nothing but where the entries lie. Does nothing if it has
+    /// begun already. While there is only the reserve left, it takes a small part of that at most.
+    fn copy_forward(&mut self, shard: ShardId);
 
     /// The batch after whose durability everything added so far is durable. May be one that is durable already.
     fn last_batch(&self) -> BatchNumber;
@@ -188,6 +208,8 @@ pub struct RecoveredShard {
     pub hard_state: HardState,
     /// The entry before the first in the log.
     pub start: EntryId,
+    /// The snapshot that `start` belongs to.
+    pub snapshot: SnapshotId,
     /// Term and body size of every entry after `start`, in order.
     pub entries: Vec<(Term, u32)>,
 }

@@ -1,19 +1,25 @@
 //! The reader: brings back entries that are no longer in memory.
 //!
 //! It reads whole batches from the files, never through a map, and checks every checksum on the way.
+//!
+//! What it reads may be let go meanwhile: the file may be gone, or be another segment already. Then it finds no file, or
+//! another sequence number in it, or checksums that do not match, as they cover the segment's id; it never takes other
+//! bytes for those that it wants. The loop knows which fetches that is no error for. After each job all files are closed,
+//! so that those which are gone take no space.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use raftkv_protocol::types::{Entry, Index, ShardId};
+use raftkv_protocol::types::{Entry, ShardId};
 
 use super::batch::{BLOCK_BYTES, BatchHeader, PlacedBatch};
 use super::disk::{Access, Disk, DiskFile};
 use super::record::Record;
+use super::runs::Part;
 use super::segment::{self, SegmentHeader, SegmentKey, segment_name};
 use super::syncer::Place;
 use super::{Fetch, FetchError, Fetched, Wake};
@@ -21,26 +27,27 @@ use super::{Fetch, FetchError, Fetched, Wake};
 /// Segments kept open for reading.
 const OPEN_SEGMENTS_MAX: usize = 4;
 
-/// Entries of the wanted shard that one batch holds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    pub(super) place: Place,
-    pub(super) first: Index,
-    pub(super) last: Index,
-}
-
-/// What to read, in order.
+/// What to read, in order: of each batch the entries of the shard that are wanted.
 #[derive(Debug)]
 pub(super) struct FetchJob {
+    /// The loop's name for it.
+    pub(super) id: u64,
     pub(super) fetch: Fetch,
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<Part<Place>>,
+}
+
+/// The answer to a [`FetchJob`].
+#[derive(Debug)]
+pub(super) struct FetchAnswer {
+    pub(super) id: u64,
+    pub(super) fetched: Fetched,
 }
 
 /// Answers fetches, on a thread of its own or by hand.
 pub(super) struct ReaderWorker {
     segments: Segments,
     jobs: Receiver<FetchJob>,
-    fetched: Sender<Fetched>,
+    fetched: Sender<FetchAnswer>,
     wake: Wake,
 }
 
@@ -61,10 +68,11 @@ impl ReaderWorker {
         self.jobs.try_recv().ok()
     }
 
-    pub(super) fn work(&mut self, FetchJob { fetch, parts }: &FetchJob) {
+    pub(super) fn work(&mut self, FetchJob { id, fetch, parts }: &FetchJob) {
         let result = self.segments.read(fetch, parts).map_err(FetchError::Corrupt);
+        self.segments.open.clear();
         // The loop may be gone already; then nobody waits for the answer.
-        let _ = self.fetched.send(Fetched { fetch: *fetch, result });
+        let _ = self.fetched.send(FetchAnswer { id: *id, fetched: Fetched { fetch: *fetch, result } });
         (self.wake)();
     }
 }
@@ -72,7 +80,7 @@ impl ReaderWorker {
 /// The loop's side of a [`ReaderWorker`]. If that has a thread, it ends when this is dropped.
 pub(super) struct Reader {
     jobs: Option<Sender<FetchJob>>,
-    fetched: Receiver<Fetched>,
+    fetched: Receiver<FetchAnswer>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -98,7 +106,7 @@ impl Reader {
         let _ = jobs.send(job);
     }
 
-    pub(super) fn fetched(&self) -> Option<Fetched> {
+    pub(super) fn fetched(&self) -> Option<FetchAnswer> {
         self.fetched.try_recv().ok()
     }
 }
@@ -126,7 +134,7 @@ struct Segments {
 }
 
 impl Segments {
-    fn read(&mut self, fetch: &Fetch, parts: &[Part]) -> Result<Vec<Entry>, String> {
+    fn read(&mut self, fetch: &Fetch, parts: &[Part<Place>]) -> Result<Vec<Entry>, String> {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for part in parts {
@@ -141,30 +149,33 @@ impl Segments {
         Ok(entries)
     }
 
-    fn read_part(&mut self, shard: ShardId, part: &Part) -> Result<Vec<Entry>, String> {
-        let Place { segment, offset } = part.place;
+    fn read_part(&mut self, shard: ShardId, part: &Part<Place>) -> Result<Vec<Entry>, String> {
+        let Place { segment, offset } = part.at;
         let path = self.disk.path(&segment_name(segment));
         let explain = |what: &str| {
             format!("cannot read the log {path} at offset {offset}: {what} (entry {} of shard {shard})", part.first)
         };
         let open = self.segment(segment).map_err(|error| explain(&error.to_string()))?;
         let (header, bytes) = read_batch(&*open.file, open.key, offset).map_err(|error| explain(&error.to_string()))?;
-        let mut entries = Vec::new();
+        let mut entries = BTreeMap::new();
         for record in PlacedBatch::new(header, open.key, &bytes).records() {
-            let (_, record) = record.map_err(|damage| explain(&damage.what.to_string()))?;
-            if let Record::Entry { shard: of, id, kind, body } = record
-                && of == shard
-            {
-                // An entry discards what the same batch held from its index on.
-                entries.retain(|earlier: &Entry| earlier.id.index < id.index);
-                entries.push(Entry { id, kind, body: bytes.slice_ref(body) });
+            match record.map_err(|damage| explain(&damage.what.to_string()))?.1 {
+                Record::Entry { shard: of, id, kind, body } if of == shard => {
+                    // An entry discards what the same batch held from its index on.
+                    entries.split_off(&id.index);
+                    entries.insert(id.index, Entry { id, kind, body: bytes.slice_ref(body) });
+                }
+                Record::Copy { shard: of, id, kind, body } if of == shard => {
+                    entries.insert(id.index, Entry { id, kind, body: bytes.slice_ref(body) });
+                }
+                _ => {}
             }
         }
-        entries.retain(|entry| part.first <= entry.id.index && entry.id.index <= part.last);
+        entries.retain(|index, _| part.first <= *index && *index <= part.last);
         if entries.len() as u64 != part.last.0 - part.first.0 + 1 {
             return Err(explain("a batch lacks entries that it held"));
         }
-        Ok(entries)
+        Ok(entries.into_values().collect())
     }
 
     fn segment(&mut self, sequence: u64) -> io::Result<&OpenSegment> {
@@ -185,6 +196,9 @@ impl Segments {
         let mut bytes = [0; segment::HEADER_BYTES];
         let length = file.read_at(0, &mut bytes)?;
         let header = SegmentHeader::decode(&bytes[..length]).map_err(|bad| io::Error::other(bad.to_string()))?;
+        if header.sequence != sequence {
+            return Err(io::Error::other(format!("the segment's header has sequence number {}", header.sequence)));
+        }
         Ok(OpenSegment { sequence, key: header.key, file })
     }
 }

@@ -4,9 +4,9 @@
 //! offset  bytes  field
 //!      0      4  CRC-32 (IEEE) over the seed, then everything that follows in the record
 //!      4      4  length of the record, these 8 bytes included
-//!      8      1  kind: 1 entry, 2 hard state, 3 reset, 4 restatement, 5 watermark, 6 seal
-//!      9      1  kind of the entry (0 no-op, 1 command, 2 configuration); 0 in other records
-//!     10      2  shard; 0 in watermark and seal
+//!      8      1  kind: 1 entry, 2 hard state, 3 reset, 4 restatement, 5 watermark, 6 seal, 7 copy, 8 copied, 9 reused
+//!      9      1  kind of the entry (0 no-op, 1 command, 2 configuration) and its copies; 0 in other records
+//!     10      2  shard; 0 in watermark, seal and reused
 //!     12      8  term
 //!     20      8  index
 //!     28      …  body
@@ -16,17 +16,20 @@
 //! | --- | --- | --- |
 //! | entry | the entry's | the entry's body. Replay: discards the shard's entries from this index on, then appends. |
 //! | hard state | the term, 0 | 8 bytes: the node voted for, 0 for none |
-//! | reset | of the entry before the first | empty. Replay: the shard's log is empty and starts after this entry. |
+//! | reset | of the entry before the first | 8 bytes: the id of the snapshot up to this entry. Replay: the shard's log is empty and starts after it. |
 //! | restatement | of the entry before the first | 40 bytes: the hard state's term, its vote, the last entry's term and index, the snapshot's id |
 //! | watermark | 0, 0 | empty. It gives the batch that carries it a reason to be; the batch's header proves the one before. |
 //! | seal | the predecessor's sequence number, its cut | 16 bytes: the predecessor's id |
+//! | copy | the entry's | the entry's body. An entry that is in the log already, written again so that the segment with the original can go. It means nothing until the shard's next copied record. |
+//! | copied | 0, the last copy's index | 8 bytes: the first copy's index. Replay: from here on the copies are the entries, as far as they were not discarded meanwhile. |
+//! | reused | 0, 0 | empty. The segment's file was in use before: what lies behind the batches is left from then. |
 //!
 //! The seed is the segment's id (16 bytes), the epoch (8) and the number of the batch (8): a record that was left
 //! behind by an earlier life of the file, or that belongs to another batch, has the wrong checksum.
 
 use std::fmt;
 
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, Term};
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, SnapshotId, Term};
 
 use super::segment::{SegmentId, SegmentKey};
 
@@ -48,6 +51,9 @@ const RESET: u8 = 3;
 const RESTATE: u8 = 4;
 const WATERMARK: u8 = 5;
 const SEAL: u8 = 6;
+const COPY: u8 = 7;
+const COPIED: u8 = 8;
+const REUSED: u8 = 9;
 
 /// What the log says of one shard at the beginning of a segment, so that older segments can be let go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,8 +64,8 @@ pub struct ShardState {
     pub start: EntryId,
     /// The last entry in the log; `start` if there is none.
     pub last: EntryId,
-    /// The snapshot that `start` belongs to; 0 for none.
-    pub snapshot: u64,
+    /// The snapshot that `start` belongs to.
+    pub snapshot: SnapshotId,
 }
 
 /// Where a segment's contents end for good.
@@ -100,6 +106,8 @@ pub enum Record<'a> {
         shard: ShardId,
         /// The entry before the first.
         start: EntryId,
+        /// The snapshot of everything up to there.
+        snapshot: SnapshotId,
     },
     /// What is known of a shard at the beginning of a segment.
     Restate {
@@ -112,6 +120,28 @@ pub enum Record<'a> {
     Watermark,
     /// The predecessor of this segment ends here.
     Seal(Seal),
+    /// An entry that is in the log already, written again. It means nothing until all copies are there.
+    Copy {
+        /// Whose.
+        shard: ShardId,
+        /// Index and term.
+        id: EntryId,
+        /// What the body means.
+        kind: EntryKind,
+        /// The entry's body.
+        body: &'a [u8],
+    },
+    /// All copies are there: they are the entries from here on.
+    Copied {
+        /// Whose.
+        shard: ShardId,
+        /// The first of them.
+        first: Index,
+        /// The last of them.
+        last: Index,
+    },
+    /// The file of this segment was in use before.
+    Reused,
 }
 
 /// Why bytes are not a record.
@@ -157,11 +187,11 @@ impl Seed {
 
 /// The fixed fields of a record that is known to be well-formed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head {
-    pub(super) length: usize,
-    pub(super) kind: u8,
-    pub(super) shard: ShardId,
-    pub(super) id: EntryId,
+struct Head {
+    length: usize,
+    kind: u8,
+    shard: ShardId,
+    id: EntryId,
 }
 
 impl Head {
@@ -174,12 +204,8 @@ impl Head {
         }
     }
 
-    pub(super) fn is_entry(&self) -> bool {
-        self.kind == ENTRY
-    }
-
-    pub(super) fn is_reset(&self) -> bool {
-        self.kind == RESET
+    fn is_entry(&self) -> bool {
+        self.kind == ENTRY || self.kind == COPY
     }
 }
 
@@ -194,13 +220,18 @@ pub fn encode_entry(shard: ShardId, entry: &Entry, out: &mut Vec<u8>) {
     encode(ENTRY, entry.kind as u8, shard, entry.id, &entry.body, out);
 }
 
-/// Writes the checksum of the record that `bytes` begin with; returns its fixed fields.
-pub(super) fn stamp(bytes: &mut [u8], seed: Seed) -> Head {
+/// Appends a copy of an entry, likewise.
+pub(super) fn encode_copy(shard: ShardId, entry: &Entry, out: &mut Vec<u8>) {
+    encode(COPY, entry.kind as u8, shard, entry.id, &entry.body, out);
+}
+
+/// Writes the checksum of the record that `bytes` begin with; returns what it says, and its length.
+pub(super) fn stamp(bytes: &mut [u8], seed: Seed) -> (Option<Record<'_>>, usize) {
     let head = Head::read(bytes);
     let record = &mut bytes[..head.length];
     let checksum = seed.checksum(record);
     record[CRC_AT..LENGTH_AT].copy_from_slice(&checksum.to_le_bytes());
-    head
+    (interpret(head, record), head.length)
 }
 
 /// The entry that damaged bytes seem to hold. Their checksum is wrong, so this is a hint for people only.
@@ -213,6 +244,19 @@ pub(super) fn claimed_entry(bytes: &[u8]) -> Option<(ShardId, EntryId)> {
 }
 
 impl<'a> Record<'a> {
+    /// The bytes that it takes in the log.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> usize {
+        let body = match *self {
+            Record::Entry { body, .. } | Record::Copy { body, .. } => body.len(),
+            Record::HardState { .. } | Record::Reset { .. } | Record::Copied { .. } => 8,
+            Record::Restate { .. } => RESTATE_BODY_BYTES,
+            Record::Seal(_) => 16,
+            Record::Watermark | Record::Reused => 0,
+        };
+        HEADER_BYTES + body
+    }
+
     /// Appends the record to `out`, its checksum left open: it depends on the batch.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
@@ -221,13 +265,21 @@ impl<'a> Record<'a> {
                 let id = EntryId { index: Index(0), term: hard_state.term };
                 encode(HARD_STATE, 0, shard, id, &vote_bytes(hard_state), out);
             }
-            Record::Reset { shard, start } => encode(RESET, 0, shard, start, &[], out),
+            Record::Reset { shard, start, snapshot } => {
+                encode(RESET, 0, shard, start, &snapshot.0.to_le_bytes(), out);
+            }
             Record::Restate { shard, state } => encode(RESTATE, 0, shard, state.start, &restate_body(&state), out),
             Record::Watermark => encode(WATERMARK, 0, ShardId(0), EntryId::ZERO, &[], out),
             Record::Seal(seal) => {
                 let id = EntryId::new(seal.cut, seal.sequence);
                 encode(SEAL, 0, ShardId(0), id, &seal.segment.0.to_le_bytes(), out);
             }
+            Record::Copy { shard, id, kind, body } => encode(COPY, kind as u8, shard, id, body, out),
+            Record::Copied { shard, first, last } => {
+                let id = EntryId { index: last, term: Term(0) };
+                encode(COPIED, 0, shard, id, &first.0.to_le_bytes(), out);
+            }
+            Record::Reused => encode(REUSED, 0, ShardId(0), EntryId::ZERO, &[], out),
         }
     }
 
@@ -256,13 +308,13 @@ fn interpret(head: Head, record: &[u8]) -> Option<Record<'_>> {
         HARD_STATE if body.len() == 8 => {
             Record::HardState { shard, hard_state: HardState { term: id.term, vote: vote(u64_at(body, 0)) } }
         }
-        RESET if body.is_empty() => Record::Reset { shard, start: id },
+        RESET if body.len() == 8 => Record::Reset { shard, start: id, snapshot: SnapshotId(u64_at(body, 0)) },
         RESTATE if body.len() == RESTATE_BODY_BYTES => {
             let state = ShardState {
                 hard_state: HardState { term: Term(u64_at(body, 0)), vote: vote(u64_at(body, 8)) },
                 start: id,
                 last: EntryId::new(u64_at(body, 24), u64_at(body, 16)),
-                snapshot: u64_at(body, 32),
+                snapshot: SnapshotId(u64_at(body, 32)),
             };
             Record::Restate { shard, state }
         }
@@ -270,6 +322,9 @@ fn interpret(head: Head, record: &[u8]) -> Option<Record<'_>> {
         SEAL if body.len() == 16 => {
             Record::Seal(Seal { segment: SegmentId(u128_at(body, 0)), sequence: id.term.0, cut: id.index.0 })
         }
+        COPY => Record::Copy { shard, id, kind: entry_kind(record[ENTRY_KIND_AT])?, body },
+        COPIED if body.len() == 8 => Record::Copied { shard, first: Index(u64_at(body, 0)), last: id.index },
+        REUSED if body.is_empty() => Record::Reused,
         _ => return None,
     })
 }
@@ -293,7 +348,7 @@ fn restate_body(state: &ShardState) -> [u8; RESTATE_BODY_BYTES] {
     body[8..16].copy_from_slice(&vote_bytes(state.hard_state));
     body[16..24].copy_from_slice(&state.last.term.0.to_le_bytes());
     body[24..32].copy_from_slice(&state.last.index.0.to_le_bytes());
-    body[32..].copy_from_slice(&state.snapshot.to_le_bytes());
+    body[32..].copy_from_slice(&state.snapshot.0.to_le_bytes());
     body
 }
 

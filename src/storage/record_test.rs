@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, NodeId, ShardId, Term};
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, SnapshotId, Term};
 
 use super::BatchNumber;
 use super::batch::{Batch, BatchHeader, HardStateCopy, PlacedBatch, Placement};
@@ -21,10 +21,10 @@ fn golden_batch() -> Batch {
         hard_state: HardState { term: Term(8), vote: None },
         start: EntryId::new(100, 4),
         last: EntryId::new(130, 7),
-        snapshot: 12,
+        snapshot: SnapshotId(12),
     };
     batch.push(&Record::Restate { shard: ShardId(2), state });
-    batch.push(&Record::Reset { shard: ShardId(1), start: EntryId::new(50, 5) });
+    batch.push(&Record::Reset { shard: ShardId(1), start: EntryId::new(50, 5), snapshot: SnapshotId(0x5eed) });
     for (index, kind, body) in [(51, EntryKind::Noop, ""), (52, EntryKind::Command, "put k v")] {
         batch.push_entry(
             ShardId(1),
@@ -81,6 +81,21 @@ fn golden_batch_with_every_kind_of_record() {
     for copy in [HardStateCopy::First, HardStateCopy::Second] {
         assert_eq!(placed.hard_states(copy).filter(Result::is_ok).count(), 2);
     }
+}
+
+#[test]
+fn golden_copies() {
+    let mut batch = Batch::new(BatchNumber(1));
+    batch.push(&Record::Reused);
+    for (index, kind, body) in [(51, EntryKind::Noop, ""), (52, EntryKind::Command, "put k v")] {
+        let body = Bytes::from_static(body.as_bytes());
+        batch.push_copy(ShardId(1), &Entry { id: EntryId::new(index, 9), kind, body });
+    }
+    batch.push(&Record::Copied { shard: ShardId(1), first: Index(51), last: Index(52) });
+    let bytes = batch.finish(&PLACEMENT, |_| {}).to_vec();
+    golden("copies", &bytes);
+    let header = BatchHeader::decode(&bytes, KEY, 0x1000).expect("its own header");
+    assert_eq!(PlacedBatch::new(header, KEY, &bytes).records().filter(Result::is_ok).count(), 4);
 }
 
 #[test]
@@ -156,7 +171,7 @@ fn a_file_s_name_is_its_state() {
 }
 
 fn any_record() -> impl Strategy<Value = (u8, u16, u64, u64, Vec<u8>)> {
-    (0u8..6, any::<u16>(), any::<u64>(), any::<u64>(), proptest::collection::vec(any::<u8>(), 0..300))
+    (0u8..9, any::<u16>(), any::<u64>(), any::<u64>(), proptest::collection::vec(any::<u8>(), 0..300))
 }
 
 fn build<'a>((kind, shard, term, index, body): &'a (u8, u16, u64, u64, Vec<u8>)) -> Record<'a> {
@@ -165,12 +180,15 @@ fn build<'a>((kind, shard, term, index, body): &'a (u8, u16, u64, u64, Vec<u8>))
     match kind {
         0 => Record::Entry { shard, id, kind: EntryKind::Configuration, body },
         1 => Record::HardState { shard, hard_state },
-        2 => Record::Reset { shard, start: id },
+        2 => Record::Reset { shard, start: id, snapshot: SnapshotId(term ^ index) },
         3 => {
             let last = EntryId::new(index / 2, term / 2);
-            Record::Restate { shard, state: ShardState { hard_state, start: id, last, snapshot: body.len() as u64 } }
+            Record::Restate { shard, state: ShardState { hard_state, start: id, last, snapshot: SnapshotId(*index) } }
         }
         4 => Record::Watermark,
+        5 => Record::Reused,
+        6 => Record::Copy { shard, id, kind: EntryKind::Command, body },
+        7 => Record::Copied { shard, first: Index(*term), last: Index(*index) },
         _ => Record::Seal(Seal { segment: SegmentId(u128::from(*term) << 64 | 7), sequence: *term, cut: *index }),
     }
 }
@@ -185,6 +203,7 @@ proptest! {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
         stamp(&mut bytes, seed);
+        prop_assert_eq!(bytes.len(), record.encoded_bytes());
         prop_assert_eq!(Record::decode(&bytes, seed), Ok((record, bytes.len())));
         prop_assert!(Record::decode(&bytes[..bytes.len() - 1], seed).is_err());
         prop_assert_eq!(Record::decode(&bytes, Seed::new(KEY, number ^ 1)), Err(BadRecord::Checksum));

@@ -18,7 +18,8 @@ use super::disk::{Access, Disk, DiskFile};
 use super::record::{self, Record, Seal};
 use super::replay::Replay;
 use super::segment::{self, BATCHES_AT, FileState, SegmentHeader, segment_name};
-use super::syncer::{Place, Tip};
+use super::syncer::Place;
+use super::tip::{SegmentFile, Tip};
 use super::{BatchNumber, LogError, RecoveredShard, batch};
 
 /// A batch at or above W.
@@ -36,7 +37,8 @@ pub struct RecoveryReport {
     pub segments: u64,
     /// Batches that nothing proved durable, and that were whole: they were written again.
     pub batches_kept: u64,
-    /// Bytes behind the last whole batch that a crash left of unfinished ones, and that were cut.
+    /// Bytes behind the last whole batch that a crash left of unfinished ones, and that were cut. In a file that was in
+    /// use before they are told from what is left of that by the header of their batch.
     pub torn_bytes: u64,
 }
 
@@ -50,12 +52,14 @@ pub(super) struct Recovery {
     /// What must be written again behind `tip`.
     pub(super) kept: Vec<Kept>,
     pub(super) report: RecoveryReport,
+    /// The file of the segment that was read last was in use before.
+    is_reused: bool,
 }
 
 /// What the log on a disk holds, by shard, as the next start would find it. Nothing is changed.
 pub fn check(disk: &dyn Disk) -> Result<BTreeMap<ShardId, RecoveredShard>, LogError> {
     let mut replay = read(disk)?.replay;
-    Ok(replay.states().into_keys().map(|shard| (shard, replay.take(shard).0)).collect())
+    Ok(replay.named().into_iter().map(|shard| (shard, replay.take(shard).0)).collect())
 }
 
 /// The segment at the end of a log, and how far it was used.
@@ -81,6 +85,7 @@ pub(super) fn read(disk: &dyn Disk) -> Result<Recovery, LogError> {
     let segments = open_segments(disk)?;
     let mut recovery = Recovery::default();
     recovery.report.segments = segments.len() as u64;
+    recovery.tip.sealed = segments.iter().map(Segment::as_file).collect();
     for (at, segment) in segments.iter().enumerate() {
         match segments.get(at + 1) {
             Some(next) => recovery.read_sealed(segment, next)?,
@@ -171,6 +176,10 @@ fn check_chain(disk: &dyn Disk, previous: &Segment, next: &Segment) -> Result<()
 }
 
 impl Segment {
+    fn as_file(&self) -> SegmentFile {
+        SegmentFile { sequence: self.header.sequence, size: self.size }
+    }
+
     /// The batch header at `at`, if there is a right one.
     fn batch_header(&self, at: u64) -> Result<Option<BatchHeader>, LogError> {
         let mut bytes = [0; batch::HEADER_BYTES];
@@ -237,9 +246,7 @@ impl Segment {
 impl Recovery {
     fn read_sealed(&mut self, segment: &Segment, next: &Segment) -> Result<(), LogError> {
         let seal = next.header.predecessor.expect("the chain was checked");
-        self.read_durable(segment, seal.cut)?;
-        self.replay.end_of_segment();
-        Ok(())
+        self.read_durable(segment, seal.cut)
     }
 
     fn read_last(&mut self, segment: &Segment) -> Result<(), LogError> {
@@ -254,10 +261,15 @@ impl Recovery {
         let header = &segment.header;
         self.tip.seal = Some(Seal { segment: header.key.id, sequence: header.sequence, cut: upto });
         self.tip.epoch = header.key.epoch;
-        self.tip.shards = self.replay.states();
+        self.tip.shards = self.replay.tips();
         let end = self.read_kept(segment, upto)?;
         self.report.batches_kept = self.kept.len() as u64;
-        self.report.torn_bytes = written_upto.saturating_sub(end);
+        let torn_upto = match segment.batch_header(end)? {
+            Some(torn) if self.is_reused => torn.end().min(segment.size),
+            None if self.is_reused => end,
+            _ => written_upto,
+        };
+        self.report.torn_bytes = torn_upto.saturating_sub(end);
         Ok(())
     }
 
@@ -284,6 +296,7 @@ impl Recovery {
             self.replay_batch(segment, &header, &batch, &hard_states)?;
             if at == BATCHES_AT {
                 check_seal(segment, &batch)?;
+                self.is_reused = batch.records().any(|record| matches!(record, Ok((_, Record::Reused))));
             }
             self.tip.number = header.number;
             at = header.end();

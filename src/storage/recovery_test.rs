@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use raftkv_protocol::types::{EntryId, Index, ShardId, Term};
+use raftkv_protocol::types::{EntryId, Index, ShardId, SnapshotId, Term};
 
 use super::batch::{BLOCK_BYTES, Batch, BatchHeader, PlacedBatch, Placement};
 use super::conformance_test::{entry, hard_state};
@@ -106,6 +106,7 @@ impl Change {
             Change::Reset(shard, index, term) => {
                 let known = contents.entry(shard).or_default();
                 known.start = EntryId::new(index, term);
+                known.snapshot = SnapshotId(index + 1);
                 known.entries.clear();
             }
         }
@@ -120,7 +121,10 @@ fn batch_of(changes: &[Change]) -> Batch {
                 batch.push_entry(shard, &entry(index, term, &"e".repeat(length)));
             }
             Change::HardState(shard, term, vote) => batch.set_hard_state(shard, hard_state(term, vote)),
-            Change::Reset(shard, index, term) => batch.push(&Record::Reset { shard, start: EntryId::new(index, term) }),
+            Change::Reset(shard, index, term) => {
+                let (start, snapshot) = (EntryId::new(index, term), SnapshotId(index + 1));
+                batch.push(&Record::Reset { shard, start, snapshot });
+            }
         }
     }
     batch

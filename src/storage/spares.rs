@@ -1,8 +1,14 @@
-//! Segments ahead: files filled with zeros and durable before they are needed.
+//! Segments ahead: files that are durable in their whole length before they are needed. And segments behind: those that
+//! nothing needs any more become spares again, or are removed.
 //!
 //! A thread of its own keeps [`SPARES`] of them in a pool, so that filling a file never delays a sync. When the disk is
 //! full it says so (ordinary writes are refused while only [`RESERVED`] are left) and tries again by itself.
+//!
+//! Segments go one by one, oldest first, each for good before the next: whatever a crash leaves is a chain. The new name
+//! of a spare is durable before anything is written into it. After an error of that nothing more is let go in this life,
+//! as nobody knows which names the disk holds; the next start looks.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,29 +19,44 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
 use super::batch::BLOCK_BYTES;
 use super::disk::{Access, Disk};
-use super::segment::{FileState, allocating_name, spare_name};
+use super::segment::{FileState, allocating_name, segment_name, spare_name};
 use super::stats::Shared;
+use super::tip::SegmentFile;
 use super::{LogError, Wake};
 
 /// Spares kept for what must be written even when the disk is full.
 pub(crate) const RESERVED: usize = 2;
-/// Spares kept in all.
+/// Spares that are made.
 pub(crate) const SPARES: usize = RESERVED + 1;
+/// Spares kept, if segments become spares again: what is let go at once is used up little by little.
+pub(crate) const SPARES_MAX: usize = SPARES + 3;
 
 /// How long to wait before another attempt to allocate.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// What a spare holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filling {
+    Zeros,
+    /// Zeros, or whatever is left from an earlier use.
+    Remains,
+}
 
 /// A file that waits to become a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spare {
     pub(crate) name: String,
     pub(crate) size: u64,
+    pub(crate) filling: Filling,
 }
 
-/// Where the syncer gets its next segment.
+/// Where the syncer gets its next segment, and where the oldest ones go.
 pub(crate) trait SpareSource: Send {
     /// A file of at least this many bytes. Waits for space if there is none.
     fn take(&mut self, size_min: u64) -> Result<Spare, LogError>;
+
+    /// These segments are not needed any more, oldest first. If a file was taken, it is a segment now, durably.
+    fn let_go(&mut self, needless: Vec<SegmentFile>);
 }
 
 /// The bytes that the log's files may take together.
@@ -56,6 +77,10 @@ impl Quota {
 
     pub(crate) fn add_used(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
     }
 
     pub(super) fn sub_used(&self, bytes: u64) {
@@ -86,7 +111,24 @@ impl SpareMaker {
         self.disk.rename(&allocating, &name)?;
         self.disk.sync_dir()?;
         self.quota.add_used(size);
-        Ok(Spare { name, size })
+        Ok(Spare { name, size, filling: Filling::Zeros })
+    }
+
+    /// Makes a spare of the log's oldest segment.
+    fn recycle(&self, segment: &SegmentFile) -> io::Result<Spare> {
+        let name = spare_name(self.disk.fresh_id()? as u64);
+        self.disk.rename(&segment_name(segment.sequence), &name)?;
+        // Until then it may be found under its old name.
+        self.disk.sync_dir()?;
+        Ok(Spare { name, size: segment.size, filling: Filling::Remains })
+    }
+
+    /// Removes the log's oldest segment.
+    fn remove(&self, segment: &SegmentFile) -> io::Result<()> {
+        self.disk.remove(&segment_name(segment.sequence))?;
+        self.disk.sync_dir()?;
+        self.quota.sub_used(segment.size);
+        Ok(())
     }
 
     /// Finds the spares that an earlier process left behind and removes files that never became spares or have another
@@ -98,12 +140,16 @@ impl SpareMaker {
             let size = self.disk.open(&name, Access::Read)?.size()?;
             match state {
                 FileState::Segment(_) => self.quota.add_used(size),
-                FileState::Spare if size == self.segment_size && spares.len() <= SPARES => {
+                FileState::Spare if size == self.segment_size && spares.len() < SPARES_MAX => {
                     self.quota.add_used(size);
-                    spares.push(Spare { name, size });
+                    spares.push(Spare { name, size, filling: Filling::Remains });
                 }
                 FileState::Spare | FileState::Allocating => self.disk.remove(&name)?,
             }
+        }
+        if !spares.is_empty() {
+            // A process that died between a segment's change of name and the sync of it would leave the old name there.
+            self.disk.sync_dir()?;
         }
         Ok(spares)
     }
@@ -114,13 +160,19 @@ impl SpareMaker {
 pub(crate) struct First {
     maker: SpareMaker,
     adopted: Vec<Spare>,
+    needless: Vec<SegmentFile>,
 }
 
 impl First {
     /// Adopts what is there.
     pub(crate) fn new(maker: SpareMaker) -> io::Result<First> {
         let adopted = maker.adopt()?;
-        Ok(First { maker, adopted })
+        Ok(First { maker, adopted, needless: Vec::new() })
+    }
+
+    /// Whether the segment is one of those that will be let go.
+    pub(crate) fn lets_go(&self, sequence: u64) -> bool {
+        self.needless.iter().any(|segment| segment.sequence == sequence)
     }
 
     fn make(&mut self, size: u64) -> io::Result<Spare> {
@@ -149,11 +201,15 @@ impl SpareSource for First {
             ))
         })
     }
+
+    fn let_go(&mut self, needless: Vec<SegmentFile>) {
+        self.needless.extend(needless);
+    }
 }
 
 enum Request {
-    /// A spare was taken out of the pool.
-    Taken,
+    /// These segments can go, and a spare may have been taken.
+    LetGo(Vec<SegmentFile>),
     /// One of this size is wanted, for an entry that is larger than a segment.
     Larger(u64),
 }
@@ -172,19 +228,36 @@ pub(crate) struct Pool {
 impl SpareSource for Pool {
     fn take(&mut self, size_min: u64) -> Result<Spare, LogError> {
         if size_min <= self.segment_size {
-            let spare = self.receive(&self.spares)?;
-            // The allocator is gone only when the log is being closed; then no spare is needed.
-            let _ = self.requests.send(Request::Taken);
-            return Ok(spare);
+            return self.receive(&self.spares);
         }
         self.ask_for(size_min);
         let spare = self.receive(&self.larger)?;
         self.asked = false;
         Ok(spare)
     }
+
+    fn let_go(&mut self, needless: Vec<SegmentFile>) {
+        // The allocator is gone only when the log is being closed; then no spare is needed, and the next start lets go.
+        let _ = self.requests.send(Request::LetGo(needless));
+    }
 }
 
 impl Pool {
+    /// Whether only the reserve is left.
+    pub(super) fn is_low(&self) -> bool {
+        self.shared.reserve_only.load(Ordering::Relaxed)
+    }
+
+    /// Whether a file of at least this many bytes is there.
+    pub(super) fn has(&self, size_min: u64) -> bool {
+        size_min <= self.segment_size && !self.spares.is_empty()
+    }
+
+    /// Bytes of a spare.
+    pub(super) fn segment_size(&self) -> u64 {
+        self.segment_size
+    }
+
     /// Whether what is wanted next can be taken without waiting. While it cannot, the log waits for space.
     pub(super) fn is_ready(&mut self, wanted: Option<u64>) -> bool {
         let ready = match wanted {
@@ -202,7 +275,7 @@ impl Pool {
     fn ask_for(&mut self, size: u64) {
         if !self.asked {
             self.asked = true;
-            // As above.
+            // The allocator is gone only when the log is being closed; then no spare is needed.
             let _ = self.requests.send(Request::Larger(size));
         }
     }
@@ -242,17 +315,17 @@ impl Drop for Allocator {
     }
 }
 
-/// What came of an attempt to make a spare.
+/// What came of an attempt to make a spare, or to let a segment go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
-    Made,
-    /// There are enough.
+    Done,
+    /// There are enough, and nothing can go.
     NoneWanted,
     /// The disk has no room. The next attempt is due after [`RETRY_AFTER`], or when a spare is taken.
     Refused,
 }
 
-/// Keeps the pool filled, on a thread of its own or by hand.
+/// Keeps the pool filled and lets segments go, on a thread of its own or by hand.
 pub(super) struct AllocatorWorker {
     maker: SpareMaker,
     shared: Arc<Shared>,
@@ -262,23 +335,37 @@ pub(super) struct AllocatorWorker {
     larger: Sender<Spare>,
     /// Sizes asked for and not made yet.
     wanted: Vec<u64>,
+    /// Segments that are not needed any more, oldest first. Nothing more comes after an error.
+    needless: VecDeque<SegmentFile>,
+    /// Letting go failed.
+    stuck: bool,
 }
 
 impl AllocatorWorker {
     /// An allocator with these spares in the pool, and the pool's other side.
     pub(super) fn new(first: First, shared: Arc<Shared>, wake: Wake) -> (AllocatorWorker, Pool) {
-        let First { maker, adopted } = first;
-        let (spares_in, spares) = bounded(SPARES);
+        let First { maker, adopted, needless } = first;
+        let (spares_in, spares) = bounded(SPARES_MAX);
         let (larger_in, larger) = unbounded();
         let (requests, requests_out) = unbounded();
         for spare in adopted {
-            // More than the pool holds stay on the disk and are adopted by the next start.
+            // No more were adopted than the pool holds.
             let _ = spares_in.try_send(spare);
         }
         let segment_size = maker.segment_size;
         let pool = Pool { spares, larger, requests, segment_size, asked: false, shared: Arc::clone(&shared) };
-        let (spares, larger) = (spares_in, larger_in);
-        (AllocatorWorker { maker, shared, wake, requests: requests_out, spares, larger, wanted: Vec::new() }, pool)
+        let worker = AllocatorWorker {
+            maker,
+            shared,
+            wake,
+            requests: requests_out,
+            spares: spares_in,
+            larger: larger_in,
+            wanted: Vec::new(),
+            needless: needless.into(),
+            stuck: false,
+        };
+        (worker, pool)
     }
 
     fn run(mut self, alive: &Receiver<()>) {
@@ -290,37 +377,43 @@ impl AllocatorWorker {
                 recv(alive) -> _ => return,
                 recv(timer) -> _ => {}
                 recv(requests) -> request => match request {
-                    Ok(request) => self.note(&request),
+                    Ok(request) => self.note(request),
                     Err(_) => return,
                 },
             }
             retry_after = match self.attempt() {
-                Attempt::Made => Some(Duration::ZERO),
+                Attempt::Done => Some(Duration::ZERO),
                 Attempt::NoneWanted => None,
                 Attempt::Refused => Some(RETRY_AFTER),
             };
         }
     }
 
-    fn note(&mut self, request: &Request) {
-        match *request {
-            Request::Taken => {}
+    fn note(&mut self, request: Request) {
+        match request {
+            Request::LetGo(needless) if self.stuck => drop(needless),
+            Request::LetGo(needless) => self.needless.extend(needless),
             Request::Larger(size) => self.wanted.push(size),
         }
     }
 
-    /// Whether an attempt would make something.
+    /// Whether an attempt would do something.
     pub(super) fn wants(&mut self) -> bool {
         while let Ok(request) = self.requests.try_recv() {
-            self.note(&request);
+            self.note(request);
         }
-        !self.wanted.is_empty() || self.spares.len() < SPARES
+        !self.needless.is_empty() || !self.wanted.is_empty() || self.spares.len() < SPARES
     }
 
-    /// Makes one if one is wanted.
+    /// Lets a segment go, or makes a spare, if there is one to let go, or one is wanted.
     pub(super) fn attempt(&mut self) -> Attempt {
+        if let Some(segment) = self.needless.pop_front() {
+            self.let_go(&segment);
+            self.tell_space(false);
+            return Attempt::Done;
+        }
         let attempt = match self.make_one() {
-            Ok(true) => Attempt::Made,
+            Ok(true) => Attempt::Done,
             Ok(false) => Attempt::NoneWanted,
             Err(error) => {
                 self.refused(&error);
@@ -329,6 +422,29 @@ impl AllocatorWorker {
         };
         self.tell_space(attempt == Attempt::Refused);
         attempt
+    }
+
+    /// A segment of the usual size becomes a spare, unless there are enough or space is needed for a larger one.
+    fn let_go(&mut self, segment: &SegmentFile) {
+        let is_wanted = self.spares.len() < SPARES_MAX && self.wanted.is_empty();
+        let gone = if segment.size == self.maker.segment_size && is_wanted {
+            self.maker.recycle(segment).map(|spare| {
+                // The syncer is gone only when the log is being closed.
+                let _ = self.spares.send(spare);
+            })
+        } else {
+            self.maker.remove(segment)
+        };
+        match gone {
+            Ok(()) => self.shared.segment_gone(segment.sequence),
+            Err(error) => {
+                let path = self.maker.disk.path(&segment_name(segment.sequence));
+                log::warn!("cannot let go of the log segment {path}: {error}; the log grows until the next start");
+                self.needless.clear();
+                self.stuck = true;
+            }
+        }
+        (self.wake)();
     }
 
     /// Makes what is wanted most; `false` if nothing is.

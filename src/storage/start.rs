@@ -2,10 +2,11 @@
 //!
 //! No thread is involved.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::LogError;
-use super::disk::{Access, Disk};
+use super::disk::Disk;
 use super::record::Seal;
 use super::recovery::{self, Recovery, RecoveryReport};
 use super::replay::Replay;
@@ -13,6 +14,7 @@ use super::segment::segment_name;
 use super::spares::{First, Quota, SpareMaker};
 use super::stats::Shared;
 use super::syncer::Syncer;
+use super::tip::SegmentFile;
 
 /// A log that goes on.
 pub(super) struct Started {
@@ -22,6 +24,8 @@ pub(super) struct Started {
     pub(super) syncer: Syncer,
     /// The spares that were found.
     pub(super) spares: First,
+    /// The segments that were found, oldest first. Some may be about to be let go.
+    pub(super) segments: VecDeque<SegmentFile>,
     /// What it met.
     pub(super) report: RecoveryReport,
 }
@@ -32,12 +36,13 @@ pub(super) fn start(
     quota: &Arc<Quota>,
     segment_size: u64,
 ) -> Result<Started, LogError> {
-    let Recovery { mut replay, tip, kept, report } = recovery::read(&**disk)?;
+    let Recovery { mut replay, tip, kept, report, .. } = recovery::read(&**disk)?;
     if report.torn_bytes > 0 {
         let path = disk.path("");
         log::info!("the log {path} ended in {} bytes that a crash left of an unfinished batch: cut", report.torn_bytes);
     }
     let sealed = tip.seal;
+    let mut segments = tip.sealed.clone();
     let maker = SpareMaker { disk: Arc::clone(disk), segment_size, quota: Arc::clone(quota) };
     let mut spares = First::new(maker)
         .map_err(|error| LogError(format!("cannot tidy the log directory {}: {error}", disk.path(""))))?;
@@ -45,31 +50,32 @@ pub(super) fn start(
     if mutant!("kept-batches-not-rewritten") {
         batches.clear();
     }
-    let (syncer, places) = Syncer::start(Arc::clone(disk), Arc::clone(shared), tip, &mut batches, &mut spares)?;
+    let (mut syncer, places) = Syncer::start(Arc::clone(disk), Arc::clone(shared), tip, &mut batches, &mut spares)?;
     for (at, place) in numbered.into_iter().zip(places) {
         if let Some(at) = at {
             replay.move_batch(at, place);
         }
     }
-    if let Some(seal) = sealed {
-        trim(&**disk, &seal, quota);
+    if let Some(seal) = sealed.filter(|seal| !spares.lets_go(seal.sequence))
+        && let Some(last) = segments.back_mut()
+    {
+        last.size = trim(&**disk, &seal, last.size, quota);
+        syncer.trimmed(*last);
     }
-    Ok(Started { replay, syncer, spares, report })
+    Ok(Started { replay, syncer, spares, segments, report })
 }
 
 /// Gives back the unused rest of the segment that was the last one before this start. It is sealed and durably so, and
-/// this process has not mapped it.
-fn trim(disk: &dyn Disk, seal: &Seal, quota: &Quota) {
-    let name = segment_name(seal.sequence);
-    let trimmed = disk.open(&name, Access::Read).and_then(|file| {
-        let size = file.size()?;
-        if size > seal.cut {
-            disk.truncate(&name, seal.cut)?;
-            quota.sub_used(size - seal.cut);
-        }
-        Ok(())
-    });
-    if let Err(error) = trimmed {
-        log::warn!("cannot give back the unused end of {}: {error}", disk.path(&name));
+/// this process has not mapped it. Tells its size.
+fn trim(disk: &dyn Disk, seal: &Seal, size: u64, quota: &Quota) -> u64 {
+    if size <= seal.cut {
+        return size;
     }
+    let name = segment_name(seal.sequence);
+    if let Err(error) = disk.truncate(&name, seal.cut) {
+        log::warn!("cannot give back the unused end of {}: {error}", disk.path(&name));
+        return size;
+    }
+    quota.sub_used(size - seal.cut);
+    seal.cut
 }

@@ -3,7 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Counters of one core's log since it was opened.
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use raftkv_protocol::types::ShardId;
+
+use super::tip::SegmentFile;
+
+/// Counters of one core's log since it was opened, and what it takes on the disk now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
     /// Syncs of segments.
@@ -20,6 +25,27 @@ pub struct LogStats {
     pub sync_latency_max_us: u64,
     /// The sum of all.
     pub sync_latency_sum_us: u64,
+    /// Bytes that all files of the log take, spares included.
+    pub disk_bytes: u64,
+    /// Segments that the log consists of.
+    pub held_segments: u64,
+    /// Bytes of these.
+    pub held_bytes: u64,
+    /// Sequence number of the oldest of them.
+    pub oldest_segment: u64,
+    /// How often a shard's oldest entries were written again, see [`CoreLog::copy_forward`](super::CoreLog::copy_forward).
+    pub copied_forward: u64,
+    /// See [`FileLog::pinned_by`](super::FileLog::pinned_by).
+    pub pinned_by: Option<(ShardId, u64)>,
+}
+
+/// What the workers tell of the segments that the log consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// This is the newest now.
+    Begun(SegmentFile),
+    /// The one with this sequence number, the oldest, is none any more.
+    Gone(u64),
 }
 
 /// What the threads of one log share besides their channels.
@@ -39,10 +65,13 @@ pub(crate) struct Shared {
     pub(crate) reserve_only: AtomicBool,
     /// The syncer has a batch and no segment to place it in.
     pub(crate) waits_for_space: AtomicBool,
+    changes_in: Sender<Change>,
+    changes: Receiver<Change>,
 }
 
 impl Shared {
     pub(crate) fn new() -> Shared {
+        let (changes_in, changes) = unbounded();
         Shared {
             opened: Instant::now(),
             syncs: AtomicU64::new(0),
@@ -55,9 +84,12 @@ impl Shared {
             sync_since: AtomicU64::new(0),
             reserve_only: AtomicBool::new(false),
             waits_for_space: AtomicBool::new(false),
+            changes_in,
+            changes,
         }
     }
 
+    /// The counters.
     pub(crate) fn stats(&self) -> LogStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LogStats {
@@ -68,6 +100,7 @@ impl Shared {
             sync_latency_last_us: load(&self.sync_latency_last_us),
             sync_latency_max_us: load(&self.sync_latency_max_us),
             sync_latency_sum_us: load(&self.sync_latency_sum_us),
+            ..LogStats::default()
         }
     }
 
@@ -97,8 +130,22 @@ impl Shared {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn segment_begun(&self) {
+    pub(crate) fn segment_begun(&self, segment: SegmentFile) {
         self.segments.fetch_add(1, Ordering::Relaxed);
+        self.tell(Change::Begun(segment));
+    }
+
+    pub(crate) fn segment_gone(&self, sequence: u64) {
+        self.tell(Change::Gone(sequence));
+    }
+
+    fn tell(&self, change: Change) {
+        self.changes_in.send(change).expect("both ends of the channel are here");
+    }
+
+    /// The next change of the segments that the loop has not seen.
+    pub(super) fn next_change(&self) -> Option<Change> {
+        self.changes.try_recv().ok()
     }
 }
 

@@ -2,25 +2,25 @@
 //!
 //! [`Syncer`] is the whole logic, driven one batch at a time; [`SyncerWorker`] feeds it with what the loop asks for, on
 //! a thread of its own or by hand. The syncer keeps the state of each shard as of the last batch, because every segment
-//! begins by restating it.
+//! begins by restating it, and which segments hold entries that are needed. When it was restated, what nothing needs any
+//! more is let go: the oldest segments, as far as no shard has an entry there behind the start that was just restated.
 //!
 //! The first failure is final: the file is never written or synced again, and every later call returns the failure.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use raftkv_protocol::types::ShardId;
 
 use super::batch::{Batch, Placement};
 use super::disk::{Access, Disk, DiskFile};
-use super::record::{Head, Record, Seal, ShardState};
+use super::record::{Record, Seal};
 use super::segment::{BATCHES_AT, HEADER_BYTES, SegmentHeader, SegmentId, SegmentKey, segment_name};
-use super::spares::{Pool, SpareSource};
+use super::spares::{Filling, Pool, SpareSource};
 use super::stats::Shared;
+use super::tip::{SegmentFile, Start, Tip};
 use super::{BatchNumber, IDLE, LogError, Wake};
 
 /// Where a batch lies.
@@ -32,19 +32,6 @@ pub(crate) struct Place {
     pub(crate) offset: u64,
 }
 
-/// Where the log ends: what a new segment continues.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tip {
-    /// The last segment and where it ends. `None` before the first.
-    pub(crate) seal: Option<Seal>,
-    /// Of the last segment.
-    pub(crate) epoch: u64,
-    /// Of the last batch.
-    pub(crate) number: u64,
-    /// What is known of each shard there.
-    pub(crate) shards: BTreeMap<ShardId, ShardState>,
-}
-
 struct Current {
     file: Box<dyn DiskFile>,
     key: SegmentKey,
@@ -52,6 +39,12 @@ struct Current {
     size: u64,
     /// Where the next batch goes; everything before is durable.
     end: u64,
+}
+
+impl Current {
+    fn file(&self) -> SegmentFile {
+        SegmentFile { sequence: self.sequence, size: self.size }
+    }
 }
 
 /// See the module.
@@ -72,7 +65,7 @@ const WATERMARK_BYTES: u64 = super::batch::BLOCK_BYTES;
 
 impl Syncer {
     /// Goes on where the log ended: in a new segment that seals the last one and holds the `kept` batches, all of it
-    /// durable when this returns. Tells where they lie now.
+    /// durable when this returns. Tells where they lie now. Lets go what is not needed.
     pub(crate) fn start(
         disk: Arc<dyn Disk>,
         shared: Arc<Shared>,
@@ -111,7 +104,59 @@ impl Syncer {
             return None;
         }
         self.seal_current();
-        Some(segment_bytes(&self.restatement(), &[], room))
+        Some(segment_bytes(&self.beginning(Filling::Remains), &[], room))
+    }
+
+    /// The last of the segments before the current one has another size now.
+    pub(crate) fn trimmed(&mut self, segment: SegmentFile) {
+        if let Some(last) = self.tip.sealed.back_mut().filter(|last| last.sequence == segment.sequence) {
+            *last = segment;
+        }
+    }
+
+    /// Takes note of what is no longer needed, apart from any batch.
+    pub(crate) fn begin_after(&mut self, starts: &[Start]) {
+        self.tip.begin_after(starts);
+    }
+
+    /// Whether a restatement would set segments free.
+    pub(crate) fn has_needless(&self) -> bool {
+        self.tip.has_needless() && self.failed.is_none()
+    }
+
+    /// Bytes of segments that a new segment would set free.
+    pub(crate) fn needless_bytes(&self) -> u64 {
+        self.tip.needless_bytes(self.current().file())
+    }
+
+    /// Restates what is known of the shards, if the current segment has room for that. Lets go what is not needed.
+    pub(crate) fn restate(&mut self, spares: &mut dyn SpareSource) -> Result<bool, LogError> {
+        let mut batch = Batch::new(BatchNumber::default());
+        self.tip.restate(&mut batch);
+        if !self.has_room(room_for(&batch)) {
+            return Ok(false);
+        }
+        self.append(&mut batch).inspect_err(|error| self.failed = Some(error.clone()))?;
+        self.unproven = true;
+        spares.let_go(self.tip.take_needless());
+        Ok(true)
+    }
+
+    /// Begins a new segment although the current one has room. Whether a spare of this size would do is told before.
+    pub(crate) fn roll(&mut self, spares: &mut dyn SpareSource) -> Result<(), LogError> {
+        self.seal_current();
+        let begun = self.begin_segment(&mut [], 0, spares).map(drop);
+        self.unproven = false;
+        begun.inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    /// The bytes that a new segment would take at least.
+    pub(crate) fn roll_bytes(&mut self) -> Option<u64> {
+        if self.failed.is_some() {
+            return None;
+        }
+        self.seal_current();
+        Some(segment_bytes(&self.beginning(Filling::Remains), &[], 0))
     }
 
     /// Whether the last data batch is not proved durable by anything written after it.
@@ -138,7 +183,7 @@ impl Syncer {
         let durable_upto = current.end + ahead;
         let placement = Placement { key: current.key, number: self.tip.number + 1, start: current.end, durable_upto };
         let place = Place { segment: current.sequence, offset: current.end };
-        let bytes = finish(batch, &placement, &mut self.tip);
+        let bytes = finish(batch, &placement, place.segment, &mut self.tip);
         let written = current
             .file
             .write_at(place.offset, bytes)
@@ -187,8 +232,8 @@ impl Syncer {
         spares: &mut dyn SpareSource,
     ) -> Result<Vec<Place>, LogError> {
         let sequence = self.tip.seal.map_or(1, |seal| seal.sequence + 1);
-        let mut restatement = self.restatement();
-        let spare = spares.take(segment_bytes(&restatement, kept, room))?;
+        let spare = spares.take(segment_bytes(&self.beginning(Filling::Remains), kept, room))?;
+        let mut restatement = self.beginning(spare.filling);
         let explain = |disk: &dyn Disk, doing: &str, error: io::Error| {
             let (file, name) = (disk.path(&spare.name), segment_name(sequence));
             LogError(format!("cannot {doing} {file} as {name}: {error}; check the disk, then start the node again"))
@@ -205,8 +250,10 @@ impl Syncer {
         disk.rename(&spare.name, &segment_name(sequence))
             .and_then(|()| if mutant!("segment-name-unsynced") { Ok(()) } else { disk.sync_dir() })
             .map_err(|error| explain(&*disk, "rename the log segment", error))?;
-        self.current = Some(current);
-        self.shared.segment_begun();
+        self.shared.segment_begun(current.file());
+        let sealed = self.current.replace(current);
+        self.tip.sealed.extend(sealed.map(|sealed| sealed.file()));
+        spares.let_go(self.tip.take_needless());
         Ok(places)
     }
 
@@ -220,7 +267,7 @@ impl Syncer {
         for batch in std::iter::once(restatement).chain(kept) {
             let placement =
                 Placement { key: current.key, number: self.tip.number + 1, start: current.end, durable_upto: 0 };
-            let bytes = finish(batch, &placement, &mut self.tip);
+            let bytes = finish(batch, &placement, current.sequence, &mut self.tip);
             current.file.write_at(current.end, bytes)?;
             places.push(Place { segment: current.sequence, offset: current.end });
             current.end += bytes.len() as u64;
@@ -234,7 +281,7 @@ impl Syncer {
             durable_upto: current.end,
             predecessor: self.tip.seal,
         };
-        // A whole block, as direct writes ask for; the rest of it is zeros already.
+        // A whole block, as direct writes ask for.
         let mut block = [0; BATCHES_AT as usize];
         block[..HEADER_BYTES].copy_from_slice(&header.encode());
         current.file.write_at(0, &block)?;
@@ -244,14 +291,15 @@ impl Syncer {
         Ok(places)
     }
 
-    fn restatement(&self) -> Batch {
+    /// The first batch of the next segment, in a file that holds this.
+    fn beginning(&self, filling: Filling) -> Batch {
         let mut batch = Batch::new(BatchNumber::default());
         if let Some(seal) = self.tip.seal {
             batch.push(&Record::Seal(seal));
         }
-        for (&shard, &state) in &self.tip.shards {
-            batch.push(&Record::Restate { shard, state });
-            batch.set_hard_state(shard, state.hard_state);
+        self.tip.restate(&mut batch);
+        if filling == Filling::Remains {
+            batch.push(&Record::Reused);
         }
         batch
     }
@@ -269,25 +317,24 @@ fn segment_bytes(restatement: &Batch, kept: &[Batch], room: u64) -> u64 {
 }
 
 /// Completes a batch and takes note of what it says of each shard.
-fn finish<'a>(batch: &'a mut Batch, placement: &Placement, tip: &mut Tip) -> &'a [u8] {
+fn finish<'a>(batch: &'a mut Batch, placement: &Placement, segment: u64, tip: &mut Tip) -> &'a [u8] {
     tip.number = placement.number;
     for (shard, hard_state) in batch.hard_states() {
-        tip.shards.entry(*shard).or_default().hard_state = *hard_state;
+        tip.shards.entry(*shard).or_default().state.hard_state = *hard_state;
     }
-    batch.finish(placement, |head: &Head| {
-        if head.is_entry() {
-            tip.shards.entry(head.shard).or_default().last = head.id;
-        } else if head.is_reset() {
-            let state = tip.shards.entry(head.shard).or_default();
-            (state.start, state.last) = (head.id, head.id);
-        }
-    })
+    let starts = batch.take_starts();
+    let bytes = batch.finish(placement, |record| tip.record(record, segment));
+    tip.begin_after(&starts);
+    bytes
 }
 
 /// What the loop asks of the syncer.
 pub(crate) enum Job {
     /// Make this durable.
     Batch(Batch),
+    /// Nothing before these is needed any more. Nothing is written for it, unless the disk is full and that sets space
+    /// free. It is not answered.
+    Starts(Vec<Start>),
     /// A clean stop: prove what was written, then end.
     Stop,
 }
@@ -333,7 +380,7 @@ impl SyncerWorker {
     pub(super) fn can_work(&mut self, job: &Job) -> bool {
         let wanted = match job {
             Job::Batch(batch) => self.syncer.spare_wanted(batch),
-            Job::Stop => None,
+            Job::Starts(_) | Job::Stop => None,
         };
         self.spares.is_ready(wanted)
     }
@@ -344,6 +391,12 @@ impl SyncerWorker {
             Job::Batch(mut batch) => {
                 let placed = self.syncer.place_and_sync(&mut batch, &mut self.spares);
                 self.answer(placed.map(|place| (batch, place)));
+                self.make_space();
+                ControlFlow::Continue(())
+            }
+            Job::Starts(starts) => {
+                self.syncer.begin_after(&starts);
+                self.make_space();
                 ControlFlow::Continue(())
             }
             Job::Stop => {
@@ -351,6 +404,27 @@ impl SyncerWorker {
                 ControlFlow::Break(())
             }
         }
+    }
+
+    /// While only the reserve is left, little is written, and the next segment may never begin. So what is known is restated
+    /// for no other reason than to set segments free: in the current one, or in a new one that sets more free than it
+    /// takes.
+    fn make_space(&mut self) {
+        if !self.spares.is_low() || !self.syncer.has_needless() {
+            return;
+        }
+        let made = match self.syncer.restate(&mut self.spares) {
+            Ok(false) if self.pays_to_roll() => self.syncer.roll(&mut self.spares),
+            restated => restated.map(drop),
+        };
+        if let Err(error) = made {
+            self.answer(Err(error));
+        }
+    }
+
+    fn pays_to_roll(&mut self) -> bool {
+        self.syncer.needless_bytes() >= 2 * self.spares.segment_size()
+            && self.syncer.roll_bytes().is_some_and(|bytes| self.spares.has(bytes))
     }
 
     pub(super) fn needs_watermark(&self) -> bool {

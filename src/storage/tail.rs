@@ -1,24 +1,18 @@
 //! One shard's part of the log as the loop knows it: the newest entries in memory, and for all of them the batches
 //! that hold them.
 //!
-//! A *run* is the consecutive entries of one shard in one batch. Runs are what the index consists of (16 bytes each,
-//! not one entry each), and what is evicted from memory.
+//! The index is made of [`Runs`] (one for each batch that holds entries of the shard, not one for each entry). What is
+//! evicted from memory are whole runs.
 
 use std::collections::{VecDeque, vec_deque};
 
 use raftkv_protocol::types::{Entry, Index};
 
 use super::BatchNumber;
+use super::runs::{Part, Runs};
 
 /// What an entry costs in memory besides its body, roughly.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
-
-/// Consecutive entries of one shard in one batch: from here to the next run, or to the shard's last entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) first: Index,
-    pub(crate) batch: BatchNumber,
-}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -29,8 +23,7 @@ pub(crate) struct ShardTail {
     last: Index,
     /// The newest entries, up to `last`.
     entries: VecDeque<Entry>,
-    /// Ordered by index and by batch.
-    runs: VecDeque<Run>,
+    runs: Runs<BatchNumber>,
 }
 
 /// The memory that an entry takes.
@@ -38,10 +31,18 @@ pub(crate) fn entry_memory_bytes(entry: &Entry) -> usize {
     entry.body.len() + ENTRY_OVERHEAD_BYTES
 }
 
+fn memory_bytes(entries: impl Iterator<Item = Entry>) -> usize {
+    entries.map(|entry| entry_memory_bytes(&entry)).sum()
+}
+
 impl ShardTail {
     /// A shard whose entries after `start` up to `last` are on disk only.
-    pub(crate) fn recovered(start: Index, last: Index, runs: VecDeque<Run>) -> ShardTail {
+    pub(crate) fn recovered(start: Index, last: Index, runs: Runs<BatchNumber>) -> ShardTail {
         ShardTail { start, last, entries: VecDeque::new(), runs }
+    }
+
+    pub(crate) fn start(&self) -> Index {
+        self.start
     }
 
     pub(crate) fn last(&self) -> Index {
@@ -66,45 +67,66 @@ impl ShardTail {
         }
         let first = self.first_in_memory();
         let kept = (from.0.max(first.0) - first.0) as usize;
-        let freed = self.entries.drain(kept..).map(|entry| entry_memory_bytes(&entry)).sum();
+        let freed = memory_bytes(self.entries.drain(kept..));
         self.last = from.prev();
-        while self.runs.back().is_some_and(|run| run.first >= from) {
-            self.runs.pop_back();
-        }
+        self.runs.truncate(from);
         freed
     }
 
-    /// Discards everything: the log starts after `start`. Returns the memory that this set free.
+    /// Forgets the entries up to `start`; returns the memory that this set free.
+    pub(crate) fn compact(&mut self, start: Index) -> usize {
+        assert!(start <= self.last, "a log that ends at {} was asked to start after entry {start}", self.last);
+        if start <= self.start {
+            return 0;
+        }
+        let gone = (start.0 + 1).saturating_sub(self.first_in_memory().0) as usize;
+        let freed = memory_bytes(self.entries.drain(..gone));
+        self.start = start;
+        self.runs.compact(start, self.last);
+        freed
+    }
+
+    /// Forgets everything: the log is empty and starts after `start`. Returns the memory that this set free.
     pub(crate) fn reset(&mut self, start: Index) -> usize {
-        let freed = self.entries.drain(..).map(|entry| entry_memory_bytes(&entry)).sum();
-        (self.start, self.last) = (start, start);
+        let freed = memory_bytes(self.entries.drain(..));
         self.runs.clear();
+        (self.start, self.last) = (start, start);
         freed
     }
 
-    /// Adds the next entry. Returns whether a run begins with it.
-    pub(crate) fn push(&mut self, entry: Entry, batch: BatchNumber) -> bool {
+    /// Adds the next entry.
+    pub(crate) fn push(&mut self, entry: Entry, batch: BatchNumber) {
         assert_eq!(entry.id.index, self.last.next(), "an entry must follow the shard's last");
-        let begins = self.runs.back().is_none_or(|run| run.batch != batch);
-        if begins {
-            self.runs.push_back(Run { first: entry.id.index, batch });
-        }
+        self.runs.push(entry.id.index, batch);
         self.last = entry.id.index;
         self.entries.push_back(entry);
-        begins
     }
 
-    /// Forgets the entries that are in memory for this batch, which is durable, and everything older. Returns the
+    /// The oldest batch that holds any of the entries.
+    pub(crate) fn oldest_batch(&self) -> Option<BatchNumber> {
+        self.runs.oldest()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn run_count(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// The batch of the first entry that is in memory.
+    pub(crate) fn oldest_in_memory(&self) -> Option<BatchNumber> {
+        self.runs_in_memory().next().map(|part| part.at)
+    }
+
+    fn runs_in_memory(&self) -> impl Iterator<Item = Part<BatchNumber>> {
+        self.runs.parts(self.first_in_memory(), self.last, self.last)
+    }
+
+    /// Forgets the entries that are in memory for this batch, which is durable, and those before them. Returns the
     /// memory that this set free.
     pub(crate) fn evict(&mut self, batch: BatchNumber) -> usize {
-        let later = self.runs.partition_point(|run| run.batch <= batch);
-        let upto = self.runs.get(later).map_or(self.last, |run| run.first.prev());
-        let mut freed = 0;
-        while self.first_in_memory() <= upto {
-            let Some(entry) = self.entries.pop_front() else { break };
-            freed += entry_memory_bytes(&entry);
-        }
-        freed
+        let durable = self.runs_in_memory().take_while(|part| part.at <= batch);
+        let gone: u64 = durable.map(|part| part.last.0 + 1 - part.first.0).sum();
+        memory_bytes(self.entries.drain(..gone as usize))
     }
 
     /// These entries, if all of them are in memory.
@@ -122,12 +144,13 @@ impl ShardTail {
         self.contains(first).then(|| self.range(first, self.last)).flatten()
     }
 
-    /// Where the entries from `first` to `last` are: each run with the first and last of them that it holds.
-    pub(crate) fn locate(&self, first: Index, last: Index) -> impl Iterator<Item = (BatchNumber, Index, Index)> {
-        let begin = self.runs.partition_point(|run| run.first <= first).saturating_sub(1);
-        let end_of = move |at: usize| self.runs.get(at + 1).map_or(self.last, |run| run.first.prev());
-        (begin..self.runs.len())
-            .map(move |at| (self.runs[at].batch, self.runs[at].first.max(first), end_of(at).min(last)))
-            .take_while(move |(_, from, _)| *from <= last)
+    /// Where the entries from `first` to `last` are: the batches, with the first and last of them that each holds.
+    pub(crate) fn locate(&self, first: Index, last: Index) -> impl Iterator<Item = Part<BatchNumber>> {
+        self.runs.parts(first, last, self.last)
+    }
+
+    /// The entries from `first` to `last` are in other batches now.
+    pub(crate) fn relocate(&mut self, first: Index, last: Index, to: Runs<BatchNumber>) {
+        self.runs.replace(first, last, to, self.last);
     }
 }

@@ -72,14 +72,14 @@ impl Workers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a batch waits and there is space for it. One that lacks space is seen in
-    /// [`FileLog::waits_for_space`](super::FileLog::waits_for_space) from then on.
+    /// Whether a batch waits and there is space for it, or a note of what is no longer needed. A batch that lacks space is
+    /// seen in [`FileLog::waits_for_space`](super::FileLog::waits_for_space) from then on.
     #[must_use]
     pub fn can_sync(&self) -> bool {
         self.hands().can_sync()
     }
 
-    /// Places a batch, makes it durable and answers; or answers the failure, which is final.
+    /// Places a batch, makes it durable and answers; or answers the failure, which is final. Or takes the note.
     pub fn sync(&self) {
         self.hands().sync();
     }
@@ -98,13 +98,13 @@ impl Workers {
         }
     }
 
-    /// Whether a spare is to be made.
+    /// Whether a spare is to be made, or a segment let go.
     #[must_use]
     pub fn can_allocate(&self) -> bool {
         self.hands().crew.allocator.wants()
     }
 
-    /// Makes a spare. `false` if the disk has no room: then the thread would try again after
+    /// Lets a segment go or makes a spare. `false` if the disk has no room: then the thread would try again after
     /// [`Workers::RETRY_AFTER`].
     pub fn allocate(&self) -> bool {
         let allocator = &mut self.hands().crew.allocator;

@@ -109,18 +109,22 @@ fn print_batch(header: &BatchHeader, out: &mut dyn Write) -> io::Result<()> {
 
 fn print_record(record: &Record<'_>, out: &mut dyn Write) -> io::Result<()> {
     match record {
-        Record::Entry { shard, id, kind, body } => match kind {
-            EntryKind::Noop => writeln!(out, "shard {shard} entry {id} no-op"),
-            EntryKind::Command => writeln!(out, "shard {shard} entry {id} {}", state_machine::describe(body)),
-            EntryKind::Configuration => {
-                writeln!(out, "shard {shard} entry {id} configuration ({} bytes)", body.len())
-            }
-        },
+        Record::Entry { shard, id, kind, body } => {
+            writeln!(out, "shard {shard} entry {id} {}", describe(*kind, body))
+        }
+        Record::Copy { shard, id, kind, body } => {
+            writeln!(out, "shard {shard} copy of entry {id} {}", describe(*kind, body))
+        }
+        Record::Copied { shard, first, last } => {
+            writeln!(out, "shard {shard} copied: the entries {first} to {last} are their copies now")
+        }
         Record::HardState { shard, hard_state } => {
             let vote = hard_state.vote.map_or("none".into(), |node| node.to_string());
             writeln!(out, "shard {shard} hard state term {} vote {vote}", hard_state.term)
         }
-        Record::Reset { shard, start } => writeln!(out, "shard {shard} reset, its log starts after {start}"),
+        Record::Reset { shard, start, snapshot } => {
+            writeln!(out, "shard {shard} reset, its log starts after {start}, snapshot {snapshot}")
+        }
         Record::Restate { shard, state } => {
             let vote = state.hard_state.vote.map_or("none".into(), |node| node.to_string());
             let term = state.hard_state.term;
@@ -131,6 +135,15 @@ fn print_record(record: &Record<'_>, out: &mut dyn Write) -> io::Result<()> {
             )
         }
         Record::Watermark => writeln!(out, "watermark"),
+        Record::Reused => writeln!(out, "the file was in use before"),
         Record::Seal(seal) => writeln!(out, "seal of segment {} at {}", seal.sequence, seal.cut),
+    }
+}
+
+fn describe(kind: EntryKind, body: &[u8]) -> String {
+    match kind {
+        EntryKind::Noop => "no-op".to_owned(),
+        EntryKind::Command => state_machine::describe(body),
+        EntryKind::Configuration => format!("configuration ({} bytes)", body.len()),
     }
 }

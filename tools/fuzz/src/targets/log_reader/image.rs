@@ -12,7 +12,7 @@ use raftkv::storage::batch::{self, BLOCK_BYTES, BatchHeader, HardStateCopy, Plac
 use raftkv::storage::record::Record;
 use raftkv::storage::segment::{BATCHES_AT, SEGMENT_BYTES_MIN, SegmentHeader};
 use raftkv::storage::{CoreLog, FileLog, Options, RecoveredShard};
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, Term};
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, SnapshotId, Term};
 
 use super::Contents;
 use super::recorder::Recorder;
@@ -35,16 +35,22 @@ enum Step {
     Idle,
     /// The power goes, and the log starts again.
     Crash,
+    /// A batch that resets a shard.
+    Reset,
+    /// What a shard has in old segments is written again.
+    Forward,
 }
 
-use Step::{Crash, Data, Idle, Large};
+use Step::{Crash, Data, Forward, Idle, Large, Reset};
 
 /// Each image's steps, and whether its files had an earlier life.
-const STORIES: [(&[Step], bool); 5] = [
+const STORIES: [(&[Step], bool); 7] = [
     (&[Data, Data, Idle, Large, Data], false),
     (&[Data, Data, Data, Crash, Data, Idle, Data, Data], false),
     (&[Data, Idle, Crash, Data, Crash, Data, Data, Idle], false),
     (&[Data, Large, Crash, Data, Data, Idle, Data], true),
+    (&[Data, Data, Reset, Data, Idle, Reset, Data, Data], false),
+    (&[Data, Large, Data, Crash, Data, Forward, Data, Idle, Data], false),
     // More batches than a segment holds.
     (&[Data, Data, Data, Data, Data, Data, Data, Data, Data, Data, Data, Data, Data, Data, Data, Data], false),
 ];
@@ -135,6 +141,8 @@ impl Teller {
             Step::Large => self.write(3, 5_000),
             Step::Idle => self.wait_for_watermark(),
             Step::Crash => self.crash(),
+            Step::Reset => self.reset(),
+            Step::Forward => self.copy_forward(),
         }
     }
 
@@ -153,14 +161,14 @@ impl Teller {
     fn change(&mut self, bytes_max: usize) {
         let shard = SHARDS[self.random.below(SHARDS.len())];
         let known = self.contents.get_mut(&shard).expect("all shards are known");
-        let last = known.entries.len() as u64;
+        let last = known.start.index.0 + known.entries.len() as u64;
         let term = known.hard_state.term.0.max(1);
         // A new term may overwrite the last entries; an old one never does.
         let (term, index) = if self.random.one_in(4) {
             let vote = Some(NodeId(self.random.below(4) as u64)).filter(|node| node.0 > 0);
             known.hard_state = HardState { term: Term(term + 1), vote };
             self.log.set_hard_state(shard, known.hard_state);
-            (term + 1, last + 1 - self.random.below(last.min(2) as usize + 1) as u64)
+            (term + 1, last + 1 - self.random.below(known.entries.len().min(2) + 1) as u64)
         } else {
             (term, last + 1)
         };
@@ -170,10 +178,33 @@ impl Teller {
         let id = EntryId::new(index, term);
         let mut body = format!("{shard}/{id}/{}", self.random.next_u64()).into_bytes();
         body.resize(body.len() + self.random.below(bytes_max), b'.');
-        known.entries.truncate(index as usize - 1);
+        known.entries.truncate((index - known.start.index.0) as usize - 1);
         known.entries.push((Term(term), body.len() as u32));
         self.bodies.insert((shard, id), body.clone());
         self.log.append(shard, &mut vec![Entry { id, kind: EntryKind::Command, body: Bytes::from(body) }]);
+    }
+
+    fn reset(&mut self) {
+        let shard = SHARDS[self.random.below(SHARDS.len())];
+        let known = self.contents.get_mut(&shard).expect("all shards are known");
+        let last = known.start.index.0 + known.entries.len() as u64;
+        known.start = EntryId::new(last + self.random.below(3) as u64, known.hard_state.term.0.max(1));
+        known.snapshot = SnapshotId(self.random.next_u64());
+        known.entries.clear();
+        self.log.reset(shard, known.start, known.snapshot);
+        self.write(0, 0);
+    }
+
+    fn copy_forward(&mut self) {
+        let (shard, _) = self.log.pinned_by().expect("a shard has entries in an old segment");
+        self.log.copy_forward(shard);
+        loop {
+            self.log.flush();
+            if self.log.stats().copied_forward > 0 {
+                return;
+            }
+            self.woken.recv_timeout(PATIENCE).expect("the log answers");
+        }
     }
 
     fn wait_for_watermark(&mut self) {
@@ -316,13 +347,19 @@ fn replay_record(contents: &mut Contents, record: &Record<'_>) {
     match *record {
         Record::Entry { shard, id, body, .. } => {
             let known = contents.entry(shard).or_default();
-            known.entries.truncate(id.index.0 as usize - 1);
+            known.entries.truncate((id.index.0 - known.start.index.0) as usize - 1);
             known.entries.push((id.term, body.len() as u32));
-            assert_eq!(Index(known.entries.len() as u64), id.index, "entries follow each other");
+            let last = known.start.index.0 + known.entries.len() as u64;
+            assert_eq!(Index(last), id.index, "entries follow each other");
         }
         Record::HardState { shard, hard_state } => contents.entry(shard).or_default().hard_state = hard_state,
-        // They say again what is known.
-        Record::Restate { .. } | Record::Seal(_) | Record::Watermark => {}
-        Record::Reset { .. } => panic!("no story has a reset"),
+        Record::Reset { shard, start, snapshot } => {
+            let known = contents.entry(shard).or_default();
+            (known.start, known.snapshot) = (start, snapshot);
+            known.entries.clear();
+        }
+        // They say again what is known, or where it is.
+        Record::Restate { .. } | Record::Seal(_) | Record::Watermark | Record::Reused => {}
+        Record::Copy { .. } | Record::Copied { .. } => {}
     }
 }
