@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raftkv_protocol::types::{Index, ShardId};
+use raftkv_protocol::types::{EntryId, Index, ShardId};
 
 use super::disk::{Disk, RealDisk};
 use super::{CoreLog, Fetch, FetchError, FileLog, LogError, Options, RecoveredShard, Workers, recovery};
@@ -100,6 +100,9 @@ impl Hand {
 
 fn copy(old: &mut Hand, shard: ShardId, recovered: &RecoveredShard, new: &mut Hand) -> Result<(), LogError> {
     new.log.set_hard_state(shard, recovered.hard_state);
+    if recovered.start != EntryId::ZERO {
+        new.log.reset(shard, recovered.start, recovered.snapshot);
+    }
     let last = Index(recovered.start.index.0 + recovered.entries.len() as u64);
     let mut first = recovered.start.index.next();
     while first <= last {

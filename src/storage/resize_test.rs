@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, Term};
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, SnapshotId, Term};
 use tempfile::TempDir;
 
 use super::{CoreLog, FileLog, Options, RecoveredShard, move_shards};
@@ -30,7 +30,7 @@ fn entries(shard: ShardId, first: u64, last: u64, term: u64) -> Vec<Entry> {
     (first..=last).map(entry).collect()
 }
 
-/// Logs of several segments, some of whose entries were overwritten, and one shard without any.
+/// Logs of several segments, some of whose entries were overwritten, one shard without any, and one behind a snapshot.
 fn filled(dir: &Path, cores: u16) {
     for options in all(dir, cores) {
         let shards = options.shards.clone();
@@ -39,6 +39,10 @@ fn filled(dir: &Path, cores: u16) {
             log.set_hard_state(shard, HardState { term: Term(3), vote: Some(NodeId(u64::from(shard.0))) });
             log.append(shard, &mut entries(shard, 1, 60, 1));
             log.append(shard, &mut entries(shard, 41, 50 + u64::from(shard.0), 3));
+            if shard.0 == 4 {
+                log.reset(shard, EntryId::new(1_000, 3), SnapshotId(9));
+                log.append(shard, &mut entries(shard, 1_001, 1_060, 3));
+            }
         }
         log.close().expect("closes");
     }
