@@ -2,8 +2,12 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::{Arc, mpsc};
 
-use raftkv_protocol::types::ShardId;
+use raftkv::state_machine::encode_put;
+use raftkv::storage::{CoreLog, FileLog, Options};
+use raftkv_protocol::client::Condition;
+use raftkv_protocol::types::{EntryId, EntryKind, ShardId, SnapshotId};
 
 mod support;
 
@@ -38,6 +42,56 @@ fn every_record_is_printed_while_the_log_is_open_and_after() {
     let after = log(&core);
     let entries = |output| printed(output).lines().filter(|line| line.contains(" entry ")).map(str::to_owned);
     assert_eq!(entries(&output).collect::<Vec<_>>(), entries(&after).collect::<Vec<_>>());
+}
+
+/// A core's log of which the first segments were let go: the first shard was compacted as it went, the second was reset
+/// and its only entry copied forward.
+fn compacted_log(dir: &Path, compacted: ShardId, reset: ShardId) -> FileLog {
+    let (wake, woken) = mpsc::channel();
+    let wake = Arc::new(move || {
+        // Nobody listens any more once everything is durable.
+        let _ = wake.send(());
+    });
+    let options = Options { segment_size: 64 << 10, ..Options::new(dir, vec![compacted, reset], wake) };
+    let (mut log, _) = FileLog::open(options).unwrap();
+    log.reset(reset, EntryId::new(9, 1), SnapshotId(0xabc));
+    log.append(reset, &mut vec![support::entry(10, EntryKind::Noop, |_| ())]);
+    for index in 1..=9 {
+        let put = |out: &mut Vec<u8>| encode_put(b"key", &[7; 30_000], Condition::None, out);
+        log.append(compacted, &mut vec![support::entry(index, EntryKind::Command, put)]);
+        support::settle(&mut log, &woken);
+        if index == 4 {
+            log.copy_forward(reset);
+        }
+        if index > 1 {
+            log.compact(compacted, EntryId::new(index - 1, 2), SnapshotId(0xdef));
+        }
+    }
+    while log.stats().oldest_segment < 3 {
+        woken.recv_timeout(support::PATIENCE).unwrap();
+        log.flush();
+    }
+    log
+}
+
+/// A log whose first segments were let go, and which holds a reset and copies.
+#[test]
+fn a_log_that_has_lost_its_first_segments_is_printed_from_where_it_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    compacted_log(dir.path(), ShardId(5), ShardId(6)).close().unwrap();
+    let output = log(dir.path());
+    let first = printed(&output).lines().next().unwrap();
+    assert!(first.starts_with("segment ") && first.contains(" after segment "), "{first}");
+    for part in [
+        "shard 6 copy of entry 10@2 no-op\n",
+        "shard 6 copied: the entries 10 to 10 are their copies now\n",
+        " snapshot 0000000000000def\n",
+        " start 9@1 last 10@2 snapshot 0000000000000abc\n",
+        ": the next segment goes on from here\n",
+    ] {
+        assert!(printed(&output).contains(part), "{part} in\n{}", printed(&output));
+    }
+    assert!(!printed(&output).contains("segment-0000000000000001.log"), "{}", printed(&output));
 }
 
 #[test]

@@ -9,7 +9,11 @@ use raftkv::storage::{CoreLog, FileLog, Options};
 use raftkv_protocol::client::Condition;
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, NodeId, ShardId, Term};
 
-fn entry(index: u64, kind: EntryKind, encode: impl FnOnce(&mut Vec<u8>)) -> Entry {
+/// How long the log may take for one answer.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An entry of term 2.
+pub fn entry(index: u64, kind: EntryKind, encode: impl FnOnce(&mut Vec<u8>)) -> Entry {
     let mut body = Vec::new();
     encode(&mut body);
     Entry { id: EntryId::new(index, 2), kind, body: body.into() }
@@ -31,11 +35,16 @@ pub fn written_log(dir: &Path, shard: ShardId) -> FileLog {
         entry(3, EntryKind::Command, |out| encode_delete(b"greeting", Condition::Exists, out)),
     ];
     log.append(shard, &mut entries);
+    settle(&mut log, &woken);
+    log
+}
+
+/// Makes everything durable that was added.
+pub fn settle(log: &mut FileLog, woken: &mpsc::Receiver<()>) {
     let last = log.last_batch();
     log.flush();
     while log.durable().unwrap() < last {
-        woken.recv_timeout(Duration::from_secs(10)).unwrap();
+        woken.recv_timeout(PATIENCE).unwrap();
         log.flush();
     }
-    log
 }
