@@ -122,6 +122,10 @@ counters! {
     log_sync_us_max,
     /// Log segments taken into use since the start.
     log_segments,
+    /// Log segments that there are.
+    log_segments_held,
+    /// Bytes that the files of the log take, spares included.
+    log_disk_bytes,
 }
 
 #[cfg(test)]

@@ -575,6 +575,8 @@ impl<N: Network> CoreLoop<N> {
         counters.log_sync_us_total = stats.sync_latency_sum_us;
         counters.log_sync_us_max = stats.sync_latency_max_us;
         counters.log_segments = stats.segments;
+        counters.log_segments_held = stats.held_segments;
+        counters.log_disk_bytes = stats.disk_bytes;
     }
 
     /// Whether an ordered stop has come to its end: nothing is led here, nobody waits, everything is written.
