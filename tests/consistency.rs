@@ -15,3 +15,5 @@ mod failover;
 mod partitions;
 #[path = "consistency/reads.rs"]
 mod reads;
+#[path = "consistency/snapshots.rs"]
+mod snapshots;

@@ -100,6 +100,14 @@ pub(super) struct Flags {
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration, help_heading = "Tuning")]
     pub slow_sync: Duration,
 
+    /// Bytes of a shard's entries after which it is snapshotted, so that the log before can go
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size, help_heading = "Tuning")]
+    pub snapshot_log_bytes: u64,
+
+    /// Bytes of a shard's newest entries that stay in the log for nodes that lag
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size, help_heading = "Tuning")]
+    pub log_tail_bytes: u64,
+
     /// The longest key
     #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = memory_size, help_heading = "Limits")]
     pub key_bytes_max: usize,
@@ -184,6 +192,14 @@ pub(super) struct Flags {
     /// Unsent bytes on a link to another node before it takes nothing more
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = PER_CORE)]
     pub link_bytes_max: usize,
+
+    /// Bytes of the log before the shards that hold on to its oldest segments are made to let go
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size, help_heading = PER_CORE)]
+    pub core_log_bytes_max: u64,
+
+    /// Bytes of snapshots taken from other nodes in a second
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size, help_heading = PER_CORE)]
+    pub snapshot_rate: u64,
 }
 
 /// How a log places its batches in its segments.

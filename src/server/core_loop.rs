@@ -15,7 +15,7 @@ use raftkv_protocol::client::{Code, Refusal, Reply, Request};
 use raftkv_protocol::frame::{self, DecodeError, FrameError};
 use raftkv_protocol::health::DiskHealth;
 use raftkv_protocol::hello::HelloRefusal;
-use raftkv_protocol::peer::{Body, PeerFrame};
+use raftkv_protocol::peer::{Body, PeerFrame, SnapshotChunk};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::api::binary;
@@ -30,7 +30,7 @@ use crate::storage::FileLog;
 use super::budget;
 use super::connection::{Connection, Kind};
 use super::disk_watch::{DiskWatch, HEALTHY_AFTER};
-use super::io::{Adopted, Io, Post, Source};
+use super::io::{Adopted, Io, PIECE_CHARGE, Post, Source};
 use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::Node;
@@ -158,6 +158,9 @@ impl<N: Network> CoreLoop<N> {
         for peer in self.io.flush(now) {
             self.router.link_down(peer, &mut self.io);
         }
+        if !self.io.snapshot_link.flush_or_fall(&mut self.io.network) {
+            self.router.snapshot_source_lost();
+        }
         self.gather_counters();
         Ok(if self.has_stopped(now) { Turn::Ended } else { Turn::GoesOn })
     }
@@ -189,7 +192,7 @@ impl<N: Network> CoreLoop<N> {
         if self.router.is_busy() || is_resumed || self.io.has_dirty() || !self.inbox.is_empty() {
             return now;
         }
-        let links = self.io.links.iter().filter_map(Link::deadline);
+        let links = self.io.links.iter().filter_map(Link::deadline).chain(self.io.snapshot_link.deadline());
         let timers = [
             self.hellos.deadline(),
             self.lingering.deadline(),
@@ -208,6 +211,7 @@ impl<N: Network> CoreLoop<N> {
             Source::Waker => {}
             Source::Listener => self.accept(),
             Source::Link(at) => self.link_ready(at, ready.read_closed),
+            Source::Snapshots => self.snapshot_link_ready(ready.read_closed),
             Source::Connection(slot) => {
                 let Some(id) = self.io.connections.at(slot) else { return };
                 if let Some(connection) = self.io.connections.get(id) {
@@ -278,7 +282,7 @@ impl<N: Network> CoreLoop<N> {
                 if let Some(connection) = self.io.connections.get(id) {
                     connection.output.buffer().extend_from_slice(&unsent);
                 }
-                self.settle(kind);
+                self.settle(id, kind);
                 self.io.mark_dirty(id);
                 self.io.resumed.push(id);
             }
@@ -287,9 +291,11 @@ impl<N: Network> CoreLoop<N> {
     }
 
     /// Books a connection whose hello was accepted and which stays at this core.
-    pub(super) fn settle(&mut self, kind: Kind) {
-        if kind == Kind::Client {
-            self.io.count_client(1);
+    pub(super) fn settle(&mut self, id: ConnectionId, kind: Kind) {
+        match kind {
+            Kind::Client => self.io.count_client(1),
+            Kind::Snapshots { node, core } => self.io.add_fetcher(node, core, id),
+            Kind::Peer { .. } | Kind::Unknown => {}
         }
     }
 
@@ -308,6 +314,20 @@ impl<N: Network> CoreLoop<N> {
         }
         for link in &mut self.io.links {
             link.tick(&self.node, self.core, &mut self.io.network, now);
+        }
+        if self.io.snapshot_link.has_unread() {
+            self.snapshot_link_ready(false);
+        }
+        self.io.snapshot_link.tick(&self.node, self.core, &mut self.io.network, now);
+    }
+
+    /// Reads the connection on which snapshots are fetched.
+    fn snapshot_link_ready(&mut self, read_closed: bool) {
+        let now = self.clock.now();
+        let CoreLoop { router, io, scratch, node, .. } = self;
+        let take = |chunk: &SnapshotChunk<'_>| router.snapshot_chunk(chunk, now);
+        if !io.snapshot_link.ready(node, &mut io.network, scratch, read_closed, take) {
+            router.snapshot_source_lost();
         }
     }
 
@@ -369,12 +389,14 @@ impl<N: Network> CoreLoop<N> {
             if connection.leaving.is_some() {
                 return Ok((at, Appetite::Full));
             }
-            if connection.kind == Kind::Client && !connection.has_room(limits) {
+            let asks = matches!(connection.kind, Kind::Client | Kind::Snapshots { .. });
+            if asks && !connection.has_room(limits) {
                 connection.paused = true;
                 return Ok((at, Appetite::Full));
             }
             let kind = connection.kind;
-            let frame_max = if let Kind::Peer { .. } = kind { frame::PEER_FRAME_MAX } else { frame::CLIENT_FRAME_MAX };
+            let is_peer = matches!(kind, Kind::Peer { .. });
+            let frame_max = if is_peer { frame::PEER_FRAME_MAX } else { frame::CLIENT_FRAME_MAX };
             let Some(found) = frame::parse(&bytes[at..], frame_max).map_err(Fault::Frame)? else {
                 return Ok((at, Appetite::Hungry));
             };
@@ -386,6 +408,7 @@ impl<N: Network> CoreLoop<N> {
                     }
                 }
                 Kind::Peer { node, .. } => self.take_peer_frame(id, node, found.kind, found.payload)?,
+                Kind::Snapshots { .. } => self.take_snapshot_frame(id, found.kind, found.payload)?,
             }
             at += found.consumed;
         }
@@ -434,6 +457,17 @@ impl<N: Network> CoreLoop<N> {
         Ok(())
     }
 
+    /// Takes a question of a node that fetches snapshots.
+    fn take_snapshot_frame(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
+        let question = PeerFrame::decode(kind, payload).map_err(|error| Fault::Message(error, RequestId::default()))?;
+        let PeerFrame::SnapshotRead(read) = question else {
+            return Err(Fault::Message(DecodeError::Kind(kind), RequestId::default()));
+        };
+        self.io.charge(id, PIECE_CHARGE);
+        self.router.snapshot_read(id, &read);
+        Ok(())
+    }
+
     fn remote_closed(&mut self, id: ConnectionId) {
         let is_newest = |io: &Io<N>, node, core| io.peer_links.get(&(node, core)) == Some(&id);
         let Some(connection) = self.io.connections.get(id) else { return };
@@ -454,7 +488,7 @@ impl<N: Network> CoreLoop<N> {
                     self.peer_gone(node, crosses);
                 }
             }
-            Kind::Client | Kind::Unknown => {
+            Kind::Client | Kind::Snapshots { .. } | Kind::Unknown => {
                 self.io.close(id);
             }
         }
@@ -504,7 +538,7 @@ impl<N: Network> CoreLoop<N> {
             match connection.kind {
                 Kind::Client => farewell(connection, request, code, &words),
                 Kind::Unknown => self.refuse_hello(id, HelloRefusal::Malformed, &words),
-                Kind::Peer { .. } => {}
+                Kind::Peer { .. } | Kind::Snapshots { .. } => {}
             }
         }
         if let Some(connection) = self.io.connections.get(id) {

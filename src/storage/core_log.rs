@@ -6,6 +6,9 @@
 
 mod copying;
 mod held;
+mod remains;
+#[cfg(test)]
+mod remains_test;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -36,6 +39,7 @@ use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, Recovere
 
 use copying::Copying;
 use held::{Held, Places};
+use remains::Remains;
 
 /// The default of [`Options::tail_bytes_max`].
 const TAIL_BYTES_MAX: usize = 64 << 20;
@@ -124,6 +128,8 @@ pub struct FileLog {
     backlog: VecDeque<usize>,
     failed: Option<LogError>,
     tail_bytes: usize,
+    /// What compaction and resets leave of `shards`; it counts in `tail_bytes` still.
+    remains: Remains,
     tail_bytes_max: usize,
     /// The last fetch that was given to the reader.
     last_fetch: u64,
@@ -212,6 +218,7 @@ impl FileLog {
             backlog: VecDeque::new(),
             failed: None,
             tail_bytes: 0,
+            remains: Remains::default(),
             tail_bytes_max: options.tail_bytes_max,
             last_fetch: 0,
             pending: BTreeMap::new(),
@@ -489,7 +496,8 @@ impl CoreLog for FileLog {
         if start.index < tail.start() {
             return;
         }
-        self.tail_bytes -= tail.compact(start.index);
+        let gone = tail.compact(start.index);
+        self.remains.add(gone);
         self.void_fetches(shard, |fetch| fetch.first <= start.index);
         self.copy_compacted(shard, start.index);
         self.gathering.set_start(Start { shard, at: start, snapshot });
@@ -497,7 +505,8 @@ impl CoreLog for FileLog {
     }
 
     fn reset(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId) {
-        self.tail_bytes -= self.shard(shard).reset(start.index);
+        let gone = self.shard(shard).reset(start.index);
+        self.remains.add(gone);
         self.void_fetches(shard, |_| true);
         self.copying.remove(&shard);
         let record = Record::Reset { shard, start, snapshot };
@@ -512,6 +521,14 @@ impl CoreLog for FileLog {
         self.begin_copy(shard);
     }
 
+    fn held_bytes(&self) -> u64 {
+        self.held.bytes()
+    }
+
+    fn pinned_by(&self) -> Option<(ShardId, u64)> {
+        self.find_pinning()
+    }
+
     fn last_batch(&self) -> BatchNumber {
         let gathering = self.gathering.number();
         if self.gathering.is_empty() { BatchNumber(gathering.0 - 1) } else { gathering }
@@ -520,6 +537,7 @@ impl CoreLog for FileLog {
     fn flush(&mut self) {
         self.collect();
         self.collect_reads();
+        self.tail_bytes -= self.remains.give_some_back();
         self.copy_some();
         if self.in_flight || self.failed.is_some() {
             return;

@@ -118,6 +118,14 @@ pub trait CoreLog {
     /// begun already. While there is only the reserve left, it takes a small part of that at most.
     fn copy_forward(&mut self, shard: ShardId);
 
+    /// Bytes of the segments that the log consists of; 0 if it lies in none.
+    fn held_bytes(&self) -> u64;
+
+    /// The shard whose oldest entry keeps the oldest segments from being let go, if any does: with the bytes of whole
+    /// segments that could go if its log started later. They are 0 if another shard needs the same segment; that one is
+    /// named next. What a shard was compacted to already counts, although segments go only when the next one begins.
+    fn pinned_by(&self) -> Option<(ShardId, u64)>;
+
     /// The batch after whose durability everything added so far is durable. May be one that is durable already.
     fn last_batch(&self) -> BatchNumber;
 

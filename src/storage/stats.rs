@@ -35,7 +35,7 @@ pub struct LogStats {
     pub oldest_segment: u64,
     /// How often a shard's oldest entries were written again, see [`CoreLog::copy_forward`](super::CoreLog::copy_forward).
     pub copied_forward: u64,
-    /// See [`FileLog::pinned_by`](super::FileLog::pinned_by).
+    /// See [`CoreLog::pinned_by`](super::CoreLog::pinned_by).
     pub pinned_by: Option<(ShardId, u64)>,
 }
 

@@ -19,7 +19,9 @@ use crate::config::{Config, LogIo};
 use crate::limits::Limits;
 use crate::server::by_hand::{self, CoreParts, NodeByHand, Progress};
 use crate::server::node::Peer;
+use crate::shard::snapshots::Stores;
 use crate::socket::Socket;
+use crate::storage::disk::Disk;
 use crate::storage::simulated_disk::SimulatedDisk;
 use crate::storage::{self, FileLog, Workers};
 
@@ -125,7 +127,8 @@ impl Member {
     fn is_due(&self, core: CoreId, now: Instant) -> bool {
         let seat = &self.seats[usize::from(core.0)];
         let is_called = !seat.bell.borrow().is_empty() || seat.woken.load(Ordering::Relaxed);
-        self.due_at(core).is_some_and(|at| at <= now || is_called)
+        let has_work = self.node.snapshots(core).next_effort().is_some();
+        self.due_at(core).is_some_and(|at| at <= now || is_called || has_work)
     }
 
     /// Turns a core until its log has nothing more for it at this time.
@@ -134,6 +137,9 @@ impl Member {
         seat.work(self.sync, now);
         seat.woken.store(false, Ordering::Relaxed);
         let mut ready = seat.bell.take();
+        while self.node.snapshots(core).next_effort().is_some() {
+            self.node.snapshots(core).work();
+        }
         loop {
             if let Progress::Ended(log) = self.node.turn(core, now, &ready).expect("a turn") {
                 return log.close().expect("the log closes");
@@ -154,6 +160,8 @@ pub(super) struct Cluster {
     members: Vec<Option<Member>>,
     /// By node and core.
     disks: Vec<Vec<SimulatedDisk>>,
+    /// By node and shard.
+    snapshots: Vec<Vec<SimulatedDisk>>,
     dirs: tempfile::TempDir,
 }
 
@@ -165,6 +173,7 @@ impl Cluster {
 
     fn of(seed: u64, nodes: u64, limits: Limits) -> Cluster {
         let disk = |node: u64, core: u16| SimulatedDisk::new(seed ^ (node << 16) ^ u64::from(core));
+        let snapshots = |node: u64, shard: u16| SimulatedDisk::new(seed ^ (node << 24) ^ u64::from(shard));
         Cluster {
             now: Instant::now(),
             wires: Wires::default(),
@@ -172,6 +181,7 @@ impl Cluster {
             limits,
             members: (0..nodes).map(|_| None).collect(),
             disks: (1..=nodes).map(|node| (0..CORES).map(|core| disk(node, core)).collect()).collect(),
+            snapshots: (1..=nodes).map(|node| (0..SHARDS).map(|shard| snapshots(node, shard)).collect()).collect(),
             dirs: tempfile::tempdir().expect("a folder"),
         }
     }
@@ -235,7 +245,13 @@ impl Cluster {
             CoreParts { network, log, recovered, wake, seed }
         });
         let cores = cores.collect();
-        let node = NodeByHand::start(node, cores, self.now).expect("a start");
+        let disk_of = |shard: ShardId| {
+            let disk = self.snapshots[at(id)][usize::from(shard.0)].clone();
+            disk.restart();
+            Ok(Arc::new(disk) as Arc<dyn Disk>)
+        };
+        let stores = Stores::open((0..SHARDS).map(ShardId), disk_of).expect("folders for snapshots");
+        let node = NodeByHand::start(node, cores, &stores, self.now).expect("a start");
         self.members[at(id)] = Some(Member { node, seats, sync: Sync::AtOnce });
     }
 

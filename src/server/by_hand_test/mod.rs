@@ -14,7 +14,8 @@ use raftkv_protocol::types::{CoreId, Incarnation, NodeId, RequestId, ShardId, Sl
 
 use super::connection::Kind;
 use super::message::ReplyTo;
-use super::router::{Router, Transport};
+use super::router::Router;
+use super::transport::Transport;
 use crate::metrics::Counters;
 use crate::shard::Shard;
 use crate::socket::{Network, Socket};
@@ -137,7 +138,7 @@ fn links_of_peers_move_to_the_core_of_the_same_number() {
             let running = cluster.node(node).cores[usize::from(core.0)].as_ref().expect("the core runs");
             let peer = |kind| match kind {
                 Kind::Peer { node, core, .. } => Some((node, core)),
-                Kind::Client | Kind::Unknown => None,
+                Kind::Client | Kind::Snapshots { .. } | Kind::Unknown => None,
             };
             let mut links: Vec<_> = running.io.connections.kinds().filter_map(peer).collect();
             links.sort_unstable();
