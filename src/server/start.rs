@@ -20,7 +20,7 @@ use crate::event_loop::{Clock, Inbox, InboxSender, MioNetwork, Wake, bind_listen
 use crate::shard::snapshots::{Found, SnapshotWorker, Stores};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{Disk, RealDisk};
-use crate::storage::{self, FileLog, LogIo, RecoveredShard};
+use crate::storage::{self, FileLog, LogIo, LogSync, RecoveredShard};
 
 use super::assembly::{Stored, ask_to_stop, find_snapshots, mailbox, router, snapshots, sockets_max};
 use super::core_loop::{CoreLoop, Parts};
@@ -176,7 +176,11 @@ fn resolve(id: NodeId, address: &str) -> Result<SocketAddr, Fatal> {
 fn open_logs(node: &Node, seats: &[Seat]) -> Result<Vec<(FileLog, Vec<RecoveredShard>)>, Fatal> {
     let open = |(core, seat): (CoreId, &Seat)| {
         let (dir, shards) = (node.data_dir()?.log_dir(core), node.shards_of(core).collect());
-        let options = log_options(&node.config, dir, shards, Arc::clone(&seat.wake));
+        let mut options = log_options(&node.config, dir, shards, Arc::clone(&seat.wake));
+        options.sync = match node.config.log_sync {
+            config::LogSync::Thread => LogSync::Thread,
+            config::LogSync::Inline => LogSync::Inline,
+        };
         FileLog::open(options).map_err(|error| Fatal::failure(error.to_string()))
     };
     let logs = (0..).map(CoreId).zip(seats).map(open).collect::<Result<_, _>>()?;
@@ -228,6 +232,7 @@ fn log_options(config: &Config, dir: PathBuf, shards: Vec<ShardId>, wake: Wake) 
     options.segment_size = config.segment_size;
     options.io = match config.log_io {
         config::LogIo::Map => LogIo::Map,
+        config::LogIo::Buffered => LogIo::Buffered,
         config::LogIo::Direct => LogIo::Direct,
     };
     options
