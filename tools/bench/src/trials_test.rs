@@ -13,7 +13,7 @@ use crate::trials::catch_up::begins_behind;
 use crate::trials::disk::{Births, Taken, cores, taken};
 use crate::trials::figures::{
     committed, counter, entries_behind_snapshots, largest, longest_turn_us, median, ratio, record_bytes, stands_still,
-    sum,
+    sum, tail_entry_bytes,
 };
 use crate::trials::overwrite::Bound;
 
@@ -119,6 +119,7 @@ fn a_log_begins_with_the_older_of_two_snapshots() {
 #[test]
 fn a_record_is_its_parts() {
     assert_eq!(record_bytes(128), 28 + 4 + 2 + 4 + 16 + 4 + 128);
+    assert_eq!(tail_entry_bytes(128), 64 + 4 + 2 + 4 + 16 + 4 + 128);
 }
 
 #[test]

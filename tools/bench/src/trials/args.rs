@@ -81,7 +81,8 @@ For three nodes and for one: resident memory of the empty processes, with the ke
 same data, each once it has stood still for --still. Bytes per key count from the empty process.
 
 The newest entries of the log stay in memory too, for followers: at most 64 MiB per core, whatever the settings; the
-summary says how much that is at most, by what was written.
+summary says how much that is at most, by what was written. A node that was started again has none of them, until it
+writes.
 
 Example:
   raftkv-bench memory --keys 1M --value-bytes 128 -- --cores 1")]

@@ -15,6 +15,12 @@ pub(crate) fn record_bytes(value_bytes: u32) -> u64 {
     RECORD_HEAD_BYTES + COMMAND_HEAD_BYTES + u64::from(KEY_BYTES) + u64::from(value_bytes)
 }
 
+/// Bytes that it takes in memory while it is among the log's newest entries: its command, and 64 for whatever is around it,
+/// as the server reckons.
+pub(crate) fn tail_entry_bytes(value_bytes: u32) -> u64 {
+    record_bytes(value_bytes) - RECORD_HEAD_BYTES + 64
+}
+
 /// Bytes of its key and value.
 pub(crate) fn user_bytes(value_bytes: u32) -> u64 {
     u64::from(KEY_BYTES) + u64::from(value_bytes)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::args::Memory;
 use super::disk::cores;
-use super::figures::{mib, ratio, record_bytes, stands_still};
+use super::figures::{mib, ratio, stands_still, tail_entry_bytes};
 use super::setup::Ground;
 use crate::json::{Object, list, quoted, rounded};
 use crate::process::Resident;
@@ -80,7 +80,7 @@ fn settled_memory(ground: &mut Ground, still: Duration) -> Result<Vec<Resident>,
 
 /// What the entries in memory take at most: what was written, or the limit.
 fn tail_bytes_max(args: &Memory, cores: usize) -> u64 {
-    (TAIL_BYTES_MAX * cores as u64).min(u64::from(args.data.keys) * record_bytes(args.data.value_bytes))
+    (TAIL_BYTES_MAX * cores as u64).min(u64::from(args.data.keys) * tail_entry_bytes(args.data.value_bytes))
 }
 
 fn per_key(args: &Memory, now: &Resident, empty: &Resident) -> f64 {
@@ -108,12 +108,12 @@ fn print_table(args: &Memory, found: &Found) {
         );
     }
     println!(
-        "{nodes} {} of {cores} cores: {:.0} bytes a key, {:.0} after a start; of it at most {:.0} ({}) the newest entries of the log",
+        "{nodes} {} of {cores} cores: {:.0} bytes a key, at most {:.0} of them ({}) the newest entries of the log; {:.0} after a start, without those",
         if *nodes == 1 { "node" } else { "nodes" },
         per_key_max(args, full, empty),
-        per_key_max(args, restarted, empty),
         ratio(tail_bytes_max(args, *cores) as f64, f64::from(args.data.keys)),
         mib(tail_bytes_max(args, *cores)),
+        per_key_max(args, restarted, empty),
     );
 }
 
