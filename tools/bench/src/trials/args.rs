@@ -49,10 +49,11 @@ pub struct Drive {
 /// Flags of the restart.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Loads the keys while small snapshots are taken, so that each node has a snapshot of everything; starts the nodes again with
-a threshold that is never reached, and overwrites keys until --log-bytes of log lie behind the snapshots, over all shards.
-Then, again and again, kills all nodes at once (SIGKILL), starts them, and asks each for a key of every shard,
-linearizably, from the moment that the processes are started on. The first start only warms the cache and does not count.
+Loads the keys while small snapshots are taken, so that each node has a snapshot of everything; starts the nodes \
+again with a threshold that is never reached, and overwrites keys until --log-bytes of log lie behind the \
+snapshots, over all shards. Then, again and again, kills all nodes at once (SIGKILL), starts them, and asks each \
+for a key of every shard, linearizably, from the moment that the processes are started on. The first start only \
+warms the cache and does not count.
 
 Example:
   raftkv-bench restart --keys 1M --value-bytes 128 --trials 10")]
@@ -77,12 +78,12 @@ pub struct Restart {
 /// Flags of the memory measurement.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-For three nodes and for one: resident memory of the empty processes, with the keys, and after a kill and a start with the
-same data, each once it has stood still for --still. Bytes per key count from the empty process.
+For three nodes and for one: resident memory of the empty processes, with the keys, and after a kill and a start \
+with the same data, each once it has stood still for --still. Bytes per key count from the empty process.
 
-The newest entries of the log stay in memory too, for followers: at most 64 MiB per core, whatever the settings; the
-summary says how much that is at most, by what was written. A node that was started again has none of them, until it
-writes.
+The newest entries of the log stay in memory too, for followers: at most 64 MiB per core, whatever the settings; \
+the summary says how much that is at most, by what was written. A node that was started again has none of them, \
+until it writes.
 
 Example:
   raftkv-bench memory --keys 1M --value-bytes 128 -- --cores 1")]
@@ -101,10 +102,11 @@ pub struct Memory {
 /// Flags of the snapshots' cost.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Loads the keys, measures the most puts in a closed loop without snapshots, and then, in an open loop at half of that, the
-p99 of puts in pairs: once while snapshots are taken all the time, once while none is, the order alternating. Which is
-which is decided by the threshold that the nodes are started with (--snapshot-log-bytes here, or one that is never
-reached); that it was so is checked by the nodes' counters. The result is the median of the pairs' ratios.
+Loads the keys, measures the most puts in a closed loop without snapshots, and then, in an open loop at half of \
+that, the p99 of puts in pairs: once while snapshots are taken all the time, once while none is, the order \
+alternating. Which is which is decided by the threshold that the nodes are started with (--snapshot-log-bytes \
+here, or one that is never reached); that it was so is checked by the nodes' counters. The result is the median \
+of the pairs' ratios.
 
 Example:
   raftkv-bench snapshots --keys 1M --pairs 10")]
@@ -138,12 +140,14 @@ pub struct Snapshots {
 /// Flags of catching up.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Three nodes. One is killed, and all keys are written, with a threshold for snapshots so small that the other nodes' logs
-begin behind the end of its own: they have taken two snapshots of every shard since, the older of which is where a log
-begins. Puts go on while it is started again, until it has applied on every shard what was committed a moment before.
+Three nodes. One is killed, and all keys are written, with a threshold for snapshots so small that the other \
+nodes' logs begin behind the end of its own: they have taken two snapshots of every shard since, the older of \
+which is where a log begins. Puts go on while it is started again, until it has applied on every shard what was \
+committed a moment before.
 
-Puts are measured before it is killed, while it is away, while it catches up, and afterwards, each over --duration
-but the third, which ends with it. By default they are a closed loop, as fast as it goes; --rate makes it an open one.
+Puts are measured before it is killed, while it is away, while it catches up, and afterwards, each over \
+--duration but the third, which ends with it. By default they are a closed loop, as fast as it goes; --rate \
+makes it an open one.
 
 Example:
   raftkv-bench catch-up --keys 1M --rate 20000 --snapshot-rate 16MiB")]
@@ -177,15 +181,16 @@ pub struct CatchUp {
 /// Flags of the endless overwrites.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Overwrites few keys without end and looks every second at the bytes on each node's disk. The bound of a node's logs is, for
-each core, the log that is kept and the files besides. Kept is --core-log-bytes-max, above which shards are made to let
-go, or, if that is more, twice what its shards need: each --log-tail-bytes, or three times --snapshot-log-bytes (the log
-between two snapshots, that since the second, and what comes while a third is written). Besides there are files of
---segment-size: six spares, the segment that is being written, and the one that is being begun.
+Overwrites few keys without end and looks every second at the bytes on each node's disk. The bound of a node's \
+logs is, for each core, the log that is kept and the files besides. Kept is --core-log-bytes-max, above which \
+shards are made to let go, or, if that is more, twice what its shards need: each --log-tail-bytes, or three \
+times --snapshot-log-bytes (the log between two snapshots, that since the second, and what comes while a third \
+is written). Besides there are files of --segment-size: six spares, the segment that is being written, and the \
+one that is being begun.
 Ends with exit code 1 if the logs of any node ever took more.
 
 Example:
-  raftkv-bench overwrite --keys 1000 --minutes 30 --core-log-bytes-max 1GiB --snapshot-log-bytes 16MiB")]
+  raftkv-bench overwrite --minutes 30 --core-log-bytes-max 1GiB --snapshot-log-bytes 16MiB")]
 pub struct Overwrite {
     /// How many distinct keys, as in 1000, 100k
     #[arg(long, default_value = "1000", value_parser = parse_count)]
@@ -222,10 +227,10 @@ pub struct Overwrite {
 /// Flags of the write amplification.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-Puts in a closed loop; what the nodes' processes wrote to the disk meanwhile (/proc/PID/io) over the bytes of keys and
-values that were put, for a node and for all together. What it consists of: records of the log (by the format's sizes),
-headers and padding of batches (what the log handed to the disk besides), segments filled with zeros ahead (new
-files), snapshots (their files' sizes), and the rest.
+Puts in a closed loop; what the nodes' processes wrote to the disk meanwhile (/proc/PID/io) over the bytes of \
+keys and values that were put, for a node and for all together. What it consists of: records of the log (by the \
+format's sizes), headers and padding of batches (what the log handed to the disk besides), segments filled with \
+zeros ahead (new files), snapshots (their files' sizes), and the rest.
 
 Example:
   raftkv-bench amplification --keys 100k --duration 2m")]

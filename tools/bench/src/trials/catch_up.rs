@@ -205,7 +205,8 @@ fn print_summary(args: &CatchUp, rates: &Rates, back: &Return) {
         back.shards,
     );
     println!(
-        "puts/s: {:.0} on three nodes, {:.0} on two, {:.0} while it caught up ({:+.0} % against two, {:+.0} % against three), {:.0} after",
+        "puts/s: {:.0} on three nodes, {:.0} on two, {:.0} while it caught up \
+         ({:+.0} % against two, {:+.0} % against three), {:.0} after",
         rates.whole,
         rates.away,
         rates.during,

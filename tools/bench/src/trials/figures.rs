@@ -15,8 +15,8 @@ pub(crate) fn record_bytes(value_bytes: u32) -> u64 {
     RECORD_HEAD_BYTES + COMMAND_HEAD_BYTES + u64::from(KEY_BYTES) + u64::from(value_bytes)
 }
 
-/// Bytes that it takes in memory while it is among the log's newest entries: its command, and 64 for whatever is around it,
-/// as the server reckons.
+/// Bytes that it takes in memory while it is among the log's newest entries: its command, and 64 for what is around
+/// it, as the server reckons.
 pub(crate) fn tail_entry_bytes(value_bytes: u32) -> u64 {
     record_bytes(value_bytes) - RECORD_HEAD_BYTES + 64
 }

@@ -96,7 +96,8 @@ fn print_table(args: &Memory, found: &Found) {
     let Found { nodes, cores, empty, full, restarted } = found;
     for (number, ((empty, full), restarted)) in (1..).zip(empty.iter().zip(full).zip(restarted)) {
         println!(
-            "node {number} of {nodes}: empty {}, with {} keys {} ({:.0} bytes a key, peak {}), started again {} ({:.0} bytes a key, peak {})",
+            "node {number} of {nodes}: empty {}, with {} keys {} ({:.0} bytes a key, peak {}), \
+             started again {} ({:.0} bytes a key, peak {})",
             mib(empty.rss_bytes),
             args.data.keys,
             mib(full.rss_bytes),
@@ -108,7 +109,8 @@ fn print_table(args: &Memory, found: &Found) {
         );
     }
     println!(
-        "{nodes} {} of {cores} cores: {:.0} bytes a key, at most {:.0} of them ({}) the newest entries of the log; {:.0} after a start, without those",
+        "{nodes} {} of {cores} cores: {:.0} bytes a key, at most {:.0} of them ({}) the newest entries of the log; \
+         {:.0} after a start, without those",
         if *nodes == 1 { "node" } else { "nodes" },
         per_key_max(args, full, empty),
         ratio(tail_bytes_max(args, *cores) as f64, f64::from(args.data.keys)),

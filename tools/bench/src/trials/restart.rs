@@ -127,7 +127,8 @@ fn wait_for_gets(address: &str, keys: &[Vec<u8>], started: Instant, stop: &Atomi
     Ok(started.elapsed())
 }
 
-/// One get for each key, all in flight at once, until all are answered or refused. Leaves in `missing` what was refused.
+/// One get for each key, all in flight at once, until all are answered or refused. Leaves in `missing` what was
+/// refused.
 fn ask_once(
     connection: &mut Connection,
     missing: &mut Vec<&[u8]>,

@@ -91,7 +91,8 @@ fn print_summary(args: &Snapshots, most: f64, rate: u64, pairs: &[(Phase, Phase)
         return;
     }
     println!(
-        "p99 of puts at {rate}/s while snapshots are taken ({taken} in all): {:.2} times that without, median of {} pairs (medians {} and {})",
+        "p99 of puts at {rate}/s while snapshots are taken ({taken} in all): {:.2} times that without, \
+         median of {} pairs (medians {} and {})",
         median(&ratios),
         pairs.len(),
         readable_us(median(&with)),
