@@ -9,6 +9,7 @@ mod request;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::health::{DiskHealth, Divergence};
 use crate::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
@@ -86,6 +87,12 @@ pub enum Operation<'a> {
     Status,
     /// Is anybody there?
     Ping,
+    /// Have the asked node take a snapshot of each of its shards whose state has moved since the last one.
+    Snapshot {
+        /// How long to wait for all of them, in milliseconds; 0 for as long as the server lets other requests wait. They
+        /// are taken all the same.
+        wait_ms: u32,
+    },
 }
 
 /// A page of keys in byte order over all shards. Each shard is read at its own index: a page is no snapshot.
@@ -147,6 +154,8 @@ pub enum Answer<'a> {
     Status(Box<Status>),
     /// Somebody is.
     Pong,
+    /// What has become of the snapshots, by shard in ascending order.
+    Snapshots(Vec<ShardSnapshot>),
 }
 
 /// A page of a scan.
@@ -202,6 +211,38 @@ pub struct Status {
     pub disk: DiskHealth,
     /// For how many milliseconds the longest of its syncs in flight has taken.
     pub sync_ms: u64,
+}
+
+/// The snapshot of one shard that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSnapshot {
+    /// Which shard.
+    pub shard: ShardId,
+    /// What has become of it.
+    pub outcome: SnapshotOutcome,
+}
+
+/// What has become of a snapshot that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOutcome {
+    /// It is durable.
+    Taken {
+        /// The last entry that it covers.
+        at: EntryId,
+        /// The size of its file.
+        bytes: u64,
+        /// How long it took; zero if another node's was installed meanwhile.
+        took: Duration,
+    },
+    /// There is nothing that the newest snapshot does not cover.
+    Unchanged {
+        /// The last entry that it covers; 0@0 if there is none, as nothing was ever written.
+        at: EntryId,
+        /// The size of its file.
+        bytes: u64,
+    },
+    /// There is none: why, for people.
+    Failed(String),
 }
 
 /// What a node is to a shard.
@@ -311,6 +352,7 @@ impl<'a> Operation<'a> {
             Operation::Slots => "slots",
             Operation::Status => "status",
             Operation::Ping => "ping",
+            Operation::Snapshot { .. } => "snapshot",
         }
     }
 

@@ -64,6 +64,8 @@ counters! {
     overloaded_forwarded,
     /// Requests over the limit of those that wait for another core.
     overloaded_inbox,
+    /// Requests for snapshots over the limit of those that are not done.
+    overloaded_snapshots,
     /// Scans over the limit of those that wait for others, or that waited too long.
     overloaded_scans,
     /// Reads over the core's limit of reply bytes.

@@ -1,6 +1,6 @@
 //! What the cores of a node say to each other, and how a reply finds its way back.
 
-use raftkv_protocol::client::ShardStatus;
+use raftkv_protocol::client::{ShardSnapshot, ShardStatus};
 use raftkv_protocol::peer::{ForwardId, Message, ShardCheckpoint};
 use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId, SnapshotId};
 
@@ -118,6 +118,20 @@ pub enum CoreMessage {
     },
     /// A snapshot of a shard of the receiving core was looked through, and is not what was written.
     SnapshotRotten(ShardId, SnapshotId),
+    /// Have your shards snapshotted, and tell what became of it.
+    SnapshotsAsked {
+        /// Whom.
+        core: CoreId,
+        /// Its name for the question.
+        job: u64,
+    },
+    /// What has become of a core's snapshots that were asked for.
+    SnapshotsPart {
+        /// The asking core's name for the question.
+        job: u64,
+        /// The shards.
+        snapshots: Vec<ShardSnapshot>,
+    },
     /// Tell what you know of your shards.
     StatusAsked {
         /// Whom.

@@ -7,6 +7,7 @@ pub mod by_hand;
 mod calls;
 mod connection;
 mod core_loop;
+mod demand;
 mod desk;
 mod disk_watch;
 mod fan_out;

@@ -1,6 +1,6 @@
 //! What an older side makes of a newer one.
 
-use raftkv_protocol::client::{Answer, Code, Operation, Reply, Request, Role, SlotTable};
+use raftkv_protocol::client::{Answer, Code, Operation, Reply, Request, Role, SlotTable, SnapshotOutcome};
 use raftkv_protocol::frame::{self, DecodeError, HEADER_LEN};
 use raftkv_protocol::health::{DiskHealth, Verdict};
 use raftkv_protocol::hello::{self, Hello, HelloRefusal, HelloReply, VERSION_MAX, VERSION_MIN};
@@ -146,6 +146,19 @@ fn an_unknown_reason_and_an_unknown_role_stay_readable() {
 }
 
 #[test]
+fn an_unknown_outcome_of_a_snapshot_is_none() {
+    let mut payload = payload_of("snapshot_reply");
+    // Behind id, entry id, count and the first element's length and shard.
+    payload[8 + 16 + 4 + 2 + 2] = 77;
+    let Ok(Reply { result: Ok(Answer::Snapshots(snapshots)), .. }) = Reply::decode(kind::SNAPSHOT_REPLY, &payload)
+    else {
+        panic!("the answer stays readable")
+    };
+    assert_eq!(snapshots[0].outcome, SnapshotOutcome::Failed(String::new()));
+    assert!(matches!(snapshots[1].outcome, SnapshotOutcome::Unchanged { .. }));
+}
+
+#[test]
 fn a_request_that_cannot_be_read_can_still_be_refused_by_its_id() {
     let mut payload = payload_of("put");
     payload[8] = 9;
@@ -158,7 +171,7 @@ fn a_request_that_cannot_be_read_can_still_be_refused_by_its_id() {
 #[test]
 fn only_what_concerns_one_shard_is_forwarded() {
     let mut payload = payload_of("forward_get");
-    for kind in [kind::SLOTS, kind::STATUS, kind::PING, kind::APPEND] {
+    for kind in [kind::SLOTS, kind::STATUS, kind::PING, kind::SNAPSHOT, kind::APPEND] {
         payload[16] = kind;
         assert_eq!(PeerFrame::decode(kind::FORWARD, &payload), Err(DecodeError::Invalid("operation kind")));
     }

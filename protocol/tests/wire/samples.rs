@@ -1,9 +1,11 @@
 //! One message of every variant: what the golden files hold.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use raftkv_protocol::client::{
-    Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardStatus,
-    SlotTable, Status,
+    Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardSnapshot,
+    ShardStatus, SlotTable, SnapshotOutcome, Status,
 };
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
@@ -113,6 +115,7 @@ fn requests() -> Samples {
         ("slots", request(Operation::Slots)),
         ("status", request(Operation::Status)),
         ("ping", request(Operation::Ping)),
+        ("snapshot", request(Operation::Snapshot { wait_ms: 60_000 })),
     ])
 }
 
@@ -139,7 +142,18 @@ fn answers() -> Samples {
         ("status_reply", reply(EntryId::ZERO, Answer::Status(Box::new(status())))),
         ("status_reply_gray", reply(EntryId::ZERO, Answer::Status(Box::new(gray_status())))),
         ("ping_reply", reply(EntryId::ZERO, Answer::Pong)),
+        ("snapshot_reply", reply(EntryId::ZERO, Answer::Snapshots(snapshot_outcomes()))),
     ])
+}
+
+fn snapshot_outcomes() -> Vec<ShardSnapshot> {
+    let took = Duration::from_micros(0x0001_86a0);
+    let outcomes = [
+        SnapshotOutcome::Taken { at: EntryId::new(7, 3), bytes: 0x0102_0304, took },
+        SnapshotOutcome::Unchanged { at: EntryId::new(2, 1), bytes: 0x0506 },
+        SnapshotOutcome::Failed("no space".to_owned()),
+    ];
+    (0..).zip(outcomes).map(|(shard, outcome)| ShardSnapshot { shard: ShardId(shard), outcome }).collect()
 }
 
 fn status() -> Status {

@@ -110,6 +110,8 @@ struct Member {
     node: NodeByHand<MemoryNetwork>,
     seats: Vec<Seat>,
     sync: Sync,
+    /// Its snapshot workers do nothing.
+    holds_snapshots: bool,
 }
 
 impl Member {
@@ -128,8 +130,11 @@ impl Member {
     fn is_due(&self, core: CoreId, now: Instant) -> bool {
         let seat = &self.seats[usize::from(core.0)];
         let is_called = !seat.bell.borrow().is_empty() || seat.woken.load(Ordering::Relaxed);
-        let has_work = self.node.snapshots(core).next_effort().is_some();
-        self.due_at(core).is_some_and(|at| at <= now || is_called || has_work)
+        self.due_at(core).is_some_and(|at| at <= now || is_called || self.has_snapshot_work(core))
+    }
+
+    fn has_snapshot_work(&self, core: CoreId) -> bool {
+        !self.holds_snapshots && self.node.snapshots(core).next_effort().is_some()
     }
 
     /// Turns a core until its log has nothing more for it at this time.
@@ -138,7 +143,7 @@ impl Member {
         seat.work(self.sync, now);
         seat.woken.store(false, Ordering::Relaxed);
         let mut ready = seat.bell.take();
-        while self.node.snapshots(core).next_effort().is_some() {
+        while self.has_snapshot_work(core) {
             self.node.snapshots(core).work();
         }
         loop {
@@ -264,12 +269,22 @@ impl Cluster {
         };
         let stores = Stores::open((0..SHARDS).map(ShardId), disk_of).expect("folders for snapshots");
         let node = NodeByHand::start(node, cores, &stores, self.now).expect("a start");
-        self.members[at(id)] = Some(Member { node, seats, sync: Sync::AtOnce });
+        self.members[at(id)] = Some(Member { node, seats, sync: Sync::AtOnce, holds_snapshots: false });
     }
 
     /// From now on syncs of a node's logs take so long, that one too which waits.
     pub(super) fn set_sync(&mut self, id: u64, sync: Sync) {
         self.members[at(id)].as_mut().expect("the node runs").sync = sync;
+    }
+
+    /// Whether a node's snapshot workers do nothing from now on.
+    pub(super) fn hold_snapshots(&mut self, id: u64, holds: bool) {
+        self.members[at(id)].as_mut().expect("the node runs").holds_snapshots = holds;
+    }
+
+    /// The disk of a shard's snapshots.
+    pub(super) fn snapshot_disk(&self, id: u64, shard: ShardId) -> &SimulatedDisk {
+        &self.snapshots[at(id)][usize::from(shard.0)]
     }
 
     /// Ends a node's process without a word.

@@ -5,6 +5,7 @@ mod divergence;
 mod gray;
 mod network;
 mod room;
+mod snapshots;
 
 use std::time::Duration;
 

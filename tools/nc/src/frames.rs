@@ -263,6 +263,9 @@ fn answer_fields(answer: &Answer<'_>) -> Fields {
             });
             std::iter::once(("cluster", table.cluster.to_string())).chain(nodes).chain(leaders).collect()
         }
+        Answer::Snapshots(snapshots) => {
+            snapshots.iter().map(|snapshot| ("snapshot", format!("{snapshot:?}"))).collect()
+        }
         Answer::Status(status) => {
             let mut fields = vec![
                 ("cluster", status.cluster.to_string()),

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use raftkv_protocol::client::{Item, ShardStatus, SlotTable, Status};
-use raftkv_protocol::types::{NodeId, ShardId, Slot};
+use raftkv_protocol::client::{Item, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status};
+use raftkv_protocol::types::{EntryId, NodeId, ShardId, Slot};
 
 use crate::words::{escape, quote};
 
@@ -27,6 +27,19 @@ pub fn slots(out: &mut dyn Write, table: &SlotTable) -> io::Result<()> {
         writeln!(out, "shard {shard} slots {}-{} {leader} term {term}", range.start(), range.end())?;
     }
     Ok(())
+}
+
+/// What has become of a shard's snapshot that was asked for.
+pub fn snapshot(out: &mut dyn Write, snapshot: &ShardSnapshot) -> io::Result<()> {
+    write!(out, "shard {} ", snapshot.shard)?;
+    match &snapshot.outcome {
+        SnapshotOutcome::Taken { at, bytes, took } => {
+            writeln!(out, "taken at {at}, {bytes} bytes, in {:.3} ms", took.as_secs_f64() * 1e3)
+        }
+        SnapshotOutcome::Unchanged { at, .. } if *at == EntryId::ZERO => writeln!(out, "nothing was ever written"),
+        SnapshotOutcome::Unchanged { at, bytes } => writeln!(out, "nothing new since {at}, {bytes} bytes"),
+        SnapshotOutcome::Failed(why) => writeln!(out, "failed: {}", escape(why.as_bytes())),
+    }
 }
 
 /// The node, its members, its shards and its counters.

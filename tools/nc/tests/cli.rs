@@ -6,9 +6,11 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use raftkv_protocol::client::{
-    Answer, Code, Condition, Item, Operation, Page, Refusal, Reply, Request, ShardStatus, SlotTable, Status,
+    Answer, Code, Condition, Item, Operation, Page, Refusal, Reply, Request, ShardSnapshot, ShardStatus, SlotTable,
+    SnapshotOutcome, Status,
 };
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX};
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
@@ -163,9 +165,25 @@ fn answer(request: &Request<'_>, map: &mut Map, out: &mut Vec<u8>) {
             sync_ms: 1234,
             ..Status::default()
         }))),
+        Operation::Snapshot { wait_ms: 9_000 } => Ok(Answer::Snapshots(vec![
+            snapshot(
+                0,
+                SnapshotOutcome::Taken { at: EntryId::new(7, 3), bytes: 4096, took: Duration::from_millis(12) },
+            ),
+            snapshot(1, SnapshotOutcome::Unchanged { at: EntryId::new(5, 2), bytes: 300 }),
+            snapshot(2, SnapshotOutcome::Unchanged { at: EntryId::ZERO, bytes: 0 }),
+        ])),
+        Operation::Snapshot { .. } => {
+            let outcome = SnapshotOutcome::Failed("the disk\x1b[2J is full".into());
+            Ok(Answer::Snapshots(vec![snapshot(0, outcome)]))
+        }
         _ => Ok(Answer::Pong),
     };
     Reply { id: request.id, at: EntryId::new(7, 3), result }.encode(out);
+}
+
+fn snapshot(shard: u16, outcome: SnapshotOutcome) -> ShardSnapshot {
+    ShardSnapshot { shard: ShardId(shard), outcome }
 }
 
 /// The exit code and what was printed.
@@ -250,6 +268,19 @@ fn the_cluster_is_described() {
     for line in ["disk slow sync-ms 1234\n", &healthy, &diverged] {
         assert!(told(&status).1.contains(line), "{line}: {}", told(&status).1);
     }
+}
+
+#[test]
+fn snapshots_are_asked_for() {
+    let node = Node::start();
+    let expected = "shard 0 taken at 7@3, 4096 bytes, in 12.000 ms\n\
+                    shard 1 nothing new since 5@2, 300 bytes\n\
+                    shard 2 nothing was ever written\n";
+    assert_eq!(told(&node.nc(&["snapshot"])), (0, expected));
+    // A shorter patience is told to the node.
+    let failed = node.nc(&["--timeout=5", "snapshot"]);
+    assert_eq!(told(&failed), (1, "shard 0 failed: the disk\\x1b[2J is full\n"));
+    assert_eq!(complaint(&failed), "raftkv-nc: 1 of 1 shards have no new snapshot\n");
 }
 
 #[test]
