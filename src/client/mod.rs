@@ -83,7 +83,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
 pub use raftkv_protocol::client::{
-    Condition, Consistency, Role, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
+    Condition, Consistency, HoldReason, LogHold, Role, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
 };
 pub use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 pub use raftkv_protocol::types::{ClusterId, NodeId, ShardId, Slot, Term};

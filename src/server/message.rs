@@ -1,6 +1,6 @@
 //! What the cores of a node say to each other, and how a reply finds its way back.
 
-use raftkv_protocol::client::{ShardSnapshot, ShardStatus};
+use raftkv_protocol::client::{LogHold, ShardSnapshot, ShardStatus};
 use raftkv_protocol::peer::{ForwardId, Message, ShardCheckpoint};
 use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId, SnapshotId};
 
@@ -143,9 +143,18 @@ pub enum CoreMessage {
     StatusPart {
         /// The asking core's name for the question.
         job: u64,
-        /// The shards.
-        shards: Vec<ShardStatus>,
-        /// The core's counters.
-        counters: Box<Counters>,
+        /// What it knows.
+        status: Box<CoreStatus>,
     },
+}
+
+/// What a core knows of itself.
+#[derive(Debug)]
+pub struct CoreStatus {
+    /// Its shards.
+    pub shards: Vec<ShardStatus>,
+    /// Its counters.
+    pub counters: Counters,
+    /// What its log holds on to although it should not.
+    pub holds: Vec<LogHold>,
 }

@@ -15,6 +15,7 @@ mod fetcher;
 mod gather;
 mod greeting;
 pub mod health;
+mod holds;
 mod io;
 mod link;
 pub mod local_cluster;

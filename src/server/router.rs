@@ -320,11 +320,11 @@ impl<L: CoreLog> Router<L> {
             CoreMessage::SnapshotsAsked { core, job } => self.demand_snapshots(core, job),
             CoreMessage::SnapshotsPart { job, snapshots } => self.snapshots_part(job, snapshots, transport),
             CoreMessage::StatusAsked { core, job } => {
-                let (shards, counters) = self.own_status();
-                transport.answer(core, CoreMessage::StatusPart { job, shards, counters: Box::new(counters) });
+                let status = Box::new(self.own_status());
+                transport.answer(core, CoreMessage::StatusPart { job, status });
             }
-            CoreMessage::StatusPart { job, shards, counters } => {
-                if let Some((to, status)) = self.desk.statuses.part(job, shards, &counters) {
+            CoreMessage::StatusPart { job, status } => {
+                if let Some((to, status)) = self.desk.statuses.part(job, *status) {
                     self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
                 }
             }

@@ -1,6 +1,7 @@
 //! Snapshots of a core's shards: when one is taken by itself, what becomes of those that others offer, pieces for other nodes, and
 //! shards that hold on to the oldest segments of the log. The worker does what takes time; here is what the loop decides.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::peer::{ChunkResult, SnapshotChunk, SnapshotMeta, SnapshotRead};
@@ -30,6 +31,8 @@ pub(super) struct SnapshotDesk {
     pub(super) worker: Snapshots,
     pub(super) fetcher: Fetcher,
     pub(super) demands: Demands,
+    /// The shards whose last snapshot could not be written, and why.
+    failures: BTreeMap<ShardId, String>,
     /// The shard whose snapshot is being taken, since when, and whether the worker has it. The core has the node's leave
     /// meanwhile.
     taking: Option<(ShardId, Instant)>,
@@ -45,7 +48,13 @@ impl SnapshotDesk {
     pub(super) fn new(worker: Snapshots, rate: u64, now: Instant) -> SnapshotDesk {
         let fetcher = Fetcher::new(rate, now);
         let demands = Demands::default();
-        SnapshotDesk { worker, fetcher, demands, taking: None, retry_at: None, push_at: now, pushed: None }
+        let failures = BTreeMap::new();
+        SnapshotDesk { worker, fetcher, demands, failures, taking: None, retry_at: None, push_at: now, pushed: None }
+    }
+
+    /// The shards whose last snapshot could not be written, and why.
+    pub(super) fn failures(&self) -> &BTreeMap<ShardId, String> {
+        &self.failures
     }
 
     /// A snapshot is not to be what this node starts from.
@@ -97,6 +106,7 @@ impl<L: CoreLog> Router<L> {
             match done {
                 Done::Taken { shard, meta } => {
                     self.counters.snapshots_taken += 1;
+                    self.snapshots.failures.remove(&shard);
                     let took = self.end_taking(now);
                     self.counters.snapshot_us_last = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                     log::debug!("shard {shard}: a snapshot of entry {}, {} bytes, in {took:?}", meta.at, meta.bytes);
@@ -113,6 +123,7 @@ impl<L: CoreLog> Router<L> {
                     let at = self.position(shard);
                     self.shards[at].snapshot_failed(now);
                     self.snapshots.demands.failed(at, shard, failure.words());
+                    self.snapshots.failures.insert(shard, failure.words().to_owned());
                 }
                 Done::Piece { piece_for, shard, id, offset, piece } => {
                     let result = match &piece {
@@ -176,10 +187,12 @@ impl<L: CoreLog> Router<L> {
     pub(super) fn settle_snapshots(&mut self, now: Instant, transport: &mut impl Transport) {
         for at in 0..self.shards.len() {
             let (shard, _, mut exit) = self.parts(at, transport);
+            let shard_id = shard.id();
             let settled = shard.settle_snapshot(&mut exit);
             if let Some(meta) = settled.installed {
-                log::info!("shard {}: goes on from the snapshot of entry {}", shard.id(), meta.at);
+                log::info!("shard {shard_id}: goes on from the snapshot of entry {}", meta.at);
                 self.counters.snapshots_installed += 1;
+                self.snapshots.failures.remove(&shard_id);
                 self.touched[at] = true;
             }
             if let Some(machine) = settled.useless {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    Answer, Code, Item, Page, Refusal, Reply, Role, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
+    Answer, Code, HoldReason, Item, LogHold, Page, Refusal, Reply, Role, ShardSnapshot, ShardStatus, SlotTable,
+    SnapshotOutcome, Status,
 };
 use crate::frame::{self, DecodeError};
 use crate::health::{DiskHealth, Divergence};
 use crate::kind;
-use crate::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
+use crate::types::{ClusterId, CoreId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
 use crate::wire::{Reader, Writer, put_entry_id, read_entry_id, read_list};
 
 /// An item of a page: key length, version, value length.
@@ -23,6 +24,10 @@ const SHARD_STATUS_LEN_MIN: usize = 2 + (2 + 1) + 6 * 8 + 2 * 16 + 16;
 
 /// A snapshot: the element's length, the shard, the outcome, the entry, the size, how long it took, the words.
 const SNAPSHOT_LEN_MIN: usize = 2 + 2 + 1 + 16 + 8 + 8 + 2;
+
+/// What holds a log: the element's length, the core, the log's bytes and their limit, the shard, the bytes, the reason, the
+/// words.
+const HOLD_LEN_MIN: usize = 2 + 2 + 2 * 8 + 2 + 8 + 1 + 2;
 
 const SNAPSHOT_TAKEN: u8 = 0;
 const SNAPSHOT_UNCHANGED: u8 = 1;
@@ -200,9 +205,13 @@ impl Status {
                 out.put_u64(*value);
             });
         }
-        if self.disk != DiskHealth::Healthy || self.sync_ms > 0 {
+        if self.disk != DiskHealth::Healthy || self.sync_ms > 0 || !self.holds.is_empty() {
             out.put_u8(self.disk as u8);
             out.put_u64(self.sync_ms);
+        }
+        if !self.holds.is_empty() {
+            out.put_count(self.holds.len());
+            self.holds.iter().for_each(|hold| out.put_element(|out| hold.put(out)));
         }
     }
 
@@ -222,12 +231,41 @@ impl Status {
             })?,
             disk: DiskHealth::Healthy,
             sync_ms: 0,
+            holds: Vec::new(),
         };
         if !fields.rest().is_empty() {
             status.disk = DiskHealth::from_u8(fields.u8("disk")?);
             status.sync_ms = fields.u64("sync_ms")?;
         }
+        if !fields.rest().is_empty() {
+            status.holds =
+                read_list(fields, HOLD_LEN_MIN, "holds", |fields| LogHold::read(&mut fields.element("hold")?))?;
+        }
         Ok(status)
+    }
+}
+
+impl LogHold {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u16(self.core.0);
+        out.put_u64(self.log_bytes);
+        out.put_u64(self.log_bytes_max);
+        out.put_u16(self.shard.0);
+        out.put_u64(self.bytes);
+        out.put_u8(self.reason as u8);
+        out.put_text(&self.message);
+    }
+
+    fn read(fields: &mut Reader<'_>) -> Result<LogHold, DecodeError> {
+        Ok(LogHold {
+            core: CoreId(fields.u16("core")?),
+            log_bytes: fields.u64("log_bytes")?,
+            log_bytes_max: fields.u64("log_bytes_max")?,
+            shard: ShardId(fields.u16("shard id")?),
+            bytes: fields.u64("bytes")?,
+            reason: HoldReason::from_u8(fields.u8("reason")?),
+            message: fields.text("message")?.to_owned(),
+        })
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftkv_protocol::client::{
-    Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardSnapshot,
-    ShardStatus, SlotTable, SnapshotOutcome, Status,
+    Answer, Code, Condition, Consistency, HoldReason, Item, LogHold, Operation, Page, Refusal, Reply, Request, Role,
+    Scan, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
 };
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
@@ -141,6 +141,7 @@ fn answers() -> Samples {
         ("slots_reply", reply(EntryId::ZERO, Answer::Slots(table))),
         ("status_reply", reply(EntryId::ZERO, Answer::Status(Box::new(status())))),
         ("status_reply_gray", reply(EntryId::ZERO, Answer::Status(Box::new(gray_status())))),
+        ("status_reply_held", reply(EntryId::ZERO, Answer::Status(Box::new(held_status())))),
         ("ping_reply", reply(EntryId::ZERO, Answer::Pong)),
         ("snapshot_reply", reply(EntryId::ZERO, Answer::Snapshots(snapshot_outcomes()))),
     ])
@@ -182,6 +183,7 @@ fn status() -> Status {
         counters: vec![("connections".to_owned(), 3), ("syncs".to_owned(), 1000)],
         disk: DiskHealth::Healthy,
         sync_ms: 0,
+        holds: Vec::new(),
     }
 }
 
@@ -193,6 +195,21 @@ fn gray_status() -> Status {
         shard.divergence = Some(Divergence { verdict, agreed: Index(1024), differs: Index(2048), own, other: !own });
     }
     status
+}
+
+/// A node one of whose logs is too long, for each of the reasons that there are.
+fn held_status() -> Status {
+    let reasons = (0..6).map(HoldReason::from_u8);
+    let hold = |(shard, reason)| LogHold {
+        core: CoreId(1),
+        log_bytes: 0x0001_4000_0000,
+        log_bytes_max: 0x0001_0000_0000,
+        shard: ShardId(shard),
+        bytes: 0x0400_0000,
+        reason,
+        message: if reason == HoldReason::Failed { "no space".to_owned() } else { String::new() },
+    };
+    Status { holds: (0..).zip(reasons).map(hold).collect(), ..status() }
 }
 
 fn refusals() -> Samples {

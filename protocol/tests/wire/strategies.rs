@@ -9,8 +9,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use raftkv_protocol::client::{
-    Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardSnapshot,
-    ShardStatus, SlotTable, SnapshotOutcome, Status,
+    Answer, Code, Condition, Consistency, HoldReason, Item, LogHold, Operation, Page, Refusal, Reply, Request, Role,
+    Scan, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
 };
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
@@ -215,9 +215,9 @@ fn slot_table() -> impl Strategy<Value = SlotTable> {
 
 fn status() -> impl Strategy<Value = Status> {
     let counters = vec((text().prop_map(str::to_owned), any::<u64>()), 0..4);
-    let disk = (disk_health(), any::<u64>());
+    let disk = (disk_health(), any::<u64>(), vec(hold(), 0..3));
     (cluster(), node(), incarnation(), text(), nodes(), vec(shard_status(), 0..4), counters, disk).prop_map(
-        |(cluster, node, incarnation, version, nodes, shards, counters, (disk, sync_ms))| Status {
+        |(cluster, node, incarnation, version, nodes, shards, counters, (disk, sync_ms, holds))| Status {
             cluster,
             node,
             incarnation,
@@ -227,6 +227,22 @@ fn status() -> impl Strategy<Value = Status> {
             counters,
             disk,
             sync_ms,
+            holds,
+        },
+    )
+}
+
+fn hold() -> impl Strategy<Value = LogHold> {
+    let bytes = (any::<u64>(), any::<u64>(), any::<u64>());
+    (any::<u16>().prop_map(CoreId), bytes, shard(), 0..6_u8, text()).prop_map(
+        |(core, (log_bytes, log_bytes_max, bytes), shard, reason, message)| LogHold {
+            core,
+            log_bytes,
+            log_bytes_max,
+            shard,
+            bytes,
+            reason: HoldReason::from_u8(reason),
+            message: message.to_owned(),
         },
     )
 }

@@ -420,6 +420,17 @@ impl Client {
         assert!(self.unsent.is_empty(), "the wire is full");
     }
 
+    /// Asks for something that may be longer than what the wire has room for, and reads nothing.
+    pub(super) fn send_when_possible(&mut self, cluster: &mut Cluster, id: u64, operation: Operation<'_>) {
+        Request { id: RequestId(id), operation }.encode(&mut self.unsent);
+        let give_up_at = Instant::now() + PATIENCE;
+        while !self.unsent.is_empty() {
+            assert!(Instant::now() < give_up_at, "the node does not read");
+            self.write();
+            cluster.step();
+        }
+    }
+
     /// Says that nothing more will come from here.
     pub(super) fn end(&mut self) {
         self.socket.shutdown_write().expect("the socket is open");

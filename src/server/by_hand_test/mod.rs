@@ -3,6 +3,7 @@
 mod cluster;
 mod divergence;
 mod gray;
+mod holds;
 mod network;
 mod room;
 mod snapshots;

@@ -275,6 +275,7 @@ fn answer_fields(answer: &Answer<'_>) -> Fields {
             ];
             fields.extend(status.nodes.iter().map(|(node, address)| ("node", format!("{node} at {address}"))));
             fields.extend(status.shards.iter().map(|shard| ("shard", format!("{shard:?}"))));
+            fields.extend(status.holds.iter().map(|hold| ("hold", format!("{hold:?}"))));
             fields.extend(status.counters.iter().map(|(name, value)| ("counter", format!("{name} {value}"))));
             fields
         }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use raftkv_protocol::client::{Item, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status};
+use raftkv_protocol::client::{Item, LogHold, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status};
 use raftkv_protocol::types::{EntryId, NodeId, ShardId, Slot};
 
 use crate::words::{escape, quote};
@@ -54,10 +54,22 @@ pub fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     for shard in &status.shards {
         shard_status(out, shard)?;
     }
+    for hold in &status.holds {
+        log_hold(out, hold)?;
+    }
     for (name, value) in &status.counters {
         writeln!(out, "counter {} {value}", escape(name.as_bytes()))?;
     }
     Ok(())
+}
+
+fn log_hold(out: &mut dyn Write, hold: &LogHold) -> io::Result<()> {
+    let LogHold { core, log_bytes, log_bytes_max, shard, bytes, reason, message } = hold;
+    write!(out, "hold core {core} log {log_bytes} of {log_bytes_max} shard {shard} bytes {bytes} {}", reason.name())?;
+    match message.as_str() {
+        "" => writeln!(out),
+        message => writeln!(out, ": {}", escape(message.as_bytes())),
+    }
 }
 
 fn shard_status(out: &mut dyn Write, shard: &ShardStatus) -> io::Result<()> {

@@ -9,13 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use raftkv_protocol::client::{
-    Answer, Code, Condition, Item, Operation, Page, Refusal, Reply, Request, ShardSnapshot, ShardStatus, SlotTable,
-    SnapshotOutcome, Status,
+    Answer, Code, Condition, HoldReason, Item, LogHold, Operation, Page, Refusal, Reply, Request, ShardSnapshot,
+    ShardStatus, SlotTable, SnapshotOutcome, Status,
 };
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX};
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply};
-use raftkv_protocol::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
+use raftkv_protocol::types::{ClusterId, CoreId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
 
 const DIVERGENCE: Divergence =
     Divergence { verdict: Verdict::Diverged, agreed: Index(1024), differs: Index(2048), own: 10, other: 11 };
@@ -163,6 +163,7 @@ fn answer(request: &Request<'_>, map: &mut Map, out: &mut Vec<u8>) {
             counters: vec![("connections".into(), 4)],
             disk: DiskHealth::Slow,
             sync_ms: 1234,
+            holds: vec![hold(0, HoldReason::NoQuorum, ""), hold(1, HoldReason::Failed, "no space\x1b")],
             ..Status::default()
         }))),
         Operation::Snapshot { wait_ms: 9_000 } => Ok(Answer::Snapshots(vec![
@@ -180,6 +181,12 @@ fn answer(request: &Request<'_>, map: &mut Map, out: &mut Vec<u8>) {
         _ => Ok(Answer::Pong),
     };
     Reply { id: request.id, at: EntryId::new(7, 3), result }.encode(out);
+}
+
+fn hold(shard: u16, reason: HoldReason, message: &str) -> LogHold {
+    let (log_bytes, log_bytes_max, bytes) = (700, 500, 64);
+    let (core, shard, message) = (CoreId(1), ShardId(shard), message.to_owned());
+    LogHold { core, log_bytes, log_bytes_max, shard, bytes, reason, message }
 }
 
 fn snapshot(shard: u16, outcome: SnapshotOutcome) -> ShardSnapshot {
@@ -265,7 +272,11 @@ fn the_cluster_is_described() {
         format!("keys 2 hash {zeros}0\n"),
         format!("hash {zeros}0 diverged after index 1024, at index 2048: hash {zeros}a here, {zeros}b elsewhere\n"),
     );
-    for line in ["disk slow sync-ms 1234\n", &healthy, &diverged] {
+    let holds = [
+        "hold core 1 log 700 of 500 shard 0 bytes 64 no_quorum\n",
+        "hold core 1 log 700 of 500 shard 1 bytes 64 failed: no space\\x1b\n",
+    ];
+    for line in ["disk slow sync-ms 1234\n", &healthy, &diverged, holds[0], holds[1]] {
         assert!(told(&status).1.contains(line), "{line}: {}", told(&status).1);
     }
 }
