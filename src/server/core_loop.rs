@@ -26,7 +26,7 @@ use crate::event_loop::{
 };
 use crate::shard::Shard;
 use crate::socket::{Network, Readiness, Socket, Stream};
-use crate::storage::FileLog;
+use crate::storage::{CoreLog as _, FileLog};
 
 use super::budget;
 use super::connection::{Connection, Kind};
@@ -577,10 +577,10 @@ impl<N: Network> CoreLoop<N> {
         Ok(())
     }
 
-    /// Looks whether the disk keeps up, and says so once when it does not, and once when it has for a while.
+    /// Looks whether the disk keeps up and has room, and says so once when it does not, and once when it has for a while.
     fn watch_disk(&mut self, now: Instant) {
         let before = (self.disk.health(), self.disk.stalls());
-        self.disk.look(self.router.log().in_flight(), now);
+        self.disk.look(self.router.log().in_flight(), self.router.log().space(), now);
         self.node.health.note_sync(self.core, self.disk.in_flight());
         let (health, stalls) = (self.disk.health(), self.disk.stalls());
         if (health, stalls) == before {
@@ -588,6 +588,19 @@ impl<N: Network> CoreLoop<N> {
         }
         let budget = self.node.config.slow_sync;
         match self.node.health.note_core(self.core, health, stalls) {
+            (DiskHealth::Healthy | DiskHealth::Recovering | DiskHealth::Slow, DiskHealth::Full) => {
+                self.router.counters.disk_full += 1;
+                log::warn!(
+                    "the disk of this node is full: the log of core {} has only its reserve left; shards are handed to \
+                     nodes that have space, if a majority has",
+                    self.core
+                );
+            }
+            (DiskHealth::Full, DiskHealth::Recovering) => {
+                log::info!(
+                    "the disk of this node has space again; it leads what it should after {HEALTHY_AFTER:?} of that"
+                );
+            }
             (DiskHealth::Healthy, DiskHealth::Slow) => {
                 self.router.counters.disk_slow += 1;
                 log::warn!(
@@ -596,8 +609,10 @@ impl<N: Network> CoreLoop<N> {
                     self.core
                 );
             }
-            (DiskHealth::Recovering | DiskHealth::Slow, DiskHealth::Healthy) => {
-                log::info!("the disk of this node is well again: no sync took {budget:?} for {HEALTHY_AFTER:?}");
+            (DiskHealth::Recovering | DiskHealth::Slow | DiskHealth::Full, DiskHealth::Healthy) => {
+                log::info!(
+                    "the disk of this node is well again: it had space and no sync took {budget:?} for {HEALTHY_AFTER:?}"
+                );
             }
             _ => {}
         }

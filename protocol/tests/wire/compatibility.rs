@@ -78,6 +78,7 @@ fn a_status_without_its_last_fields_tells_of_a_node_that_is_well() {
 fn an_unknown_health_is_a_bad_one_and_an_unknown_verdict_undecided() {
     let health = PeerFrame::decode(kind::HEALTH, &[7]);
     assert_eq!(health, Ok(PeerFrame::Health(Health { disk: DiskHealth::Slow })));
+    assert!((0..4).all(|number| DiskHealth::from_u8(number) as u8 == number));
     let verdict_as = |number: u8| {
         let mut payload = payload_of("status_reply_gray");
         let hash = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff_u128.to_le_bytes();

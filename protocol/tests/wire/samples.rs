@@ -303,6 +303,7 @@ fn news() -> Samples {
         ("health_healthy", health(DiskHealth::Healthy)),
         ("health_recovering", health(DiskHealth::Recovering)),
         ("health_slow", health(DiskHealth::Slow)),
+        ("health_full", health(DiskHealth::Full)),
         ("checkpoints", told(checkpoints)),
         ("checkpoints_none", told(Vec::new())),
     ])

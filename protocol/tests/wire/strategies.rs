@@ -279,7 +279,7 @@ fn shard_status() -> impl Strategy<Value = ShardStatus> {
 }
 
 fn disk_health() -> impl Strategy<Value = DiskHealth> {
-    prop_oneof![Just(DiskHealth::Healthy), Just(DiskHealth::Recovering), Just(DiskHealth::Slow)]
+    (0..4_u8).prop_map(DiskHealth::from_u8)
 }
 
 fn divergence() -> impl Strategy<Value = Divergence> {

@@ -86,9 +86,8 @@ impl Seat {
 
     /// Does what the log's threads have done by now. Whether the core is to look.
     fn work(&mut self, sync: Sync, now: Instant) -> bool {
-        while self.workers.can_allocate() {
-            assert!(self.workers.allocate(), "the disk has room");
-        }
+        // If the disk has no room, the next turn tries again.
+        while self.workers.can_allocate() && self.workers.allocate() {}
         let mut any = false;
         while self.workers.can_read() {
             self.workers.read();
@@ -275,6 +274,11 @@ impl Cluster {
     /// From now on syncs of a node's logs take so long, that one too which waits.
     pub(super) fn set_sync(&mut self, id: u64, sync: Sync) {
         self.members[at(id)].as_mut().expect("the node runs").sync = sync;
+    }
+
+    /// Whether the disk of a node's logs has no room.
+    pub(super) fn set_full(&self, id: u64, is_full: bool) {
+        self.disks[at(id)].iter().for_each(|disk| disk.set_full(is_full));
     }
 
     /// Whether a node's snapshot workers do nothing from now on.
