@@ -12,17 +12,13 @@ use raftkv_protocol::client::{Answer, Code, ShardSnapshot, SnapshotOutcome};
 use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{CoreId, EntryId, Index, ShardId};
 
+use crate::limits::{SNAPSHOT_REQUESTS_MAX, SNAPSHOT_WAIT_MAX};
 use crate::shard::Outbox as _;
 use crate::storage::CoreLog;
 
 use super::message::{CoreMessage, ReplyTo};
 use super::router::Router;
 use super::transport::Transport;
-
-/// Requests of one core that are not done.
-const QUESTIONS_MAX: usize = 16;
-/// The longest that an answer is waited for.
-const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
 /// A request for snapshots: the cores' parts so far.
 #[derive(Debug)]
@@ -43,7 +39,7 @@ pub(super) struct Questions {
 
 impl Questions {
     pub(super) fn has_room(&self) -> bool {
-        self.jobs.len() < QUESTIONS_MAX
+        self.jobs.len() < SNAPSHOT_REQUESTS_MAX
     }
 
     fn start(&mut self, to: ReplyTo, deadline: Instant, cores: u16) -> u64 {
@@ -147,7 +143,7 @@ impl<L: CoreLog> Router<L> {
         }
         let wait = match wait_ms {
             0 => self.node.config.limits.request_timeout,
-            millis => Duration::from_millis(u64::from(millis)).min(WAIT_MAX),
+            millis => Duration::from_millis(u64::from(millis)).min(SNAPSHOT_WAIT_MAX),
         };
         let cores = self.node.config.cores;
         let job = self.desk.snapshots.start(to, now + wait, cores);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use raftkv_protocol::peer::{ChunkResult, SnapshotChunk, SnapshotMeta, SnapshotRead};
 use raftkv_protocol::types::{ShardId, SnapshotId};
 
-use crate::limits::SNAPSHOT_CHUNK_BYTES_MAX;
+use crate::limits::{SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_WORDS_BYTES_MAX};
 use crate::shard::Shard;
 use crate::shard::snapshots::{Done, Failure, Job, PieceFor, Snapshots};
 use crate::storage::CoreLog;
@@ -122,8 +122,10 @@ impl<L: CoreLog> Router<L> {
                     self.snapshot_failed(shard, &failure);
                     let at = self.position(shard);
                     self.shards[at].snapshot_failed(now);
-                    self.snapshots.demands.failed(at, shard, failure.words());
-                    self.snapshots.failures.insert(shard, failure.words().to_owned());
+                    let words = failure.words();
+                    let words = &words[..words.floor_char_boundary(SNAPSHOT_WORDS_BYTES_MAX)];
+                    self.snapshots.demands.failed(at, shard, words);
+                    self.snapshots.failures.insert(shard, words.to_owned());
                 }
                 Done::Piece { piece_for, shard, id, offset, piece } => {
                     let result = match &piece {
