@@ -94,6 +94,8 @@ counters! {
     raft_messages_sent,
     /// Messages to a peer that were dropped because its link was down or full.
     raft_messages_dropped,
+    /// Messages that were not heeded because their sender has made a newer link.
+    raft_messages_outdated,
     /// Messages to another core that were dropped because its inbox was full.
     inbox_full,
     /// Vote requests left unanswered because this node may have lost its disk and is not admitted again yet.

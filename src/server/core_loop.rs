@@ -301,7 +301,8 @@ impl<N: Network> CoreLoop<N> {
         match kind {
             Kind::Client => self.io.count_client(1),
             Kind::Snapshots { node, core } => self.io.add_fetcher(node, core, id),
-            Kind::Peer { .. } | Kind::Unknown => {}
+            Kind::Peer { node, core, .. } => self.io.add_link(node, core, id),
+            Kind::Unknown => {}
         }
     }
 
@@ -451,11 +452,16 @@ impl<N: Network> CoreLoop<N> {
             && let Some(connection) = self.io.connections.get(id)
             && let Kind::Peer { core, crosses, leads, .. } = &mut connection.kind
         {
+            let core = *core;
             *crosses |= self.node.owner(message.shard) != self.core;
             let is_leader =
                 matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. });
-            if is_leader && !std::mem::replace(leads, true) {
-                let core = *core;
+            let is_first = is_leader && !std::mem::replace(leads, true);
+            if self.io.is_outdated(from, core, id) {
+                self.router.counters.raft_messages_outdated += 1;
+                return Ok(());
+            }
+            if is_first {
                 self.io.note_leader_link(from, core, id);
             }
         }
