@@ -112,7 +112,7 @@ fn shard(
         inflight_messages_max: INFLIGHT_MESSAGES_MAX,
         preferred: node.preferred_leader(id) == node.config.node_id,
     };
-    let recovered = raft::Recovered { hard_state, start, entries, snapshot: beginning.snapshot() };
+    let recovered = raft::Recovered { hard_state, start, entries, snapshot: beginning.snapshot(), damaged: false };
     let raft = Raft::new(config, recovered, epoch);
     Shard::new(id, raft, node.config.limits.uncommitted_bytes_max).begun_with(beginning)
 }
