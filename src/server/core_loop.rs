@@ -35,6 +35,7 @@ use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::Node;
 use super::placement::Placement;
+use super::repairs::Repairs;
 use super::room::Room;
 use super::router::Router;
 
@@ -92,6 +93,7 @@ pub(super) struct CoreLoop<N: Network> {
     lingering: TimeoutQueue<ConnectionId>,
     placement: Placement,
     disk: DiskWatch,
+    repairs: Repairs,
     stop_at: Option<Instant>,
     /// The node knows that all shards of this core have had a leader.
     told_ready: bool,
@@ -119,6 +121,7 @@ impl<N: Network> CoreLoop<N> {
             core,
             accept_again_at: None,
             inbox,
+            repairs: Repairs::new(router.shards(), &node),
             router,
             io,
             scratch: vec![0; SCRATCH_BYTES],
@@ -153,6 +156,7 @@ impl<N: Network> CoreLoop<N> {
         self.tick_sockets(now);
         self.router.finish_turn(now, &mut self.io)?;
         self.tell_readiness()?;
+        self.repairs.tick(now, self.router.shards(), &self.node);
         self.watch_disk(now);
         self.placement.tick(now, &mut self.router, &self.io);
         for peer in self.io.flush(now) {
@@ -604,6 +608,10 @@ impl<N: Network> CoreLoop<N> {
         self.router.counters.connections_open = self.io.clients_open;
         let stats = self.router.log().stats();
         let counters = &mut self.router.counters;
+        counters.shards_repairing = self.repairs.count() as u64;
+        // They are the node's: one core tells them.
+        let is_first = self.core == CoreId(0);
+        counters.log_salvages = if is_first { self.node.log_salvages.load(Ordering::Relaxed) } else { 0 };
         counters.log_syncs = stats.syncs;
         counters.log_bytes_written = stats.bytes;
         counters.log_sync_us_total = stats.sync_latency_sum_us;

@@ -71,6 +71,16 @@ fn a_status_without_its_last_fields_tells_of_a_node_that_is_well() {
 }
 
 #[test]
+fn a_replica_is_repaired_whether_or_not_it_serves() {
+    let payload = payload_of("status_reply_repairing");
+    let Ok(Reply { result: Ok(Answer::Status(status)), .. }) = Reply::decode(kind::STATUS_REPLY, &payload) else {
+        panic!("no status");
+    };
+    let said: Vec<_> = status.shards.iter().map(|shard| (shard.is_repairing, shard.divergence.is_some())).collect();
+    assert_eq!(said, [(true, false), (true, true), (false, false), (false, false), (false, false)]);
+}
+
+#[test]
 fn an_unknown_health_is_a_bad_one_and_an_unknown_verdict_undecided() {
     let health = PeerFrame::decode(kind::HEALTH, &[7]);
     assert_eq!(health, Ok(PeerFrame::Health(Health { disk: DiskHealth::Slow })));

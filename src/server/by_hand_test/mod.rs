@@ -4,6 +4,7 @@ mod cluster;
 mod divergence;
 mod gray;
 mod network;
+mod repair;
 mod room;
 
 use std::time::Duration;

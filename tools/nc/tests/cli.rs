@@ -157,6 +157,7 @@ fn answer(request: &Request<'_>, map: &mut Map, out: &mut Vec<u8>) {
             shards: vec![
                 ShardStatus { last: EntryId::new(7, 3), keys: 2, ..ShardStatus::default() },
                 ShardStatus { id: ShardId(1), divergence: Some(DIVERGENCE), ..ShardStatus::default() },
+                ShardStatus { id: ShardId(2), is_repairing: true, ..ShardStatus::default() },
             ],
             counters: vec![("connections".into(), 4)],
             disk: DiskHealth::Slow,
@@ -247,7 +248,8 @@ fn the_cluster_is_described() {
         format!("keys 2 hash {zeros}0\n"),
         format!("hash {zeros}0 diverged after index 1024, at index 2048: hash {zeros}a here, {zeros}b elsewhere\n"),
     );
-    for line in ["disk slow sync-ms 1234\n", &healthy, &diverged] {
+    let repairing = format!("hash {zeros}0 repairing\n");
+    for line in ["disk slow sync-ms 1234\n", &healthy, &diverged, &repairing] {
         assert!(told(&status).1.contains(line), "{line}: {}", told(&status).1);
     }
 }
