@@ -9,7 +9,7 @@ use log::LevelFilter;
 use raftkv_protocol::types::{ClusterId, NodeId};
 
 use super::flags::Flags;
-use super::{Config, LogIo, Mode, layers, read, units};
+use super::{Config, LogIo, LogSync, Mode, layers, read, units};
 use crate::error::Fatal;
 use crate::limits::Limits;
 use crate::storage::data_dir::{DataDir, Identity};
@@ -58,7 +58,7 @@ fn without_flags_it_is_a_single_durable_node() {
     assert_eq!(config.heartbeat, Duration::from_millis(100));
     assert_eq!(config.election_timeout, Duration::from_millis(800));
     assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 20, LogIo::Direct, LevelFilter::Info));
-    assert_eq!(config.slow_sync, Duration::from_millis(200));
+    assert_eq!((config.log_sync, config.slow_sync), (LogSync::Thread, Duration::from_millis(200)));
     assert_eq!(config.limits, Limits::default());
 }
 
@@ -76,6 +76,7 @@ fn every_flag_is_understood() {
         "--cluster-name=orders.eu-1",
         "--segment-size=64KiB",
         "--log-io=map",
+        "--log-sync=inline",
         "--slow-sync=300ms",
         "--log-level=debug",
     ]);
@@ -87,7 +88,7 @@ fn every_flag_is_understood() {
     assert_eq!(config.heartbeat, Duration::from_millis(50));
     assert_eq!(config.election_timeout, Duration::from_secs(1));
     assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 10, LogIo::Map, LevelFilter::Debug));
-    assert_eq!(config.slow_sync, Duration::from_millis(300));
+    assert_eq!((config.log_sync, config.slow_sync), (LogSync::Inline, Duration::from_millis(300)));
 }
 
 #[test]
@@ -145,6 +146,18 @@ fn every_limit_is_understood() {
         stop_timeout: Duration::from_secs(10),
     };
     assert_eq!(config.limits, limits);
+}
+
+#[test]
+fn the_log_s_ways_are_understood_wherever_they_are_set() {
+    let temp = tempfile::tempdir().expect("a temporary directory");
+    let file = write(temp.path(), "log-io = \"buffered\"\nlog-sync = \"inline\"\n");
+    let from_file = node(&["--config", &file]);
+    let env = [("RAFTKV_LOG_IO", "buffered"), ("RAFTKV_LOG_SYNC", "inline")];
+    let Mode::Node(from_env) = read_with(&[], &env).expect("valid") else { panic!("no node") };
+    for config in [&from_file, &from_env] {
+        assert_eq!((config.log_io, config.log_sync), (LogIo::Buffered, LogSync::Inline));
+    }
 }
 
 #[test]
@@ -237,7 +250,8 @@ fn wrong_flags_are_refused_in_one_line() {
         (&["--shards=0"], "invalid value '0' for '--shards <N>': 0 is not in 1..=4096; see --help"),
         (&["--shards=4097"], "invalid value '4097' for '--shards <N>': 4097 is not in 1..=4096; see --help"),
         (&["--cores=0"], "invalid value '0' for '--cores <N>': 0 is not in 1..=65535; see --help"),
-        (&["--log-io=mmap"], "invalid value 'mmap' for '--log-io <WAY>'; it may be direct, map"),
+        (&["--log-io=mmap"], "invalid value 'mmap' for '--log-io <WAY>'; it may be direct, buffered, map"),
+        (&["--log-sync=loop"], "invalid value 'loop' for '--log-sync <WHO>'; it may be thread, inline"),
         (
             &["--heartbeat=100"],
             "invalid value '100' for '--heartbeat <TIME>': write a duration like 250ms, 1s or 2m; see --help",

@@ -96,6 +96,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "WAY", default_value = "direct", help_heading = "Tuning")]
     pub log_io: LogIo,
 
+    /// Who does it: a thread of its own, or the event loop, which stands still meanwhile
+    #[arg(long, value_name = "WHO", default_value = "thread", help_heading = "Tuning")]
+    pub log_sync: LogSync,
+
     /// A node whose syncs of the log take longer hands its shards to others, if a majority does better
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration, help_heading = "Tuning")]
     pub slow_sync: Duration,
@@ -208,19 +212,45 @@ pub enum LogIo {
     /// With a write past the page cache that is durable when it returns.
     #[default]
     Direct,
+    /// With a write through the page cache that is durable when it returns.
+    Buffered,
     /// Through the memory map, then one sync.
     Map,
 }
 
 impl ValueEnum for LogIo {
     fn value_variants<'a>() -> &'a [LogIo] {
-        &[LogIo::Direct, LogIo::Map]
+        &[LogIo::Direct, LogIo::Buffered, LogIo::Map]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(match self {
             LogIo::Map => "map",
+            LogIo::Buffered => "buffered",
             LogIo::Direct => "direct",
+        }))
+    }
+}
+
+/// Who places a log's batches and makes them durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogSync {
+    /// A thread of the log.
+    #[default]
+    Thread,
+    /// The core's event loop, at the end of each turn.
+    Inline,
+}
+
+impl ValueEnum for LogSync {
+    fn value_variants<'a>() -> &'a [LogSync] {
+        &[LogSync::Thread, LogSync::Inline]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            LogSync::Thread => "thread",
+            LogSync::Inline => "inline",
         }))
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A turn: read every ready socket until it is empty and hand the frames on; then, with the time read anew, let the
 //! router drive its shards and hand the log's batch over; then one write per connection. Nothing in a turn waits for
-//! the disk or for another core. [`CoreLoop::run`] waits for events between the turns; a simulator turns by hand.
+//! the disk or for another core; only with `--log-sync inline` the loop itself brings the log's batch to the disk, when
+//! all that could be sent was sent. [`CoreLoop::run`] waits for events between the turns; a simulator turns by hand.
 
 use std::io;
 use std::rc::Rc;
@@ -94,6 +95,8 @@ pub(super) struct CoreLoop<N: Network> {
     placement: Placement,
     disk: DiskWatch,
     repairs: Repairs,
+    /// The loop itself has synced the log at the end of the last turn: there are news for the next.
+    has_synced: bool,
     stop_at: Option<Instant>,
     /// The node knows that all shards of this core have had a leader.
     told_ready: bool,
@@ -129,6 +132,7 @@ impl<N: Network> CoreLoop<N> {
             lingering: TimeoutQueue::new(LINGER),
             placement: Placement::new(Arc::clone(&node), clock.now()),
             disk: DiskWatch::new(node.config.slow_sync, clock.now()),
+            has_synced: false,
             stop_at: None,
             told_ready: false,
             last_request: (0, None),
@@ -166,6 +170,7 @@ impl<N: Network> CoreLoop<N> {
             self.router.snapshot_source_lost();
         }
         self.gather_counters();
+        self.sync_inline(now);
         Ok(if self.has_stopped(now) { Turn::Ended } else { Turn::GoesOn })
     }
 
@@ -193,7 +198,7 @@ impl<N: Network> CoreLoop<N> {
     pub(super) fn wake_at(&self) -> Instant {
         let now = self.clock.now();
         let is_resumed = !self.io.resumed.is_empty() || self.io.is_read_due();
-        if self.router.is_busy() || is_resumed || self.io.has_dirty() || !self.inbox.is_empty() {
+        if self.router.is_busy() || self.has_synced || is_resumed || self.io.has_dirty() || !self.inbox.is_empty() {
             return now;
         }
         let links = self.io.links.iter().filter_map(Link::deadline).chain(self.io.snapshot_link.deadline());
@@ -204,6 +209,7 @@ impl<N: Network> CoreLoop<N> {
             self.stop_at,
             self.placement.deadline(),
             self.disk.deadline(),
+            self.router.log().sync_inline_at(),
         ];
         let longest = now + if self.stop_at.is_some() { SLEEP_MAX_STOPPING } else { SLEEP_MAX };
         let due = links.chain(timers.into_iter().flatten()).chain([self.router.deadline()]);
@@ -601,6 +607,16 @@ impl<N: Network> CoreLoop<N> {
         }
         self.router.heed_disk();
         self.router.tell_peers(now, &mut self.io);
+    }
+
+    /// Without a thread for it, the batch is placed and synced here. What was to leave the node before its own disk has it
+    /// has left. How long it took is known only now, while the batch still counts as in flight.
+    fn sync_inline(&mut self, now: Instant) {
+        self.has_synced = self.router.log_mut().sync_inline(now);
+        if self.has_synced {
+            let now = self.clock.refresh();
+            self.watch_disk(now);
+        }
     }
 
     fn gather_counters(&mut self) {

@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::error::Fatal;
 use crate::event_loop::Wake;
 use crate::storage::disk::RealDisk;
-use crate::storage::{self, FileLog, LogError, LogIo, RecoveredShard, SalvagedLog};
+use crate::storage::{self, FileLog, LogError, LogIo, LogSync, RecoveredShard, SalvagedLog};
 
 use super::node::{self, Node};
 
@@ -116,7 +116,12 @@ fn options(config: &Config, dir: PathBuf, shards: Vec<ShardId>, wake: Wake) -> s
     options.segment_size = config.segment_size;
     options.io = match config.log_io {
         config::LogIo::Map => LogIo::Map,
+        config::LogIo::Buffered => LogIo::Buffered,
         config::LogIo::Direct => LogIo::Direct,
+    };
+    options.sync = match config.log_sync {
+        config::LogSync::Thread => LogSync::Thread,
+        config::LogSync::Inline => LogSync::Inline,
     };
     options
 }

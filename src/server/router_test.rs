@@ -15,7 +15,7 @@ use super::message::{Charge, ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::{Node, Peer};
 use super::router::Router;
 use super::transport::Transport;
-use crate::config::{Config, LogIo};
+use crate::config::{Config, LogIo, LogSync};
 use crate::limits::Limits;
 use crate::raft::{self, Raft};
 use crate::shard::Shard;
@@ -99,6 +99,7 @@ fn config(id: NodeId, dir: &Path) -> Config {
         cluster_name: "test".to_owned(),
         segment_size: 1 << 20,
         log_io: LogIo::Map,
+        log_sync: LogSync::default(),
         slow_sync: Duration::from_millis(200),
         log_level: log::LevelFilter::Off,
         limits: Limits::default(),

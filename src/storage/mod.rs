@@ -1,7 +1,8 @@
 //! Everything that touches the disk: the log of one core, shared by its shards.
 //!
 //! The event loop owns a [`FileLog`], which never blocks. What the loop adds gathers in a batch (`batch`); the syncer
-//! thread (`syncer`) places a batch into the current segment and makes it durable with one sync; the allocator thread
+//! thread (`syncer`) places a batch into the current segment and makes it durable with one sync, or the loop itself does
+//! so between two turns, if it is told to ([`LogSync::Inline`]); the allocator thread
 //! (`spares`) prepares segments ahead; the reader thread (`reader`) brings back entries that are no longer in memory;
 //! `recovery` reads all of it after a start. They reach files through [`disk::Disk`] only, so that a simulated disk
 //! ([`simulated_disk`]) can stand in for the real one under the same format, placement and recovery; and a simulation
@@ -40,6 +41,7 @@ pub mod snapshot;
 mod spares;
 mod start;
 mod stats;
+mod stepped;
 mod syncer;
 mod tail;
 mod tip;
@@ -51,6 +53,8 @@ mod compaction_test;
 mod conformance_test;
 #[cfg(test)]
 mod core_log_test;
+#[cfg(test)]
+mod inline_test;
 #[cfg(test)]
 mod record_test;
 #[cfg(test)]
@@ -78,7 +82,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use core_log::{FileLog, Options};
+pub use core_log::{FileLog, LogSync, Options};
 pub use disk::LogIo;
 pub use memory::MemoryLog;
 pub use recovery::{Newest, RecoveryReport, check, newest};

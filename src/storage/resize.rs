@@ -14,7 +14,7 @@ use raftkv_protocol::types::{Entry, EntryId, Index, ShardId};
 
 use super::disk::{Disk, RealDisk};
 use super::salvage::Salvage;
-use super::{CoreLog, Fetch, FetchError, FileLog, LogError, Options, RecoveredShard, Workers, recovery};
+use super::{CoreLog, Fetch, FetchError, FileLog, LogError, LogSync, Options, RecoveredShard, Workers, recovery};
 
 /// Bodies that are copied at a time.
 const PIECE_BYTES: usize = 4 << 20;
@@ -117,7 +117,7 @@ impl Hand {
     fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Hand, Vec<RecoveredShard>), LogError> {
         let shards = options.shards.clone();
         // What was copied is durable and never asked for again.
-        let options = Options { tail_bytes_max: 0, ..options };
+        let options = Options { tail_bytes_max: 0, sync: LogSync::Thread, ..options };
         let (log, recovered, workers) = FileLog::open_by_hand(Arc::clone(&disk), options)?;
         Ok((Hand { disk, shards, log, workers }, recovered))
     }

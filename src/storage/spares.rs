@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Select, Sender, bounded, select, unbounded};
 
 use super::batch::BLOCK_BYTES;
 use super::disk::{Access, Disk};
@@ -272,6 +272,14 @@ impl Pool {
         ready
     }
 
+    /// Waits for the file that was wanted last, though not for long.
+    pub(super) fn await_one(&self, patience: Duration) {
+        let mut select = Select::new();
+        select.recv(if self.asked { &self.larger } else { &self.spares });
+        // Whoever waits looks again in either case.
+        let _ = select.ready_timeout(patience);
+    }
+
     fn ask_for(&mut self, size: u64) {
         if !self.asked {
             self.asked = true;
@@ -413,7 +421,11 @@ impl AllocatorWorker {
             return Attempt::Done;
         }
         let attempt = match self.make_one() {
-            Ok(true) => Attempt::Done,
+            Ok(true) => {
+                // A loop that syncs itself has perhaps waited for it.
+                (self.wake)();
+                Attempt::Done
+            }
             Ok(false) => Attempt::NoneWanted,
             Err(error) => {
                 self.refused(&error);

@@ -15,7 +15,7 @@ use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VE
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, RequestId, ShardId};
 
 use super::network::{Bell, MemoryNetwork, MemorySocket, Wires};
-use crate::config::{Config, LogIo};
+use crate::config::{Config, LogIo, LogSync};
 use crate::error::Fatal;
 use crate::limits::Limits;
 use crate::server::by_hand::{self, CoreParts, NodeByHand, Progress};
@@ -50,6 +50,7 @@ fn config(id: NodeId, nodes: u64, dir: &Path, limits: &Limits) -> Config {
         cluster_name: "by hand".to_owned(),
         segment_size: 128 << 10,
         log_io: LogIo::Map,
+        log_sync: LogSync::default(),
         slow_sync: Duration::from_millis(200),
         log_level: log::LevelFilter::Off,
         limits: limits.clone(),
@@ -158,6 +159,7 @@ pub(super) struct Cluster {
     pub(super) wires: Wires,
     seed: u64,
     limits: Limits,
+    log_sync: LogSync,
     members: Vec<Option<Member>>,
     /// By node and core.
     disks: Vec<Vec<SimulatedDisk>>,
@@ -180,6 +182,7 @@ impl Cluster {
             wires: Wires::default(),
             seed,
             limits,
+            log_sync: LogSync::Thread,
             members: (0..nodes).map(|_| None).collect(),
             disks: (1..=nodes).map(|node| (0..CORES).map(|core| disk(node, core)).collect()).collect(),
             snapshots: (1..=nodes).map(|node| (0..SHARDS).map(|shard| snapshots(node, shard)).collect()).collect(),
@@ -190,6 +193,11 @@ impl Cluster {
     /// A cluster in which every shard has a leader that every node knows.
     pub(super) fn with_leaders(seed: u64) -> Cluster {
         Cluster::of(seed, NODES, Limits::default()).started()
+    }
+
+    /// The same, in which each loop syncs its log itself.
+    pub(super) fn syncing_inline(seed: u64) -> Cluster {
+        Cluster { log_sync: LogSync::Inline, ..Cluster::of(seed, NODES, Limits::default()) }.started()
     }
 
     /// The same, with other limits.
@@ -244,6 +252,10 @@ impl Cluster {
             disk.restart();
             let mut options = storage::Options::new("simulated", node.shards_of(core).collect(), Arc::clone(&wake));
             options.segment_size = node.config.segment_size;
+            options.sync = match self.log_sync {
+                LogSync::Thread => storage::LogSync::Thread,
+                LogSync::Inline => storage::LogSync::Inline,
+            };
             let next = SimulatedDisk::new(self.seed ^ 0x5a5a);
             let (from, to) = (Arc::new(disk.clone()), Arc::new(next.clone()));
             if by_hand::salvage(&node, from, to, options.clone(), 0)?.is_some() {

@@ -173,7 +173,10 @@ fn status_tells_of_all_cores() {
 
 #[test]
 fn an_ordered_stop_ends_every_core_and_hands_leadership_on() {
-    let mut cluster = Cluster::with_leaders(5);
+    [Cluster::with_leaders(5), Cluster::syncing_inline(5)].into_iter().for_each(stop_a_node);
+}
+
+fn stop_a_node(mut cluster: Cluster) {
     let led = (0..SHARDS).map(ShardId).find(|shard| cluster.leader(*shard) == 3).expect("node 3 leads its share");
     let asked_at = cluster.now;
     cluster.stop(3);
@@ -189,7 +192,10 @@ fn an_ordered_stop_ends_every_core_and_hands_leadership_on() {
 
 #[test]
 fn a_cluster_that_was_killed_comes_back_with_what_it_has_acknowledged() {
-    let mut cluster = Cluster::with_leaders(6);
+    [Cluster::with_leaders(6), Cluster::syncing_inline(6)].into_iter().for_each(kill_all_nodes);
+}
+
+fn kill_all_nodes(mut cluster: Cluster) {
     let mut client = cluster.dial(1, None, &[]);
     for shard in (0..SHARDS).map(ShardId) {
         cluster.ask(&mut client, put(&key_of(shard), b"kept"), |reply| assert_eq!(reply.result, Ok(Answer::Put)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use raftkv::config::{Config, LogIo};
+use raftkv::config::{Config, LogIo, LogSync};
 use raftkv::error::Fatal;
 use raftkv::limits::Limits;
 use raftkv::server::by_hand::{self, CoreParts, NodeByHand};
@@ -219,6 +219,7 @@ impl Machine {
             cluster_name: "simulation".to_owned(),
             segment_size: plan.segment_size,
             log_io: LogIo::default(),
+            log_sync: LogSync::default(),
             slow_sync: Duration::from_millis(200),
             log_level: log::LevelFilter::Off,
             limits: Limits {
