@@ -200,7 +200,9 @@ impl Segment {
         let (length, size, file) = read.map_err(|error| unreadable(&path, &error))?;
         let header = SegmentHeader::decode(&bytes[..length]).map_err(|bad| match bad {
             BadHeader::Damaged => corrupt(&path, 0, &bad.to_string(), None),
-            BadHeader::Version(_) => Refusal::Other(LogError(format!("{path}: {bad}: start that version"))),
+            BadHeader::Version(_) => Refusal::Other(LogError(format!(
+                "cannot read {path} at offset 0: {bad}; start the version that wrote it"
+            ))),
         })?;
         if header.sequence != sequence {
             let what = format!("the segment's header has sequence number {}", header.sequence);

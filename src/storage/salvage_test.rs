@@ -502,6 +502,20 @@ fn a_log_that_begins_anew_keeps_term_and_vote() {
     assert_eq!(found[&B].entries.len(), 1);
 }
 
+/// It holds what a later version of the program has written.
+#[test]
+fn a_segment_of_a_later_format_is_no_damaged_log() {
+    let disk = long();
+    disk.edit(&segments(&disk)[1], |bytes| {
+        bytes[12] = 2;
+        let checksum = crc32fast::hash(&bytes[12..HEADER_BYTES]);
+        bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+    });
+    let LogError(line) = damage(&disk).expect_err("nobody here knows what it says");
+    assert!(line.contains(" at offset 0: the segment has format 2, this version reads 1; start"), "{line}");
+    rewrite(&disk, &SimulatedDisk::new(5)).expect_err("nobody here knows what it says");
+}
+
 /// What cannot be read may be there still: the disk is to be looked at first.
 #[test]
 fn a_disk_that_cannot_be_read_is_no_damaged_log() {
