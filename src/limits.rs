@@ -49,6 +49,9 @@ pub struct Limits {
     pub log_tail_bytes: u64,
     /// Bytes of a core's log above which shards that hold up the release of its oldest segments are pushed on.
     pub core_log_bytes_max: u64,
+    /// Bytes of the newest entries of a core's log that stay in memory; followers that lag more are sent what is read
+    /// from the disk.
+    pub core_log_memory_max: usize,
     /// Bytes of snapshots that a core takes from other nodes in a second.
     pub snapshot_rate: u64,
     /// How long a connection may take to say hello.
@@ -82,6 +85,7 @@ impl Default for Limits {
             snapshot_log_bytes: 64 << 20,
             log_tail_bytes: 16 << 20,
             core_log_bytes_max: 4 << 30,
+            core_log_memory_max: 8 << 20,
             snapshot_rate: 64 << 20,
             hello_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),

@@ -201,6 +201,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size, help_heading = PER_CORE)]
     pub core_log_bytes_max: u64,
 
+    /// Bytes of the log's newest entries kept in memory, for followers that lag a little
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = memory_size, help_heading = PER_CORE)]
+    pub core_log_memory_max: usize,
+
     /// Bytes of snapshots taken from other nodes in a second
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size, help_heading = PER_CORE)]
     pub snapshot_rate: u64,

@@ -231,6 +231,7 @@ fn limits(flags: &Flags) -> Limits {
         snapshot_log_bytes: flags.snapshot_log_bytes,
         log_tail_bytes: flags.log_tail_bytes,
         core_log_bytes_max: flags.core_log_bytes_max,
+        core_log_memory_max: flags.core_log_memory_max,
         snapshot_rate: flags.snapshot_rate,
         hello_timeout: flags.hello_timeout,
         request_timeout: flags.request_timeout,

@@ -130,6 +130,8 @@ counters! {
     log_segments_held,
     /// Bytes that the files of the log take, spares included.
     log_disk_bytes,
+    /// Bytes of the log's entries in memory.
+    log_memory_bytes,
     /// Snapshots of shards that were taken.
     snapshots_taken,
     /// Snapshots that could not be written, received or loaded.

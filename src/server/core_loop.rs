@@ -635,6 +635,7 @@ impl<N: Network> CoreLoop<N> {
         counters.log_segments = stats.segments;
         counters.log_segments_held = stats.held_segments;
         counters.log_disk_bytes = stats.disk_bytes;
+        counters.log_memory_bytes = stats.memory_bytes;
     }
 
     /// Whether an ordered stop has come to its end: nothing is led here, nobody waits, everything is written.

@@ -114,6 +114,7 @@ fn names(shards: &[ShardId]) -> String {
 fn options(config: &Config, dir: PathBuf, shards: Vec<ShardId>, wake: Wake) -> storage::Options {
     let mut options = storage::Options::new(dir, shards, wake);
     options.segment_size = config.segment_size;
+    options.tail_bytes_max = config.limits.core_log_memory_max;
     options.io = match config.log_io {
         config::LogIo::Map => LogIo::Map,
         config::LogIo::Buffered => LogIo::Buffered,

@@ -43,7 +43,7 @@ use held::{Held, Places};
 use remains::Remains;
 
 /// The default of [`Options::tail_bytes_max`].
-const TAIL_BYTES_MAX: usize = 64 << 20;
+const TAIL_BYTES_MAX: usize = 8 << 20;
 
 /// A batch is closed before it exceeds this, or half a segment if that is less.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
@@ -339,6 +339,7 @@ impl FileLog {
     pub fn stats(&self) -> LogStats {
         LogStats {
             disk_bytes: self.quota.used(),
+            memory_bytes: self.tail_bytes as u64,
             held_segments: self.held.count(),
             held_bytes: self.held.bytes(),
             oldest_segment: self.held.oldest(),

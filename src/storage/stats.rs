@@ -27,6 +27,8 @@ pub struct LogStats {
     pub sync_latency_sum_us: u64,
     /// Bytes that all files of the log take, spares included.
     pub disk_bytes: u64,
+    /// Bytes of entries that are in memory.
+    pub memory_bytes: u64,
     /// Segments that the log consists of.
     pub held_segments: u64,
     /// Bytes of these.
