@@ -17,6 +17,8 @@ pub enum DiskHealth {
     Recovering = 1,
     /// Syncs take longer than they may.
     Slow = 2,
+    /// There is no room for ordinary writes.
+    Full = 3,
 }
 
 impl DiskHealth {
@@ -26,8 +28,15 @@ impl DiskHealth {
         match number {
             0 => DiskHealth::Healthy,
             1 => DiskHealth::Recovering,
+            3 => DiskHealth::Full,
             _ => DiskHealth::Slow,
         }
+    }
+
+    /// Whether its node should lead nothing that another node can.
+    #[must_use]
+    pub fn is_bad(self) -> bool {
+        self >= DiskHealth::Slow
     }
 
     /// The name in the specification.
@@ -37,6 +46,7 @@ impl DiskHealth {
             DiskHealth::Healthy => "healthy",
             DiskHealth::Recovering => "recovering",
             DiskHealth::Slow => "slow",
+            DiskHealth::Full => "full",
         }
     }
 }

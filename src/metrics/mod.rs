@@ -64,6 +64,8 @@ counters! {
     overloaded_forwarded,
     /// Requests over the limit of those that wait for another core.
     overloaded_inbox,
+    /// Requests for snapshots over the limit of those that are not done.
+    overloaded_snapshots,
     /// Scans over the limit of those that wait for others, or that waited too long.
     overloaded_scans,
     /// Reads over the core's limit of reply bytes.
@@ -100,10 +102,12 @@ counters! {
     leaders_unheeded,
     /// Leadership transfers begun to bring a shard back to its preferred node.
     transfers,
-    /// Leadership transfers begun because the node's disk was slow, or its state of the shard another than the majority's.
+    /// Leadership transfers begun because the node's disk was slow or full, or its state of the shard another than the majority's.
     transfers_away,
     /// Times that the node's disk was found to be slow.
     disk_slow,
+    /// Times that the node's disk was found to be full.
+    disk_full,
     /// Hashes of their replicas that peers have told.
     checkpoints_received,
     /// Times that a replica was found to be another than others.

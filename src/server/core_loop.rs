@@ -26,7 +26,7 @@ use crate::event_loop::{
 };
 use crate::shard::Shard;
 use crate::socket::{Network, Readiness, Socket, Stream};
-use crate::storage::FileLog;
+use crate::storage::{CoreLog as _, FileLog};
 
 use super::budget;
 use super::connection::{Connection, Kind};
@@ -94,7 +94,7 @@ pub(super) struct CoreLoop<N: Network> {
     lingering: TimeoutQueue<ConnectionId>,
     placement: Placement,
     disk: DiskWatch,
-    repairs: Repairs,
+    pub(super) repairs: Repairs,
     /// The loop itself has synced the log at the end of the last turn: there are news for the next.
     has_synced: bool,
     stop_at: Option<Instant>,
@@ -581,10 +581,10 @@ impl<N: Network> CoreLoop<N> {
         Ok(())
     }
 
-    /// Looks whether the disk keeps up, and says so once when it does not, and once when it has for a while.
+    /// Looks whether the disk keeps up and has room, and says so once when it does not, and once when it has for a while.
     fn watch_disk(&mut self, now: Instant) {
         let before = (self.disk.health(), self.disk.stalls());
-        self.disk.look(self.router.log().in_flight(), now);
+        self.disk.look(self.router.log().in_flight(), self.router.log().space(), now);
         self.node.health.note_sync(self.core, self.disk.in_flight());
         let (health, stalls) = (self.disk.health(), self.disk.stalls());
         if (health, stalls) == before {
@@ -592,6 +592,19 @@ impl<N: Network> CoreLoop<N> {
         }
         let budget = self.node.config.slow_sync;
         match self.node.health.note_core(self.core, health, stalls) {
+            (DiskHealth::Healthy | DiskHealth::Recovering | DiskHealth::Slow, DiskHealth::Full) => {
+                self.router.counters.disk_full += 1;
+                log::warn!(
+                    "the disk of this node is full: the log of core {} has only its reserve left; shards are handed to \
+                     nodes that have space, if a majority has",
+                    self.core
+                );
+            }
+            (DiskHealth::Full, DiskHealth::Recovering) => {
+                log::info!(
+                    "the disk of this node has space again; it leads what it should after {HEALTHY_AFTER:?} of that"
+                );
+            }
             (DiskHealth::Healthy, DiskHealth::Slow) => {
                 self.router.counters.disk_slow += 1;
                 log::warn!(
@@ -600,8 +613,10 @@ impl<N: Network> CoreLoop<N> {
                     self.core
                 );
             }
-            (DiskHealth::Recovering | DiskHealth::Slow, DiskHealth::Healthy) => {
-                log::info!("the disk of this node is well again: no sync took {budget:?} for {HEALTHY_AFTER:?}");
+            (DiskHealth::Recovering | DiskHealth::Slow | DiskHealth::Full, DiskHealth::Healthy) => {
+                log::info!(
+                    "the disk of this node is well again: it had space and no sync took {budget:?} for {HEALTHY_AFTER:?}"
+                );
             }
             _ => {}
         }
@@ -617,25 +632,6 @@ impl<N: Network> CoreLoop<N> {
             let now = self.clock.refresh();
             self.watch_disk(now);
         }
-    }
-
-    fn gather_counters(&mut self) {
-        self.router.counters.replies_dropped = self.io.replies_dropped;
-        self.router.counters.connections_open = self.io.clients_open;
-        let stats = self.router.log().stats();
-        let counters = &mut self.router.counters;
-        counters.shards_repairing = self.repairs.count() as u64;
-        // They are the node's: one core tells them.
-        let is_first = self.core == CoreId(0);
-        counters.log_salvages = if is_first { self.node.log_salvages.load(Ordering::Relaxed) } else { 0 };
-        counters.log_syncs = stats.syncs;
-        counters.log_bytes_written = stats.bytes;
-        counters.log_sync_us_total = stats.sync_latency_sum_us;
-        counters.log_sync_us_max = stats.sync_latency_max_us;
-        counters.log_segments = stats.segments;
-        counters.log_segments_held = stats.held_segments;
-        counters.log_disk_bytes = stats.disk_bytes;
-        counters.log_memory_bytes = stats.memory_bytes;
     }
 
     /// Whether an ordered stop has come to its end: nothing is led here, nobody waits, everything is written.

@@ -176,9 +176,9 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
-    /// A node whose disk is slow leads only what nobody else does.
+    /// A node whose disk is slow or full leads only what nobody else does.
     pub(super) fn heed_disk(&mut self) {
-        let is_reluctant = self.node.health.own() == DiskHealth::Slow;
+        let is_reluctant = self.node.health.own().is_bad();
         if std::mem::replace(&mut self.is_reluctant, is_reluctant) != is_reluctant {
             self.shards.iter_mut().for_each(|shard| shard.set_reluctant(is_reluctant));
         }

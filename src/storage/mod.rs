@@ -127,6 +127,9 @@ pub trait CoreLog {
     /// begun already. While there is only the reserve left, it takes a small part of that at most.
     fn copy_forward(&mut self, shard: ShardId);
 
+    /// Whether entries of the shard are being written again, see [`CoreLog::copy_forward`].
+    fn is_copying(&self, shard: ShardId) -> bool;
+
     /// Bytes of the segments that the log consists of; 0 if it lies in none.
     fn held_bytes(&self) -> u64;
 

@@ -2,10 +2,13 @@
 
 mod cluster;
 mod divergence;
+mod full;
 mod gray;
+mod holds;
 mod network;
 mod repair;
 mod room;
+mod snapshots;
 
 use std::time::Duration;
 
