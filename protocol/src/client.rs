@@ -329,6 +329,8 @@ pub struct ShardStatus {
     pub state_hash: u128,
     /// Why it does not serve, if its state is another than that of others.
     pub divergence: Option<Divergence>,
+    /// Its log has lost something and gets it back from the others: until then it takes no part in elections.
+    pub is_repairing: bool,
 }
 
 impl HoldReason {

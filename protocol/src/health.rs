@@ -94,12 +94,13 @@ impl Verdict {
 }
 
 impl Divergence {
-    pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        out.put_u8(self.verdict as u8);
-        out.put_u64(self.agreed.0);
-        out.put_u64(self.differs.0);
-        out.put_u128(self.own);
-        out.put_u128(self.other);
+    /// Verdict 0 if there is none.
+    pub(crate) fn put(divergence: Option<&Divergence>, out: &mut Vec<u8>) {
+        out.put_u8(divergence.map_or(0, |divergence| divergence.verdict as u8));
+        out.put_u64(divergence.map_or(0, |divergence| divergence.agreed.0));
+        out.put_u64(divergence.map_or(0, |divergence| divergence.differs.0));
+        out.put_u128(divergence.map_or(0, |divergence| divergence.own));
+        out.put_u128(divergence.map_or(0, |divergence| divergence.other));
     }
 
     /// Verdict 0, or nothing at all: there is no divergence. A verdict that has no name here is read as undecided: the

@@ -126,6 +126,10 @@ counters! {
     log_sync_us_total,
     /// The longest sync of the log, in microseconds (of the worst core, summed over cores).
     log_sync_us_max,
+    /// Damaged logs of which the node kept what was sound, at this start.
+    log_salvages,
+    /// Shards that are being repaired from the peers after their log has lost something.
+    shards_repairing,
     /// Log segments taken into use since the start.
     log_segments,
     /// Log segments that there are.

@@ -36,6 +36,7 @@ use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::Node;
 use super::placement::Placement;
+use super::repairs::Repairs;
 use super::room::Room;
 use super::router::Router;
 
@@ -93,6 +94,7 @@ pub(super) struct CoreLoop<N: Network> {
     lingering: TimeoutQueue<ConnectionId>,
     placement: Placement,
     disk: DiskWatch,
+    pub(super) repairs: Repairs,
     /// The loop itself has synced the log at the end of the last turn: there are news for the next.
     has_synced: bool,
     stop_at: Option<Instant>,
@@ -122,6 +124,7 @@ impl<N: Network> CoreLoop<N> {
             core,
             accept_again_at: None,
             inbox,
+            repairs: Repairs::new(router.shards(), &node),
             router,
             io,
             scratch: vec![0; SCRATCH_BYTES],
@@ -157,6 +160,7 @@ impl<N: Network> CoreLoop<N> {
         self.tick_sockets(now);
         self.router.finish_turn(now, &mut self.io)?;
         self.tell_readiness()?;
+        self.repairs.tick(now, self.router.shards(), &self.node);
         self.watch_disk(now);
         self.placement.tick(now, &mut self.router, &self.io);
         for peer in self.io.flush(now) {
@@ -634,21 +638,6 @@ impl<N: Network> CoreLoop<N> {
             let now = self.clock.refresh();
             self.watch_disk(now);
         }
-    }
-
-    fn gather_counters(&mut self) {
-        self.router.counters.replies_dropped = self.io.replies_dropped;
-        self.router.counters.connections_open = self.io.clients_open;
-        let stats = self.router.log().stats();
-        let counters = &mut self.router.counters;
-        counters.log_syncs = stats.syncs;
-        counters.log_bytes_written = stats.bytes;
-        counters.log_sync_us_total = stats.sync_latency_sum_us;
-        counters.log_sync_us_max = stats.sync_latency_max_us;
-        counters.log_segments = stats.segments;
-        counters.log_segments_held = stats.held_segments;
-        counters.log_disk_bytes = stats.disk_bytes;
-        counters.log_memory_bytes = stats.memory_bytes;
     }
 
     /// Whether an ordered stop has come to its end: nothing is led here, nobody waits, everything is written.

@@ -19,15 +19,18 @@ mod holds;
 mod io;
 mod link;
 pub mod local_cluster;
+mod logs;
 pub mod message;
 mod news;
 pub mod node;
 mod placement;
+mod repairs;
 mod room;
 pub mod router;
 mod snapshot_link;
 mod snapshots;
 mod start;
+mod tally;
 pub mod together;
 pub mod transport;
 

@@ -111,7 +111,7 @@ impl ToldPeer {
 impl<L: CoreLog> Router<L> {
     /// Tells the peers what they do not know yet.
     pub(super) fn tell_peers(&mut self, now: Instant, transport: &mut impl Transport) {
-        let disk = self.node.health.own();
+        let disk = self.node.health.told();
         let is_beat = self.told.deadline().is_some_and(|at| at <= now);
         if is_beat {
             self.told.is_owing = false;

@@ -282,8 +282,11 @@ impl ShardStatus {
         put_entry_id(out, self.snapshot);
         out.put_u64(self.keys);
         out.put_u128(self.state_hash);
-        if let Some(divergence) = &self.divergence {
-            divergence.put(out);
+        if self.divergence.is_some() || self.is_repairing {
+            Divergence::put(self.divergence.as_ref(), out);
+        }
+        if self.is_repairing {
+            out.put_u8(1);
         }
     }
 
@@ -301,6 +304,7 @@ impl ShardStatus {
             keys: fields.u64("keys")?,
             state_hash: fields.u128("state_hash")?,
             divergence: Divergence::read(fields)?,
+            is_repairing: !fields.rest().is_empty() && fields.bool("is_repairing")?,
         })
     }
 }

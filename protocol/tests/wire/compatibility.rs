@@ -12,7 +12,7 @@ use crate::message::{AnyMessage, open};
 use crate::samples;
 
 /// Their last fields are left out.
-const SHORTER: [&str; 2] = ["status_reply", "status_reply_gray"];
+const SHORTER: [&str; 3] = ["status_reply", "status_reply_gray", "status_reply_repairing"];
 
 /// The payload of a sample.
 fn payload_of(name: &str) -> Vec<u8> {
@@ -72,6 +72,16 @@ fn a_status_without_its_last_fields_tells_of_a_node_that_is_well() {
     let held = status(&payload_of("status_reply_held"));
     assert_eq!((held.disk, held.holds.len(), gray.holds.len()), (DiskHealth::Healthy, 6, 0));
     assert!(status(&payload_of("status_reply")).shards.iter().all(|shard| shard.divergence.is_none()));
+}
+
+#[test]
+fn a_replica_is_repaired_whether_or_not_it_serves() {
+    let payload = payload_of("status_reply_repairing");
+    let Ok(Reply { result: Ok(Answer::Status(status)), .. }) = Reply::decode(kind::STATUS_REPLY, &payload) else {
+        panic!("no status");
+    };
+    let said: Vec<_> = status.shards.iter().map(|shard| (shard.is_repairing, shard.divergence.is_some())).collect();
+    assert_eq!(said, [(true, false), (true, true), (false, false), (false, false), (false, false)]);
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn a_message_that_ends_early_is_truncated_wherever_it_ends() {
         // There a status may end: what follows was added later. Six holds of 33 bytes, of which one has eight bytes of words.
         let (health, holds) = (9, 4 + 6 * 33 + 8);
         let later: &[usize] = match name.as_str() {
-            "status_reply_gray" => &[health],
+            "status_reply_gray" | "status_reply_repairing" => &[health],
             "status_reply_held" => &[holds, health + holds],
             _ => &[],
         };

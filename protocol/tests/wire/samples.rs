@@ -140,6 +140,7 @@ fn answers() -> Samples {
         ("scan_reply_empty", reply(EntryId::ZERO, Answer::Page(Page::default()))),
         ("slots_reply", reply(EntryId::ZERO, Answer::Slots(table))),
         ("status_reply", reply(EntryId::ZERO, Answer::Status(Box::new(status())))),
+        ("status_reply_repairing", reply(EntryId::ZERO, Answer::Status(Box::new(repairing_status())))),
         ("status_reply_gray", reply(EntryId::ZERO, Answer::Status(Box::new(gray_status())))),
         ("status_reply_held", reply(EntryId::ZERO, Answer::Status(Box::new(held_status())))),
         ("ping_reply", reply(EntryId::ZERO, Answer::Pong)),
@@ -171,6 +172,7 @@ fn status() -> Status {
         keys: 2,
         state_hash: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
         divergence: None,
+        is_repairing: false,
     };
     let roles = [Role::Follower, Role::PreCandidate, Role::Candidate, Role::Leader, Role::Learner];
     Status {
@@ -185,6 +187,17 @@ fn status() -> Status {
         sync_ms: 0,
         holds: Vec::new(),
     }
+}
+
+/// A node that repairs two of its replicas, one of which does not serve.
+fn repairing_status() -> Status {
+    let mut status = Status { disk: DiskHealth::Recovering, sync_ms: 2, ..status() };
+    status.shards.iter_mut().take(2).for_each(|shard| shard.is_repairing = true);
+    let own = status.shards[1].state_hash;
+    let verdict = Verdict::Diverged;
+    status.shards[1].divergence =
+        Some(Divergence { verdict, agreed: Index(1024), differs: Index(2048), own, other: !own });
+    status
 }
 
 /// A node whose disk hangs, and two of whose replicas do not serve.

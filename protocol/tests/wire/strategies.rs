@@ -256,9 +256,18 @@ fn shard_status() -> impl Strategy<Value = ShardStatus> {
         Just(Role::Learner)
     ];
     let indexes = (index(), index(), index());
-    let state = (any::<u64>(), any::<u128>(), option::of(divergence()));
+    let state = (any::<u64>(), any::<u128>(), option::of(divergence()), any::<bool>());
     (shard(), role, any::<u64>(), option::of(node()), indexes, entry_id(), entry_id(), state).prop_map(
-        |(id, role, term, leader, (commit, applied, persisted), last, snapshot, (keys, state_hash, divergence))| {
+        |(
+            id,
+            role,
+            term,
+            leader,
+            (commit, applied, persisted),
+            last,
+            snapshot,
+            (keys, state_hash, divergence, is_repairing),
+        )| {
             let term = Term(term);
             ShardStatus {
                 id,
@@ -273,6 +282,7 @@ fn shard_status() -> impl Strategy<Value = ShardStatus> {
                 keys,
                 state_hash,
                 divergence,
+                is_repairing,
             }
         },
     )

@@ -16,6 +16,7 @@ use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, RequestId, 
 
 use super::network::{Bell, MemoryNetwork, MemorySocket, Wires};
 use crate::config::{Config, LogIo, LogSync};
+use crate::error::Fatal;
 use crate::limits::Limits;
 use crate::server::by_hand::{self, CoreParts, NodeByHand, Progress};
 use crate::server::node::Peer;
@@ -234,7 +235,12 @@ impl Cluster {
     }
 
     pub(super) fn start_node(&mut self, id: u64) {
-        let dir = self.dirs.path().join(format!("node{id}"));
+        self.try_start_node(id).expect("a start");
+    }
+
+    /// Starts a node, if it can be.
+    pub(super) fn try_start_node(&mut self, id: u64) -> Result<(), Fatal> {
+        let dir = self.data_dir(id);
         let peers = (1..=self.nodes()).filter(|peer| *peer != id);
         let peers = peers.map(|peer| Peer { id: NodeId(peer), address: address(peer) }).collect();
         let node = by_hand::open(config(NodeId(id), self.nodes(), &dir, &self.limits), peers, Incarnation(id))
@@ -246,7 +252,7 @@ impl Cluster {
                 let woken = Arc::clone(&woken);
                 Arc::new(move || woken.store(true, Ordering::Relaxed))
             };
-            let disk = self.disks[at(id)][usize::from(core.0)].clone();
+            let disk = &mut self.disks[at(id)][usize::from(core.0)];
             disk.restart();
             let mut options = storage::Options::new("simulated", node.shards_of(core).collect(), Arc::clone(&wake));
             options.segment_size = node.config.segment_size;
@@ -254,21 +260,38 @@ impl Cluster {
                 LogSync::Thread => storage::LogSync::Thread,
                 LogSync::Inline => storage::LogSync::Inline,
             };
+            let next = SimulatedDisk::new(self.seed ^ 0x5a5a);
+            let (from, to) = (Arc::new(disk.clone()), Arc::new(next.clone()));
+            if by_hand::salvage(&node, from, to, options.clone(), 0)?.is_some() {
+                *disk = next;
+            }
+            let disk = disk.clone();
             let (log, recovered, workers) = FileLog::open_by_hand(Arc::new(disk), options).expect("a log");
             let network = self.wires.network(address(id), Rc::clone(&bell));
             seats.push(Seat { bell, woken, workers, syncing_since: None });
             let seed = self.seed ^ (id << 8) ^ u64::from(core.0);
-            CoreParts { network, log, recovered, wake, seed }
+            Ok(CoreParts { network, log, recovered, wake, seed })
         });
-        let cores = cores.collect();
+        let cores = cores.collect::<Result<_, Fatal>>()?;
         let disk_of = |shard: ShardId| {
             let disk = self.snapshots[at(id)][usize::from(shard.0)].clone();
             disk.restart();
             Ok(Arc::new(disk) as Arc<dyn Disk>)
         };
         let stores = Stores::open((0..SHARDS).map(ShardId), disk_of).expect("folders for snapshots");
-        let node = NodeByHand::start(node, cores, &stores, self.now).expect("a start");
+        let node = NodeByHand::start(node, cores, &stores, self.now)?;
         self.members[at(id)] = Some(Member { node, seats, sync: Sync::AtOnce, holds_snapshots: false });
+        Ok(())
+    }
+
+    /// The disk of a core's log.
+    pub(super) fn disk(&self, id: u64, core: u16) -> &SimulatedDisk {
+        &self.disks[at(id)][usize::from(core)]
+    }
+
+    /// Where a node keeps what is not a log.
+    pub(super) fn data_dir(&self, id: u64) -> std::path::PathBuf {
+        self.dirs.path().join(format!("node{id}"))
     }
 
     /// From now on syncs of a node's logs take so long, that one too which waits.

@@ -6,6 +6,7 @@ mod full;
 mod gray;
 mod holds;
 mod network;
+mod repair;
 mod room;
 mod snapshots;
 

@@ -75,9 +75,10 @@ fn log_hold(out: &mut dyn Write, hold: &LogHold) -> io::Result<()> {
 fn shard_status(out: &mut dyn Write, shard: &ShardStatus) -> io::Result<()> {
     let leader = shard.leader.map_or("none".into(), |node| node.to_string());
     let divergence = shard.divergence.map_or(String::new(), |divergence| format!(" {divergence}"));
+    let repairing = if shard.is_repairing { " repairing" } else { "" };
     writeln!(
         out,
-        "shard {} {} term {} leader {leader} commit {} applied {} persisted {} last {} snapshot {} keys {} hash {:032x}{divergence}",
+        "shard {} {} term {} leader {leader} commit {} applied {} persisted {} last {} snapshot {} keys {} hash {:032x}{repairing}{divergence}",
         shard.id,
         shard.role.name(),
         shard.term,

@@ -159,6 +159,7 @@ fn answer(request: &Request<'_>, map: &mut Map, out: &mut Vec<u8>) {
             shards: vec![
                 ShardStatus { last: EntryId::new(7, 3), keys: 2, ..ShardStatus::default() },
                 ShardStatus { id: ShardId(1), divergence: Some(DIVERGENCE), ..ShardStatus::default() },
+                ShardStatus { id: ShardId(2), is_repairing: true, ..ShardStatus::default() },
             ],
             counters: vec![("connections".into(), 4)],
             disk: DiskHealth::Slow,
@@ -272,11 +273,12 @@ fn the_cluster_is_described() {
         format!("keys 2 hash {zeros}0\n"),
         format!("hash {zeros}0 diverged after index 1024, at index 2048: hash {zeros}a here, {zeros}b elsewhere\n"),
     );
+    let repairing = format!("hash {zeros}0 repairing\n");
     let holds = [
         "hold core 1 log 700 of 500 shard 0 bytes 64 no_quorum\n",
         "hold core 1 log 700 of 500 shard 1 bytes 64 failed: no space\\x1b\n",
     ];
-    for line in ["disk slow sync-ms 1234\n", &healthy, &diverged, holds[0], holds[1]] {
+    for line in ["disk slow sync-ms 1234\n", &healthy, &diverged, &repairing, holds[0], holds[1]] {
         assert!(told(&status).1.contains(line), "{line}: {}", told(&status).1);
     }
 }
