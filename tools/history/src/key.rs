@@ -26,6 +26,8 @@ pub(crate) struct Step {
     /// `None` while the outcome is unknown.
     pub ret: Option<u64>,
     pub says: Says,
+    /// Where it comes in the order that is tried first; the last if nobody knows.
+    pub hint: u64,
 }
 
 /// What an operation shows, and does.
@@ -137,7 +139,7 @@ pub(crate) struct Register {
 
 impl<'a> Digest<'a> {
     /// Operations that count and are in the order of their calls.
-    pub(crate) fn new(operations: &[&'a Operation]) -> Digest<'a> {
+    pub(crate) fn new(operations: &[&'a Operation], hint: &impl Fn(&Operation) -> Option<u64>) -> Digest<'a> {
         let mut numbers: BTreeMap<&'a [u8], usize> = BTreeMap::new();
         let mut values = Vec::new();
         let mut number = |value: &'a [u8]| {
@@ -146,7 +148,11 @@ impl<'a> Digest<'a> {
                 values.len() - 1
             })
         };
-        let steps = operations.iter().copied().map(|operation| Step::new(operation, &mut number)).collect();
+        let step = |operation: &&'a Operation| Step {
+            hint: hint(operation).unwrap_or(u64::MAX),
+            ..Step::new(operation, &mut number)
+        };
+        let steps = operations.iter().map(step).collect();
         Digest { steps, values }
     }
 
@@ -203,7 +209,7 @@ impl Step {
                 Says::Delete { condition: *condition, existed }
             }
         };
-        Step { call: operation.call, ret: ended.then_some(operation.ret), says }
+        Step { call: operation.call, ret: ended.then_some(operation.ret), says, hint: u64::MAX }
     }
 }
 

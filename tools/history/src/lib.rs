@@ -27,7 +27,7 @@ mod violation;
 #[cfg(test)]
 mod shrink_test;
 
-pub use history::{History, Limits, Summary, check};
+pub use history::{History, Limits, Summary, check, check_with_hints};
 pub use indexes::{check_indexes, check_shard_indexes};
 pub use operation::{Condition, Kind, Operation, Outcome};
 pub use violation::Violation;

@@ -1,12 +1,13 @@
 //! The search for an order of one key's operations that explains them all.
 //!
 //! Operations are put in order from the first on. The next may be any whose call lies before the end of every one that
-//! is still to come. Three things keep the search short, none of which excludes an order that a longer search would
+//! is still to come. Four things keep the search short, none of which excludes an order that a longer search would
 //! find:
 //!
 //! - An operation that changes nothing goes first as soon as it fits. It fits no better later.
 //! - A write without an outcome goes only where it makes the very next operation possible. Elsewhere it could go later
 //!   or, if what follows hides it, be left out; it may, as it has no end.
+//! - What is said to have come first is tried first, see [`check_with_hints`](crate::check_with_hints).
 //! - A set of operations that led to a state once is not tried again in another order (Lowe), nor with more of the
 //!   writes without an outcome spent on it.
 
@@ -138,7 +139,13 @@ impl<'a> Search<'a> {
             frame.stage = match frame.stage {
                 Stage::None => {
                     frame.choices = self.ended_choices(frame);
-                    Stage::Ended
+                    if self.is_open_hinted_before(&frame.choices) {
+                        frame.choices.extend(self.open_choices(frame));
+                        frame.choices.sort_by_key(|choice| self.hint(*choice));
+                        Stage::All
+                    } else {
+                        Stage::Ended
+                    }
                 }
                 Stage::Ended if !self.looks(frame.choices.first()) => {
                     frame.choices.extend(self.open_choices(frame));
@@ -149,6 +156,20 @@ impl<'a> Search<'a> {
         }
         frame.tried += 1;
         Some(frame.choices[frame.tried - 1])
+    }
+
+    fn hint(&self, choice: Choice) -> u64 {
+        match choice {
+            Choice::Ended(at) => self.register.ended[at].hint,
+            Choice::Open(at, _) => self.register.open[at].0.hint,
+        }
+    }
+
+    /// Whether an operation without an outcome is said to come before all of these, unless one of them looks.
+    fn is_open_hinted_before(&self, choices: &[Choice]) -> bool {
+        let first = choices.iter().map(|choice| self.hint(*choice)).min().unwrap_or(u64::MAX);
+        let mut open = self.register.open.iter().zip(&self.open);
+        !self.looks(choices.first()) && open.any(|((step, _), taken)| taken.is_none() && step.hint < first)
     }
 
     /// Whether this is an operation that changes nothing, which is then the only choice.
@@ -185,7 +206,7 @@ impl<'a> Search<'a> {
         // Indexes of a log tell which went first. Where they are not known, the first to end is a good guess.
         ready.sort_by_key(|at| {
             let step = &self.register.ended[*at];
-            (step.says.returned().unwrap_or(0), step.ret)
+            (step.hint, step.says.returned().unwrap_or(0), step.ret)
         });
         ready.into_iter().map(Choice::Ended).collect()
     }

@@ -163,6 +163,17 @@ impl Oracle {
         Slot::of(key).shard(self.shards())
     }
 
+    /// Where an operation took effect, as the index of its entry, if that is known.
+    #[must_use]
+    pub fn entry_of(&self, operation: &Operation) -> Option<u64> {
+        match (&operation.kind, &operation.outcome) {
+            (_, Outcome::Put { version } | Outcome::Value(Some((version, _)))) => Some(*version),
+            (_, Outcome::Deleted { index, .. }) => *index,
+            (Kind::Put { value, .. }, _) => Some(self.puts.get(&number_in(value)?)?.1),
+            _ => None,
+        }
+    }
+
     /// A process has ended: what it remembers of itself starts anew, what it has on disk stays.
     pub fn ended(&mut self, node: usize) {
         for shard in &mut self.seen {

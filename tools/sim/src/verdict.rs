@@ -28,7 +28,7 @@ pub fn judge(transcript: &mut Transcript, oracle: &Oracle) -> Result<(), Violati
     transcript.sights.iter().try_for_each(|sight| writes.judge_sight(sight, oracle))?;
     transcript.operations.iter().try_for_each(|operation| oracle.check_told(operation))?;
     let history: History = transcript.operations.drain(..).collect();
-    raftkv_history::check(&history, &Limits { steps: SEARCH_STEPS_MAX })
+    raftkv_history::check_with_hints(&history, &Limits { steps: SEARCH_STEPS_MAX }, |one| oracle.entry_of(one))
         .map_err(|violation| Violation::of("every history is linearizable", violation.to_string()))?;
     raftkv_history::check_indexes(&history)
         .map_err(|violation| Violation::of("versions are indexes of one log", violation.to_string()))
