@@ -10,6 +10,7 @@
 pub mod allocations;
 pub mod campaign;
 pub mod choices;
+pub mod crash_images;
 pub mod engine;
 pub mod feedback;
 pub mod mutator;
