@@ -16,11 +16,12 @@ use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, RequestId, 
 
 use super::network::{Bell, MemoryNetwork, MemorySocket, Wires};
 use crate::config::{Config, LogIo};
+use crate::error::Fatal;
 use crate::limits::Limits;
 use crate::server::by_hand::{self, CoreParts, NodeByHand, Progress};
 use crate::server::node::Peer;
 use crate::socket::Socket;
-use crate::storage::simulated_disk::SimulatedDisk;
+use crate::storage::simulated_disk::{SimulatedDisk, Survivors};
 use crate::storage::{self, FileLog, Workers};
 
 pub(super) const NODES: u64 = 3;
@@ -128,18 +129,19 @@ impl Member {
         self.due_at(core).is_some_and(|at| at <= now || is_called)
     }
 
-    /// Turns a core until its log has nothing more for it at this time.
-    fn turn(&mut self, core: CoreId, now: Instant) {
+    /// Turns a core until its log has nothing more for it at this time. An error ends the process.
+    fn turn(&mut self, core: CoreId, now: Instant) -> Result<(), Fatal> {
         let seat = &mut self.seats[usize::from(core.0)];
         seat.work(self.sync, now);
         seat.woken.store(false, Ordering::Relaxed);
         let mut ready = seat.bell.take();
         loop {
-            if let Progress::Ended(log) = self.node.turn(core, now, &ready).expect("a turn") {
-                return log.close().expect("the log closes");
+            if let Progress::Ended(log) = self.node.turn(core, now, &ready)? {
+                log.close().expect("the log closes");
+                return Ok(());
             }
             if !self.seats[usize::from(core.0)].work(self.sync, now) {
-                return;
+                return Ok(());
             }
             ready.clear();
         }
@@ -154,6 +156,8 @@ pub(super) struct Cluster {
     members: Vec<Option<Member>>,
     /// By node and core.
     disks: Vec<Vec<SimulatedDisk>>,
+    /// The node whose process may end by itself, and what it said.
+    doomed: Option<(u64, Option<Fatal>)>,
     dirs: tempfile::TempDir,
 }
 
@@ -163,7 +167,7 @@ impl Cluster {
         Cluster::of(seed, NODES, Limits::default())
     }
 
-    fn of(seed: u64, nodes: u64, limits: Limits) -> Cluster {
+    pub(super) fn of(seed: u64, nodes: u64, limits: Limits) -> Cluster {
         let disk = |node: u64, core: u16| SimulatedDisk::new(seed ^ (node << 16) ^ u64::from(core));
         Cluster {
             now: Instant::now(),
@@ -172,6 +176,7 @@ impl Cluster {
             limits,
             members: (0..nodes).map(|_| None).collect(),
             disks: (1..=nodes).map(|node| (0..CORES).map(|core| disk(node, core)).collect()).collect(),
+            doomed: None,
             dirs: tempfile::tempdir().expect("a folder"),
         }
     }
@@ -212,31 +217,58 @@ impl Cluster {
     }
 
     pub(super) fn start_node(&mut self, id: u64) {
+        self.try_start_node(id).expect("a start");
+    }
+
+    /// Starts a node. An error is what the program would print before it ends.
+    pub(super) fn try_start_node(&mut self, id: u64) -> Result<(), Fatal> {
         let dir = self.dirs.path().join(format!("node{id}"));
         let peers = (1..=self.nodes()).filter(|peer| *peer != id);
         let peers = peers.map(|peer| Peer { id: NodeId(peer), address: address(peer) }).collect();
         let node = by_hand::open(config(NodeId(id), self.nodes(), &dir, &self.limits), peers, Incarnation(id))
             .expect("a data directory");
         let mut seats = Vec::new();
-        let cores = (0..CORES).map(CoreId).map(|core| {
+        let cores = (0..CORES).map(CoreId).map(|core| -> Result<_, Fatal> {
             let (bell, woken) = (Rc::new(RefCell::new(Vec::new())), Arc::new(AtomicBool::new(false)));
             let wake: storage::Wake = {
                 let woken = Arc::clone(&woken);
                 Arc::new(move || woken.store(true, Ordering::Relaxed))
             };
             let disk = self.disks[at(id)][usize::from(core.0)].clone();
-            disk.restart();
             let mut options = storage::Options::new("simulated", node.shards_of(core).collect(), Arc::clone(&wake));
             options.segment_size = node.config.segment_size;
-            let (log, recovered, workers) = FileLog::open_by_hand(Arc::new(disk), options).expect("a log");
+            let opened = FileLog::open_by_hand(Arc::new(disk), options);
+            let (log, recovered, workers) = opened.map_err(|error| Fatal::failure(error.to_string()))?;
             let network = self.wires.network(address(id), Rc::clone(&bell));
             seats.push(Seat { bell, woken, workers, syncing_since: None });
             let seed = self.seed ^ (id << 8) ^ u64::from(core.0);
-            CoreParts { network, log, recovered, wake, seed }
+            Ok(CoreParts { network, log, recovered, wake, seed })
         });
-        let cores = cores.collect();
-        let node = NodeByHand::start(node, cores, self.now).expect("a start");
+        let cores = cores.collect::<Result<Vec<_>, Fatal>>()?;
+        let node = NodeByHand::start(node, cores, self.now)?;
         self.members[at(id)] = Some(Member { node, seats, sync: Sync::AtOnce });
+        Ok(())
+    }
+
+    /// The disk of a node's core.
+    pub(super) fn disk(&self, id: u64, core: u16) -> &SimulatedDisk {
+        &self.disks[at(id)][usize::from(core)]
+    }
+
+    /// This node's process may end by itself from now on.
+    pub(super) fn may_end(&mut self, id: u64) {
+        self.doomed = Some((id, None));
+    }
+
+    /// What the process said that ended by itself, if it did.
+    pub(super) fn end(&self) -> Option<&Fatal> {
+        self.doomed.as_ref().and_then(|(_, end)| end.as_ref())
+    }
+
+    /// The power goes, and nothing is left of a node but what was durable.
+    pub(super) fn lose_power(&mut self, id: u64) {
+        self.kill(id);
+        self.disks[at(id)].iter().for_each(|disk| disk.crash_in_place(Survivors::None));
     }
 
     /// From now on syncs of a node's logs take so long, that one too which waits.
@@ -247,6 +279,7 @@ impl Cluster {
     /// Ends a node's process without a word.
     pub(super) fn kill(&mut self, id: u64) {
         self.members[at(id)] = None;
+        self.disks[at(id)].iter().for_each(SimulatedDisk::restart);
     }
 
     pub(super) fn stop(&mut self, id: u64) {
@@ -278,11 +311,17 @@ impl Cluster {
     pub(super) fn step(&mut self) {
         let mut rested = true;
         let mut next = self.now + Duration::from_secs(1);
-        for member in self.members.iter_mut().flatten() {
+        for (seat, place) in self.members.iter_mut().enumerate() {
+            let Some(member) = place else { continue };
             for core in (0..CORES).map(CoreId) {
                 if member.is_due(core, self.now) {
-                    member.turn(core, self.now);
                     rested = false;
+                    if let Err(fatal) = member.turn(core, self.now) {
+                        let (_, end) = self.doomed.as_mut().filter(|(id, _)| at(*id) == seat).expect("a turn");
+                        *end = Some(fatal);
+                        *place = None;
+                        break;
+                    }
                 }
                 next = member.due_at(core).map_or(next, |at| at.min(next));
             }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod divergence;
+mod failing;
 mod gray;
 mod network;
 mod room;

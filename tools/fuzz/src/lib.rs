@@ -13,6 +13,7 @@ pub mod choices;
 pub mod crash_images;
 pub mod engine;
 pub mod feedback;
+pub mod flips;
 pub mod mutator;
 pub mod panics;
 pub mod random;

@@ -124,9 +124,9 @@ pub(super) fn check(store: &SnapshotStore, shard: ShardId, at: EntryId) -> Resul
     let mut expected = items(shard, at).into_iter();
     while let Some(block) = reader.next_items().map_err(|error| error.to_string())? {
         for item in block {
-            let found = expected.next().is_some_and(|(key, version, value)| {
-                (&*key, version, &*value) == (item.key, item.version, item.value)
-            });
+            let found = expected
+                .next()
+                .is_some_and(|(key, version, value)| (&*key, version, &*value) == (item.key, item.version, item.value));
             if !found {
                 return Err(format!("the snapshot as of {at} of shard {shard} holds another item than was written"));
             }
