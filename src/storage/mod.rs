@@ -50,6 +50,8 @@ mod conformance_test;
 #[cfg(test)]
 mod core_log_test;
 #[cfg(test)]
+mod kills_test;
+#[cfg(test)]
 mod record_test;
 #[cfg(test)]
 mod recovery_test;

@@ -83,6 +83,31 @@ fn a_node_that_is_killed_inside_a_sync_starts_again_with_everything() {
     }
 }
 
+/// Killed at calls to the file system that give files their names and make names durable: while it starts, and while its
+/// log goes on in another segment. Counts are per thread, so that several threads die at theirs.
+// museum 30, 40
+#[test]
+fn a_node_that_is_killed_while_its_log_takes_another_segment_starts_again_with_everything() {
+    let test = "a_node_that_is_killed_while_its_log_takes_another_segment_starts_again_with_everything";
+    if !have_strace(test) {
+        return;
+    }
+    let mut cluster = Cluster::of(1).flag("--segment-size=64KiB").start();
+    let writers = Writers::start(&cluster, "key", 2, 8);
+    writers.await_progress(200);
+    cluster.kill_9(1);
+    let calls = [("/^rename", 1..5), ("fsync", 1..7), ("pwrite64", 1..4), ("openat", 40..44)];
+    for (call, at) in calls.into_iter().flat_map(|(call, times)| times.map(move |at| (call, at))) {
+        let (log_io, _) = WAYS[at % 2];
+        cluster.set_flag(log_io);
+        cluster.spawn_with(1, server_with_fault(call, &format!("signal=KILL:when={at}+")));
+        assert_eq!(cluster.await_end(1).code, None, "killed by a signal at {call} {at}");
+    }
+    cluster.restart_all();
+    writers.await_progress(50);
+    writers.stop().check(&cluster, &[1]);
+}
+
 /// museum 15
 #[test]
 fn no_write_is_acknowledged_before_its_sync() {
@@ -192,10 +217,14 @@ fn impatient(cluster: &Cluster) -> Client {
 // rule 17
 #[test]
 fn a_full_disk_refuses_writes_serves_the_rest_and_recovers_by_itself() {
+    WAYS.into_iter().for_each(|(log_io, _)| fill_and_make_room(log_io));
+}
+
+fn fill_and_make_room(log_io: &str) {
     let test = "a_full_disk_refuses_writes_serves_the_rest_and_recovers_by_itself";
     let idle = Cluster::of(1).idle();
     let Some(disk) = SmallDisk::mount(test, idle.files(), 24) else { return };
-    let mut cluster = Cluster::of(1).data(disk.path()).start();
+    let mut cluster = Cluster::of(1).flag(log_io).data(disk.path()).start();
     let mut wire = cluster.wire(1);
     let first = wire.put("first", "value");
     let value = vec![b'v'; 100_000];

@@ -75,6 +75,13 @@ impl SmallDisk {
         fs::remove_file(self.ballast()).expect("the ballast is there");
     }
 
+    /// Whether anything may be written from now on. Nobody may be writing.
+    pub fn set_writable(&self, writable: bool) {
+        let mode = if writable { "remount,rw" } else { "remount,ro" };
+        let done = Command::new("mount").args(["-o", mode]).arg(&self.mounted_at).status();
+        assert!(done.is_ok_and(|status| status.success()), "the disk is mounted with {mode}");
+    }
+
     fn ballast(&self) -> PathBuf {
         self.mounted_at.join("ballast")
     }
