@@ -12,11 +12,18 @@ use crate::support::wire::{Said, Wire, put};
 
 /// A cluster of three none of whose nodes runs, and a small disk that node 1 will use.
 fn with_a_small_disk(test: &str, log_io: &str) -> Option<(Cluster, SmallDisk)> {
-    let cluster = Cluster::of(3).flag(log_io).idle();
+    // A loaded machine must not make leadership leave the node.
+    let cluster = Cluster::of(3).flag(log_io).flag("--slow-sync=30s").idle();
     let disk = SmallDisk::mount(test, cluster.files(), 32)?;
     symlink(disk.path().join("node"), cluster.data_dir(1)).expect("a link can be made");
     std::fs::create_dir(disk.path().join("node")).expect("a directory can be made");
     Some((cluster, disk))
+}
+
+/// Waits until a node has made the segments that it keeps for when the disk is full: one core's three, and the current one.
+/// It listens before.
+pub fn await_spares(wire: &mut Wire) {
+    eventually(PATIENCE, "the spare segments are there", || (wire.counter("log_disk_bytes") >= 4 << 20).then_some(()));
 }
 
 /// Keys that node 1 leads, and keys that the others lead.
@@ -24,8 +31,8 @@ fn keys_by_leader(cluster: &Cluster) -> (Vec<String>, Vec<String>) {
     cluster.keys_for_all_shards("key").into_iter().partition(|key| cluster.leader_of(key) == 1)
 }
 
-/// Puts through node 1 until it refuses one for lack of space. What it took in, with their versions.
-fn put_until_refused(wire: &mut Wire, key: &str, value: &[u8]) -> u64 {
+/// Puts a key through node 1 until it refuses for lack of space. The last version that it took in, if it took in any.
+pub fn put_until_refused(wire: &mut Wire, key: &str, value: &[u8]) -> u64 {
     let mut newest = 0;
     for _ in 0..400 {
         let replied = wire.ask(put(key.as_bytes(), value));
@@ -47,11 +54,14 @@ fn a_node_on_a_full_disk_serves_reads_votes_hands_over_and_starts_again() {
         let test = "a_node_on_a_full_disk_serves_reads_votes_hands_over_and_starts_again";
         let Some((mut cluster, disk)) = with_a_small_disk(test, log_io) else { return };
         cluster.restart_all();
-        eventually(PATIENCE, "node 1 leads its share", || (!keys_by_leader(&cluster).0.is_empty()).then_some(()));
-        let (own, others) = keys_by_leader(&cluster);
+        let (own, others) = eventually(PATIENCE, "node 1 leads its share", || {
+            let keys = keys_by_leader(&cluster);
+            (!keys.0.is_empty() && !keys.1.is_empty()).then_some(keys)
+        });
         let value = vec![b'v'; 100_000];
         let mut wire = cluster.wire(1);
         wire.put("first", "value");
+        await_spares(&mut wire);
         disk.fill();
         let newest = put_until_refused(&mut wire, &own[0], &value);
         assert!(wire.get("first").is_some(), "reads go on");

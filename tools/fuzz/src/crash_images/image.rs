@@ -143,18 +143,28 @@ pub(super) fn attempt(disks: &Disks, trial: &Trial, memory: &Memory) -> Result<S
 /// The image with the least that must be lost for it to fail: everything else has reached the medium.
 pub(super) fn smallest(disks: &Disks, trial: &Trial, memory: &Memory) -> (Trial, Vec<String>) {
     let fates = |trial: &Trial| disks.crash(&trial.image).1;
-    let mut trial = trial.clone();
-    for (disk, decided) in fates(&trial).iter().enumerate() {
-        trial.image.given[disk] = decided.iter().map(|fate| fate.survived).collect();
-    }
+    // What was decided is written down, so that a change changes nothing else.
+    let settled = |mut trial: Trial| {
+        for (disk, decided) in fates(&trial).iter().enumerate() {
+            trial.image.given[disk] = decided.iter().map(|fate| fate.survived).collect();
+        }
+        trial
+    };
+    let fails = |trial: &Trial| attempt(disks, trial, memory).is_err();
+    let plain = Trial { image: trial.image.clone(), dies_again: None, goes_on: false };
+    let mut trial = settled(if fails(&plain) { plain } else { trial.clone() });
     for disk in 0..DISKS {
-        for number in 0..trial.image.given[disk].len() {
+        let mut number = 0;
+        while number < trial.image.given[disk].len() {
             let mut with_one_more = trial.clone();
-            if !std::mem::replace(&mut with_one_more.image.given[disk][number], true)
-                && attempt(disks, &with_one_more, memory).is_err()
-            {
-                trial = with_one_more;
+            if !std::mem::replace(&mut with_one_more.image.given[disk][number], true) {
+                // A file that is longer has more to lose: all of that is there.
+                with_one_more.image.survivors[disk] = Survivors::All;
+                if fails(&with_one_more) {
+                    trial = settled(with_one_more);
+                }
             }
+            number += 1;
         }
     }
     let describe = |(disk, decided): (usize, &Vec<Fate>)| {
