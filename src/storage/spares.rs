@@ -2,7 +2,8 @@
 //! nothing needs any more become spares again, or are removed.
 //!
 //! A thread of its own keeps [`SPARES`] of them in a pool, so that filling a file never delays a sync. When the disk is
-//! full it says so (ordinary writes are refused while only [`RESERVED`] are left) and tries again by itself.
+//! full it says so (ordinary writes are refused while only [`RESERVED`] are left) and tries again by itself. While it does
+//! not know yet, the first of these that is taken has the same effect.
 //!
 //! Segments go one by one, oldest first, each for good before the next: whatever a crash leaves is a chain. The new name
 //! of a spare is durable before anything is written into it. After an error of that nothing more is let go in this life,
@@ -222,13 +223,18 @@ pub(crate) struct Pool {
     segment_size: u64,
     /// A larger one was asked for and not taken yet.
     asked: bool,
+    /// There was more than the reserve once.
+    was_filled: bool,
     shared: Arc<Shared>,
 }
 
 impl SpareSource for Pool {
     fn take(&mut self, size_min: u64) -> Result<Spare, LogError> {
         if size_min <= self.segment_size {
-            return self.receive(&self.spares);
+            self.was_filled |= self.spares.len() > RESERVED;
+            let spare = self.receive(&self.spares);
+            self.guard_reserve();
+            return spare;
         }
         self.ask_for(size_min);
         let spare = self.receive(&self.larger)?;
@@ -246,6 +252,14 @@ impl Pool {
     /// Whether only the reserve is left.
     pub(super) fn is_low(&self) -> bool {
         self.shared.reserve_only.load(Ordering::Relaxed)
+    }
+
+    /// The reserve is touched, and nobody knows yet whether the disk is full: filling a segment takes long, and most of
+    /// all where it fails in the end. No more puts are taken until there is more than the reserve again.
+    fn guard_reserve(&self) {
+        if self.was_filled && self.spares.len() < RESERVED {
+            self.shared.reserve_only.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether a file of at least this many bytes is there.
@@ -339,6 +353,8 @@ pub(super) struct AllocatorWorker {
     needless: VecDeque<SegmentFile>,
     /// Letting go failed.
     stuck: bool,
+    /// That the disk has no room was said.
+    is_told: bool,
 }
 
 impl AllocatorWorker {
@@ -353,7 +369,15 @@ impl AllocatorWorker {
             let _ = spares_in.try_send(spare);
         }
         let segment_size = maker.segment_size;
-        let pool = Pool { spares, larger, requests, segment_size, asked: false, shared: Arc::clone(&shared) };
+        let pool = Pool {
+            spares,
+            larger,
+            requests,
+            segment_size,
+            asked: false,
+            was_filled: false,
+            shared: Arc::clone(&shared),
+        };
         let worker = AllocatorWorker {
             maker,
             shared,
@@ -364,6 +388,7 @@ impl AllocatorWorker {
             wanted: Vec::new(),
             needless: needless.into(),
             stuck: false,
+            is_told: false,
         };
         (worker, pool)
     }
@@ -464,18 +489,18 @@ impl AllocatorWorker {
         Ok(true)
     }
 
-    fn refused(&self, error: &io::Error) {
-        if !self.shared.reserve_only.load(Ordering::Relaxed) {
+    fn refused(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.is_told, true) {
             log::warn!("cannot allocate a log segment in {}: {error}", self.maker.disk.path(""));
         }
     }
 
-    fn tell_space(&self, refused: bool) {
+    fn tell_space(&mut self, refused: bool) {
         let before = self.shared.reserve_only.load(Ordering::Relaxed);
         let reserve_only = refused || (before && self.spares.len() <= RESERVED);
         if reserve_only != before {
             self.shared.reserve_only.store(reserve_only, Ordering::Relaxed);
-            if !reserve_only {
+            if !reserve_only && std::mem::take(&mut self.is_told) {
                 log::info!("log segments can be allocated again in {}: puts are taken", self.maker.disk.path(""));
             }
             (self.wake)();
