@@ -3,7 +3,7 @@
 //!
 //! A thread of its own keeps [`SPARES`] of them in a pool, so that filling a file never delays a sync. When the disk is
 //! full it says so (ordinary writes are refused while only [`RESERVED`] are left) and tries again by itself. While it does
-//! not know yet, the first of these that is taken has the same effect.
+//! not know yet whether the disk is full, whoever would take one of these waits.
 //!
 //! Segments go one by one, oldest first, each for good before the next: whatever a crash leaves is a chain. The new name
 //! of a spare is durable before anything is written into it. After an error of that nothing more is let go in this life,
@@ -219,6 +219,8 @@ enum Request {
 pub(crate) struct Pool {
     spares: Receiver<Spare>,
     larger: Receiver<Spare>,
+    /// The allocator has attempted something since the last look.
+    attempts: Receiver<()>,
     requests: Sender<Request>,
     segment_size: u64,
     /// A larger one was asked for and not taken yet.
@@ -230,16 +232,15 @@ pub(crate) struct Pool {
 
 impl SpareSource for Pool {
     fn take(&mut self, size_min: u64) -> Result<Spare, LogError> {
-        if size_min <= self.segment_size {
-            self.was_filled |= self.spares.len() > RESERVED;
-            let spare = self.receive(&self.spares);
-            self.guard_reserve();
-            return spare;
+        while !self.is_ready(Some(size_min)) {
+            // Every attempt of the allocator is told after it, so that none is missed.
+            let attempted = self.attempts.recv();
+            attempted.map_err(|_| LogError("the log was closed while a batch waited for space".to_owned()))?;
         }
-        self.ask_for(size_min);
-        let spare = self.receive(&self.larger)?;
-        self.asked = false;
-        Ok(spare)
+        let is_usual = size_min <= self.segment_size;
+        let spare = if is_usual { self.spares.try_recv() } else { self.larger.try_recv() };
+        self.asked &= is_usual;
+        spare.map_err(|_| LogError("the log's allocator ended unexpectedly".to_owned()))
     }
 
     fn let_go(&mut self, needless: Vec<SegmentFile>) {
@@ -254,12 +255,12 @@ impl Pool {
         self.shared.reserve_only.load(Ordering::Relaxed)
     }
 
-    /// The reserve is touched, and nobody knows yet whether the disk is full: filling a segment takes long, and most of
-    /// all where it fails in the end. No more puts are taken until there is more than the reserve again.
-    fn guard_reserve(&self) {
-        if self.was_filled && self.spares.len() < RESERVED {
-            self.shared.reserve_only.store(true, Ordering::Relaxed);
-        }
+    /// Whether the next spare may be taken. The reserve may not while nobody knows whether the disk is full: to fill a
+    /// segment takes long, most of all where it fails in the end, and puts that were taken meanwhile would use it up.
+    fn may_take(&mut self) -> bool {
+        let left = self.spares.len();
+        self.was_filled |= left > RESERVED;
+        left > RESERVED || (left > 0 && (!self.was_filled || self.is_low()))
     }
 
     /// Whether a file of at least this many bytes is there.
@@ -276,7 +277,7 @@ impl Pool {
     pub(super) fn is_ready(&mut self, wanted: Option<u64>) -> bool {
         let ready = match wanted {
             None => true,
-            Some(size_min) if size_min <= self.segment_size => !self.spares.is_empty(),
+            Some(size_min) if size_min <= self.segment_size => self.may_take(),
             Some(size_min) => {
                 self.ask_for(size_min);
                 !self.larger.is_empty()
@@ -292,16 +293,6 @@ impl Pool {
             // The allocator is gone only when the log is being closed; then no spare is needed.
             let _ = self.requests.send(Request::Larger(size));
         }
-    }
-
-    fn receive(&self, from: &Receiver<Spare>) -> Result<Spare, LogError> {
-        if let Ok(spare) = from.try_recv() {
-            return Ok(spare);
-        }
-        self.shared.waits_for_space.store(true, Ordering::Relaxed);
-        let spare = from.recv();
-        self.shared.waits_for_space.store(false, Ordering::Relaxed);
-        spare.map_err(|_| LogError("the log was closed while a batch waited for space".to_owned()))
     }
 }
 
@@ -347,6 +338,7 @@ pub(super) struct AllocatorWorker {
     requests: Receiver<Request>,
     spares: Sender<Spare>,
     larger: Sender<Spare>,
+    attempts: Sender<()>,
     /// Sizes asked for and not made yet.
     wanted: Vec<u64>,
     /// Segments that are not needed any more, oldest first. Nothing more comes after an error.
@@ -363,6 +355,7 @@ impl AllocatorWorker {
         let First { maker, adopted, needless } = first;
         let (spares_in, spares) = bounded(SPARES_MAX);
         let (larger_in, larger) = unbounded();
+        let (attempts_in, attempts) = bounded(1);
         let (requests, requests_out) = unbounded();
         for spare in adopted {
             // No more were adopted than the pool holds.
@@ -372,6 +365,7 @@ impl AllocatorWorker {
         let pool = Pool {
             spares,
             larger,
+            attempts,
             requests,
             segment_size,
             asked: false,
@@ -385,6 +379,7 @@ impl AllocatorWorker {
             requests: requests_out,
             spares: spares_in,
             larger: larger_in,
+            attempts: attempts_in,
             wanted: Vec::new(),
             needless: needless.into(),
             stuck: false,
@@ -432,6 +427,13 @@ impl AllocatorWorker {
 
     /// Lets a segment go, or makes a spare, if there is one to let go, or one is wanted.
     pub(super) fn attempt(&mut self) -> Attempt {
+        let attempt = self.attempt_one();
+        // One that was not looked at yet says as much as two.
+        let _ = self.attempts.try_send(());
+        attempt
+    }
+
+    fn attempt_one(&mut self) -> Attempt {
         if let Some(segment) = self.needless.pop_front() {
             self.let_go(&segment);
             self.tell_space(false);
