@@ -13,7 +13,7 @@ use crate::support::wire::{Said, Wire, put};
 /// A cluster of three none of whose nodes runs, and a small disk that node 1 will use.
 fn with_a_small_disk(test: &str, log_io: &str) -> Option<(Cluster, SmallDisk)> {
     // A loaded machine must not make leadership leave the node.
-    let cluster = Cluster::of(3).flag(log_io).flag("--slow-sync=30s").idle();
+    let cluster = Cluster::of(3).flag(log_io).flag("--slow-sync=30s").flag("--election-timeout=4s").idle();
     let disk = SmallDisk::mount(test, cluster.files(), 32)?;
     symlink(disk.path().join("node"), cluster.data_dir(1)).expect("a link can be made");
     std::fs::create_dir(disk.path().join("node")).expect("a directory can be made");
