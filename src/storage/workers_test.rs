@@ -355,6 +355,7 @@ fn the_reserve_is_not_touched_before_it_is_known_that_the_disk_is_full() {
     }
     assert_eq!((spares(&disk), node.log.space()), (2, Space::Plenty));
     assert!(node.log.waits_for_space() && !node.workers.can_sync());
+    assert!(node.log.in_flight().is_some(), "if the disk hangs, this batch shows it");
     assert!(!node.workers.allocate(), "the disk is full");
     assert_eq!(node.log.space(), Space::ReserveOnly);
     assert!(node.workers.can_sync(), "what was taken in may have it");

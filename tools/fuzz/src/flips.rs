@@ -196,7 +196,7 @@ fn is_told(line: &str, name: &str) -> bool {
     line.contains(&format!("{name} at offset ")) && !line.contains('\n')
 }
 
-/// Flips in a log; every entry of the result is one byte that means what it says.
+/// Changes bytes of a log up to the end of its batches, and compares what a start finds with what each byte means.
 fn flip_log(disk: &SimulatedDisk, proved: u64, whole: &Found, cut: &Found, plan: &Plan) -> (Tally, Unnoticed) {
     let name = segment_name(1);
     let meanings = meanings(&disk.bytes(&name), proved);
