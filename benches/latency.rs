@@ -22,7 +22,7 @@ const SHARD: ShardId = ShardId(0);
 /// One entry of 160 bytes on the disk: handed to the syncer, durable, and the loop woken from its poll.
 fn durable_append(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("durable append, alone");
-    for (name, io) in [("through the map", LogIo::Map), ("direct", LogIo::Direct)] {
+    for (name, io) in [("through the map", LogIo::Map), ("buffered", LogIo::Buffered), ("direct", LogIo::Direct)] {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the target folder is writable");
         let (mut poll, mut events) = (Poll::new().expect("a poll"), Events::with_capacity(8));
         let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");

@@ -43,6 +43,17 @@ pub struct Limits {
     pub core_scans_waiting_max: usize,
     /// Unsent bytes above which a core's link to a peer takes nothing more.
     pub link_bytes_max: usize,
+    /// Bytes of a shard's entries since its last snapshot after which the next is taken.
+    pub snapshot_log_bytes: u64,
+    /// Bytes of a shard's newest entries that stay in the log for followers that lag, even if snapshots cover them.
+    pub log_tail_bytes: u64,
+    /// Bytes of a core's log above which shards that hold up the release of its oldest segments are pushed on.
+    pub core_log_bytes_max: u64,
+    /// Bytes of the newest entries of a core's log that stay in memory; followers that lag more are sent what is read
+    /// from the disk.
+    pub core_log_memory_max: usize,
+    /// Bytes of snapshots that a core takes from other nodes in a second.
+    pub snapshot_rate: u64,
     /// How long a connection may take to say hello.
     pub hello_timeout: Duration,
     /// How long a request may take before it is answered `timeout` or `no_leader`.
@@ -71,6 +82,11 @@ impl Default for Limits {
             core_scans_max: 16,
             core_scans_waiting_max: 4_096,
             link_bytes_max: 64 << 20,
+            snapshot_log_bytes: 64 << 20,
+            log_tail_bytes: 16 << 20,
+            core_log_bytes_max: 4 << 30,
+            core_log_memory_max: 8 << 20,
+            snapshot_rate: 64 << 20,
             hello_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
             stop_timeout: Duration::from_secs(5),
@@ -99,7 +115,21 @@ impl Limits {
         ] {
             at_least(setting, value, item, "the longest write")?;
         }
-        at_least("--link-bytes-max", self.link_bytes_max, LINK_BYTES_MIN, "appends and answers between nodes")
+        at_least("--link-bytes-max", self.link_bytes_max, LINK_BYTES_MIN, "appends and answers between nodes")?;
+        self.check_snapshots()
+    }
+
+    fn check_snapshots(&self) -> Result<(), String> {
+        for (setting, value, least, why) in [
+            ("--snapshot-log-bytes", self.snapshot_log_bytes, SNAPSHOT_LOG_BYTES_MIN, "a node would do little else"),
+            ("--core-log-bytes-max", self.core_log_bytes_max, 4 * SEGMENT_BYTES_MIN, "a log could not go on"),
+            ("--snapshot-rate", self.snapshot_rate, SNAPSHOT_RATE_MIN, "no follower would catch up"),
+        ] {
+            if value < least {
+                return Err(format!("{setting} {value} must be at least {least}, or {why}"));
+            }
+        }
+        Ok(())
     }
 
     /// The longest page of a scan, as a frame.
@@ -147,6 +177,12 @@ pub const SCAN_ITEM_OVERHEAD_BYTES: usize = 32;
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The most bytes of a log segment.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// The least entries after which a shard may be told to be snapshotted.
+pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 4 << 10;
+/// The most bytes of a snapshot in one answer between nodes.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: u32 = 256 << 10;
+/// The least bytes of snapshots that a core may be told to take in a second: a chunk must not take longer.
+pub const SNAPSHOT_RATE_MIN: u64 = SNAPSHOT_CHUNK_BYTES_MAX as u64;
 /// Segments are multiples of this: batches start on its boundaries.
 pub const SEGMENT_BLOCK_BYTES: u64 = 4 << 10;
 
@@ -158,3 +194,5 @@ const _: () = assert!(
 // The longest put fits a client frame; the longest append fits a peer frame.
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + OVERHEAD_BYTES_MAX <= frame::CLIENT_FRAME_MAX);
 const _: () = assert!(APPEND_BYTES_MAX + ENTRY_BYTES_MAX + OVERHEAD_BYTES_MAX <= frame::PEER_FRAME_MAX);
+// A chunk of a snapshot fits a peer frame.
+const _: () = assert!(SNAPSHOT_CHUNK_BYTES_MAX as usize + OVERHEAD_BYTES_MAX <= frame::PEER_FRAME_MAX);

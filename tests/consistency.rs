@@ -17,3 +17,5 @@ mod full_disks;
 mod partitions;
 #[path = "consistency/reads.rs"]
 mod reads;
+#[path = "consistency/snapshots.rs"]
+mod snapshots;

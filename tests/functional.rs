@@ -1,5 +1,5 @@
 //! What a node and a cluster do for their users, with real processes, sockets and disks: every operation, restarts,
-//! the command line, wrong bytes, limits of connections, and who may join.
+//! the command line, wrong bytes, limits of connections, snapshots, and who may join.
 
 mod support;
 
@@ -23,3 +23,5 @@ mod members;
 mod operations;
 #[path = "functional/restarts.rs"]
 mod restarts;
+#[path = "functional/snapshots.rs"]
+mod snapshots;

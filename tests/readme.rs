@@ -232,12 +232,13 @@ fn every_flag_that_the_documents_name_exists() {
         help("raftkv-sim", &["--help"]),
         help("raftkv-fuzz", &["--help"]),
         read("tools/compare"),
+        read("tools/durable-path"),
     ];
     let of_cargo = ["--bench", "--lib", "--open", "--profile", "--release", "--test", "--workspace"];
     let known: BTreeSet<&str> = texts.iter().flat_map(|text| flags(text)).chain(of_cargo).collect();
-    for document in ["README.md", "docs/architecture.md", "docs/features.md", "docs/operations.md", "docs/raftkv.toml"]
-    {
-        let text = read(document);
+    let documents = ["architecture.md", "durable-path.md", "features.md", "operations.md", "raftkv.toml"];
+    for document in documents.map(|name| format!("docs/{name}")).into_iter().chain(["README.md".to_owned()]) {
+        let text = read(&document);
         let unknown: Vec<&str> = flags(&text).difference(&known).copied().collect();
         assert!(unknown.is_empty(), "{document} names {unknown:?}, which no program has");
     }

@@ -288,7 +288,7 @@ const UNSAFE: Confined = Confined {
     words: &["unsafe"],
     within: &[],
     listed: &[
-        ("src/storage/disk.rs", "maps segments, draws random bytes, writes with RWF_DSYNC"),
+        ("src/storage/disk.rs", "maps segments"),
         ("src/server/local_cluster.rs", "child processes that die with their parent"),
         ("protocol/tests/wire/counting_allocator.rs", "counts what a decoder allocates"),
     ],

@@ -9,7 +9,7 @@ use log::LevelFilter;
 use raftkv_protocol::types::{ClusterId, NodeId};
 
 use super::flags::Flags;
-use super::{Config, LogIo, Mode, layers, read, units};
+use super::{Config, LogIo, LogSync, Mode, layers, read, units};
 use crate::error::Fatal;
 use crate::limits::Limits;
 use crate::storage::data_dir::{DataDir, Identity};
@@ -58,7 +58,7 @@ fn without_flags_it_is_a_single_durable_node() {
     assert_eq!(config.heartbeat, Duration::from_millis(100));
     assert_eq!(config.election_timeout, Duration::from_millis(800));
     assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 20, LogIo::Direct, LevelFilter::Info));
-    assert_eq!(config.slow_sync, Duration::from_millis(200));
+    assert_eq!((config.log_sync, config.slow_sync), (LogSync::Thread, Duration::from_millis(200)));
     assert_eq!(config.limits, Limits::default());
 }
 
@@ -76,8 +76,24 @@ fn every_flag_is_understood() {
         "--cluster-name=orders.eu-1",
         "--segment-size=64KiB",
         "--log-io=map",
+        "--log-sync=inline",
         "--slow-sync=300ms",
         "--log-level=debug",
+    ]);
+    assert_eq!(config.node_id, NodeId(2));
+    assert_eq!(config.advertise, "[::1]:9002");
+    let members = [(1, "a:9001"), (2, "[::1]:9002"), (3, "c:9003")].map(|(id, at)| (NodeId(id), at.to_owned()));
+    assert_eq!(config.initial_cluster, members);
+    assert_eq!((config.shards, config.cores), (24, 3));
+    assert_eq!(config.heartbeat, Duration::from_millis(50));
+    assert_eq!(config.election_timeout, Duration::from_secs(1));
+    assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 10, LogIo::Map, LevelFilter::Debug));
+    assert_eq!((config.log_sync, config.slow_sync), (LogSync::Inline, Duration::from_millis(300)));
+}
+
+#[test]
+fn every_limit_is_understood() {
+    let config = node(&[
         "--key-bytes-max=1KiB",
         "--value-bytes-max=64KiB",
         "--scan-items-max=10",
@@ -95,19 +111,15 @@ fn every_flag_is_understood() {
         "--core-scans-max=2",
         "--core-scans-waiting-max=3",
         "--link-bytes-max=5MiB",
+        "--snapshot-log-bytes=1MiB",
+        "--log-tail-bytes=0",
+        "--core-log-bytes-max=1GiB",
+        "--core-log-memory-max=9MiB",
+        "--snapshot-rate=2MiB",
         "--hello-timeout=1s",
         "--request-timeout=2m",
         "--stop-timeout=10s",
     ]);
-    assert_eq!(config.node_id, NodeId(2));
-    assert_eq!(config.advertise, "[::1]:9002");
-    let members = [(1, "a:9001"), (2, "[::1]:9002"), (3, "c:9003")].map(|(id, at)| (NodeId(id), at.to_owned()));
-    assert_eq!(config.initial_cluster, members);
-    assert_eq!((config.shards, config.cores), (24, 3));
-    assert_eq!(config.heartbeat, Duration::from_millis(50));
-    assert_eq!(config.election_timeout, Duration::from_secs(1));
-    assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 10, LogIo::Map, LevelFilter::Debug));
-    assert_eq!(config.slow_sync, Duration::from_millis(300));
     let limits = Limits {
         key_bytes_max: 1 << 10,
         value_bytes_max: 64 << 10,
@@ -126,11 +138,28 @@ fn every_flag_is_understood() {
         core_scans_max: 2,
         core_scans_waiting_max: 3,
         link_bytes_max: 5 << 20,
+        snapshot_log_bytes: 1 << 20,
+        log_tail_bytes: 0,
+        core_log_bytes_max: 1 << 30,
+        core_log_memory_max: 9 << 20,
+        snapshot_rate: 2 << 20,
         hello_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_secs(120),
         stop_timeout: Duration::from_secs(10),
     };
     assert_eq!(config.limits, limits);
+}
+
+#[test]
+fn the_log_s_ways_are_understood_wherever_they_are_set() {
+    let temp = tempfile::tempdir().expect("a temporary directory");
+    let file = write(temp.path(), "log-io = \"buffered\"\nlog-sync = \"inline\"\n");
+    let from_file = node(&["--config", &file]);
+    let env = [("RAFTKV_LOG_IO", "buffered"), ("RAFTKV_LOG_SYNC", "inline")];
+    let Mode::Node(from_env) = read_with(&[], &env).expect("valid") else { panic!("no node") };
+    for config in [&from_file, &from_env] {
+        assert_eq!((config.log_io, config.log_sync), (LogIo::Buffered, LogSync::Inline));
+    }
 }
 
 #[test]
@@ -223,7 +252,8 @@ fn wrong_flags_are_refused_in_one_line() {
         (&["--shards=0"], "invalid value '0' for '--shards <N>': 0 is not in 1..=4096; see --help"),
         (&["--shards=4097"], "invalid value '4097' for '--shards <N>': 4097 is not in 1..=4096; see --help"),
         (&["--cores=0"], "invalid value '0' for '--cores <N>': 0 is not in 1..=65535; see --help"),
-        (&["--log-io=mmap"], "invalid value 'mmap' for '--log-io <WAY>'; it may be direct, map"),
+        (&["--log-io=mmap"], "invalid value 'mmap' for '--log-io <WAY>'; it may be direct, buffered, map"),
+        (&["--log-sync=loop"], "invalid value 'loop' for '--log-sync <WHO>'; it may be thread, inline"),
         (
             &["--heartbeat=100"],
             "invalid value '100' for '--heartbeat <TIME>': write a duration like 250ms, 1s or 2m; see --help",
@@ -277,7 +307,17 @@ fn settings_that_do_not_go_together_are_refused() {
         (&["--segment-size=2GiB"], "--segment-size 2GiB must be from 64KiB to 1GiB and a multiple of 4KiB"),
         (&["--segment-size=65537"], "--segment-size 65537 must be from 64KiB to 1GiB and a multiple of 4KiB"),
         (&["--cluster-name=a b"], "--cluster-name `a b` must be 1 to 64 letters, digits, dots, dashes or underscores"),
-        (&["--key-bytes-max=5000"], "--key-bytes-max 5000 must be from 1 to 4096"),
+    ] {
+        assert_eq!(refusal(args), expected);
+    }
+    let unknown = refusal(&["--listen=no.such.host.invalid:7001"]);
+    assert!(unknown.starts_with("--listen no.such.host.invalid:7001: "), "{unknown}");
+}
+
+#[test]
+fn limits_that_nothing_would_fit_in_are_refused() {
+    for (args, expected) in [
+        (&["--key-bytes-max=5000"][..], "--key-bytes-max 5000 must be from 1 to 4096"),
         (&["--value-bytes-max=1048577"], "--value-bytes-max 1048577 must be from 1 to 1048576"),
         (&["--scan-bytes-max=0"], "--scan-bytes-max 0 must be from 1 to 1048576"),
         (
@@ -300,11 +340,18 @@ fn settings_that_do_not_go_together_are_refused() {
             &["--link-bytes-max=4206591"],
             "--link-bytes-max 4206591 must be at least 4206592, or appends and answers between nodes would never fit",
         ),
+        (
+            &["--snapshot-log-bytes=4095"],
+            "--snapshot-log-bytes 4095 must be at least 4096, or a node would do little else",
+        ),
+        (
+            &["--core-log-bytes-max=262143"],
+            "--core-log-bytes-max 262143 must be at least 262144, or a log could not go on",
+        ),
+        (&["--snapshot-rate=262143"], "--snapshot-rate 262143 must be at least 262144, or no follower would catch up"),
     ] {
         assert_eq!(refusal(args), expected);
     }
-    let unknown = refusal(&["--listen=no.such.host.invalid:7001"]);
-    assert!(unknown.starts_with("--listen no.such.host.invalid:7001: "), "{unknown}");
 }
 
 #[test]
@@ -319,6 +366,8 @@ fn the_limits_of_values_are_inclusive() {
         ["--core-uncommitted-bytes-max=1053696", "--core-backlog-bytes-max=1053696"],
         ["--core-forwarded-bytes-max=1053696", "--core-inbox-bytes-max=1053696"],
         ["--link-bytes-max=4206592", "--core-scans-max=1"],
+        ["--snapshot-log-bytes=4096", "--log-tail-bytes=0"],
+        ["--core-log-bytes-max=262144", "--snapshot-rate=262144"],
     ] {
         read_with(&args, &[]).expect("valid");
     }

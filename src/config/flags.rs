@@ -96,9 +96,21 @@ pub(super) struct Flags {
     #[arg(long, value_name = "WAY", default_value = "direct", help_heading = "Tuning")]
     pub log_io: LogIo,
 
+    /// Who does it: a thread of its own, or the event loop, which stands still meanwhile
+    #[arg(long, value_name = "WHO", default_value = "thread", help_heading = "Tuning")]
+    pub log_sync: LogSync,
+
     /// A node whose syncs of the log take longer hands its shards to others, if a majority does better
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration, help_heading = "Tuning")]
     pub slow_sync: Duration,
+
+    /// Bytes of a shard's entries after which it is snapshotted, so that the log before can go
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size, help_heading = "Tuning")]
+    pub snapshot_log_bytes: u64,
+
+    /// Bytes of a shard's newest entries that stay in the log for nodes that lag
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size, help_heading = "Tuning")]
+    pub log_tail_bytes: u64,
 
     /// The longest key
     #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = memory_size, help_heading = "Limits")]
@@ -184,6 +196,18 @@ pub(super) struct Flags {
     /// Unsent bytes on a link to another node before it takes nothing more
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = PER_CORE)]
     pub link_bytes_max: usize,
+
+    /// Bytes of the log before the shards that hold on to its oldest segments are made to let go
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = size, help_heading = PER_CORE)]
+    pub core_log_bytes_max: u64,
+
+    /// Bytes of the log's newest entries kept in memory, for followers that lag a little
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = memory_size, help_heading = PER_CORE)]
+    pub core_log_memory_max: usize,
+
+    /// Bytes of snapshots taken from other nodes in a second
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size, help_heading = PER_CORE)]
+    pub snapshot_rate: u64,
 }
 
 /// How a log places its batches in its segments.
@@ -192,19 +216,45 @@ pub enum LogIo {
     /// With a write past the page cache that is durable when it returns.
     #[default]
     Direct,
+    /// With a write through the page cache that is durable when it returns.
+    Buffered,
     /// Through the memory map, then one sync.
     Map,
 }
 
 impl ValueEnum for LogIo {
     fn value_variants<'a>() -> &'a [LogIo] {
-        &[LogIo::Direct, LogIo::Map]
+        &[LogIo::Direct, LogIo::Buffered, LogIo::Map]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(match self {
             LogIo::Map => "map",
+            LogIo::Buffered => "buffered",
             LogIo::Direct => "direct",
+        }))
+    }
+}
+
+/// Who places a log's batches and makes them durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogSync {
+    /// A thread of the log.
+    #[default]
+    Thread,
+    /// The core's event loop, at the end of each turn.
+    Inline,
+}
+
+impl ValueEnum for LogSync {
+    fn value_variants<'a>() -> &'a [LogSync] {
+        &[LogSync::Thread, LogSync::Inline]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            LogSync::Thread => "thread",
+            LogSync::Inline => "inline",
         }))
     }
 }

@@ -27,7 +27,7 @@ use crate::error::Fatal;
 use crate::limits::{Limits, SEGMENT_BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::storage::data_dir::{self, Identity};
 
-pub use flags::LogIo;
+pub use flags::{LogIo, LogSync};
 pub use local::{LocalCluster, LocalNode};
 
 use flags::Flags;
@@ -71,6 +71,8 @@ pub struct Config {
     pub segment_size: u64,
     /// How the log places its batches.
     pub log_io: LogIo,
+    /// Who places them and makes them durable.
+    pub log_sync: LogSync,
     /// What a sync of the log may take before the node's disk counts as slow.
     pub slow_sync: Duration,
     /// The least important of what is logged.
@@ -149,6 +151,7 @@ fn check(flags: &Flags) -> Result<Config, Fatal> {
         cluster_name: flags.cluster_name.clone(),
         segment_size: flags.segment_size,
         log_io: flags.log_io,
+        log_sync: flags.log_sync,
         slow_sync: flags.slow_sync,
         log_level: flags.log_level,
         limits,
@@ -225,6 +228,11 @@ fn limits(flags: &Flags) -> Limits {
         core_scans_max: flags.core_scans_max as usize,
         core_scans_waiting_max: flags.core_scans_waiting_max as usize,
         link_bytes_max: flags.link_bytes_max,
+        snapshot_log_bytes: flags.snapshot_log_bytes,
+        log_tail_bytes: flags.log_tail_bytes,
+        core_log_bytes_max: flags.core_log_bytes_max,
+        core_log_memory_max: flags.core_log_memory_max,
+        snapshot_rate: flags.snapshot_rate,
         hello_timeout: flags.hello_timeout,
         request_timeout: flags.request_timeout,
         stop_timeout: flags.stop_timeout,

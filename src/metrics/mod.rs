@@ -126,6 +126,20 @@ counters! {
     log_segments_held,
     /// Bytes that the files of the log take, spares included.
     log_disk_bytes,
+    /// Bytes of the log's entries in memory.
+    log_memory_bytes,
+    /// Snapshots of shards that were taken.
+    snapshots_taken,
+    /// Snapshots that could not be written, received or loaded.
+    snapshots_failed,
+    /// Snapshots of other nodes that took the place of a shard's log and state.
+    snapshots_installed,
+    /// Bytes of snapshots sent to other nodes.
+    snapshot_bytes_sent,
+    /// Bytes of snapshots received from other nodes.
+    snapshot_bytes_received,
+    /// How long the last snapshot took, in microseconds (summed over cores).
+    snapshot_us_last,
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl Raft {
         }
         match result {
             AppendResult::Accepted { matched } if matched <= last => {
-                if progress.accepted(matched, start) {
+                if progress.accepted(matched, start, last) {
                     self.advance_commit();
                     self.hand_over_if_ready();
                 }

@@ -98,6 +98,9 @@ impl Persistence {
 
     /// The log was discarded and now starts elsewhere: what is or becomes durable of the old one is no part of it.
     pub(super) fn reset(&mut self) {
+        if mutant!("reset-keeps-claims") {
+            return;
+        }
         self.persisted = Index(0);
         for write in self.writes.iter_mut().filter(|write| write.last != EntryId::ZERO) {
             write.last = EntryId::ZERO;

@@ -5,7 +5,8 @@
 //! acknowledgements; a rejection or a new link moves it back. From either it gets to `Snapshot` when the append that is
 //! due would need an entry from before the start of the log: the follower is offered a snapshot instead, again with each
 //! beat, and is sent no appends. An acknowledgement that reaches the start of the log moves it on to `Replicate`; a new
-//! link, or a refusal that shows that the follower's log reaches that far, moves it back to `Probe`.
+//! link, or a refusal that shows that the follower's log reaches that far, moves it back to `Probe`. So does an
+//! acknowledgement of the whole log, as the follower has yet to hear how far that is committed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -172,15 +173,22 @@ impl Progress {
         self.inflight.clear();
     }
 
-    /// The follower's log matches up to here, and the leader's begins after `start`. Returns whether that is news.
-    pub(super) fn accepted(&mut self, matched: Index, start: Index) -> bool {
+    /// The follower's log matches up to here; the leader's begins after `start` and ends with `last`. Returns whether that
+    /// is news.
+    pub(super) fn accepted(&mut self, matched: Index, start: Index, last: Index) -> bool {
         let news = matched > self.matched;
         self.matched = self.matched.max(matched);
         let still_lacks = self.state == State::Snapshot && self.matched < start;
-        if self.state != State::Replicate && !still_lacks {
-            self.inflight.clear();
-            self.state = State::Replicate;
-            self.next = self.matched.next();
+        match self.state {
+            State::Replicate => {}
+            State::Snapshot if still_lacks => {}
+            // There is nothing to send, but it is to hear how far what it has is committed.
+            State::Snapshot if self.matched == last => self.probe_from(last.next()),
+            State::Snapshot | State::Probe(_) => {
+                self.inflight.clear();
+                self.state = State::Replicate;
+                self.next = self.matched.next();
+            }
         }
         self.next = self.next.max(self.matched.next());
         self.inflight.answered(self.matched);

@@ -58,10 +58,11 @@ impl Raft {
     pub fn restore(&mut self, meta: SnapshotMeta) -> bool {
         let at = meta.at;
         let is_ahead = at.index > self.commit && at.term <= self.hard_state.term;
-        if self.role != Role::Follower || !is_ahead || self.contradicts(at) {
+        let may = self.role == Role::Follower || mutant!("restore-by-candidate");
+        if !may || !is_ahead || self.contradicts(at) {
             return false;
         }
-        if !self.terms.matches(at) {
+        if !self.terms.matches(at) || mutant!("restore-always-discards") {
             self.discard_log(meta);
         }
         self.commit = at.index;
@@ -96,7 +97,7 @@ impl Raft {
             // Both logs hold it, so they agree up to it (§5.3), and a snapshot covers committed entries only.
             self.commit = self.commit.max(at.index);
         }
-        if at.index <= self.commit {
+        if at.index <= self.commit || mutant!("offer-taken-for-done") {
             // Everything that is committed here is in the log of this term's leader.
             self.verified.offer_came(link, self.commit);
         } else {

@@ -57,7 +57,7 @@ impl Admission {
     pub fn may_heed(&self, from: NodeId, body: &Body) -> bool {
         match body {
             Body::PreVote { .. } | Body::Vote { .. } => self.may_vote_for(from) || mutant!("admission-ignored"),
-            Body::Append { .. } | Body::Heartbeat { .. } | Body::TimeoutNow => {
+            Body::Append { .. } | Body::Snapshot { .. } | Body::Heartbeat { .. } | Body::TimeoutNow => {
                 self.may_follow(from) || mutant!("stranger-followed")
             }
             _ => true,

@@ -8,10 +8,12 @@ use std::time::Instant;
 use raftkv_protocol::types::{CoreId, Incarnation, ShardId};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::error::Fatal;
 use crate::event_loop::{Capacity, Inbox, InboxSender, Wake, inbox};
 use crate::limits;
 use crate::raft::{self, Raft};
-use crate::shard::Shard;
+use crate::shard::snapshots::{Found, SnapshotWorker, Snapshots, Stores, find, snapshot_worker};
+use crate::shard::{Beginning, Shard};
 use crate::storage::{FileLog, RecoveredShard};
 
 use super::io::Post;
@@ -40,24 +42,61 @@ pub(super) fn mailbox<S>(limits: &limits::Limits, wake: Wake) -> (InboxSender<Po
     inbox(capacity, wake)
 }
 
+/// What a core's disk holds.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) log: FileLog,
+    /// By position: what the log holds of a shard.
+    pub(super) recovered: Vec<RecoveredShard>,
+    /// By position: its newest snapshot.
+    pub(super) found: Vec<Found>,
+}
+
+/// Loads the newest snapshot of each shard of a core.
+pub(super) fn find_snapshots(
+    node: &Node,
+    core: CoreId,
+    recovered: &[RecoveredShard],
+    stores: &Stores,
+) -> Result<Vec<Found>, Fatal> {
+    let shards = node.shards_of(core).zip(recovered);
+    shards.map(|(shard, recovered)| find(stores, shard, recovered).map_err(Fatal::failure)).collect()
+}
+
+/// A worker for a core's snapshots, and the core's end of it.
+pub(super) fn snapshots(node: &Node, stores: &Stores, wake: Wake) -> (Snapshots, SnapshotWorker) {
+    let mut voters: Vec<u64> = node.config.initial_cluster.iter().map(|(id, _)| id.0).collect();
+    voters.sort_unstable();
+    snapshot_worker(stores.clone(), voters.into_iter().flat_map(u64::to_le_bytes).collect(), wake)
+}
+
 /// A core's router with its shards as they were recovered. Everything random in it comes from `seed`, and shards that
 /// count their heartbeats from the same `epoch` send them together.
 pub(super) fn router(
     node: &Arc<Node>,
     core: CoreId,
-    log: FileLog,
-    recovered: Vec<RecoveredShard>,
+    stored: Stored,
+    snapshots: Snapshots,
     seed: u64,
     epoch: Instant,
 ) -> Router<FileLog> {
-    let shards = node.shards_of(core).zip(recovered);
-    let shards = shards.map(|(id, recovered)| shard(node, id, recovered, seed, epoch)).collect();
+    let Stored { log, recovered, found } = stored;
+    let shards = node.shards_of(core).zip(recovered.into_iter().zip(found));
+    let shards = shards.map(|(id, (recovered, found))| shard(node, id, recovered, found, seed, epoch)).collect();
     // Answers to what an earlier process has forwarded must meet nobody.
     let serial = draw(seed, b"forwards");
-    Router::new(Arc::clone(node), core, shards, log, serial, epoch)
+    Router::new(Arc::clone(node), core, shards, log, snapshots, serial, epoch)
 }
 
-fn shard(node: &Node, id: ShardId, recovered: RecoveredShard, seed: u64, epoch: Instant) -> Shard<ReplyTo> {
+fn shard(
+    node: &Node,
+    id: ShardId,
+    recovered: RecoveredShard,
+    found: Found,
+    seed: u64,
+    epoch: Instant,
+) -> Shard<ReplyTo> {
+    let beginning = Beginning::new(found, &recovered, node.config.limits.log_tail_bytes);
     let RecoveredShard { hard_state, start, entries, .. } = recovered;
     let config = raft::Config {
         id: node.config.node_id,
@@ -73,8 +112,9 @@ fn shard(node: &Node, id: ShardId, recovered: RecoveredShard, seed: u64, epoch: 
         inflight_messages_max: INFLIGHT_MESSAGES_MAX,
         preferred: node.preferred_leader(id) == node.config.node_id,
     };
-    let raft = Raft::new(config, raft::Recovered { hard_state, start, entries, snapshot: None }, epoch);
-    Shard::new(id, raft, node.config.limits.uncommitted_bytes_max)
+    let recovered = raft::Recovered { hard_state, start, entries, snapshot: beginning.snapshot() };
+    let raft = Raft::new(config, recovered, epoch);
+    Shard::new(id, raft, node.config.limits.uncommitted_bytes_max).begun_with(beginning)
 }
 
 /// The random number that a seed holds for one purpose.

@@ -10,6 +10,7 @@
 //!   [`NodeByHand::wake_at`] says so.
 //! - Readiness is told once, as [`Network`] describes it, in any order and as late as one likes. Whatever is told for
 //!   a token that means nothing any more is ignored.
+//! - What a core wants of its snapshots happens when [`NodeByHand::snapshots`] is moved, one step at a time.
 //! - Time does not go back.
 
 use std::fmt;
@@ -21,11 +22,12 @@ use raftkv_protocol::types::{CoreId, Incarnation};
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::event_loop::{Clock, InboxSender, Wake};
+use crate::shard::snapshots::{SnapshotHands, Stores};
 use crate::socket::{Network, Readiness};
 use crate::storage::data_dir::DataDir;
 use crate::storage::{FileLog, RecoveredShard};
 
-use super::assembly::{ask_to_stop, mailbox, router, sockets_max};
+use super::assembly::{Stored, ask_to_stop, find_snapshots, mailbox, router, snapshots, sockets_max};
 use super::core_loop::{CoreLoop, Parts, Turn};
 use super::io::Post;
 use super::node::{Node, Peer};
@@ -68,6 +70,7 @@ pub struct NodeByHand<N: Network> {
     node: Arc<Node>,
     /// Those that have not ended.
     pub(super) cores: Vec<Option<CoreLoop<N>>>,
+    snapshots: Vec<SnapshotHands>,
     posts: Vec<InboxSender<Post<N::Socket>>>,
 }
 
@@ -86,20 +89,36 @@ pub fn open(config: Config, peers: Vec<Peer>, incarnation: Incarnation) -> Resul
 }
 
 impl<N: Network> NodeByHand<N> {
-    /// Starts all cores of a node, in the order of their ids. Nothing happens before the first turn, which is due now.
-    pub fn start(node: Arc<Node>, cores: Vec<CoreParts<N>>, now: Instant) -> Result<NodeByHand<N>, Fatal> {
+    /// Starts all cores of a node, in the order of their ids, from their logs and from the snapshots of its shards.
+    /// Nothing happens before the first turn, which is due now.
+    pub fn start(
+        node: Arc<Node>,
+        cores: Vec<CoreParts<N>>,
+        stores: &Stores,
+        now: Instant,
+    ) -> Result<NodeByHand<N>, Fatal> {
         assert_eq!(cores.len(), usize::from(node.config.cores), "a node starts with all its cores");
         node.logs_have_begun()?;
         let limits = &node.config.limits;
         let mailboxes = cores.iter().map(|core| mailbox(limits, Arc::clone(&core.wake)));
         let (posts, inboxes): (Vec<_>, Vec<_>) = mailboxes.unzip();
-        let parts = (0..).map(CoreId).zip(cores).zip(inboxes).map(|((core, parts), inbox)| {
-            let CoreParts { network, log, recovered, seed, .. } = parts;
-            let router = router(&node, core, log, recovered, seed, now);
-            Parts { node: Arc::clone(&node), core, network, inbox, posts: posts.clone(), router }
-        });
-        let cores = parts.map(|parts| Some(CoreLoop::new(parts, Clock::by_hand(now)))).collect();
-        Ok(NodeByHand { node, cores, posts })
+        let (mut started, mut hands) = (Vec::new(), Vec::new());
+        for ((core, parts), inbox) in (0..).map(CoreId).zip(cores).zip(inboxes) {
+            let CoreParts { network, log, recovered, wake, seed } = parts;
+            let found = find_snapshots(&node, core, &recovered, stores)?;
+            let (snapshots, worker) = snapshots(&node, stores, wake);
+            hands.push(SnapshotHands::new(worker));
+            let router = router(&node, core, Stored { log, recovered, found }, snapshots, seed, now);
+            let parts = Parts { node: Arc::clone(&node), core, network, inbox, posts: posts.clone(), router };
+            started.push(Some(CoreLoop::new(parts, Clock::by_hand(now))));
+        }
+        Ok(NodeByHand { node, cores: started, snapshots: hands, posts })
+    }
+
+    /// What moves the snapshot worker of a core, which does nothing by itself.
+    #[must_use]
+    pub fn snapshots(&self, core: CoreId) -> &SnapshotHands {
+        &self.snapshots[usize::from(core.0)]
     }
 
     /// Turns a core once, all of it at the same instant. An error ends the node: it is to be dropped.

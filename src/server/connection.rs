@@ -32,6 +32,13 @@ pub(super) enum Kind {
         /// A leader has spoken on it.
         leads: bool,
     },
+    /// A node of the cluster, which fetches snapshots.
+    Snapshots {
+        /// Which.
+        node: NodeId,
+        /// Its core.
+        core: CoreId,
+    },
 }
 
 /// One accepted connection.

@@ -2,7 +2,8 @@
 //!
 //! A turn: read every ready socket until it is empty and hand the frames on; then, with the time read anew, let the
 //! router drive its shards and hand the log's batch over; then one write per connection. Nothing in a turn waits for
-//! the disk or for another core. [`CoreLoop::run`] waits for events between the turns; a simulator turns by hand.
+//! the disk or for another core; only with `--log-sync inline` the loop itself brings the log's batch to the disk, when
+//! all that could be sent was sent. [`CoreLoop::run`] waits for events between the turns; a simulator turns by hand.
 
 use std::io;
 use std::rc::Rc;
@@ -15,7 +16,7 @@ use raftkv_protocol::client::{Code, Refusal, Reply, Request};
 use raftkv_protocol::frame::{self, DecodeError, FrameError};
 use raftkv_protocol::health::DiskHealth;
 use raftkv_protocol::hello::HelloRefusal;
-use raftkv_protocol::peer::{Body, PeerFrame};
+use raftkv_protocol::peer::{Body, PeerFrame, SnapshotChunk};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::api::binary;
@@ -30,7 +31,7 @@ use crate::storage::FileLog;
 use super::budget;
 use super::connection::{Connection, Kind};
 use super::disk_watch::{DiskWatch, HEALTHY_AFTER};
-use super::io::{Adopted, Io, Post, Source};
+use super::io::{Adopted, Io, PIECE_CHARGE, Post, Source};
 use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::Node;
@@ -92,6 +93,8 @@ pub(super) struct CoreLoop<N: Network> {
     lingering: TimeoutQueue<ConnectionId>,
     placement: Placement,
     disk: DiskWatch,
+    /// The loop itself has synced the log at the end of the last turn: there are news for the next.
+    has_synced: bool,
     stop_at: Option<Instant>,
     /// The node knows that all shards of this core have had a leader.
     told_ready: bool,
@@ -126,6 +129,7 @@ impl<N: Network> CoreLoop<N> {
             lingering: TimeoutQueue::new(LINGER),
             placement: Placement::new(Arc::clone(&node), clock.now()),
             disk: DiskWatch::new(node.config.slow_sync, clock.now()),
+            has_synced: false,
             stop_at: None,
             told_ready: false,
             last_request: (0, None),
@@ -158,7 +162,11 @@ impl<N: Network> CoreLoop<N> {
         for peer in self.io.flush(now) {
             self.router.link_down(peer, &mut self.io);
         }
+        if !self.io.snapshot_link.flush_or_fall(&mut self.io.network) {
+            self.router.snapshot_source_lost();
+        }
         self.gather_counters();
+        self.sync_inline(now);
         Ok(if self.has_stopped(now) { Turn::Ended } else { Turn::GoesOn })
     }
 
@@ -186,10 +194,10 @@ impl<N: Network> CoreLoop<N> {
     pub(super) fn wake_at(&self) -> Instant {
         let now = self.clock.now();
         let is_resumed = !self.io.resumed.is_empty() || self.io.is_read_due();
-        if self.router.is_busy() || is_resumed || self.io.has_dirty() || !self.inbox.is_empty() {
+        if self.router.is_busy() || self.has_synced || is_resumed || self.io.has_dirty() || !self.inbox.is_empty() {
             return now;
         }
-        let links = self.io.links.iter().filter_map(Link::deadline);
+        let links = self.io.links.iter().filter_map(Link::deadline).chain(self.io.snapshot_link.deadline());
         let timers = [
             self.hellos.deadline(),
             self.lingering.deadline(),
@@ -197,6 +205,7 @@ impl<N: Network> CoreLoop<N> {
             self.stop_at,
             self.placement.deadline(),
             self.disk.deadline(),
+            self.router.log().sync_inline_at(),
         ];
         let longest = now + if self.stop_at.is_some() { SLEEP_MAX_STOPPING } else { SLEEP_MAX };
         let due = links.chain(timers.into_iter().flatten()).chain([self.router.deadline()]);
@@ -208,6 +217,7 @@ impl<N: Network> CoreLoop<N> {
             Source::Waker => {}
             Source::Listener => self.accept(),
             Source::Link(at) => self.link_ready(at, ready.read_closed),
+            Source::Snapshots => self.snapshot_link_ready(ready.read_closed),
             Source::Connection(slot) => {
                 let Some(id) = self.io.connections.at(slot) else { return };
                 if let Some(connection) = self.io.connections.get(id) {
@@ -278,7 +288,7 @@ impl<N: Network> CoreLoop<N> {
                 if let Some(connection) = self.io.connections.get(id) {
                     connection.output.buffer().extend_from_slice(&unsent);
                 }
-                self.settle(kind);
+                self.settle(id, kind);
                 self.io.mark_dirty(id);
                 self.io.resumed.push(id);
             }
@@ -287,9 +297,11 @@ impl<N: Network> CoreLoop<N> {
     }
 
     /// Books a connection whose hello was accepted and which stays at this core.
-    pub(super) fn settle(&mut self, kind: Kind) {
-        if kind == Kind::Client {
-            self.io.count_client(1);
+    pub(super) fn settle(&mut self, id: ConnectionId, kind: Kind) {
+        match kind {
+            Kind::Client => self.io.count_client(1),
+            Kind::Snapshots { node, core } => self.io.add_fetcher(node, core, id),
+            Kind::Peer { .. } | Kind::Unknown => {}
         }
     }
 
@@ -308,6 +320,20 @@ impl<N: Network> CoreLoop<N> {
         }
         for link in &mut self.io.links {
             link.tick(&self.node, self.core, &mut self.io.network, now);
+        }
+        if self.io.snapshot_link.has_unread() {
+            self.snapshot_link_ready(false);
+        }
+        self.io.snapshot_link.tick(&self.node, self.core, &mut self.io.network, now);
+    }
+
+    /// Reads the connection on which snapshots are fetched.
+    fn snapshot_link_ready(&mut self, read_closed: bool) {
+        let now = self.clock.now();
+        let CoreLoop { router, io, scratch, node, .. } = self;
+        let take = |chunk: &SnapshotChunk<'_>| router.snapshot_chunk(chunk, now);
+        if !io.snapshot_link.ready(node, &mut io.network, scratch, read_closed, take) {
+            router.snapshot_source_lost();
         }
     }
 
@@ -369,12 +395,14 @@ impl<N: Network> CoreLoop<N> {
             if connection.leaving.is_some() {
                 return Ok((at, Appetite::Full));
             }
-            if connection.kind == Kind::Client && !connection.has_room(limits) {
+            let asks = matches!(connection.kind, Kind::Client | Kind::Snapshots { .. });
+            if asks && !connection.has_room(limits) {
                 connection.paused = true;
                 return Ok((at, Appetite::Full));
             }
             let kind = connection.kind;
-            let frame_max = if let Kind::Peer { .. } = kind { frame::PEER_FRAME_MAX } else { frame::CLIENT_FRAME_MAX };
+            let is_peer = matches!(kind, Kind::Peer { .. });
+            let frame_max = if is_peer { frame::PEER_FRAME_MAX } else { frame::CLIENT_FRAME_MAX };
             let Some(found) = frame::parse(&bytes[at..], frame_max).map_err(Fault::Frame)? else {
                 return Ok((at, Appetite::Hungry));
             };
@@ -386,6 +414,7 @@ impl<N: Network> CoreLoop<N> {
                     }
                 }
                 Kind::Peer { node, .. } => self.take_peer_frame(id, node, found.kind, found.payload)?,
+                Kind::Snapshots { .. } => self.take_snapshot_frame(id, found.kind, found.payload)?,
             }
             at += found.consumed;
         }
@@ -434,6 +463,17 @@ impl<N: Network> CoreLoop<N> {
         Ok(())
     }
 
+    /// Takes a question of a node that fetches snapshots.
+    fn take_snapshot_frame(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
+        let question = PeerFrame::decode(kind, payload).map_err(|error| Fault::Message(error, RequestId::default()))?;
+        let PeerFrame::SnapshotRead(read) = question else {
+            return Err(Fault::Message(DecodeError::Kind(kind), RequestId::default()));
+        };
+        self.io.charge(id, PIECE_CHARGE);
+        self.router.snapshot_read(id, &read);
+        Ok(())
+    }
+
     fn remote_closed(&mut self, id: ConnectionId) {
         let is_newest = |io: &Io<N>, node, core| io.peer_links.get(&(node, core)) == Some(&id);
         let Some(connection) = self.io.connections.get(id) else { return };
@@ -454,7 +494,7 @@ impl<N: Network> CoreLoop<N> {
                     self.peer_gone(node, crosses);
                 }
             }
-            Kind::Client | Kind::Unknown => {
+            Kind::Client | Kind::Snapshots { .. } | Kind::Unknown => {
                 self.io.close(id);
             }
         }
@@ -504,7 +544,7 @@ impl<N: Network> CoreLoop<N> {
             match connection.kind {
                 Kind::Client => farewell(connection, request, code, &words),
                 Kind::Unknown => self.refuse_hello(id, HelloRefusal::Malformed, &words),
-                Kind::Peer { .. } => {}
+                Kind::Peer { .. } | Kind::Snapshots { .. } => {}
             }
         }
         if let Some(connection) = self.io.connections.get(id) {
@@ -565,6 +605,16 @@ impl<N: Network> CoreLoop<N> {
         self.router.tell_peers(now, &mut self.io);
     }
 
+    /// Without a thread for it, the batch is placed and synced here. What was to leave the node before its own disk has it
+    /// has left. How long it took is known only now, while the batch still counts as in flight.
+    fn sync_inline(&mut self, now: Instant) {
+        self.has_synced = self.router.log_mut().sync_inline(now);
+        if self.has_synced {
+            let now = self.clock.refresh();
+            self.watch_disk(now);
+        }
+    }
+
     fn gather_counters(&mut self) {
         self.router.counters.replies_dropped = self.io.replies_dropped;
         self.router.counters.connections_open = self.io.clients_open;
@@ -577,6 +627,7 @@ impl<N: Network> CoreLoop<N> {
         counters.log_segments = stats.segments;
         counters.log_segments_held = stats.held_segments;
         counters.log_disk_bytes = stats.disk_bytes;
+        counters.log_memory_bytes = stats.memory_bytes;
     }
 
     /// Whether an ordered stop has come to its end: nothing is led here, nobody waits, everything is written.

@@ -12,7 +12,8 @@ use crate::storage::CoreLog;
 use super::calls::{decode_operation, own};
 use super::gather::Portion;
 use super::message::{CoreMessage, Origin, OwnedCall, ReplyTo};
-use super::router::{Call, Router, Transport};
+use super::router::{Call, Router};
+use super::transport::Transport;
 
 impl<L: CoreLog> Router<L> {
     pub(super) fn scan(&mut self, scan: Scan<'_>, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {

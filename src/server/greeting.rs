@@ -12,6 +12,9 @@ use super::core_loop::{CoreLoop, Fault, is_full};
 use super::link::check_incarnation;
 use super::message::ConnectionId;
 
+/// Connections on which other nodes fetch snapshots from one core.
+const FETCHERS_MAX: usize = 1_024;
+
 impl<N: Network> CoreLoop<N> {
     /// Takes the first frame of a connection.
     pub(super) fn take_hello(&mut self, id: ConnectionId, kind: u8, payload: &[u8]) -> Result<(), Fault> {
@@ -46,12 +49,15 @@ impl<N: Network> CoreLoop<N> {
                 Err((HelloRefusal::Connections, format!("{max} clients are connected, the limit (--connections-max)")))
             }
             HelloRole::Client { .. } => Ok(()),
-            HelloRole::Peer { node: peer, incarnation, .. } => {
+            HelloRole::Snapshots { .. } if self.io.fetchers.len() >= FETCHERS_MAX => {
+                let words = format!("{FETCHERS_MAX} connections fetch snapshots from this core, the limit");
+                Err((HelloRefusal::Connections, words))
+            }
+            HelloRole::Peer { node: peer, incarnation, .. } | HelloRole::Snapshots { node: peer, incarnation, .. } => {
                 check_incarnation(node, peer, incarnation).map_err(|words| (HelloRefusal::Incarnation, words))?;
                 node.note_peer(peer, hello.features);
                 Ok(())
             }
-            HelloRole::Snapshots { .. } => Err((HelloRefusal::Other, "this node serves no snapshots".to_owned())),
         }
     }
 
@@ -101,15 +107,15 @@ impl<N: Network> CoreLoop<N> {
             HelloRole::Peer { node, core, .. } => {
                 (Kind::Peer { node, core, crosses: false, leads: false }, Some(CoreId(core.0 % cores)))
             }
-            // Its hello is refused.
-            HelloRole::Snapshots { .. } => return,
+            // Files belong to no core.
+            HelloRole::Snapshots { node, core, .. } => (Kind::Snapshots { node, core }, None),
         };
         let own = self.core();
         let Some(connection) = self.io.connections.get(id) else { return };
         connection.kind = kind;
         match core.filter(|core| *core != own) {
             Some(core) => connection.leaving = Some(core),
-            None => self.settle(kind),
+            None => self.settle(id, kind),
         }
     }
 }

@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use mio::Token;
 use raftkv_protocol::client::{Answer, Refusal};
+use raftkv_protocol::peer::{PeerFrame, SnapshotChunk};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::event_loop::{Flushed, InboxSender, Input};
+use crate::limits::{OVERHEAD_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MAX};
 use crate::socket::{Network, Socket, Stream};
 
 use super::connection::{Connection, Connections, Kind};
@@ -18,7 +20,8 @@ use super::link::{Link, LinkEvent};
 use super::message::{Charge, ConnectionId, CoreMessage};
 use super::node::Node;
 use super::room::{Place, ReplyBytes, Room};
-use super::router::Transport;
+use super::snapshot_link::SnapshotLink;
+use super::transport::Transport;
 
 /// The poll's name for the waker.
 pub(super) const WAKER: Token = Token(0);
@@ -26,6 +29,11 @@ pub(super) const WAKER: Token = Token(0);
 pub const LISTENER: Token = Token(1);
 const LINKS: usize = 2;
 const CONNECTIONS: usize = 1 << 16;
+/// The name of the connection on which snapshots are fetched.
+const SNAPSHOTS: usize = CONNECTIONS - 1;
+
+/// What the answer to a question for a piece of a snapshot is taken to weigh.
+pub(super) const PIECE_CHARGE: Charge = Charge::Other(SNAPSHOT_CHUNK_BYTES_MAX + OVERHEAD_BYTES_MAX as u32);
 
 /// What a token of the poll stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +41,7 @@ pub(super) enum Source {
     Waker,
     Listener,
     Link(usize),
+    Snapshots,
     Connection(usize),
 }
 
@@ -41,6 +50,7 @@ impl From<Token> for Source {
         match token.0 {
             0 => Source::Waker,
             1 => Source::Listener,
+            SNAPSHOTS => Source::Snapshots,
             link if link < CONNECTIONS => Source::Link(link - LINKS),
             slot => Source::Connection(slot - CONNECTIONS),
         }
@@ -84,6 +94,7 @@ pub(super) struct Io<N: Network> {
     pub(super) network: N,
     pub(super) connections: Connections<N::Socket>,
     pub(super) links: Vec<Link<N::Socket>>,
+    pub(super) snapshot_link: SnapshotLink<N::Socket>,
     /// By core, this one included.
     pub(super) posts: Vec<InboxSender<Post<N::Socket>>>,
     /// Connections with something to write.
@@ -92,6 +103,8 @@ pub(super) struct Io<N: Network> {
     pub(super) resumed: Vec<ConnectionId>,
     /// The newest link of each peer's core on which a leader has spoken: the closing of any other means nothing.
     pub(super) peer_links: BTreeMap<(NodeId, CoreId), ConnectionId>,
+    /// The connection on which each core of a peer fetches snapshots.
+    pub(super) fetchers: BTreeMap<(NodeId, CoreId), ConnectionId>,
     /// Of all connections.
     reply_bytes: ReplyBytes,
     pub(super) replies_dropped: u64,
@@ -110,10 +123,12 @@ impl<N: Network> Io<N> {
             network,
             connections: Connections::default(),
             links,
+            snapshot_link: SnapshotLink::new(Token(SNAPSHOTS), now),
             posts,
             dirty: Vec::new(),
             resumed: Vec::new(),
             peer_links: BTreeMap::new(),
+            fetchers: BTreeMap::new(),
             reply_bytes,
             replies_dropped: 0,
             clients_open: 0,
@@ -161,9 +176,20 @@ impl<N: Network> Io<N> {
             Kind::Peer { node, core, .. } if self.peer_links.get(&(node, core)) == Some(&id) => {
                 self.peer_links.remove(&(node, core));
             }
-            Kind::Peer { .. } | Kind::Unknown => {}
+            Kind::Snapshots { node, core } if self.fetchers.get(&(node, core)) == Some(&id) => {
+                self.fetchers.remove(&(node, core));
+            }
+            Kind::Peer { .. } | Kind::Snapshots { .. } | Kind::Unknown => {}
         }
         Some(connection)
+    }
+
+    /// A core of a peer fetches snapshots on this connection from now on, and not on an earlier one: that is broken, even
+    /// if nobody has noticed.
+    pub(super) fn add_fetcher(&mut self, node: NodeId, core: CoreId, id: ConnectionId) {
+        if let Some(earlier) = self.fetchers.insert((node, core), id) {
+            self.close(earlier);
+        }
     }
 
     /// A leader has spoken on a link from a peer's core, for the first time.
@@ -336,5 +362,23 @@ impl<N: Network> Transport for Io<N> {
 
     fn answer(&mut self, core: CoreId, message: CoreMessage) {
         self.posts[usize::from(core.0)].answer(Post::Message(message));
+    }
+
+    fn snapshot_chunk(&mut self, connection: ConnectionId, chunk: &SnapshotChunk<'_>) {
+        if let Some(found) = self.connections.get(connection) {
+            PeerFrame::SnapshotChunk(*chunk).encode(found.output.buffer());
+            found.debt.settle(PIECE_CHARGE);
+            self.reply_bytes.count_unread(&mut found.counted_bytes, found.output.waiting_bytes());
+            self.reply_bytes.settle(PIECE_CHARGE);
+            self.mark_dirty(connection);
+        }
+    }
+
+    fn source(&mut self, node: NodeId) -> Option<&mut Vec<u8>> {
+        self.snapshot_link.source(node, &mut self.network)
+    }
+
+    fn leave_source(&mut self) {
+        self.snapshot_link.leave(&mut self.network);
     }
 }

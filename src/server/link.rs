@@ -42,8 +42,8 @@ enum State<S> {
 
 /// Why a link broke.
 #[derive(Debug)]
-struct Fault {
-    words: String,
+pub(super) struct Fault {
+    pub(super) words: String,
     /// The peer has said no, so that there is no hurry to ask again.
     refused: bool,
 }
@@ -55,7 +55,7 @@ impl From<io::Error> for Fault {
 }
 
 impl Fault {
-    fn of(words: impl Into<String>) -> Fault {
+    pub(super) fn of(words: impl Into<String>) -> Fault {
         Fault { words: words.into(), refused: false }
     }
 
@@ -277,12 +277,12 @@ impl<S: Socket> Link<S> {
     }
 }
 
-fn bad_greeting() -> Fault {
+pub(super) fn bad_greeting() -> Fault {
     Fault::of("it does not speak this protocol")
 }
 
 /// The answer must come from the node that was meant, and from the disk that it had before.
-fn check_welcome(reply: &HelloReply<'_>, node: &Node, peer: NodeId) -> Result<(), Fault> {
+pub(super) fn check_welcome(reply: &HelloReply<'_>, node: &Node, peer: NodeId) -> Result<(), Fault> {
     match reply {
         HelloReply::Welcome { node: answering, incarnation, features, .. } if *answering == peer => {
             check_incarnation(node, peer, *incarnation).map_err(Fault::refusal)?;

@@ -2,7 +2,7 @@
 
 use raftkv_protocol::client::ShardStatus;
 use raftkv_protocol::peer::{ForwardId, Message, ShardCheckpoint};
-use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId};
+use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId, SnapshotId};
 
 use std::time::Instant;
 
@@ -116,6 +116,8 @@ pub enum CoreMessage {
         /// The hashes.
         checkpoints: Vec<ShardCheckpoint>,
     },
+    /// A snapshot of a shard of the receiving core was looked through, and is not what was written.
+    SnapshotRotten(ShardId, SnapshotId),
     /// Tell what you know of your shards.
     StatusAsked {
         /// Whom.

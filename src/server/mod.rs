@@ -10,6 +10,7 @@ mod core_loop;
 mod desk;
 mod disk_watch;
 mod fan_out;
+mod fetcher;
 mod gather;
 mod greeting;
 pub mod health;
@@ -22,9 +23,14 @@ pub mod node;
 mod placement;
 mod room;
 pub mod router;
+mod snapshot_link;
+mod snapshots;
 mod start;
 pub mod together;
+pub mod transport;
 
+#[cfg(test)]
+mod admission_test;
 #[cfg(test)]
 mod budget_test;
 #[cfg(test)]
@@ -33,6 +39,8 @@ mod by_hand_test;
 mod desk_test;
 #[cfg(test)]
 mod disk_watch_test;
+#[cfg(test)]
+mod fetcher_test;
 #[cfg(test)]
 mod forwarding_test;
 #[cfg(test)]

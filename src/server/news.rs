@@ -15,7 +15,8 @@ use crate::storage::CoreLog;
 
 use super::message::{CoreMessage, ReplyTo};
 use super::node::Peer;
-use super::router::{Router, Transport};
+use super::router::Router;
+use super::transport::Transport;
 
 /// Checkpoints in one frame.
 const CHECKPOINTS_MAX: usize = 1_024;
@@ -164,8 +165,13 @@ impl<L: CoreLog> Router<L> {
         for (shard, touched) in self.shards.iter_mut().zip(&mut self.touched) {
             for news in shard.compare(now) {
                 *touched = true;
-                self.counters.divergences += u64::from(matches!(news, News::Found(_)));
                 say(shard.id(), news);
+                let News::Found(found) = news else { continue };
+                self.counters.divergences += 1;
+                if found.verdict == Verdict::Diverged {
+                    let wrong = shard.distrust_snapshots(found.agreed);
+                    wrong.into_iter().for_each(|meta| self.snapshots.set_aside(shard.id(), meta));
+                }
             }
         }
     }

@@ -8,6 +8,7 @@
 //! forwarded at most once. Where no leader is known, or the one that was asked says a definite *no*, the request is
 //! parked until a leader shows up or its deadline passes.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Answer, Code, Operation, Refusal, Reply};
@@ -17,6 +18,7 @@ use raftkv_protocol::types::{CoreId, Entry, EntryId, NodeId, RequestId, ShardId,
 
 use crate::error::Fatal;
 use crate::metrics::Counters;
+use crate::shard::snapshots::Snapshots;
 use crate::shard::{Declined, Outbox, Read, ReadKind, Shard, Write};
 use crate::storage::CoreLog;
 
@@ -24,10 +26,11 @@ use super::calls::{
     decode_operation, decode_reply, is_read, is_stale, own, read_again, refusal_of, shard_scan, write_bytes,
 };
 use super::desk::{Desk, Forwarded};
-use super::message::{Charge, ConnectionId, CoreMessage, Origin, OwnedCall, ReplyTo};
+use super::message::{CoreMessage, Origin, OwnedCall, ReplyTo};
 use super::news::Told;
 use super::node::Node;
-use std::sync::Arc;
+use super::snapshots::SnapshotDesk;
+use super::transport::Transport;
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(50);
@@ -36,28 +39,6 @@ const ROUND_PATIENCE: Duration = Duration::from_millis(20);
 
 /// What whoever forwarded a request is told.
 const NOT_LED_HERE: &str = "this node does not lead the key's shard; nothing was written";
-
-/// How the router reaches the world.
-pub trait Transport {
-    /// Answers a client. A connection that is gone swallows it. `charge` is what the request was charged with.
-    fn reply(
-        &mut self,
-        connection: ConnectionId,
-        request: RequestId,
-        charge: Charge,
-        at: EntryId,
-        result: Result<Answer<'_>, Refusal<'_>>,
-    );
-
-    /// Where to append frames for a peer; `None` while its link is down or full.
-    fn peer(&mut self, node: NodeId) -> Option<&mut Vec<u8>>;
-
-    /// Sends to another core, or gives the message back if its inbox is full.
-    fn core(&mut self, core: CoreId, message: CoreMessage) -> Result<(), CoreMessage>;
-
-    /// Sends to another core what it has asked for.
-    fn answer(&mut self, core: CoreId, message: CoreMessage);
-}
 
 /// A request on its way to whoever serves it.
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +61,9 @@ pub struct Router<L> {
     pub(super) shards: Vec<Shard<ReplyTo>>,
     /// By position in `shards`: has something to do this turn.
     pub(super) touched: Vec<bool>,
-    log: L,
+    pub(super) log: L,
     pub(super) desk: Desk,
+    pub(super) snapshots: SnapshotDesk,
     round_started: Instant,
     next_sweep: Instant,
     /// Bytes of writes that wait for a majority, in all shards: as of the last turn, and taken in since.
@@ -189,11 +171,21 @@ fn count_refusal(counters: &mut Counters, code: Code) {
 
 impl<L: CoreLog> Router<L> {
     /// A core with its shards, in the order of their ids, and their log. `serial` is where the names of forwarded
-    /// requests begin: drawn at random, so that answers meant for an earlier process meet nobody.
-    pub fn new(node: Arc<Node>, core: CoreId, shards: Vec<Shard<ReplyTo>>, log: L, serial: u64, now: Instant) -> Self {
+    /// requests begin: drawn at random, so that answers meant for an earlier process meet nobody. `snapshots` is the
+    /// core's end of its snapshot worker.
+    pub fn new(
+        node: Arc<Node>,
+        core: CoreId,
+        shards: Vec<Shard<ReplyTo>>,
+        log: L,
+        snapshots: Snapshots,
+        serial: u64,
+        now: Instant,
+    ) -> Self {
         let touched = vec![true; shards.len()];
         let desk = Desk::new(serial, &node.config.limits, now);
         let told = Told::new(&node.peers, shards.len(), node.config.heartbeat, now);
+        let snapshots = SnapshotDesk::new(snapshots, node.config.limits.snapshot_rate, now);
         Router {
             told,
             is_reluctant: false,
@@ -203,6 +195,7 @@ impl<L: CoreLog> Router<L> {
             touched,
             log,
             desk,
+            snapshots,
             round_started: now,
             next_sweep: now + SWEEP,
             uncommitted_bytes: 0,
@@ -322,6 +315,7 @@ impl<L: CoreLog> Router<L> {
             CoreMessage::Checkpoints { from, checkpoints } => {
                 checkpoints.into_iter().for_each(|checkpoint| self.note_checkpoint(from, checkpoint));
             }
+            CoreMessage::SnapshotRotten(shard, id) => self.snapshot_rotten(shard, id),
             CoreMessage::StatusAsked { core, job } => {
                 let (shards, counters) = self.own_status();
                 transport.answer(core, CoreMessage::StatusPart { job, shards, counters: Box::new(counters) });
@@ -374,6 +368,8 @@ impl<L: CoreLog> Router<L> {
             shard.fetched(fetched, log, &mut exit)?;
             self.touched[at] = true;
         }
+        self.take_snapshot_results(now, transport);
+        self.settle_snapshots(now, transport);
         for (shard, touched) in self.shards.iter_mut().zip(&mut self.touched) {
             if shard.raft().deadline() <= now {
                 shard.raft_mut().tick(now);
@@ -392,6 +388,7 @@ impl<L: CoreLog> Router<L> {
         self.start_read_rounds(now);
         self.drive_touched(transport)?;
         self.finish_scans(transport);
+        self.tend_snapshots(now, transport);
         self.uncommitted_bytes = self.shards.iter().map(Shard::uncommitted_bytes).sum();
         self.tell_peers(now, transport);
         self.log.flush();
@@ -405,6 +402,7 @@ impl<L: CoreLog> Router<L> {
             || self.shards.iter().any(Shard::has_more_to_apply)
             || self.desk.has_retries()
             || self.desk.gathers.has_finished()
+            || self.snapshots.is_busy()
     }
 
     /// When the next turn is due at the latest.
@@ -417,7 +415,7 @@ impl<L: CoreLog> Router<L> {
         let reads_wait = self.shards.iter().any(|shard| shard.raft().reads_waiting());
         let round = reads_wait.then(|| self.round_started + ROUND_PATIENCE);
         let compare = self.shards.iter().filter_map(Shard::compare_at);
-        let news = self.told.deadline().into_iter().chain(compare);
+        let news = self.told.deadline().into_iter().chain(compare).chain(self.snapshots.deadline());
         ticks.chain(sweep).chain(round).chain(self.desk.retry_at()).chain(news).min().unwrap_or(self.next_sweep)
     }
 
@@ -671,7 +669,7 @@ impl<L: CoreLog> Router<L> {
         Exit { core: self.core, link_bytes_max, desk: &mut self.desk, counters: &mut self.counters, transport }
     }
 
-    fn parts<'a, T: Transport>(
+    pub(super) fn parts<'a, T: Transport>(
         &'a mut self,
         at: usize,
         transport: &'a mut T,

@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Operation, Refusal, Scan};
 use raftkv_protocol::frame;
 use raftkv_protocol::hello::FEATURE_ADMITTED;
-use raftkv_protocol::peer::PeerFrame;
+use raftkv_protocol::peer::{PeerFrame, SnapshotChunk};
 use raftkv_protocol::types::{CoreId, EntryId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
 use super::message::{Charge, ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::{Node, Peer};
-use super::router::{Router, Transport};
-use crate::config::{Config, LogIo};
+use super::router::Router;
+use super::transport::Transport;
+use crate::config::{Config, LogIo, LogSync};
 use crate::limits::Limits;
 use crate::raft::{self, Raft};
 use crate::shard::Shard;
+use crate::shard::snapshots::Snapshots;
 use crate::storage::MemoryLog;
 use crate::storage::data_dir::DataDir;
 use crate::storage::memory::Completion;
@@ -67,6 +69,14 @@ impl Transport for Mail {
     }
 
     fn answer(&mut self, _: CoreId, _: CoreMessage) {}
+
+    fn snapshot_chunk(&mut self, _: ConnectionId, _: &SnapshotChunk<'_>) {}
+
+    fn source(&mut self, _: NodeId) -> Option<&mut Vec<u8>> {
+        None
+    }
+
+    fn leave_source(&mut self) {}
 }
 
 pub(super) struct Cluster {
@@ -89,6 +99,7 @@ fn config(id: NodeId, dir: &Path) -> Config {
         cluster_name: "test".to_owned(),
         segment_size: 1 << 20,
         log_io: LogIo::Map,
+        log_sync: LogSync::default(),
         slow_sync: Duration::from_millis(200),
         log_level: log::LevelFilter::Off,
         limits: Limits::default(),
@@ -122,7 +133,8 @@ fn router(config: Config, now: Instant) -> Router<MemoryLog> {
     };
     let replicas = shards.iter().map(shard).collect();
     let log = MemoryLog::new(&shards, Completion::OnFlush);
-    Router::new(Arc::clone(&node), CoreId(0), replicas, log, 1_000 * id.0, now)
+    let (snapshots, _, _) = Snapshots::with_ends();
+    Router::new(Arc::clone(&node), CoreId(0), replicas, log, snapshots, 1_000 * id.0, now)
 }
 
 impl Cluster {

@@ -10,17 +10,19 @@ use crossbeam_channel::{Receiver, Sender};
 use mio::net::TcpStream;
 use mio::{Poll, Waker};
 use raftkv_protocol::types::{CoreId, NodeId, ShardId};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{self, Config};
 use crate::error::Fatal;
 use crate::event_loop::{Clock, Inbox, InboxSender, MioNetwork, Wake, bind_listener, prove_free, wake_through};
+use crate::shard::snapshots::{Found, SnapshotWorker, Stores};
 use crate::storage::data_dir::DataDir;
-use crate::storage::{self, FileLog, LogIo, RecoveredShard};
+use crate::storage::disk::{Disk, RealDisk};
+use crate::storage::{self, FileLog, LogIo, LogSync, RecoveredShard};
 
-use super::assembly::{ask_to_stop, mailbox, router, sockets_max};
+use super::assembly::{Stored, ask_to_stop, find_snapshots, mailbox, router, snapshots, sockets_max};
 use super::core_loop::{CoreLoop, Parts};
 use super::io::{LISTENER, Post, WAKER};
 use super::node::{self, Node, Peer};
@@ -31,8 +33,10 @@ const SIGNAL_ECHO: Duration = Duration::from_millis(500);
 const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
 /// Open files of the process as a whole.
 const FILES_RESERVED: usize = 24;
-/// Open files of a core: its poll, its listener, its links, its log.
-const FILES_PER_CORE: usize = 24;
+/// Open files of a core: its poll, its listener, its links, its log, its snapshots.
+const FILES_PER_CORE: usize = 48;
+/// The priority of the threads that write and load snapshots: the lowest.
+const NICE: i32 = 19;
 
 /// What the main thread waits for.
 enum Event {
@@ -51,10 +55,14 @@ pub fn run(mut config: Config) -> Result<(), Fatal> {
     let (events_in, events) = crossbeam_channel::unbounded();
     forward_signals(events_in.clone())?;
     let logs = open_logs(&node, &seats)?;
+    let stores = open_snapshots(&node)?;
+    let stored = load_snapshots(&node, logs, &stores)?;
     let epoch = Instant::now();
-    for ((core, seat), (log, recovered)) in (0..).map(CoreId).zip(seats).zip(logs) {
+    for ((core, seat), stored) in (0..).map(CoreId).zip(seats).zip(stored) {
         let network = network(&seat.poll, listen)?;
-        let router = router(&node, core, log, recovered, random_u64()?, epoch);
+        let (snapshots, worker) = snapshots(&node, &stores, Arc::clone(&seat.wake));
+        start_worker(core, worker)?;
+        let router = router(&node, core, stored, snapshots, random_u64()?, epoch);
         let parts = Parts { node: Arc::clone(&node), core, network, inbox: seat.inbox, posts: posts.clone(), router };
         start_core(parts, seat.poll, events_in.clone())?;
     }
@@ -168,7 +176,11 @@ fn resolve(id: NodeId, address: &str) -> Result<SocketAddr, Fatal> {
 fn open_logs(node: &Node, seats: &[Seat]) -> Result<Vec<(FileLog, Vec<RecoveredShard>)>, Fatal> {
     let open = |(core, seat): (CoreId, &Seat)| {
         let (dir, shards) = (node.data_dir()?.log_dir(core), node.shards_of(core).collect());
-        let options = log_options(&node.config, dir, shards, Arc::clone(&seat.wake));
+        let mut options = log_options(&node.config, dir, shards, Arc::clone(&seat.wake));
+        options.sync = match node.config.log_sync {
+            config::LogSync::Thread => LogSync::Thread,
+            config::LogSync::Inline => LogSync::Inline,
+        };
         FileLog::open(options).map_err(|error| Fatal::failure(error.to_string()))
     };
     let logs = (0..).map(CoreId).zip(seats).map(open).collect::<Result<_, _>>()?;
@@ -176,11 +188,52 @@ fn open_logs(node: &Node, seats: &[Seat]) -> Result<Vec<(FileLog, Vec<RecoveredS
     Ok(logs)
 }
 
+fn open_snapshots(node: &Node) -> Result<Stores, Fatal> {
+    let disk_of = |shard| {
+        let dir = node.data_dir().map_err(|fatal| std::io::Error::other(fatal.to_string()))?.snapshot_dir(shard);
+        Ok(Arc::new(RealDisk::create(&dir, LogIo::Direct)?) as Arc<dyn Disk>)
+    };
+    Stores::open((0..node.config.shards).map(ShardId), disk_of).map_err(Fatal::failure)
+}
+
+/// Loads the newest snapshots of all shards, those of each core on a thread of its own.
+fn load_snapshots(
+    node: &Node,
+    logs: Vec<(FileLog, Vec<RecoveredShard>)>,
+    stores: &Stores,
+) -> Result<Vec<Stored>, Fatal> {
+    let found: Vec<Result<Vec<Found>, Fatal>> = std::thread::scope(|scope| {
+        let recovered = (0..).map(CoreId).zip(logs.iter().map(|(_, recovered)| recovered));
+        let threads: Vec<_> = recovered
+            .map(|(core, recovered)| scope.spawn(move || find_snapshots(node, core, recovered, stores)))
+            .collect();
+        let gone = || Err(Fatal::failure("a thread that loaded snapshots ended unexpectedly"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| gone())).collect()
+    });
+    let stored = logs.into_iter().zip(found);
+    stored.map(|((log, recovered), found)| Ok(Stored { log, recovered, found: found? })).collect()
+}
+
+/// Snapshots may wait for everything else.
+fn start_worker(core: CoreId, worker: SnapshotWorker) -> Result<(), Fatal> {
+    let body = move || {
+        // Of this thread: on Linux each has its own.
+        if let Err(error) = setpriority_process(None, NICE) {
+            log::debug!("cannot lower the priority of a thread: {error}");
+        }
+        worker.run();
+    };
+    let thread = std::thread::Builder::new().name(format!("snapshots-{core}")).spawn(body);
+    thread.map(|_| ()).map_err(|error| resource("a thread", &error))
+}
+
 fn log_options(config: &Config, dir: PathBuf, shards: Vec<ShardId>, wake: Wake) -> storage::Options {
     let mut options = storage::Options::new(dir, shards, wake);
     options.segment_size = config.segment_size;
+    options.tail_bytes_max = config.limits.core_log_memory_max;
     options.io = match config.log_io {
         config::LogIo::Map => LogIo::Map,
+        config::LogIo::Buffered => LogIo::Buffered,
         config::LogIo::Direct => LogIo::Direct,
     };
     options

@@ -1,8 +1,9 @@
-//! What the cores of a node do once between them, and not each for itself: hand a shard back, say that a peer is there
-//! or not, complain about whoever keeps being refused.
+//! What the cores of a node do once between them, and not each for itself: hand a shard back, take a snapshot, say that a
+//! peer is there or not, complain about whoever keeps being refused.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ const COMPLAINTS_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub struct Together {
     transferred_at: Mutex<Option<Instant>>,
+    /// A core takes a snapshot.
+    is_snapshotting: AtomicBool,
     /// What was last said of the links to each peer.
     links: Mutex<BTreeMap<NodeId, String>>,
     /// What was said about a hello, to whom, and when.
@@ -34,6 +37,16 @@ impl Together {
             *transferred_at = Some(now);
         }
         may
+    }
+
+    /// Whether a snapshot may be begun now; if so, it is, and no other is until it has ended.
+    pub fn may_snapshot(&self) -> bool {
+        !self.is_snapshotting.swap(true, Ordering::AcqRel)
+    }
+
+    /// The snapshot that was begun has ended.
+    pub fn end_snapshot(&self) {
+        self.is_snapshotting.store(false, Ordering::Release);
     }
 
     /// Whether it is news that the links to a peer are as `words` say: every core has one, and they share a fate.

@@ -52,3 +52,13 @@ fn complaints_without_end_are_not_remembered_without_end() {
     assert!(cores.is_worth_saying(here, "256", now + COMPLAINT_PAUSE));
     assert!(!cores.is_worth_saying(here, "256", now + COMPLAINT_PAUSE), "the others are forgotten");
 }
+
+// rule 21
+#[test]
+fn one_snapshot_is_taken_at_a_time() {
+    let together = Together::default();
+    assert!(together.may_snapshot());
+    assert!(!together.may_snapshot());
+    together.end_snapshot();
+    assert!(together.may_snapshot());
+}

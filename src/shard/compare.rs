@@ -55,6 +55,12 @@ impl<R: Copy> Shard<R> {
         news
     }
 
+    /// The state is another replica's now; whether it is right is to be seen.
+    pub(super) fn state_replaced(&mut self) {
+        self.comparison.state_replaced();
+        self.choose_candidacy();
+    }
+
     /// When [`Shard::compare`] has something to say although nothing new comes in.
     #[must_use]
     pub fn compare_at(&self) -> Option<Instant> {

@@ -125,6 +125,13 @@ impl Comparison {
         self.is_stale = true;
     }
 
+    /// This replica has another state now, and other checkpoints.
+    pub(super) fn state_replaced(&mut self) {
+        (self.agreed, self.seen, self.divergence, self.in_doubt_since) = (Index(0), Index(0), None, None);
+        self.strangers.clear();
+        self.is_stale = true;
+    }
+
     /// This replica's newest checkpoint, if there is one.
     pub(super) fn reached(&mut self, newest: Option<Checkpoint>) {
         let newest = newest.map_or(Index(0), |checkpoint| checkpoint.index);

@@ -10,9 +10,12 @@
 //! - A completed batch of the log is told to Raft by the [`WriteId`]s it held; what had to wait for it leaves then.
 
 mod cold;
+mod compaction;
 mod compare;
 mod divergence;
 mod reads;
+pub mod snapshots;
+mod snapshotting;
 mod writes;
 
 #[cfg(test)]
@@ -20,9 +23,13 @@ mod agreement_test;
 #[cfg(test)]
 mod cold_test;
 #[cfg(test)]
+mod compaction_test;
+#[cfg(test)]
 mod divergence_test;
 #[cfg(test)]
 mod shard_test;
+#[cfg(test)]
+mod snapshotting_test;
 #[cfg(test)]
 mod writes_test;
 
@@ -30,19 +37,23 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use raftkv_protocol::client::{Answer, Code, Consistency, Page, Refusal, Role, ShardStatus};
-use raftkv_protocol::peer::{Body, Message};
+use raftkv_protocol::peer::{Body, Message, SnapshotMeta};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId, ShardId};
 
 use crate::error::Fatal;
 use crate::raft::{Outgoing, ProposeError, Raft, Ready, WriteId};
 use crate::state_machine::StateMachine;
+use crate::storage::record::entry_bytes;
 use crate::storage::{BatchNumber, CoreLog, Fetched, Space};
 
 use cold::ColdReads;
+use compaction::Compaction;
 use divergence::Comparison;
 pub use divergence::News;
 use reads::Reads;
 pub use reads::{Read, ReadKind, ShardScan};
+use snapshots::Loaded;
+pub use snapshotting::{Beginning, Settled};
 pub use writes::Write;
 use writes::Writes;
 
@@ -104,6 +115,11 @@ pub struct Shard<R> {
     comparison: Comparison,
     /// This node's disk is not well: others should lead.
     is_reluctant: bool,
+    compaction: Compaction,
+    /// A snapshot that this replica needs, and who offers it.
+    offer: Option<(NodeId, SnapshotMeta)>,
+    /// One that was fetched and has not taken its place yet.
+    waiting: Option<Box<Loaded>>,
     /// What the state machine must have applied before it may answer stale reads: the commit index that the first
     /// leader after the start announced. `None` until there was one.
     ready_at: Option<Index>,
@@ -130,6 +146,9 @@ impl<R: Copy> Shard<R> {
             writes: Writes::default(),
             reads: Reads::default(),
             cold: ColdReads::default(),
+            compaction: Compaction::new(0),
+            offer: None,
+            waiting: None,
             ready_at: None,
             announced: None,
             uncommitted_bytes_max,
@@ -365,6 +384,7 @@ impl<R: Copy> Shard<R> {
 
     /// Tells Raft which writes are durable, and sends what had to wait for them.
     fn complete<L: CoreLog>(&mut self, durable: BatchNumber, log: &mut L, out: &mut impl Outbox<R>) {
+        self.remind_of_snapshot();
         while self.pending.front().is_some_and(|pending| pending.batch <= durable) {
             let Some(pending) = self.pending.pop_front() else { break };
             self.raft.persisted(pending.write);
@@ -382,9 +402,13 @@ impl<R: Copy> Shard<R> {
         if let Some((start, snapshot)) = ready.reset {
             log.reset(self.id, start, snapshot);
         }
-        if !ready.append.is_empty() {
-            let longest = ready.append.iter().map(|entry| entry.body.len()).max();
-            self.entry_bytes_max = self.entry_bytes_max.max(longest.unwrap_or_default());
+        if let Some(last) = ready.append.last() {
+            let mut bytes = 0;
+            for entry in &ready.append {
+                self.entry_bytes_max = self.entry_bytes_max.max(entry.body.len());
+                bytes += entry_bytes(entry) as u64;
+            }
+            self.compaction.appended(bytes, last.id.index);
             log.append(self.id, &mut ready.append);
         }
         if mutant!("after-sync-at-once") {
@@ -402,6 +426,7 @@ impl<R: Copy> Shard<R> {
         for read in ready.reads.drain(..) {
             self.reads.confirmed(read.read, read.index);
         }
+        self.offer = ready.install.take().or(self.offer);
         let leader = self.raft.leader();
         for read in ready.reads_dropped.drain(..) {
             if let Some(lost) = self.reads.take(read) {

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Refusal};
-use raftkv_protocol::peer::{Body, Message};
+use raftkv_protocol::peer::{Body, Message, SnapshotMeta};
 use raftkv_protocol::types::{Entry, EntryId, Incarnation, Index, NodeId, ShardId};
 
-use super::{Declined, Outbox, Read, ReadKind, Shard, Write};
+use super::snapshots::{Found, Loaded};
+use super::{Beginning, Declined, Outbox, Read, ReadKind, Shard, Write};
 use crate::raft::{self, Raft};
 use crate::storage::memory::Completion;
 use crate::storage::{CoreLog, MemoryLog, RecoveredShard, Space};
@@ -61,7 +62,13 @@ pub(super) struct Cluster {
     pub(super) ahead: [Duration; 3],
 }
 
-fn replica(at: usize, recovered: RecoveredShard, epoch: Instant, now: Instant) -> Shard<u32> {
+fn replica(
+    at: usize,
+    recovered: RecoveredShard,
+    snapshot: Option<SnapshotMeta>,
+    epoch: Instant,
+    now: Instant,
+) -> Shard<u32> {
     let RecoveredShard { hard_state, start, entries, .. } = recovered;
     let config = raft::Config {
         id: NodeId(at as u64 + 1),
@@ -77,7 +84,7 @@ fn replica(at: usize, recovered: RecoveredShard, epoch: Instant, now: Instant) -
         inflight_bytes_max: 1 << 20,
         inflight_messages_max: 64,
     };
-    let recovered = raft::Recovered { hard_state, start, entries, snapshot: None };
+    let recovered = raft::Recovered { hard_state, start, entries, snapshot };
     Shard::new(SHARD, Raft::new(config, recovered, now), UNCOMMITTED_MAX)
 }
 
@@ -86,7 +93,7 @@ impl Cluster {
     pub(super) fn led_by_the_first() -> Cluster {
         let epoch = Instant::now();
         let node = |at| Node {
-            shard: replica(at, RecoveredShard::default(), epoch, epoch),
+            shard: replica(at, RecoveredShard::default(), None, epoch, epoch),
             log: MemoryLog::new(&[SHARD], Completion::Manual),
             out: Out::default(),
         };
@@ -182,11 +189,32 @@ impl Cluster {
         shard.expire(self.now, out);
     }
 
+    /// A node's disk keeps nothing until it is let go.
+    pub(super) fn hold(&mut self, at: usize) {
+        self.held.push(at);
+    }
+
+    pub(super) fn let_go(&mut self, at: usize) {
+        self.held.retain(|held| *held != at);
+    }
+
     /// A node's process dies and starts again on what its disk kept.
     pub(super) fn restart(&mut self, at: usize) {
+        self.restart_from(at, Found::default());
+    }
+
+    /// The same with a snapshot.
+    pub(super) fn restart_with(&mut self, at: usize, loaded: Loaded) {
+        self.restart_from(at, Found { loaded: Some(loaded), older: None });
+    }
+
+    fn restart_from(&mut self, at: usize, found: Found) {
         let log = std::mem::take(&mut self.nodes[at].log);
         let (log, mut recovered) = log.crash();
-        let shard = replica(at, recovered.remove(0), self.epoch, self.now + self.ahead[at]);
+        let recovered = recovered.remove(0);
+        let beginning = Beginning::new(found, &recovered, 0);
+        let snapshot = beginning.snapshot();
+        let shard = replica(at, recovered, snapshot, self.epoch, self.now + self.ahead[at]).begun_with(beginning);
         self.nodes[at] = Node { shard, log, out: Out::default() };
         for other in (0..3).filter(|other| *other != at) {
             self.nodes[other].shard.raft_mut().link_up(NodeId(at as u64 + 1));

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use raftkv_protocol::client::{Answer, Code, Condition, Refusal};
-use raftkv_protocol::types::EntryId;
+use raftkv_protocol::types::{EntryId, Index};
 
 use crate::state_machine::{Outcome, encode_delete, encode_put};
 
@@ -154,6 +154,18 @@ impl<R: Copy> Writes<R> {
                 if let Some(to) = waiting.to {
                     decide(to, waiting.decided_by(id));
                 }
+            }
+        }
+    }
+
+    /// The state has gone on to `upto` by a snapshot, over entries that nobody here has seen: whether the writes that wait
+    /// up to there are among them cannot be said.
+    pub(super) fn skipped(&mut self, upto: Index, mut unknown: impl FnMut(R, EntryId)) {
+        let is_skipped = |waiting: &Waiting<R>| waiting.id.index <= upto;
+        let count = self.waiting.partition_point(is_skipped);
+        for waiting in self.waiting.drain(..count).chain(self.displaced.extract_if(.., |waiting| is_skipped(waiting))) {
+            if let Some(to) = waiting.to {
+                unknown(to, waiting.id);
             }
         }
     }

@@ -78,3 +78,16 @@ fn an_expired_write_is_answered_once_and_keeps_its_place() {
     assert!(!writes.is_empty(), "the second still waits");
     assert_eq!(apply(&mut writes, id(10, 5)), [(2, Decided::Applied)]);
 }
+
+#[test]
+fn a_write_that_a_snapshot_skips_is_unknown_and_one_behind_it_still_waits() {
+    let mut writes = Writes::default();
+    let now = Instant::now();
+    propose(&mut writes, &[1, 2, 3], id(10, 3), now);
+    propose(&mut writes, &[4, 5], id(12, 5), now);
+    let mut unknown = Vec::new();
+    writes.skipped(Index(12), |to, entry| unknown.push((to, entry)));
+    assert_eq!(unknown, [(1, id(10, 3)), (2, id(11, 3)), (4, id(12, 5)), (3, id(12, 3))]);
+    assert_eq!(apply(&mut writes, id(13, 5)), [(5, Decided::Applied)]);
+    assert!(writes.is_empty());
+}

@@ -24,6 +24,7 @@ mod range;
 pub mod restore;
 pub mod snapshot;
 pub mod state_hash;
+mod stored;
 
 #[cfg(test)]
 mod command_test;
@@ -37,7 +38,6 @@ mod restore_test;
 mod state_machine_test;
 
 use std::fmt;
-use std::sync::Arc;
 
 use imbl::OrdMap;
 use raftkv_protocol::client::{Condition, Scan};
@@ -52,6 +52,7 @@ use command::{Change, Command, Operation};
 use key::SmallKey;
 use range::ScanRange;
 use state_hash::StateHash;
+use stored::Stored;
 
 /// What an entry did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,13 +73,6 @@ pub enum Outcome {
 /// A committed entry that this version cannot apply: the node stops, as going on would make replicas differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplyError(pub String);
-
-/// A value and the index of the entry that wrote it.
-#[derive(Clone, Debug)]
-struct Stored {
-    version: Index,
-    value: Arc<[u8]>,
-}
 
 type Map = OrdMap<SmallKey, Stored>;
 
@@ -116,7 +110,7 @@ impl StateMachine {
     /// The version and the value of a key.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<(Index, &[u8])> {
-        self.map.get(key).map(|stored| (stored.version, &*stored.value))
+        self.map.get(key).map(|stored| (stored.version(), stored.value()))
     }
 
     /// Calls `item(key, version, value)` for the keys that `scan` wants of this shard (its cursor included), in its
@@ -154,10 +148,7 @@ impl StateMachine {
     /// Changes a byte of a value as bad memory would, behind the hash's back: it comes to light when the key is written
     /// again. Whether there was one. For tests of how replicas find out that they differ.
     pub fn flip_byte(&mut self, key: &[u8]) -> bool {
-        let stored = self.map.get_mut(key);
-        let Some(byte) = stored.and_then(|stored| Arc::make_mut(&mut stored.value).first_mut()) else { return false };
-        *byte ^= 1;
-        true
+        self.map.get_mut(key).is_some_and(Stored::flip)
     }
 
     /// The state as it is now. Takes constant time, however many keys there are.
@@ -209,29 +200,24 @@ impl StateMachine {
         }
     }
 
-    /// Writes over the old value where it lies, if it has the new one's length and no snapshot holds it: the hash has just
-    /// read it, so its cache lines are at hand.
+    /// The hash has just read the old value, so its cache lines are at hand for the new one.
     fn put(&mut self, key: &[u8], version: Index, value: &[u8]) {
         self.hash.add(key, version, value);
         self.bytes += size(key, value);
         let Some(stored) = self.map.get_mut(key) else {
-            self.map.insert(SmallKey::from(key), Stored { version, value: Arc::from(value) });
+            self.map.insert(SmallKey::from(key), Stored::new(version, value));
             return;
         };
-        self.hash.remove(key, stored.version, &stored.value);
-        self.bytes -= size(key, &stored.value);
-        stored.version = version;
-        match Arc::get_mut(&mut stored.value) {
-            Some(old) if old.len() == value.len() => old.copy_from_slice(value),
-            _ => stored.value = Arc::from(value),
-        }
+        self.hash.remove(key, stored.version(), stored.value());
+        self.bytes -= size(key, stored.value());
+        stored.replace(version, value);
     }
 
     /// Takes what a key held out of the hash and the count. Returns whether it held anything.
     fn forget(&mut self, key: &[u8], old: Option<Stored>) -> bool {
-        let Some(Stored { version, value }) = old else { return false };
-        self.hash.remove(key, version, &value);
-        self.bytes -= size(key, &value);
+        let Some(old) = old else { return false };
+        self.hash.remove(key, old.version(), old.value());
+        self.bytes -= size(key, old.value());
         true
     }
 }
@@ -241,7 +227,7 @@ fn visit<'m>(
     mut item: impl FnMut(&'m [u8], Index, &'m [u8]) -> bool,
 ) {
     for (key, stored) in items {
-        if !item(key.as_bytes(), stored.version, &stored.value) {
+        if !item(key.as_bytes(), stored.version(), stored.value()) {
             return;
         }
     }

@@ -1,13 +1,13 @@
 //! A state machine from a snapshot: what the snapshot says of the state, and its items one after the other.
 
 use std::fmt;
-use std::sync::Arc;
 
 use raftkv_protocol::types::{EntryId, Index};
 
 use super::key::SmallKey;
 use super::state_hash::{CHECKPOINT_INTERVAL, FORMAT};
-use super::{Checkpoint, StateMachine, Stored, size};
+use super::stored::Stored;
+use super::{Checkpoint, StateMachine, size};
 
 /// What was read is not the state that the snapshot says it is, or one that this version does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Restore {
         }
         machine.hash.add(key, version, value);
         machine.bytes += size(key, value);
-        match machine.map.insert(SmallKey::from(key), Stored { version, value: Arc::from(value) }) {
+        match machine.map.insert(SmallKey::from(key), Stored::new(version, value)) {
             None => Ok(()),
             Some(_) => Err(RestoreError(format!("the key \"{}\" is there twice", key.escape_ascii()))),
         }

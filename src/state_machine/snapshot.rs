@@ -46,13 +46,13 @@ impl Snapshot {
 
     /// Every key with its version and value, in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
-        self.map.iter().map(|(key, stored)| (key.as_bytes(), stored.version, &*stored.value))
+        self.map.iter().map(|(key, stored)| (key.as_bytes(), stored.version(), stored.value()))
     }
 
     /// The same for the keys behind this one, for whoever reads it in several goes.
     pub fn iter_after(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
         let range = self.map.range::<_, [u8]>((Bound::Excluded(key), Bound::Unbounded));
-        range.map(|(key, stored)| (key.as_bytes(), stored.version, &*stored.value))
+        range.map(|(key, stored)| (key.as_bytes(), stored.version(), stored.value()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What every [`CoreLog`] must do: one suite, run over the log on disk and the log in memory.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use super::memory::Completion;
 use super::simulated_disk::{SimulatedDisk, Survivors};
 use super::{
-    BatchNumber, CoreLog, Fetch, FetchError, Fetched, FileLog, LogIo, MemoryLog, Options, RecoveredShard, Space,
-    Workers,
+    BatchNumber, CoreLog, Fetch, FetchError, Fetched, FileLog, LogIo, LogSync, MemoryLog, Options, RecoveredShard,
+    Space, Workers,
 };
 
 const A: ShardId = ShardId(0);
@@ -97,13 +97,15 @@ impl Subject for Memory {
 struct Files {
     dir: TempDir,
     io: LogIo,
+    sync: LogSync,
     log: Option<FileLog>,
     woken: Receiver<()>,
 }
 
 impl Files {
-    fn new(io: LogIo) -> Files {
-        let mut files = Files { dir: tempfile::tempdir().expect("a directory"), io, log: None, woken: bounded(1).1 };
+    fn new(io: LogIo, sync: LogSync) -> Files {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut files = Files { dir, io, sync, log: None, woken: bounded(1).1 };
         assert_eq!(files.open(), vec![RecoveredShard::default(); 2]);
         files
     }
@@ -118,7 +120,7 @@ impl Files {
         let mut options = Options::new(self.dir.path(), vec![A, B], wake);
         options.segment_size = 64 << 10;
         options.tail_bytes_max = 0;
-        options.io = self.io;
+        (options.io, options.sync) = (self.io, self.sync);
         let (log, recovered) = FileLog::open(options).expect("a healthy log opens");
         self.log = Some(log);
         recovered
@@ -133,7 +135,9 @@ impl Subject for Files {
     }
 
     fn wait(&mut self) {
-        self.woken.recv_timeout(PATIENCE).expect("the log's threads wake the loop");
+        if !self.log().sync_inline(Instant::now()) {
+            self.woken.recv_timeout(PATIENCE).expect("the log's threads wake the loop");
+        }
     }
 
     fn crash(&mut self) -> Vec<RecoveredShard> {
@@ -149,12 +153,13 @@ impl Subject for Files {
 /// The log on disk, moved by hand, on a disk that loses all that it may.
 struct ByHand {
     disk: SimulatedDisk,
+    sync: LogSync,
     log: Option<(FileLog, Workers)>,
 }
 
 impl ByHand {
-    fn new() -> ByHand {
-        let mut by_hand = ByHand { disk: SimulatedDisk::new(5), log: None };
+    fn new(sync: LogSync) -> ByHand {
+        let mut by_hand = ByHand { disk: SimulatedDisk::new(5), sync, log: None };
         assert_eq!(by_hand.open(), vec![RecoveredShard::default(); 2]);
         by_hand
     }
@@ -163,6 +168,7 @@ impl ByHand {
         let mut options = Options::new("unused", vec![A, B], Arc::new(|| {}));
         options.segment_size = 64 << 10;
         options.tail_bytes_max = 0;
+        options.sync = self.sync;
         let opened = FileLog::open_by_hand(Arc::new(self.disk.clone()), options);
         let (log, recovered, workers) = opened.expect("a healthy log opens");
         self.log = Some((log, workers));
@@ -178,7 +184,10 @@ impl Subject for ByHand {
     }
 
     fn wait(&mut self) {
-        let (_, workers) = self.log.as_ref().expect("alive");
+        let (log, workers) = self.log.as_mut().expect("alive");
+        if log.sync_inline(Instant::now()) {
+            return;
+        }
         if workers.can_sync() {
             workers.sync();
         } else if workers.can_read() {
@@ -488,17 +497,32 @@ macro_rules! suite {
         }
         mod map {
             $(#[test] fn $name() {
-                super::$name(&mut super::Files::new(super::LogIo::Map));
+                super::$name(&mut super::Files::new(super::LogIo::Map, super::LogSync::Thread));
+            })*
+        }
+        mod buffered {
+            $(#[test] fn $name() {
+                super::$name(&mut super::Files::new(super::LogIo::Buffered, super::LogSync::Thread));
             })*
         }
         mod direct {
             $(#[test] fn $name() {
-                super::$name(&mut super::Files::new(super::LogIo::Direct));
+                super::$name(&mut super::Files::new(super::LogIo::Direct, super::LogSync::Thread));
+            })*
+        }
+        mod inline {
+            $(#[test] fn $name() {
+                super::$name(&mut super::Files::new(super::LogIo::Direct, super::LogSync::Inline));
             })*
         }
         mod by_hand {
             $(#[test] fn $name() {
-                super::$name(&mut super::ByHand::new());
+                super::$name(&mut super::ByHand::new(super::LogSync::Thread));
+            })*
+        }
+        mod inline_by_hand {
+            $(#[test] fn $name() {
+                super::$name(&mut super::ByHand::new(super::LogSync::Inline));
             })*
         }
     };

@@ -2,10 +2,13 @@
 //!
 //! Nothing here waits: batches and fetches travel to the syncer and the reader over channels, their answers are picked
 //! up by [`CoreLog::durable`], [`CoreLog::flush`] and [`CoreLog::fetched`]. These workers have threads of their own, or
-//! are moved by hand. A worker sends its answer first and wakes the loop afterwards, so that no wake-up is lost.
+//! are moved by hand; only [`FileLog::sync_inline`] does the syncer's work on the loop itself. A worker sends its answer first and wakes the loop afterwards, so that no wake-up is lost.
 
 mod copying;
 mod held;
+mod remains;
+#[cfg(test)]
+mod remains_test;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -28,6 +31,7 @@ use super::segment::{SEGMENT_BYTES, SEGMENT_BYTES_MIN};
 use super::spares::{Allocator, AllocatorWorker, Quota};
 use super::start::{Started, start};
 use super::stats::{LogStats, Shared};
+use super::stepped::InlineSyncer;
 use super::syncer::{Done, Job, SyncerHandle};
 use super::tail::{ShardTail, entry_memory_bytes};
 use super::tip::Start;
@@ -36,9 +40,10 @@ use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, Recovere
 
 use copying::Copying;
 use held::{Held, Places};
+use remains::Remains;
 
 /// The default of [`Options::tail_bytes_max`].
-const TAIL_BYTES_MAX: usize = 64 << 20;
+const TAIL_BYTES_MAX: usize = 8 << 20;
 
 /// A batch is closed before it exceeds this, or half a segment if that is less.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
@@ -48,6 +53,16 @@ const BUFFERS_KEPT: usize = 3;
 const FETCH_PARTS_MAX: usize = 1024;
 /// How often a closing log looks whether its last batch waits for space.
 const CLOSE_POLL: Duration = Duration::from_millis(50);
+
+/// Who places batches and makes them durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogSync {
+    /// A thread of the log, while the loop goes on.
+    #[default]
+    Thread,
+    /// The loop, when it calls [`FileLog::sync_inline`].
+    Inline,
+}
 
 /// How to open a log.
 #[derive(Clone)]
@@ -62,6 +77,8 @@ pub struct Options {
     pub tail_bytes_max: usize,
     /// How batches reach the disk.
     pub io: LogIo,
+    /// Who brings them there.
+    pub sync: LogSync,
     /// The most bytes that all files of the log may take together; `None` for as many as the disk has.
     pub max_bytes: Option<u64>,
     /// Called by the log's workers when the loop should look.
@@ -78,6 +95,7 @@ impl Options {
             segment_size: SEGMENT_BYTES,
             tail_bytes_max: TAIL_BYTES_MAX,
             io: LogIo::default(),
+            sync: LogSync::default(),
             max_bytes: None,
             wake,
         }
@@ -124,6 +142,8 @@ pub struct FileLog {
     backlog: VecDeque<usize>,
     failed: Option<LogError>,
     tail_bytes: usize,
+    /// What compaction and resets leave of `shards`; it counts in `tail_bytes` still.
+    remains: Remains,
     tail_bytes_max: usize,
     /// The last fetch that was given to the reader.
     last_fetch: u64,
@@ -141,6 +161,8 @@ pub struct FileLog {
     report: RecoveryReport,
     /// The workers, if they have no threads.
     by_hand: Option<Workers>,
+    /// The syncer, if the loop moves it.
+    inline: Option<InlineSyncer>,
     // The order matters to drop: the allocator lets a waiting syncer go, so it ends first.
     allocator: Option<Allocator>,
     syncer: SyncerHandle,
@@ -169,20 +191,22 @@ impl FileLog {
 
     /// The same on any disk; `options.dir` and `options.io` do not matter.
     pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<(FileLog, Vec<RecoveredShard>), LogError> {
+        let sync = options.sync;
         let (mut log, recovered, crew) = FileLog::open_with_crew(disk, options)?;
-        log.spawn(crew).map_err(|error| LogError(format!("cannot start the log's threads: {error}")))?;
+        log.spawn(crew, sync).map_err(|error| LogError(format!("cannot start the log's threads: {error}")))?;
         Ok((log, recovered))
     }
 
     /// The same without threads: the log's workers do their work only when they are told. A log that is dropped does
-    /// nothing more, like a process that dies.
+    /// nothing more, like a process that dies. With [`LogSync::Inline`] the syncer is not among them.
     pub fn open_by_hand(
         disk: Arc<dyn Disk>,
         options: Options,
     ) -> Result<(FileLog, Vec<RecoveredShard>, Workers), LogError> {
+        let sync = options.sync;
         let (mut log, recovered, crew) = FileLog::open_with_crew(disk, options)?;
-        let workers = Workers::new(crew);
-        log.by_hand = Some(workers.clone());
+        let (workers, inline) = Workers::new(crew, sync);
+        (log.by_hand, log.inline) = (Some(workers.clone()), inline);
         Ok((log, recovered, workers))
     }
 
@@ -197,7 +221,12 @@ impl FileLog {
         let (recovered, shards) = take_shards(&mut replay, &options.shards, &disk.path(""))?;
         let wake = options.wake;
         let (allocator, pool) = AllocatorWorker::new(spares, Arc::clone(&shared), Arc::clone(&wake));
-        let (syncer, syncer_worker) = SyncerHandle::new(syncer, pool, Arc::clone(&wake));
+        let wake_syncer = match options.sync {
+            LogSync::Thread => Arc::clone(&wake),
+            // The loop knows already.
+            LogSync::Inline => Arc::new(|| {}),
+        };
+        let (syncer, syncer_worker) = SyncerHandle::new(syncer, pool, wake_syncer);
         let (reader, reader_worker) = Reader::new(disk, Arc::clone(&wake));
         let crew = Crew { syncer: syncer_worker, allocator, reader: reader_worker };
         let mut log = FileLog {
@@ -212,6 +241,7 @@ impl FileLog {
             backlog: VecDeque::new(),
             failed: None,
             tail_bytes: 0,
+            remains: Remains::default(),
             tail_bytes_max: options.tail_bytes_max,
             last_fetch: 0,
             pending: BTreeMap::new(),
@@ -224,6 +254,7 @@ impl FileLog {
             wake,
             report,
             by_hand: None,
+            inline: None,
             allocator: None,
             syncer,
             reader,
@@ -233,10 +264,13 @@ impl FileLog {
         Ok((log, recovered, crew))
     }
 
-    /// Gives each worker a thread.
-    fn spawn(&mut self, crew: Crew) -> std::io::Result<()> {
+    /// Gives each worker a thread, but for a syncer that the loop moves.
+    fn spawn(&mut self, crew: Crew, sync: LogSync) -> std::io::Result<()> {
         self.allocator = Some(Allocator::spawn(crew.allocator)?);
-        self.syncer.spawn(crew.syncer)?;
+        match sync {
+            LogSync::Thread => self.syncer.spawn(crew.syncer)?,
+            LogSync::Inline => self.inline = Some(InlineSyncer::new(crew.syncer)),
+        }
         self.reader.spawn(crew.reader)
     }
 
@@ -255,15 +289,36 @@ impl FileLog {
         if let Some(workers) = &self.by_hand {
             workers.sync();
         }
+        if let Some(inline) = &mut self.inline {
+            inline.sync_all();
+        }
         self.syncer.join();
         self.collect();
         self.failed.take().map_or(Ok(()), Err)
     }
 
+    /// With [`LogSync::Inline`], places what was flushed and makes it durable, or proves a log that was idle: the loop
+    /// stands still meanwhile. To be called at the end of each turn, after all else. What has no space yet waits, and
+    /// the loop is woken when there is some. Whether anything was done: then [`CoreLog::durable`] may have news.
+    pub fn sync_inline(&mut self, now: Instant) -> bool {
+        self.inline.as_mut().is_some_and(|inline| inline.work(now))
+    }
+
+    /// When [`FileLog::sync_inline`] is to be called at the latest, though nothing has come.
+    #[must_use]
+    pub fn sync_inline_at(&self) -> Option<Instant> {
+        self.inline.as_ref()?.deadline()
+    }
+
     /// Waits for the syncer's next answer, though not for long; or moves it by hand.
     fn await_syncer(&mut self) {
-        if let Some(workers) = &self.by_hand {
-            return workers.sync_or_allocate();
+        if self.inline.as_mut().is_some_and(InlineSyncer::sync_all) {
+            return;
+        }
+        match (&self.by_hand, &self.inline) {
+            (Some(workers), _) => return workers.sync_or_allocate(),
+            (None, Some(inline)) => return inline.await_space(CLOSE_POLL),
+            (None, None) => {}
         }
         let answer = self.syncer.done().recv_timeout(CLOSE_POLL);
         match answer {
@@ -284,6 +339,7 @@ impl FileLog {
     pub fn stats(&self) -> LogStats {
         LogStats {
             disk_bytes: self.quota.used(),
+            memory_bytes: self.tail_bytes as u64,
             held_segments: self.held.count(),
             held_bytes: self.held.bytes(),
             oldest_segment: self.held.oldest(),
@@ -491,7 +547,8 @@ impl CoreLog for FileLog {
         if start.index < tail.start() {
             return;
         }
-        self.tail_bytes -= tail.compact(start.index);
+        let gone = tail.compact(start.index);
+        self.remains.add(gone);
         self.void_fetches(shard, |fetch| fetch.first <= start.index);
         self.copy_compacted(shard, start.index);
         self.gathering.set_start(Start { shard, at: start, snapshot });
@@ -499,7 +556,8 @@ impl CoreLog for FileLog {
     }
 
     fn reset(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId) {
-        self.tail_bytes -= self.shard(shard).reset(start.index);
+        let gone = self.shard(shard).reset(start.index);
+        self.remains.add(gone);
         self.void_fetches(shard, |_| true);
         self.copying.remove(&shard);
         let record = Record::Reset { shard, start, snapshot };
@@ -514,6 +572,14 @@ impl CoreLog for FileLog {
         self.begin_copy(shard);
     }
 
+    fn held_bytes(&self) -> u64 {
+        self.held.bytes()
+    }
+
+    fn pinned_by(&self) -> Option<(ShardId, u64)> {
+        self.find_pinning()
+    }
+
     fn last_batch(&self) -> BatchNumber {
         let gathering = self.gathering.number();
         if self.gathering.is_empty() { BatchNumber(gathering.0 - 1) } else { gathering }
@@ -522,6 +588,7 @@ impl CoreLog for FileLog {
     fn flush(&mut self) {
         self.collect();
         self.collect_reads();
+        self.tail_bytes -= self.remains.give_some_back();
         self.copy_some();
         if self.in_flight || self.failed.is_some() {
             return;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use raftkv_protocol::types::{Entry, EntryId, Index, ShardId, SnapshotId, Term};
@@ -12,11 +12,21 @@ use super::conformance_test::{entry, hard_state};
 use super::inspect::{End, Item, inspect};
 use super::record::Record;
 use super::simulated_disk::{Random, SimulatedDisk, Survivors};
-use super::{CoreLog, Fetch, FetchError, FileLog, LogError, LogIo, Options, RecoveredShard, Space};
+use super::{CoreLog, Fetch, FetchError, FileLog, LogError, LogIo, LogSync, Options, RecoveredShard, Space};
 
 const A: ShardId = ShardId(0);
 const B: ShardId = ShardId(1);
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Every way to place batches, by a thread and by the loop.
+const WAYS: [(LogIo, LogSync); 6] = [
+    (LogIo::Direct, LogSync::Thread),
+    (LogIo::Buffered, LogSync::Thread),
+    (LogIo::Map, LogSync::Thread),
+    (LogIo::Direct, LogSync::Inline),
+    (LogIo::Buffered, LogSync::Inline),
+    (LogIo::Map, LogSync::Inline),
+];
 
 /// A log, and how to wait for it.
 struct Node {
@@ -53,6 +63,12 @@ impl Node {
 
     fn wait_until(&mut self, mut condition: impl FnMut(&mut FileLog) -> bool) {
         while !condition(&mut self.log) {
+            self.wait();
+        }
+    }
+
+    fn wait(&mut self) {
+        if !self.log.sync_inline(Instant::now()) {
             self.woken.recv_timeout(PATIENCE).expect("the log's threads wake the loop");
         }
     }
@@ -64,7 +80,7 @@ impl Node {
             if self.log.durable()? >= last {
                 return Ok(());
             }
-            self.woken.recv_timeout(PATIENCE).expect("the log's threads wake the loop");
+            self.wait();
         }
     }
 
@@ -80,8 +96,8 @@ fn twenty_restarts_in_a_row() {
     let mut random = Random(99);
     let mut model = vec![RecoveredShard::default(); 2];
     for start in 0..20 {
-        let io = if start % 3 == 0 { LogIo::Direct } else { LogIo::Map };
-        let mut node = Node::open(dir.path(), |options| options.io = io).expect("healthy");
+        let (io, sync) = WAYS[start as usize % WAYS.len()];
+        let mut node = Node::open(dir.path(), |options| (options.io, options.sync) = (io, sync)).expect("healthy");
         assert_eq!(node.recovered, model, "start {start}");
         for _ in 0..random.below(8) {
             let at = random.below(2) as usize;
@@ -129,9 +145,9 @@ fn an_idle_log_proves_its_last_batch() {
     let mut node = Node::open_on(&disk).expect("healthy");
     node.put(1).expect("healthy");
     let batches = node.log.stats().batches;
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while node.log.stats().batches == batches {
-        assert!(std::time::Instant::now() < deadline, "no watermark");
+        assert!(Instant::now() < deadline, "no watermark");
         std::thread::yield_now();
     }
     drop(node);
@@ -168,9 +184,9 @@ fn a_full_disk_leaves_the_reserve_and_recovers_by_itself() {
     let disk = SimulatedDisk::default();
     let mut node = Node::open_on(&disk).expect("healthy");
     let spares = |disk: &SimulatedDisk| disk.names().iter().filter(|name| name.starts_with("spare-")).count();
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while spares(&disk) < 3 {
-        assert!(std::time::Instant::now() < deadline, "spares are made ahead");
+        assert!(Instant::now() < deadline, "spares are made ahead");
         std::thread::yield_now();
     }
     disk.set_full(true);
@@ -190,9 +206,9 @@ fn a_full_disk_leaves_the_reserve_and_recovers_by_itself() {
         node.append(A, entry(index, 1, &"x".repeat(3000)));
         node.log.flush();
         let batch = node.log.last_batch();
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         while node.log.durable() != Ok(batch) && !node.log.waits_for_space() {
-            assert!(std::time::Instant::now() < deadline);
+            assert!(Instant::now() < deadline);
             std::thread::yield_now();
         }
         if node.log.durable() != Ok(batch) {
@@ -222,9 +238,9 @@ fn a_full_disk_at_start_is_one_clear_line_unless_there_is_a_reserve() {
     disk.set_full(false);
     let mut node = Node::open_on(&disk).expect("healthy");
     node.put(1).expect("healthy");
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while disk.names().len() < 4 {
-        assert!(std::time::Instant::now() < deadline, "spares are made ahead");
+        assert!(Instant::now() < deadline, "spares are made ahead");
         std::thread::yield_now();
     }
     drop(node);
@@ -253,9 +269,10 @@ fn a_quota_is_a_full_disk() {
 #[test]
 fn a_compacted_log_lives_on_little_space() {
     let dir = tempfile::tempdir().expect("a directory");
-    for io in [LogIo::Direct, LogIo::Map] {
+    for (io, sync) in WAYS {
         let change = |options: &mut Options| {
-            (options.io, options.tail_bytes_max, options.max_bytes) = (io, 0, Some(8 * (64 << 10)));
+            (options.io, options.sync) = (io, sync);
+            (options.tail_bytes_max, options.max_bytes) = (0, Some(8 * (64 << 10)));
         };
         let mut node = Node::open(dir.path(), change).expect("healthy");
         let first = node.recovered[0].start.index.0 + node.recovered[0].entries.len() as u64;

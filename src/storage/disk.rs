@@ -1,8 +1,8 @@
 //! The few things that the log and snapshots do with files, behind a trait: one directory, and its files.
 //!
-//! [`RealDisk`] is the file system. Segments are written with direct writes that are durable when they return, or through
-//! a memory map ([`LogIo`]); the bytes on disk are the same. Snapshots are files that grow, written through the page
-//! cache. Everything is read with `pread`, never through a map, so that a short file is a short read and a bad sector
+//! [`RealDisk`] is the file system. Segments are written with direct writes that are durable when they return, with such
+//! writes through the page cache, or through a memory map ([`LogIo`]); the bytes on disk are the same. Snapshots are
+//! files that grow, written through the page cache. Everything is read with `pread`, never through a map, so that a short file is a short read and a bad sector
 //! an error.
 //!
 //! A file is mapped only over its whole prefilled length, so that a store never meets a hole: on a full disk that would
@@ -10,11 +10,12 @@
 //! store, and that read may fail. Like any failure of the log's disk it ends the process.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 /// How batches reach the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum LogIo {
     /// has no way past the cache, through it.
     #[default]
     Direct,
+    /// Written through the page cache and durable when the write returns (`pwritev2` with `RWF_DSYNC`).
+    Buffered,
     /// Copied into the mapped segment, then one `fdatasync`.
     Map,
 }
@@ -132,7 +135,7 @@ impl Disk for RealDisk {
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         let filled = match self.log_io {
             LogIo::Map => prefill(&file, size),
-            LogIo::Direct => prefill_directly(&path, size),
+            LogIo::Direct | LogIo::Buffered => prefill_directly(&path, size),
         };
         let filled = filled.and_then(|()| file.sync_all());
         if filled.is_err() {
@@ -158,6 +161,7 @@ impl Disk for RealDisk {
         Ok(match self.log_io {
             LogIo::Map => Box::new(MappedFile::new(file)?),
             LogIo::Direct => Box::new(DirectFile::new(file, &path, size)?),
+            LogIo::Buffered => Box::new(BufferedFile { file, size }),
         })
     }
 
@@ -201,7 +205,7 @@ fn prefill(file: &File, size: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Direct writes need no page of the file in memory, so the zeros go past the page cache too.
+/// Writes of whole blocks need no page of the file in memory, so the zeros go past the page cache.
 fn prefill_directly(path: &Path, size: u64) -> io::Result<()> {
     let file = open_direct(path, 0)?;
     let zeros = MmapMut::map_anon(PIECE_BYTES)?;
@@ -340,6 +344,42 @@ impl DiskFile for DirectFile {
             self.piece[..bytes.len()].copy_from_slice(bytes);
             self.durable.write_all_at(&self.piece[..bytes.len()], at)?;
             at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct BufferedFile {
+    file: File,
+    size: u64,
+}
+
+impl DiskFile for BufferedFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.size)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        read_at(&self.file, offset, buffer)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if !fits(offset, bytes.len(), self.size) {
+            return Err(beyond_the_end(self.size));
+        }
+        let mut written = 0;
+        while written < bytes.len() {
+            let rest = [IoSlice::new(&bytes[written..])];
+            match pwritev2(&self.file, &rest, offset + written as u64, ReadWriteFlags::DSYNC) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(more) => written += more,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

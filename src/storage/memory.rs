@@ -194,6 +194,14 @@ impl CoreLog for MemoryLog {
         assert!(self.live.contains_key(&shard), "{KNOWN_SHARD}");
     }
 
+    fn held_bytes(&self) -> u64 {
+        0
+    }
+
+    fn pinned_by(&self) -> Option<(ShardId, u64)> {
+        None
+    }
+
     fn last_batch(&self) -> BatchNumber {
         let waiting = [&self.in_flight, &self.gathering].into_iter().filter(|batch| !batch.is_empty()).count();
         BatchNumber(self.completed.0 + waiting as u64)

@@ -1,7 +1,8 @@
 //! Everything that touches the disk: the log of one core, shared by its shards.
 //!
 //! The event loop owns a [`FileLog`], which never blocks. What the loop adds gathers in a batch (`batch`); the syncer
-//! thread (`syncer`) places a batch into the current segment and makes it durable with one sync; the allocator thread
+//! thread (`syncer`) places a batch into the current segment and makes it durable with one sync, or the loop itself does
+//! so between two turns, if it is told to ([`LogSync::Inline`]); the allocator thread
 //! (`spares`) prepares segments ahead; the reader thread (`reader`) brings back entries that are no longer in memory;
 //! `recovery` reads all of it after a start. They reach files through [`disk::Disk`] only, so that a simulated disk
 //! ([`simulated_disk`]) can stand in for the real one under the same format, placement and recovery; and a simulation
@@ -38,6 +39,7 @@ pub mod snapshot;
 mod spares;
 mod start;
 mod stats;
+mod stepped;
 mod syncer;
 mod tail;
 mod tip;
@@ -49,6 +51,8 @@ mod compaction_test;
 mod conformance_test;
 #[cfg(test)]
 mod core_log_test;
+#[cfg(test)]
+mod inline_test;
 #[cfg(test)]
 mod kills_test;
 #[cfg(test)]
@@ -76,7 +80,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use core_log::{FileLog, Options};
+pub use core_log::{FileLog, LogSync, Options};
 pub use disk::LogIo;
 pub use memory::MemoryLog;
 pub use recovery::{Newest, RecoveryReport, check, newest};
@@ -119,6 +123,14 @@ pub trait CoreLog {
     /// come. For a shard that cannot be compacted; it changes nothing but where the entries lie. Does nothing if it has
     /// begun already. While there is only the reserve left, it takes a small part of that at most.
     fn copy_forward(&mut self, shard: ShardId);
+
+    /// Bytes of the segments that the log consists of; 0 if it lies in none.
+    fn held_bytes(&self) -> u64;
+
+    /// The shard whose oldest entry keeps the oldest segments from being let go, if any does: with the bytes of whole
+    /// segments that could go if its log started later. They are 0 if another shard needs the same segment; that one is
+    /// named next. What a shard was compacted to already counts, although segments go only when the next one begins.
+    fn pinned_by(&self) -> Option<(ShardId, u64)>;
 
     /// The batch after whose durability everything added so far is durable. May be one that is durable already.
     fn last_batch(&self) -> BatchNumber;

@@ -287,6 +287,12 @@ impl Pool {
         ready
     }
 
+    /// Waits until what was wanted last may be there, though not for long.
+    pub(super) fn await_one(&self, patience: Duration) {
+        // Whoever waits looks again in either case.
+        let _ = self.attempts.recv_timeout(patience);
+    }
+
     fn ask_for(&mut self, size: u64) {
         if !self.asked {
             self.asked = true;
@@ -440,7 +446,11 @@ impl AllocatorWorker {
             return Attempt::Done;
         }
         let attempt = match self.make_one() {
-            Ok(true) => Attempt::Done,
+            Ok(true) => {
+                // A loop that syncs itself has perhaps waited for it.
+                (self.wake)();
+                Attempt::Done
+            }
             Ok(false) => Attempt::NoneWanted,
             Err(error) => {
                 self.refused(&error);

@@ -27,6 +27,8 @@ pub struct LogStats {
     pub sync_latency_sum_us: u64,
     /// Bytes that all files of the log take, spares included.
     pub disk_bytes: u64,
+    /// Bytes of entries that are in memory.
+    pub memory_bytes: u64,
     /// Segments that the log consists of.
     pub held_segments: u64,
     /// Bytes of these.
@@ -35,7 +37,7 @@ pub struct LogStats {
     pub oldest_segment: u64,
     /// How often a shard's oldest entries were written again, see [`CoreLog::copy_forward`](super::CoreLog::copy_forward).
     pub copied_forward: u64,
-    /// See [`FileLog::pinned_by`](super::FileLog::pinned_by).
+    /// See [`CoreLog::pinned_by`](super::CoreLog::pinned_by).
     pub pinned_by: Option<(ShardId, u64)>,
 }
 

@@ -1,7 +1,7 @@
 //! The syncer: places batches into segments and makes them durable.
 //!
 //! [`Syncer`] is the whole logic, driven one batch at a time; [`SyncerWorker`] feeds it with what the loop asks for, on
-//! a thread of its own or by hand. The syncer keeps the state of each shard as of the last batch, because every segment
+//! a thread of its own, on the loop or by hand. The syncer keeps the state of each shard as of the last batch, because every segment
 //! begins by restating it, and which segments hold entries that are needed. When it was restated, what nothing needs any
 //! more is let go: the oldest segments, as far as no shard has an entry there behind the start that was just restated.
 //!
@@ -11,6 +11,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
@@ -425,6 +426,11 @@ impl SyncerWorker {
     fn pays_to_roll(&mut self) -> bool {
         self.syncer.needless_bytes() >= 2 * self.spares.segment_size()
             && self.syncer.roll_bytes().is_some_and(|bytes| self.spares.has(bytes))
+    }
+
+    /// Waits until there may be space for the job that cannot be done, though not for long.
+    pub(super) fn await_space(&self, patience: Duration) {
+        self.spares.await_one(patience);
     }
 
     pub(super) fn needs_watermark(&self) -> bool {

@@ -31,7 +31,8 @@ pub(crate) fn entry_memory_bytes(entry: &Entry) -> usize {
     entry.body.len() + ENTRY_OVERHEAD_BYTES
 }
 
-fn memory_bytes(entries: impl Iterator<Item = Entry>) -> usize {
+/// The memory that these entries took.
+pub(crate) fn memory_bytes(entries: impl Iterator<Item = Entry>) -> usize {
     entries.map(|entry| entry_memory_bytes(&entry)).sum()
 }
 
@@ -73,25 +74,28 @@ impl ShardTail {
         freed
     }
 
-    /// Forgets the entries up to `start`; returns the memory that this set free.
-    pub(crate) fn compact(&mut self, start: Index) -> usize {
+    /// Forgets the entries up to `start`; returns those that were in memory.
+    pub(crate) fn compact(&mut self, start: Index) -> VecDeque<Entry> {
         assert!(start <= self.last, "a log that ends at {} was asked to start after entry {start}", self.last);
         if start <= self.start {
-            return 0;
+            return VecDeque::new();
         }
         let gone = (start.0 + 1).saturating_sub(self.first_in_memory().0) as usize;
-        let freed = memory_bytes(self.entries.drain(..gone));
         self.start = start;
         self.runs.compact(start, self.last);
-        freed
+        // Whichever is less is moved.
+        if gone <= self.entries.len() / 2 {
+            return self.entries.drain(..gone).collect();
+        }
+        let kept = self.entries.split_off(gone);
+        std::mem::replace(&mut self.entries, kept)
     }
 
-    /// Forgets everything: the log is empty and starts after `start`. Returns the memory that this set free.
-    pub(crate) fn reset(&mut self, start: Index) -> usize {
-        let freed = memory_bytes(self.entries.drain(..));
+    /// Forgets everything: the log is empty and starts after `start`. Returns those that were in memory.
+    pub(crate) fn reset(&mut self, start: Index) -> VecDeque<Entry> {
         self.runs.clear();
         (self.start, self.last) = (start, start);
-        freed
+        std::mem::take(&mut self.entries)
     }
 
     /// Adds the next entry.

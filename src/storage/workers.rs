@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::IDLE;
 use super::reader::ReaderWorker;
 use super::spares::{AllocatorWorker, Attempt, RETRY_AFTER};
-use super::syncer::{Job, SyncerWorker};
+use super::stepped::{InlineSyncer, SteppedSyncer};
+use super::syncer::SyncerWorker;
+use super::{IDLE, LogSync};
 
 /// The workers of one log.
 pub(super) struct Crew {
@@ -15,39 +16,12 @@ pub(super) struct Crew {
     pub(super) reader: ReaderWorker,
 }
 
+/// What is moved by hand.
 struct Hands {
-    crew: Crew,
-    /// What the syncer does next, taken from its channel to look at it.
-    job: Option<Job>,
-    /// The syncer was told to stop and did.
-    stopped: bool,
-}
-
-impl Hands {
-    fn peek(&mut self) {
-        if self.job.is_none() && !self.stopped {
-            self.job = self.crew.syncer.next();
-        }
-    }
-
-    fn can_sync(&mut self) -> bool {
-        self.peek();
-        let Hands { crew, job, .. } = self;
-        job.as_ref().is_some_and(|job| crew.syncer.can_work(job))
-    }
-
-    fn sync(&mut self) {
-        if self.can_sync()
-            && let Some(job) = self.job.take()
-        {
-            self.stopped = self.crew.syncer.work(job).is_break();
-        }
-    }
-
-    fn can_prove(&mut self) -> bool {
-        self.peek();
-        self.job.is_none() && !self.stopped && self.crew.syncer.needs_watermark()
-    }
+    /// `None` if the loop itself moves it.
+    syncer: Option<SteppedSyncer>,
+    allocator: AllocatorWorker,
+    reader: ReaderWorker,
 }
 
 /// The workers of a log that was opened by [`FileLog::open_by_hand`](super::FileLog::open_by_hand): each does one step when it is told, the same that
@@ -63,8 +37,14 @@ impl Workers {
     /// How long an allocator that was refused waits before it tries again, unless a spare is taken meanwhile.
     pub const RETRY_AFTER: Duration = RETRY_AFTER;
 
-    pub(super) fn new(crew: Crew) -> Workers {
-        Workers(Arc::new(Mutex::new(Hands { crew, job: None, stopped: false })))
+    /// All of them; the syncer too, unless the loop is to move it itself: then that comes beside them.
+    pub(super) fn new(crew: Crew, sync: LogSync) -> (Workers, Option<InlineSyncer>) {
+        let Crew { syncer, allocator, reader } = crew;
+        let (syncer, inline) = match sync {
+            LogSync::Thread => (Some(SteppedSyncer::new(syncer)), None),
+            LogSync::Inline => (None, Some(InlineSyncer::new(syncer))),
+        };
+        (Workers(Arc::new(Mutex::new(Hands { syncer, allocator, reader }))), inline)
     }
 
     fn hands(&self) -> MutexGuard<'_, Hands> {
@@ -76,50 +56,51 @@ impl Workers {
     /// seen in [`FileLog::waits_for_space`](super::FileLog::waits_for_space) from then on.
     #[must_use]
     pub fn can_sync(&self) -> bool {
-        self.hands().can_sync()
+        self.hands().syncer.as_mut().is_some_and(SteppedSyncer::can_sync)
     }
 
     /// Places a batch, makes it durable and answers; or answers the failure, which is final. Or takes the note.
     pub fn sync(&self) {
-        self.hands().sync();
+        if let Some(syncer) = &mut self.hands().syncer {
+            syncer.sync();
+        }
     }
 
     /// Whether the last batch is not proved durable and no other waits.
     #[must_use]
     pub fn can_prove(&self) -> bool {
-        self.hands().can_prove()
+        self.hands().syncer.as_mut().is_some_and(SteppedSyncer::can_prove)
     }
 
     /// Proves the last batch with a watermark, as the thread does after [`Workers::PROVE_AFTER`].
     pub fn prove(&self) {
-        let mut hands = self.hands();
-        if hands.can_prove() {
-            hands.crew.syncer.prove();
+        if let Some(syncer) = &mut self.hands().syncer {
+            syncer.prove();
         }
     }
 
     /// Whether a spare is to be made, or a segment let go.
     #[must_use]
     pub fn can_allocate(&self) -> bool {
-        self.hands().crew.allocator.wants()
+        self.hands().allocator.wants()
     }
 
     /// Lets a segment go or makes a spare. `false` if the disk has no room: then the thread would try again after
     /// [`Workers::RETRY_AFTER`].
     pub fn allocate(&self) -> bool {
-        let allocator = &mut self.hands().crew.allocator;
+        let allocator = &mut self.hands().allocator;
         !allocator.wants() || allocator.attempt() != Attempt::Refused
     }
 
     /// Whether a fetch waits.
     #[must_use]
     pub fn can_read(&self) -> bool {
-        self.hands().crew.reader.can_work()
+        self.hands().reader.can_work()
     }
 
     /// Answers a fetch.
     pub fn read(&self) {
-        let reader = &mut self.hands().crew.reader;
+        let reader = &mut self.hands().reader;
         if let Some(job) = reader.next() {
             reader.work(&job);
         }

@@ -66,9 +66,11 @@ fn nothing_acknowledged_is_lost_or_repeated_whatever_happens() {
     let faults: u32 = setting("RAFTKV_CHAOS_FAULTS").unwrap_or(12);
     let cores = format!("--cores={}", random.pick(&[1, 2, 3]));
     let segments = format!("--segment-size={}", random.pick(&["64KiB", "1MiB"]));
+    let snapshots = format!("--snapshot-log-bytes={}", random.pick(&["4KiB", "32KiB", "64MiB"]));
     let nodes = random.pick(&[3, 3, 5]);
-    let mut cluster = Cluster::of(nodes).flag(&cores).flag(&segments).start();
-    println!("{nodes} nodes, {cores} {segments}");
+    let flags = [&*cores, &segments, &snapshots, "--log-tail-bytes=0", "--core-log-bytes-max=512KiB"];
+    let mut cluster = flags.iter().fold(Cluster::of(nodes), |cluster, flag| cluster.flag(flag)).start();
+    println!("{nodes} nodes, {flags:?}");
     count_through(&mut cluster, 3, |cluster, await_progress| {
         let writers = Writers::start(cluster, "key", 2, 8);
         let clients = Clients::start(cluster, "shared", 3, Duration::from_secs(3), &mut random);

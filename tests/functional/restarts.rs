@@ -42,7 +42,17 @@ fn check(cluster: &Cluster, contents: &Contents) {
 
 #[test]
 fn everything_is_there_after_each_node_was_restarted_and_after_all_were() {
-    let mut cluster = Cluster::start(3);
+    restart_each_and_all(Cluster::start(3));
+}
+
+#[test]
+fn loops_that_sync_themselves_keep_everything_too() {
+    for log_io in ["--log-io=direct", "--log-io=buffered"] {
+        restart_each_and_all(Cluster::of(3).flag(log_io).flag("--log-sync=inline").start());
+    }
+}
+
+fn restart_each_and_all(mut cluster: Cluster) {
     let mut contents = fill(&cluster, 1, "before");
     for id in cluster.ids() {
         let ended = cluster.stop(id);

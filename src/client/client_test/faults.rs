@@ -76,7 +76,7 @@ fn a_refusal_that_lasts_is_reported_at_the_deadline() {
         refuse(out, request.id, Code::NoLeader, None);
         Next::Go
     });
-    let client = builder(&[&node]).timeout(Duration::from_millis(100)).connect().unwrap();
+    let client = builder(&[&node]).timeout(Duration::from_secs(1)).connect().unwrap();
     let error = client.put("k", "v").unwrap_err();
     assert_eq!(error.code(), Some(Code::NoLeader));
     assert!(error.is_retryable() && !error.maybe_applied());

@@ -15,12 +15,14 @@ use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VE
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, RequestId, ShardId};
 
 use super::network::{Bell, MemoryNetwork, MemorySocket, Wires};
-use crate::config::{Config, LogIo};
+use crate::config::{Config, LogIo, LogSync};
 use crate::error::Fatal;
 use crate::limits::Limits;
 use crate::server::by_hand::{self, CoreParts, NodeByHand, Progress};
 use crate::server::node::Peer;
+use crate::shard::snapshots::Stores;
 use crate::socket::Socket;
+use crate::storage::disk::Disk;
 use crate::storage::simulated_disk::{SimulatedDisk, Survivors};
 use crate::storage::{self, FileLog, Workers};
 
@@ -48,6 +50,7 @@ fn config(id: NodeId, nodes: u64, dir: &Path, limits: &Limits) -> Config {
         cluster_name: "by hand".to_owned(),
         segment_size: 128 << 10,
         log_io: LogIo::Map,
+        log_sync: LogSync::default(),
         slow_sync: Duration::from_millis(200),
         log_level: log::LevelFilter::Off,
         limits: limits.clone(),
@@ -126,7 +129,8 @@ impl Member {
     fn is_due(&self, core: CoreId, now: Instant) -> bool {
         let seat = &self.seats[usize::from(core.0)];
         let is_called = !seat.bell.borrow().is_empty() || seat.woken.load(Ordering::Relaxed);
-        self.due_at(core).is_some_and(|at| at <= now || is_called)
+        let has_work = self.node.snapshots(core).next_effort().is_some();
+        self.due_at(core).is_some_and(|at| at <= now || is_called || has_work)
     }
 
     /// Turns a core until its log has nothing more for it at this time. An error ends the process.
@@ -135,6 +139,9 @@ impl Member {
         seat.work(self.sync, now);
         seat.woken.store(false, Ordering::Relaxed);
         let mut ready = seat.bell.take();
+        while self.node.snapshots(core).next_effort().is_some() {
+            self.node.snapshots(core).work();
+        }
         loop {
             if let Progress::Ended(log) = self.node.turn(core, now, &ready)? {
                 log.close().expect("the log closes");
@@ -153,11 +160,14 @@ pub(super) struct Cluster {
     pub(super) wires: Wires,
     seed: u64,
     limits: Limits,
+    log_sync: LogSync,
     members: Vec<Option<Member>>,
     /// By node and core.
     disks: Vec<Vec<SimulatedDisk>>,
     /// The node whose process may end by itself, and what it said.
     doomed: Option<(u64, Option<Fatal>)>,
+    /// By node and shard.
+    snapshots: Vec<Vec<SimulatedDisk>>,
     dirs: tempfile::TempDir,
 }
 
@@ -169,14 +179,17 @@ impl Cluster {
 
     pub(super) fn of(seed: u64, nodes: u64, limits: Limits) -> Cluster {
         let disk = |node: u64, core: u16| SimulatedDisk::new(seed ^ (node << 16) ^ u64::from(core));
+        let snapshots = |node: u64, shard: u16| SimulatedDisk::new(seed ^ (node << 24) ^ u64::from(shard));
         Cluster {
             now: Instant::now(),
             wires: Wires::default(),
             seed,
             limits,
+            log_sync: LogSync::Thread,
             members: (0..nodes).map(|_| None).collect(),
             disks: (1..=nodes).map(|node| (0..CORES).map(|core| disk(node, core)).collect()).collect(),
             doomed: None,
+            snapshots: (1..=nodes).map(|node| (0..SHARDS).map(|shard| snapshots(node, shard)).collect()).collect(),
             dirs: tempfile::tempdir().expect("a folder"),
         }
     }
@@ -184,6 +197,11 @@ impl Cluster {
     /// A cluster in which every shard has a leader that every node knows.
     pub(super) fn with_leaders(seed: u64) -> Cluster {
         Cluster::of(seed, NODES, Limits::default()).started()
+    }
+
+    /// The same, in which each loop syncs its log itself.
+    pub(super) fn syncing_inline(seed: u64) -> Cluster {
+        Cluster { log_sync: LogSync::Inline, ..Cluster::of(seed, NODES, Limits::default()) }.started()
     }
 
     /// The same, with other limits.
@@ -237,6 +255,10 @@ impl Cluster {
             let disk = self.disks[at(id)][usize::from(core.0)].clone();
             let mut options = storage::Options::new("simulated", node.shards_of(core).collect(), Arc::clone(&wake));
             options.segment_size = node.config.segment_size;
+            options.sync = match self.log_sync {
+                LogSync::Thread => storage::LogSync::Thread,
+                LogSync::Inline => storage::LogSync::Inline,
+            };
             let opened = FileLog::open_by_hand(Arc::new(disk), options);
             let (log, recovered, workers) = opened.map_err(|error| Fatal::failure(error.to_string()))?;
             let network = self.wires.network(address(id), Rc::clone(&bell));
@@ -245,7 +267,12 @@ impl Cluster {
             Ok(CoreParts { network, log, recovered, wake, seed })
         });
         let cores = cores.collect::<Result<Vec<_>, Fatal>>()?;
-        let node = NodeByHand::start(node, cores, self.now)?;
+        let disk_of = |shard: ShardId| {
+            let disk = self.snapshots[at(id)][usize::from(shard.0)].clone();
+            Ok(Arc::new(disk) as Arc<dyn Disk>)
+        };
+        let stores = Stores::open((0..SHARDS).map(ShardId), disk_of).expect("folders for snapshots");
+        let node = NodeByHand::start(node, cores, &stores, self.now)?;
         self.members[at(id)] = Some(Member { node, seats, sync: Sync::AtOnce });
         Ok(())
     }
@@ -268,7 +295,11 @@ impl Cluster {
     /// The power goes, and nothing is left of a node but what was durable.
     pub(super) fn lose_power(&mut self, id: u64) {
         self.kill(id);
-        self.disks[at(id)].iter().for_each(|disk| disk.crash_in_place(Survivors::None));
+        self.disks_of(id).for_each(|disk| disk.crash_in_place(Survivors::None));
+    }
+
+    fn disks_of(&self, id: u64) -> impl Iterator<Item = &SimulatedDisk> {
+        self.disks[at(id)].iter().chain(&self.snapshots[at(id)])
     }
 
     /// From now on syncs of a node's logs take so long, that one too which waits.
@@ -279,7 +310,7 @@ impl Cluster {
     /// Ends a node's process without a word.
     pub(super) fn kill(&mut self, id: u64) {
         self.members[at(id)] = None;
-        self.disks[at(id)].iter().for_each(SimulatedDisk::restart);
+        self.disks_of(id).for_each(SimulatedDisk::restart);
     }
 
     pub(super) fn stop(&mut self, id: u64) {

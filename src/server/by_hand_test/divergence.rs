@@ -8,6 +8,7 @@ use raftkv_protocol::types::{CoreId, Index, NodeId, ShardId};
 
 use super::cluster::{CORES, Cluster, NODES};
 use super::{counted, expect_value, get, key_of, put, replica, replica_mut, router, status_of, write};
+use crate::limits::Limits;
 use crate::server::message::{Origin, ReplyTo};
 use crate::shard::Write;
 use crate::storage::Space;
@@ -46,7 +47,12 @@ fn fill(cluster: &mut Cluster, upto: u64) {
 
 /// A cluster whose replicas have compared at index 1,024, where all were alike.
 fn cluster(seed: u64, nodes: u64) -> Cluster {
-    let mut cluster = Cluster::with_nodes(seed, nodes);
+    alike(Cluster::with_nodes(seed, nodes))
+}
+
+/// The same of a cluster that has just begun.
+fn alike(mut cluster: Cluster) -> Cluster {
+    let nodes = cluster.nodes();
     cluster.run_until("node 1 leads", |cluster| replica(cluster, 1, SHARD).leads());
     write(&mut cluster, 2, &key_of(SHARD), b"right");
     fill(&mut cluster, 1_030);
@@ -155,6 +161,30 @@ fn a_leader_that_differs_hands_over_and_does_not_get_the_shard_back() {
     fill(&mut cluster, 3_080);
     expect_service(&mut cluster, &[1, 2, 3]);
     assert!(replica(&cluster, 2, SHARD).trusts(NodeId(1)));
+}
+
+// rule 20
+#[test]
+fn a_wrong_state_does_not_outlive_the_process_in_a_snapshot() {
+    let limits = Limits { snapshot_log_bytes: 45_000, log_tail_bytes: 0, ..Limits::default() };
+    let mut cluster = alike(Cluster::with_limits(8, limits));
+    let sound = replica(&cluster, 2, SHARD).status().snapshot;
+    assert!(Index(0) < sound.index && sound.index < Index(1_024), "{sound}");
+    spoil(&mut cluster, &[2]);
+    expect_diverged(&mut cluster, 2, 1);
+    let wrong = replica(&cluster, 2, SHARD).status().snapshot;
+    assert!(Index(1_024) < wrong.index && wrong.index < Index(2_048), "{wrong}");
+    // It takes no more.
+    fill(&mut cluster, 4_000);
+    assert_eq!(replica(&cluster, 2, SHARD).status().snapshot, wrong);
+    cluster.kill(2);
+    cluster.start_node(2);
+    assert_eq!(replica(&cluster, 2, SHARD).status().snapshot, sound);
+    cluster.run_until("node 2 has caught up", |cluster| replica(cluster, 2, SHARD).is_ready());
+    fill(&mut cluster, 5_200);
+    expect_service(&mut cluster, &[1, 2, 3]);
+    let hashes = [1, 2, 3].map(|node| replica(&cluster, node, SHARD).status().state_hash);
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]));
 }
 
 // rule 20

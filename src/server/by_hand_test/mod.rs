@@ -15,7 +15,8 @@ use raftkv_protocol::types::{CoreId, Incarnation, NodeId, RequestId, ShardId, Sl
 
 use super::connection::Kind;
 use super::message::ReplyTo;
-use super::router::{Router, Transport};
+use super::router::Router;
+use super::transport::Transport;
 use crate::metrics::Counters;
 use crate::shard::Shard;
 use crate::socket::{Network, Socket};
@@ -138,7 +139,7 @@ fn links_of_peers_move_to_the_core_of_the_same_number() {
             let running = cluster.node(node).cores[usize::from(core.0)].as_ref().expect("the core runs");
             let peer = |kind| match kind {
                 Kind::Peer { node, core, .. } => Some((node, core)),
-                Kind::Client | Kind::Unknown => None,
+                Kind::Client | Kind::Snapshots { .. } | Kind::Unknown => None,
             };
             let mut links: Vec<_> = running.io.connections.kinds().filter_map(peer).collect();
             links.sort_unstable();
@@ -172,7 +173,10 @@ fn status_tells_of_all_cores() {
 
 #[test]
 fn an_ordered_stop_ends_every_core_and_hands_leadership_on() {
-    let mut cluster = Cluster::with_leaders(5);
+    [Cluster::with_leaders(5), Cluster::syncing_inline(5)].into_iter().for_each(stop_a_node);
+}
+
+fn stop_a_node(mut cluster: Cluster) {
     let led = (0..SHARDS).map(ShardId).find(|shard| cluster.leader(*shard) == 3).expect("node 3 leads its share");
     let asked_at = cluster.now;
     cluster.stop(3);
@@ -188,7 +192,10 @@ fn an_ordered_stop_ends_every_core_and_hands_leadership_on() {
 
 #[test]
 fn a_cluster_that_was_killed_comes_back_with_what_it_has_acknowledged() {
-    let mut cluster = Cluster::with_leaders(6);
+    [Cluster::with_leaders(6), Cluster::syncing_inline(6)].into_iter().for_each(kill_all_nodes);
+}
+
+fn kill_all_nodes(mut cluster: Cluster) {
     let mut client = cluster.dial(1, None, &[]);
     for shard in (0..SHARDS).map(ShardId) {
         cluster.ask(&mut client, put(&key_of(shard), b"kept"), |reply| assert_eq!(reply.result, Ok(Answer::Put)));

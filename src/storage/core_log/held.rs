@@ -100,11 +100,8 @@ impl Held {
 }
 
 impl FileLog {
-    /// The shard whose oldest entry keeps the oldest segments from being let go, if any does: with the bytes of whole
-    /// segments that could go if its log started later. They are 0 if another shard needs the same segment; that one is
-    /// named next. What a shard was compacted to already counts, although segments go only when the next one begins.
-    #[must_use]
-    pub fn pinned_by(&self) -> Option<(ShardId, u64)> {
+    /// See [`CoreLog::pinned_by`](crate::storage::CoreLog::pinned_by).
+    pub(super) fn find_pinning(&self) -> Option<(ShardId, u64)> {
         let current = self.held.current();
         let (mut first, mut next): (Option<(BatchNumber, u64, ShardId)>, u64) = (None, current);
         for (&shard, tail) in &self.shards {

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use raftkv_protocol::client::{Answer, Operation, Reply, Request, SlotTable};
+use raftkv_protocol::client::{Answer, Operation, Reply, Request, SlotTable, Status};
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
 use raftkv_protocol::types::{ClusterId, RequestId, ShardId};
 
@@ -69,6 +69,17 @@ impl Connection {
         self.receive(|reply| match reply.result {
             Ok(Answer::Slots(table)) => Ok(table),
             Ok(_) => Err(garbled("another answer than the slot table")),
+            Err(refusal) => Err(io::Error::other(format!("{}: {}", refusal.code.name(), refusal.message))),
+        })?
+    }
+
+    /// Asks for the status. No other request may be in flight.
+    pub fn status(&mut self) -> io::Result<Box<Status>> {
+        self.queue(Operation::Status);
+        self.flush()?;
+        self.receive(|reply| match reply.result {
+            Ok(Answer::Status(status)) => Ok(status),
+            Ok(_) => Err(garbled("another answer than the status")),
             Err(refusal) => Err(io::Error::other(format!("{}: {}", refusal.code.name(), refusal.message))),
         })?
     }

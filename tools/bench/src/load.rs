@@ -5,6 +5,7 @@ use std::thread;
 use clap::ValueEnum;
 
 use crate::args::{Load, Peer};
+use crate::blocking::Connection;
 use crate::keys::KeySpace;
 use crate::meter::{Loop, Meter};
 use crate::operations::Mix;
@@ -12,6 +13,7 @@ use crate::prepare;
 use crate::process::Usage;
 use crate::report::{Report, Setup};
 use crate::run::Run;
+use crate::topology::Topology;
 use crate::watch::{Watched, watch};
 use crate::worker::Worker;
 
@@ -41,7 +43,8 @@ pub fn execute(load: &Load) -> Result<(), String> {
                 scope.spawn(move || Worker::new(run, number, topology).and_then(Worker::work))
             })
             .collect();
-        let watched = watch(&run.meter, &load.pids, || threads.iter().all(thread::ScopedJoinHandle::is_finished));
+        let finished = || threads.iter().all(thread::ScopedJoinHandle::is_finished);
+        let watched = watch(&run.meter, &load.pids, || log_syncs(load, &topology), finished);
         for thread in threads {
             thread.join().expect("a worker reports its errors").map_err(|error| error.to_string())?;
         }
@@ -49,8 +52,17 @@ pub fn execute(load: &Load) -> Result<(), String> {
     })?;
     let (tally, measured_s) = run.meter.measured();
     let elections = prepare::discover(&load.endpoints, load.timeout).ok().map(|now| now.terms_since(&topology));
-    let Watched { servers, client } = watched;
-    Report { setup: setup(load), tally, measured_s, elections, servers, client }.print(load.json)
+    let Watched { servers, client, syncs } = watched;
+    Report { setup: setup(load), tally, measured_s, elections, servers, client, syncs }.print(load.json)
+}
+
+/// How often all nodes together have synced their logs, if all of them say.
+fn log_syncs(load: &Load, topology: &Topology) -> Option<u64> {
+    let of_node = |address: &str| {
+        let status = Connection::open(address, load.timeout).and_then(|mut connection| connection.status()).ok()?;
+        status.counters.iter().find(|(name, _)| name == "log_syncs").map(|(_, syncs)| *syncs)
+    };
+    (load.target == Peer::Raftkv).then(|| topology.nodes().map(|(_, address)| of_node(address)).sum())?
 }
 
 fn start(load: &Load, mix: Mix, key_sets: Vec<Vec<u32>>) -> Run {

@@ -44,6 +44,8 @@ pub struct Report {
     pub servers: Option<(Usage, Usage)>,
     /// The same of the generator.
     pub client: (Usage, Usage),
+    /// How often the servers had synced their logs at the beginning and at the end, if they could say.
+    pub syncs: Option<(u64, u64)>,
 }
 
 impl Report {
@@ -67,6 +69,15 @@ impl Report {
 
     fn client_cpu_s(&self) -> f64 {
         self.client.1.cpu_s - self.client.0.cpu_s
+    }
+
+    fn log_syncs(&self) -> Option<u64> {
+        self.syncs.map(|(begin, end)| end.saturating_sub(begin))
+    }
+
+    fn log_syncs_per_op(&self) -> Option<f64> {
+        let ops = self.tally.ops();
+        self.log_syncs().filter(|_| ops > 0).map(|syncs| syncs as f64 / ops as f64)
     }
 
     fn per_op_us(&self, seconds: f64) -> Option<f64> {
@@ -105,6 +116,8 @@ impl Report {
         field("server_rss_bytes", &memory(|usage| usage.rss_bytes));
         field("server_rss_anon_bytes", &memory(|usage| usage.rss_anon_bytes));
         field("server_rss_anon_growth_bytes", &optional(growth));
+        field("log_syncs", &optional(self.log_syncs()));
+        field("log_syncs_per_op", &optional(self.log_syncs_per_op().map(rounded)));
         field("client_cpu_s", &rounded(self.client_cpu_s()));
         field("client_cpu_us_per_op", &optional(self.per_op_us(self.client_cpu_s()).map(rounded)));
         json.push('}');
@@ -151,6 +164,9 @@ impl Report {
             line("servers", format!("{cpu:.2} s of CPU, {} an operation", readable_cpu(self.per_op_us(cpu))));
             let growth = (end.rss_anon_bytes as f64 - begin.rss_anon_bytes as f64) / MIB;
             line("memory", format!("{:.0} MiB resident, anonymous {growth:+.0} MiB", end.rss_bytes as f64 / MIB));
+        }
+        if let (Some(syncs), Some(per_op)) = (self.log_syncs(), self.log_syncs_per_op()) {
+            line("syncs", format!("{syncs} of the logs, {per_op:.3} an operation"));
         }
         let cpu = self.client_cpu_s();
         line("generator", format!("{cpu:.2} s of CPU, {} an operation", readable_cpu(self.per_op_us(cpu))));

@@ -32,6 +32,7 @@ fn the_json_line_has_every_field() {
         elections: Some(0),
         servers: Some((usage(1.0, 1_000), usage(1.5, 4_000))),
         client: (usage(0.25, 0), usage(0.5, 0)),
+        syncs: Some((100, 350)),
     };
     assert_eq!(
         report.json(),
@@ -40,17 +41,31 @@ fn the_json_line_has_every_field() {
          \"ops_per_s\": 500, \"errors\": 3, \"errors_by\": {\"no_reply\": 1, \"not_leader\": 2}, \"latency_us\": \
          {\"p50\": 500.223, \"p90\": 900.095, \"p99\": 990.207, \"p999\": 999.423, \"max\": 1000.447}, \"elections\": 0, \
          \"server_cpu_s\": 0.5, \"cpu_us_per_op\": 500, \"server_rss_bytes\": 4000, \"server_rss_anon_bytes\": 2000, \
-         \"server_rss_anon_growth_bytes\": 1500, \"client_cpu_s\": 0.25, \"client_cpu_us_per_op\": 250}"
+         \"server_rss_anon_growth_bytes\": 1500, \"log_syncs\": 250, \"log_syncs_per_op\": 0.25, \
+         \"client_cpu_s\": 0.25, \"client_cpu_us_per_op\": 250}"
     );
 }
 
 #[test]
 fn what_is_not_known_is_null() {
     let client = (usage(0.0, 0), usage(0.0, 0));
-    let report =
-        Report { setup: setup(None), tally: Tally::default(), measured_s: 0.0, elections: None, servers: None, client };
+    let report = Report {
+        setup: setup(None),
+        tally: Tally::default(),
+        measured_s: 0.0,
+        elections: None,
+        servers: None,
+        client,
+        syncs: None,
+    };
     let json = report.json();
-    for part in ["\"rate\": null", "\"server_cpu_s\": null", "\"cpu_us_per_op\": null", "\"ops_per_s\": 0"] {
+    for part in [
+        "\"rate\": null",
+        "\"server_cpu_s\": null",
+        "\"cpu_us_per_op\": null",
+        "\"log_syncs_per_op\": null",
+        "\"ops_per_s\": 0",
+    ] {
         assert!(json.contains(part), "{part} is not in {json}");
     }
     assert!(report.table().contains("errors      none"));
@@ -59,8 +74,16 @@ fn what_is_not_known_is_null() {
 #[test]
 fn the_table_names_every_kind_of_error() {
     let client = (usage(0.0, 0), usage(1.0, 0));
-    let table =
-        Report { setup: setup(None), tally: tally(), measured_s: 2.0, elections: None, servers: None, client }.table();
+    let table = Report {
+        setup: setup(None),
+        tally: tally(),
+        measured_s: 2.0,
+        elections: None,
+        servers: None,
+        client,
+        syncs: None,
+    }
+    .table();
     assert!(table.contains("throughput  500 ops/s (1000 ops)"), "{table}");
     assert!(table.contains("errors      3 (no_reply 1, not_leader 2)"), "{table}");
 }

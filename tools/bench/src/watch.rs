@@ -18,11 +18,19 @@ pub struct Watched {
     pub servers: Option<(Usage, Usage)>,
     /// By the generator.
     pub client: (Usage, Usage),
+    /// How often the servers had synced their logs, if they could say.
+    pub syncs: Option<(u64, u64)>,
 }
 
-/// Prints the progress, and looks at the processes when the window opens and closes, until `finished`.
-pub fn watch(meter: &Meter, pids: &[u32], finished: impl Fn() -> bool) -> Result<Watched, String> {
-    let look = || Ok::<_, String>((Usage::of(pids)?, Usage::of_self()?));
+/// Prints the progress, and looks at the processes when the window opens and closes, until `finished`. `syncs` tells how
+/// often the servers have synced so far.
+pub fn watch(
+    meter: &Meter,
+    pids: &[u32],
+    syncs: impl Fn() -> Option<u64>,
+    finished: impl Fn() -> bool,
+) -> Result<Watched, String> {
+    let look = || Ok::<_, String>((Usage::of(pids)?, Usage::of_self()?, syncs()));
     let window = meter.window();
     let mut progress = Progress::new();
     let (mut begin, mut end) = (None, None);
@@ -41,7 +49,11 @@ pub fn watch(meter: &Meter, pids: &[u32], finished: impl Fn() -> bool) -> Result
     progress.finish();
     let end = end.map_or_else(look, Ok)?;
     let begin = begin.unwrap_or(end);
-    Ok(Watched { servers: (!pids.is_empty()).then_some((begin.0, end.0)), client: (begin.1, end.1) })
+    Ok(Watched {
+        servers: (!pids.is_empty()).then_some((begin.0, end.0)),
+        client: (begin.1, end.1),
+        syncs: begin.2.zip(end.2),
+    })
 }
 
 /// A line on stderr: each second in place on a terminal, every five seconds elsewhere.

@@ -107,13 +107,13 @@ fn execute(args: &Args) -> Result<(), String> {
     meter.stop_on_signals().map_err(|error| error.to_string())?;
     let watched = thread::scope(|scope| {
         let load = scope.spawn(|| local(&runtime, Load::new(args, &keys, leader, &meter).generate()));
-        let watched = watch(&meter, &args.pids, || load.is_finished());
+        let watched = watch(&meter, &args.pids, || None, || load.is_finished());
         load.join().expect("the load reports its errors");
         watched
     })?;
     let (tally, measured_s) = meter.measured();
-    let Watched { servers, client } = watched;
-    Report { setup: setup(args), tally, measured_s, elections: None, servers, client }.print(args.json)
+    let Watched { servers, client, syncs } = watched;
+    Report { setup: setup(args), tally, measured_s, elections: None, servers, client, syncs }.print(args.json)
 }
 
 fn local<T>(runtime: &Runtime, future: impl Future<Output = T>) -> T {

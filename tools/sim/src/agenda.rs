@@ -20,7 +20,7 @@ pub struct LoopId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(pub usize);
 
-/// What a disk's worker does next. Each is one step of the log's threads.
+/// What a disk's worker does next. Each is one step of the threads of the log or of the snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// Place and sync one batch.
@@ -31,6 +31,8 @@ pub enum Work {
     Allocate,
     /// Read one fetch.
     Read,
+    /// One step of the snapshot worker.
+    Snapshot,
 }
 
 /// Something that happens.

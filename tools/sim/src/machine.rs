@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use raftkv::config::{Config, LogIo};
+use raftkv::config::{Config, LogIo, LogSync};
 use raftkv::error::Fatal;
 use raftkv::limits::Limits;
 use raftkv::server::by_hand::{self, CoreParts, NodeByHand};
 use raftkv::server::node::Peer;
+use raftkv::shard::snapshots::{Effort, Stores};
+use raftkv::storage::disk::Disk;
 use raftkv::storage::simulated_disk::{SimulatedDisk, Survivors};
 use raftkv::storage::{FileLog, Options, Workers};
-use raftkv_protocol::types::{CoreId, Incarnation, NodeId};
+use raftkv_protocol::types::{CoreId, Incarnation, NodeId, ShardId};
 
 use crate::agenda::{LoopId, MILLISECOND, Work};
 use crate::damage::Flip;
@@ -48,6 +50,8 @@ pub struct Machine {
     pub index: usize,
     /// By core.
     pub disks: Vec<SimulatedDisk>,
+    /// Where the snapshots of each shard lie.
+    pub snapshot_disks: Vec<SimulatedDisk>,
     /// By core.
     pub loops: Vec<LoopId>,
     /// What runs.
@@ -72,8 +76,10 @@ pub struct Machine {
     pub flips: Vec<Flip>,
     /// A sync fails soon, or has failed.
     pub sync_fails: bool,
+    /// A snapshot was damaged: no second one is, or none may be left.
+    pub snapshot_damaged: bool,
     /// By core and kind of work: it is under way.
-    busy: Vec<[bool; 4]>,
+    busy: Vec<[bool; 5]>,
     /// How much faster the clock runs, in millionths; may be negative.
     drift: i64,
     dir: PathBuf,
@@ -89,6 +95,7 @@ fn slot(work: Work) -> usize {
         Work::Prove => 1,
         Work::Allocate => 2,
         Work::Read => 3,
+        Work::Snapshot => 4,
     }
 }
 
@@ -105,7 +112,8 @@ impl Machine {
         Machine {
             index,
             disks: loops.iter().map(|_| SimulatedDisk::new(random.number())).collect(),
-            busy: vec![[false; 4]; loops.len()],
+            snapshot_disks: (0..plan.shards).map(|_| SimulatedDisk::new(random.number())).collect(),
+            busy: vec![[false; 5]; loops.len()],
             loops,
             state: State::Down,
             boot: 0,
@@ -118,6 +126,7 @@ impl Machine {
             damaged: false,
             flips: Vec::new(),
             sync_fails: false,
+            snapshot_damaged: false,
             drift: draw_drift(plan, random),
             dir: dir.join(format!("node{}-0", index + 1)),
             epoch,
@@ -161,7 +170,7 @@ impl Machine {
     /// Starts the node. An error is what the program would print before it ends.
     pub fn start(&mut self, plan: &Plan, net: &SharedNet, now: u64, random: &mut Random) -> Result<(), Fatal> {
         self.boot += 1;
-        self.busy = vec![[false; 4]; self.loops.len()];
+        self.busy = vec![[false; 5]; self.loops.len()];
         self.drift = draw_drift(plan, random);
         let now_shown = self.clock(now);
         let peers = (0..plan.nodes).filter(|index| *index != self.index);
@@ -188,7 +197,9 @@ impl Machine {
             woken.push(flag);
             cores.push(CoreParts { network: net.for_loop(*own), log, recovered, wake, seed: random.number() });
         }
-        let node = NodeByHand::start(node, cores, now_shown)?;
+        let disk_of = |shard: ShardId| Ok(Arc::new(self.snapshot_disks[usize::from(shard.0)].clone()) as Arc<dyn Disk>);
+        let stores = Stores::open((0..plan.shards).map(ShardId), disk_of).map_err(Fatal::failure)?;
+        let node = NodeByHand::start(node, cores, &stores, now_shown)?;
         self.state = State::Up(Box::new(Process { node, workers, woken }));
         Ok(())
     }
@@ -208,11 +219,16 @@ impl Machine {
             cluster_name: "simulation".to_owned(),
             segment_size: plan.segment_size,
             log_io: LogIo::default(),
+            log_sync: LogSync::default(),
             slow_sync: Duration::from_millis(200),
             log_level: log::LevelFilter::Off,
             limits: Limits {
                 uncommitted_bytes_max: plan.uncommitted_bytes_max,
                 request_timeout: plan.request_timeout / (1 + self.index as u32 % 2),
+                snapshot_log_bytes: plan.snapshot_log_bytes,
+                log_tail_bytes: plan.log_tail_bytes,
+                core_log_bytes_max: plan.core_log_bytes_max,
+                snapshot_rate: plan.snapshot_rate,
                 scan_items_max: plan.scans.items_max / (1 + self.index % 2),
                 scan_bytes_max: plan.scans.bytes_max / (1 + self.index % 2),
                 core_scans_max: plan.scans.at_once_max,
@@ -235,11 +251,17 @@ impl Machine {
         for (core, workers) in process.workers.iter().enumerate() {
             let extra = random.below(self.slow + 1);
             let sync = random.skewed(plan.sync.0, plan.sync.1) + extra;
+            let effort = process.node.snapshots(CoreId(core as u16)).next_effort();
+            let snapshot = match effort {
+                Some(Effort::Long) => random.skewed(MILLISECOND / 10, 20 * MILLISECOND) + extra,
+                _ => random.skewed(MILLISECOND / 20, 2 * MILLISECOND) + extra,
+            };
             let wants = [
                 (Work::Sync, workers.can_sync(), sync),
                 (Work::Prove, workers.can_prove() && !workers.can_sync(), 10 * MILLISECOND + sync),
                 (Work::Allocate, workers.can_allocate(), random.between(MILLISECOND, 20 * MILLISECOND) + extra),
                 (Work::Read, workers.can_read(), random.skewed(MILLISECOND / 20, 5 * MILLISECOND) + extra),
+                (Work::Snapshot, effort.is_some(), snapshot),
             ];
             for (work, wanted, takes) in wants {
                 let busy = &mut self.busy[core][slot(work)];
@@ -262,6 +284,7 @@ impl Machine {
             Work::Prove if workers.can_prove() && !workers.can_sync() => workers.prove(),
             Work::Allocate if workers.can_allocate() => drop(workers.allocate()),
             Work::Read if workers.can_read() => workers.read(),
+            Work::Snapshot => process.node.snapshots(CoreId(core as u16)).work(),
             _ => {}
         }
     }
@@ -277,9 +300,18 @@ impl Machine {
                     workers.sync();
                 }
             }
+            for core in 0..process.workers.len() {
+                // And so does what is being done with a snapshot.
+                let snapshots = process.node.snapshots(CoreId(core as u16));
+                if snapshots.next_effort().is_some() && random.below(8) > 0 {
+                    let operations = random.below(6);
+                    self.snapshot_disks.iter().for_each(|disk| disk.die_at(operations));
+                    snapshots.work();
+                }
+            }
         }
         self.ended();
-        for disk in self.disks.iter().filter(|_| power_fails) {
+        for disk in self.disks.iter().chain(&self.snapshot_disks).filter(|_| power_fails) {
             let survivors = match random.below(4) {
                 0 => Survivors::None,
                 _ => Survivors::Random { seed: random.number(), block: plan.torn_block },
@@ -294,7 +326,7 @@ impl Machine {
         self.state = State::Down;
         self.paused = false;
         self.is_doomed = None;
-        for disk in &self.disks {
+        for disk in self.disks.iter().chain(&self.snapshot_disks) {
             disk.restart();
         }
     }
@@ -306,6 +338,9 @@ impl Machine {
         for disk in &self.disks {
             disk.fail_sync(NEVER);
         }
+        for disk in &self.snapshot_disks {
+            disk.fail_at(NEVER);
+        }
     }
 
     /// The machine gets empty disks.
@@ -313,7 +348,7 @@ impl Machine {
         (self.damaged, self.was_admitted) = (true, false);
         let fresh = format!("node{}-{}", self.index + 1, self.boot);
         self.dir.set_file_name(fresh);
-        for disk in &mut self.disks {
+        for disk in self.disks.iter_mut().chain(&mut self.snapshot_disks) {
             *disk = SimulatedDisk::new(random.number());
         }
     }

@@ -1,6 +1,6 @@
 //! Whoever wants the cluster to fail: one act after the other, of the kinds that the plan has drawn.
 
-use raftkv_protocol::types::CoreId;
+use raftkv_protocol::types::{CoreId, ShardId};
 
 use crate::agenda::{Event, HostId, MILLISECOND, SECOND};
 use crate::machine::{Machine, State, node_id};
@@ -85,6 +85,8 @@ impl World {
             Fault::Stop => self.stop(node),
             Fault::Pause => self.pause(node),
             Fault::SlowDisk | Fault::HungDisk | Fault::SyncError | Fault::FullDisk => self.disk_fault(fault, node),
+            Fault::SnapshotError => self.snapshot_error(node),
+            Fault::SnapshotRot => self.damage_snapshot(node),
             Fault::Rot | Fault::ShortSegment => self.damage(fault, node),
             Fault::LostDisk => {
                 let (one, other) = self.plan.strangers.unwrap_or((node, node));
@@ -222,7 +224,8 @@ impl World {
             self.net.0.borrow_mut().process_ends(HostId(node));
         }
         self.machines[node].crash(&self.plan, power_fails, &mut self.random);
-        for disk in self.machines[node].disks.iter().filter(|_| power_fails) {
+        let machine = &self.machines[node];
+        for disk in machine.disks.iter().chain(&machine.snapshot_disks).filter(|_| power_fails) {
             let report = disk.last_crash();
             self.coverage.add("block lost by a crash", report.blocks_lost);
             self.coverage.add("block torn by a crash", report.blocks_torn);
@@ -285,7 +288,12 @@ impl World {
         match fault {
             Fault::SlowDisk => machine.slow = self.random.skewed(5 * MILLISECOND, SECOND),
             Fault::HungDisk => machine.hung = true,
-            Fault::FullDisk => machine.disks[disk].set_full(true),
+            Fault::FullDisk => {
+                machine.disks[disk].set_full(true);
+                let cores = machine.disks.len();
+                // The snapshots of the core's shards lie on the same disk.
+                machine.snapshot_disks.iter().skip(disk).step_by(cores).for_each(|disk| disk.set_full(true));
+            }
             _ => {
                 machine.sync_fails = true;
                 machine.disks[disk].fail_sync(self.random.below(20));
@@ -293,6 +301,43 @@ impl World {
         }
         self.net.0.borrow_mut().agenda.after(lasts, Event::DiskHeals { node });
         self.say(format!("disk of node {}: {}", node + 1, fault.name()));
+        true
+    }
+
+    /// Whatever is done next but once or so with a snapshot fails. The node goes on, and tries again later.
+    fn snapshot_error(&mut self, node: usize) -> bool {
+        let machine = &self.machines[node];
+        if !machine.is_up() {
+            return false;
+        }
+        let disk = self.random.below(machine.snapshot_disks.len() as u64) as usize;
+        machine.snapshot_disks[disk].fail_at(self.random.below(8));
+        true
+    }
+
+    /// Only of a snapshot without which the node can do: there is an older one that its log goes on from.
+    fn damage_snapshot(&mut self, node: usize) -> bool {
+        let machine = &self.machines[node];
+        let State::Up(process) = &machine.state else { return false };
+        let shard = ShardId(self.random.below(u64::from(self.plan.shards)) as u16);
+        let router = process.node.router(CoreId(shard.0 % self.plan.cores));
+        let replica = router.and_then(|router| router.shards().iter().find(|found| found.id() == shard));
+        let disk = &machine.snapshot_disks[usize::from(shard.0)];
+        let mut names: Vec<String> = disk.names().into_iter().filter(|name| name.starts_with("snapshot-")).collect();
+        names.sort();
+        let (Some(replica), [older, newest]) = (replica, &names[..]) else { return false };
+        let index = older.get(9..25).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
+        if machine.snapshot_damaged || machine.damaged || replica.raft().start().index.0 > index {
+            return false;
+        }
+        let length = disk.bytes(newest).len() as u64;
+        disk.flip(newest, self.random.below(length), self.random.below(8) as u8);
+        self.machines[node].snapshot_damaged = true;
+        if self.random.coin() {
+            let power_fails = self.random.coin();
+            self.crash(node, power_fails);
+        }
+        self.say(format!("node {}: a bit of the newest snapshot of shard {shard} flips", node + 1));
         true
     }
 

@@ -4,6 +4,7 @@
 //! - What is committed never changes, and was on the disks of a majority when it first counted as committed.
 //! - Replicas that have applied the same index have the same state.
 //! - Of one process, term, commit and applied never fall. Raft's own invariants hold.
+//! - A snapshot is of a state that was committed. What a log begins behind is covered by one, and counts as being on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,6 +62,9 @@ struct Seen {
     reading: bool,
     last: EntryId,
     vote: Option<NodeId>,
+    /// The entry that the log begins behind, and the last one in the newest snapshot.
+    start: EntryId,
+    snapshot: Option<EntryId>,
     /// Applied by any process of this node.
     applied_ever: Index,
     /// What its next state is compared with.
@@ -74,11 +78,12 @@ struct Seen {
 impl Seen {
     /// Whether nothing has changed that is looked at.
     fn is_still(&self, raft: &Raft, applied: Index) -> bool {
-        let persisted = raft.persisted_index();
+        let persisted = persisted_index(raft);
         self.reading == raft.read_round_in_flight()
             && self.role == Some(raft.role())
             && (self.term, self.commit, self.applied) == (raft.term(), raft.commit(), applied)
             && self.vote == raft.vote()
+            && (self.start, self.snapshot) == (raft.start(), raft.snapshot().map(|snapshot| snapshot.at))
             && self.persisted.len() as u64 == persisted.0
             && (persisted.0 == 0 || self.persisted.last().copied() == raft.term_at(persisted))
     }
@@ -87,9 +92,16 @@ impl Seen {
         (self.role, self.term, self.commit, self.applied) = (Some(raft.role()), raft.term(), raft.commit(), applied);
         (self.writes_overtaken, self.reading) = (raft.writes_overtaken(), raft.read_round_in_flight());
         (self.last, self.vote) = (raft.last(), raft.vote());
+        (self.start, self.snapshot) = (raft.start(), raft.snapshot().map(|snapshot| snapshot.at));
         self.applied_ever = self.applied_ever.max(applied);
         (self.unseen, self.observed) = (false, Some(Observed::of(raft)));
     }
+}
+
+/// Up to where everything is on disk. What a log begins behind is in a snapshot, also while the note that it begins there
+/// is on its way.
+fn persisted_index(raft: &Raft) -> Index {
+    raft.persisted_index().max(raft.start().index)
 }
 
 #[derive(Debug, Default)]
@@ -208,6 +220,7 @@ impl Oracle {
             invariants::check_step(observed, raft);
         }
         let (was_term, was_commit, was_applied, was_role) = (before.term, before.commit, before.applied, before.role);
+        self.check_snapshot(at, node, raft, coverage)?;
         self.check_start(at, node, shard)?;
         let own = (before.last.term, before.last.index).min((raft.last().term, raft.last().index));
         if was_role.is_some() && (before.term, before.vote) != (term, raft.vote()) {
@@ -247,6 +260,37 @@ impl Oracle {
         Ok(())
     }
 
+    /// The term of an entry of a replica: of one in its log, or of one that its snapshot covers.
+    fn term_of(&self, at: usize, raft: &Raft, index: u64) -> Option<Term> {
+        if index < raft.start().index.0 {
+            return self.shards[at].committed.get(index as usize - 1).map(|(term, _)| *term);
+        }
+        raft.term_at(Index(index))
+    }
+
+    /// What a replica has a snapshot of, and what its log begins behind, is committed.
+    fn check_snapshot(&self, at: usize, node: usize, raft: &Raft, coverage: &mut Coverage) -> Result<(), Violation> {
+        let seen = &self.seen[at][node];
+        let snapshot = raft.snapshot().map(|snapshot| snapshot.at);
+        if (seen.start, seen.snapshot) == (raft.start(), snapshot) {
+            return Ok(());
+        }
+        if seen.role.is_none() && snapshot.is_some() {
+            coverage.note("node started from a snapshot");
+        }
+        if raft.start().index > seen.start.index {
+            coverage.note("log begins behind a snapshot");
+        }
+        for id in [Some(raft.start()), snapshot].into_iter().flatten().filter(|id| *id != EntryId::ZERO) {
+            let committed = self.shards[at].committed.get(id.index.0 as usize - 1);
+            if committed.map(|(term, _)| *term) != Some(id.term) {
+                let what = format!("{id} of {} is not committed: {committed:?}", raft.state_line());
+                return Err(Violation::of("a snapshot is of what is committed", what));
+            }
+        }
+        Ok(())
+    }
+
     /// A replica that has just started knows what it has said, and has what counted as on its disk.
     fn check_start(&self, at: usize, node: usize, shard: &Shard<ReplyTo>) -> Result<(), Violation> {
         let (seen, raft) = (&self.seen[at][node], shard.raft());
@@ -258,7 +302,7 @@ impl Oracle {
         let differs = |(position, term): (usize, &Term)| {
             // What was not committed may have been replaced in the very first turn.
             let is_committed = committed.get(position).is_some_and(|(of, _)| of == term);
-            let now = raft.term_at(Index(position as u64 + 1));
+            let now = self.term_of(at, raft, position as u64 + 1);
             now != Some(*term) && (is_committed || now.is_none())
         };
         match seen.persisted.iter().enumerate().position(differs) {
@@ -281,7 +325,7 @@ impl Oracle {
                 continue;
             }
             let has = seen.persisted.get(matched.0 as usize - 1).copied();
-            if has.is_none() || has != raft.term_at(matched) {
+            if has.is_none() || has != self.term_of(at, raft, matched.0) {
                 let what = format!(
                     "shard {}: node {} has {} entries on disk, the one at {matched} of term {has:?}; the leader: {}",
                     shard.id(),
@@ -306,11 +350,11 @@ impl Oracle {
     /// Whether something of it is no longer in the log.
     fn note_persisted(&mut self, at: usize, node: usize, shard: &Shard<ReplyTo>) -> bool {
         let raft = shard.raft();
-        let persisted = raft.persisted_index().0 as usize;
-        let list = &mut self.seen[at][node].persisted;
+        let persisted = persisted_index(raft).0 as usize;
+        let mut list = std::mem::take(&mut self.seen[at][node].persisted);
         let before = list.len();
         list.truncate(persisted);
-        let term_at = |index: usize| raft.term_at(Index(index as u64)).unwrap_or_default();
+        let term_at = |index: usize| self.term_of(at, raft, index as u64).unwrap_or_default();
         while let Some(last) = list.last()
             && *last != term_at(list.len())
         {
@@ -320,6 +364,7 @@ impl Oracle {
         while list.len() < persisted {
             list.push(term_at(list.len() + 1));
         }
+        self.seen[at][node].persisted = list;
         truncated
     }
 
@@ -354,7 +399,8 @@ impl Oracle {
         }
         let committed = known.committed.len() as u64;
         let last = known.committed.last().map(|(term, _)| *term);
-        if raft.last().index.0 < committed || (committed > 0 && raft.term_at(Index(committed)) != last) {
+        let has = if committed > 0 { self.term_of(at, raft, committed) } else { None };
+        if raft.last().index.0 < committed || has != last {
             let what = format!(
                 "shard {}: node {} leads term {} with a log up to {}, but entry {committed}@{} is committed",
                 shard.id(),
@@ -386,7 +432,8 @@ impl Oracle {
             self.entries.insert((shard.id(), entry.id.index.0), number);
             puts.extend(number.map(|number| (entry.id.index.0, number)));
         }
-        for index in first.0..=last.0 {
+        // What a snapshot covers was looked at as a whole.
+        for index in first.0.max(raft.start().index.0 + 1)..=last.0 {
             let term = raft.term_at(Index(index)).unwrap_or_default();
             let body = bodies.get(&index).copied();
             let known = &mut self.shards[at].committed;

@@ -51,10 +51,14 @@ pub enum Fault {
     SyncError,
     /// A disk is full.
     FullDisk,
+    /// Something that is done with the file of a snapshot fails.
+    SnapshotError,
     /// A bit of a segment flips.
     Rot,
     /// A segment becomes shorter.
     ShortSegment,
+    /// A bit of the newest snapshot flips.
+    SnapshotRot,
     /// A machine comes back with an empty disk.
     LostDisk,
     /// A client goes away with requests unanswered, and comes back as another.
@@ -63,7 +67,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 24] = [
+    pub const ALL: [Fault; 26] = [
         Fault::Partition,
         Fault::Isolate,
         Fault::OneWay,
@@ -88,6 +92,8 @@ impl Fault {
         Fault::ShortSegment,
         Fault::LostDisk,
         Fault::GiveUp,
+        Fault::SnapshotError,
+        Fault::SnapshotRot,
     ];
 
     /// For people and for the counts.
@@ -114,8 +120,10 @@ impl Fault {
             Fault::HungDisk => "hung disk",
             Fault::SyncError => "sync error",
             Fault::FullDisk => "full disk",
+            Fault::SnapshotError => "snapshot error",
             Fault::Rot => "bit rot",
             Fault::ShortSegment => "short segment",
+            Fault::SnapshotRot => "bit rot in a snapshot",
             Fault::LostDisk => "lost disk",
             Fault::GiveUp => "client gives up",
         }
@@ -194,6 +202,14 @@ pub struct Plan {
     pub drift_max: u64,
     /// How long nodes try to answer a request; every other one has half the patience.
     pub request_timeout: Duration,
+    /// Bytes of entries after which a shard is snapshotted: few, so that there are many snapshots.
+    pub snapshot_log_bytes: u64,
+    /// Bytes of entries that stay in the log for followers that lag.
+    pub log_tail_bytes: u64,
+    /// Bytes of a core's log above which shards that hold on to old segments are pushed.
+    pub core_log_bytes_max: u64,
+    /// Bytes of snapshots that a core takes in a second.
+    pub snapshot_rate: u64,
     /// Timers of the nodes.
     pub heartbeat: Duration,
     /// See the heartbeat.
@@ -241,6 +257,10 @@ impl Plan {
             torn_block: *random.pick(&[512, 4_096]),
             drift_max: *random.pick(&[0, 0, 500, 50_000]),
             request_timeout: Duration::from_millis(*random.pick(&[250, 1_000, 5_000])),
+            snapshot_log_bytes: *random.pick(&[500, 500, 2_000, 2_000, 20_000, 64 << 20]),
+            log_tail_bytes: *random.pick(&[0, 0, 1_000, 64 << 20]),
+            core_log_bytes_max: *random.pick(&[256 << 10, 512 << 10, 4 << 30]),
+            snapshot_rate: *random.pick(&[256 << 10, 64 << 20]),
             heartbeat: Duration::from_millis(election / 8),
             election_timeout: Duration::from_millis(election),
         }
@@ -349,7 +369,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "{} nodes of {} cores, {} shards, {} clients x {}, {} keys{}, {} % scans, {} s, election {:?}, \
-             syncs up to {} us, network up to {} us{}{}{}; {}",
+             syncs up to {} us, network up to {} us{}, snapshots every {} bytes, tails of {}, logs of {}{}{}; {}",
             self.nodes,
             self.cores,
             self.shards,
@@ -363,6 +383,9 @@ impl fmt::Display for Plan {
             self.sync.1 / MICROSECOND,
             self.net.delay_max / MICROSECOND,
             if self.frame_faults { ", frames with faults" } else { "" },
+            self.snapshot_log_bytes,
+            self.log_tail_bytes,
+            self.core_log_bytes_max,
             self.strangers.map_or(String::new(), |(a, b)| format!(", {} and {} strangers", a + 1, b + 1)),
             if self.barred.is_empty() { "" } else { ", clients barred" },
             if faults.is_empty() { "no faults".to_owned() } else { faults.join(", ") },

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use raftkv::error::Fatal;
 use raftkv::server::by_hand::Progress;
 use raftkv::storage::FileLog;
+use raftkv::storage::simulated_disk::SimulatedDisk;
 use raftkv_history::{Kind, Outcome};
 use raftkv_protocol::types::{CoreId, ShardId};
 use tempfile::TempDir;
@@ -140,7 +141,7 @@ impl World {
         self.run_until(self.plan.duration)?;
         self.make_peace();
         self.run_until_all_are_up()?;
-        let calm = self.now() + self.plan.patience();
+        let calm = self.now() + self.plan.patience() + self.fetch_time();
         self.run_until(self.now() + SECOND)?;
         (self.asking, self.scanning) = (false, false);
         self.run_until_converged(calm)?;
@@ -152,7 +153,7 @@ impl World {
             self.step()?;
         }
         self.read_everything()?;
-        let calm = self.now() + self.plan.patience();
+        let calm = self.now() + self.plan.patience() + self.fetch_time();
         self.run_until_converged(calm)?;
         self.count_what_happened();
         verdict::judge(&mut self.transcript, &self.oracle)
@@ -398,6 +399,10 @@ impl World {
     }
 
     fn note_recovery(&mut self, index: usize) {
+        let is_aside = |disk: &SimulatedDisk| disk.names().iter().any(|name| name.starts_with("damaged-"));
+        if self.machines[index].snapshot_disks.iter().any(is_aside) {
+            self.coverage.note("older snapshot took the place of a damaged one");
+        }
         let Some(process) = self.machines[index].process() else { return };
         for core in 0..process.workers.len() {
             let Some(router) = process.node.router(CoreId(core as u16)) else { continue };
@@ -475,13 +480,28 @@ impl World {
     pub(crate) fn heal_disk(&mut self, index: usize) {
         let machine = &mut self.machines[index];
         (machine.hung, machine.slow) = (false, 0);
-        for disk in &machine.disks {
+        for disk in machine.disks.iter().chain(&machine.snapshot_disks) {
             disk.set_full(false);
         }
         self.after_node(index);
     }
 
     /// What is not right yet.
+    /// How long a node may need to fetch the snapshots of all its shards at the rate that it keeps to, twice over: what it
+    /// fetches may be out of date when it has come.
+    fn fetch_time(&self) -> u64 {
+        let mut largest = vec![0; usize::from(self.plan.shards)];
+        for machine in &self.machines {
+            let State::Up(process) = &machine.state else { continue };
+            let routers = (0..self.plan.cores).filter_map(|core| process.node.router(CoreId(core)));
+            for shard in routers.flat_map(|router| router.shards()) {
+                let bytes = &mut largest[usize::from(shard.id().0)];
+                *bytes = shard.state_bytes().max(*bytes);
+            }
+        }
+        2 * largest.iter().sum::<u64>() * SECOND / self.plan.snapshot_rate
+    }
+
     fn why_not_converged(&self) -> Option<String> {
         let mut common: Vec<Option<(u64, u64, u128)>> = vec![None; usize::from(self.plan.shards)];
         let mut leaders = vec![0; common.len()];
@@ -600,6 +620,10 @@ impl World {
             self.coverage.add("shard left a slow disk", counters.transfers_away);
             self.coverage.add("replica found to differ", counters.divergences);
             self.coverage.add("loop turned", counters.turns);
+            self.coverage.add("snapshot taken", counters.snapshots_taken);
+            self.coverage.add("snapshot failed", counters.snapshots_failed);
+            self.coverage.add("snapshot installed", counters.snapshots_installed);
+            self.coverage.add("bytes of snapshots sent", counters.snapshot_bytes_sent);
         }
     }
 

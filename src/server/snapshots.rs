@@ -1,0 +1,270 @@
+//! Snapshots of a core's shards: when one is taken, what becomes of those that others offer, pieces for other nodes, and
+//! shards that hold on to the oldest segments of the log. The worker does what takes time; here is what the loop decides.
+
+use std::time::{Duration, Instant};
+
+use raftkv_protocol::peer::{ChunkResult, SnapshotChunk, SnapshotMeta, SnapshotRead};
+use raftkv_protocol::types::{ShardId, SnapshotId};
+
+use crate::limits::SNAPSHOT_CHUNK_BYTES_MAX;
+use crate::shard::Shard;
+use crate::shard::snapshots::{Done, Failure, Job, PieceFor, Snapshots};
+use crate::storage::CoreLog;
+
+use super::fetcher::{Fetcher, Verdict};
+use super::message::{ConnectionId, CoreMessage};
+use super::router::Router;
+use super::transport::Transport;
+
+/// Answers of the worker that are taken in one turn: pieces are long.
+const DONE_MAX: usize = 4;
+/// How often a core asks again whether it may take a snapshot, while another core takes one.
+const TOKEN_RETRY: Duration = Duration::from_millis(50);
+/// How often a log that is too long is looked at.
+const PUSH_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a core has under way.
+#[derive(Debug)]
+pub(super) struct SnapshotDesk {
+    pub(super) worker: Snapshots,
+    pub(super) fetcher: Fetcher,
+    /// The shard whose snapshot is being taken, since when, and whether the worker has it. The core has the node's leave
+    /// meanwhile.
+    taking: Option<(ShardId, Instant)>,
+    /// Asks again then.
+    retry_at: Option<Instant>,
+    /// The log is not looked at before.
+    push_at: Instant,
+    /// The shard that was told last to take a snapshot because it held on to the log.
+    pushed: Option<ShardId>,
+}
+
+impl SnapshotDesk {
+    pub(super) fn new(worker: Snapshots, rate: u64, now: Instant) -> SnapshotDesk {
+        let fetcher = Fetcher::new(rate, now);
+        SnapshotDesk { worker, fetcher, taking: None, retry_at: None, push_at: now, pushed: None }
+    }
+
+    /// A snapshot is not to be what this node starts from.
+    pub(super) fn set_aside(&self, shard: ShardId, meta: SnapshotMeta) {
+        self.worker.send(Job::SetAside { shard, meta });
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.worker.has_done()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.fetcher.deadline().into_iter().chain(self.retry_at).min()
+    }
+}
+
+/// A connection's name for the worker, and back.
+fn piece_for(connection: ConnectionId) -> PieceFor {
+    PieceFor(u64::from(connection.slot) << 32 | u64::from(connection.generation))
+}
+
+fn connection_of(piece_for: PieceFor) -> ConnectionId {
+    ConnectionId { slot: (piece_for.0 >> 32) as u32, generation: piece_for.0 as u32 }
+}
+
+impl<L: CoreLog> Router<L> {
+    /// Another node asks for a piece of a snapshot.
+    pub(super) fn snapshot_read(&mut self, connection: ConnectionId, read: &SnapshotRead) {
+        let SnapshotRead { shard, id, offset, length_max } = *read;
+        let length_max = length_max.min(SNAPSHOT_CHUNK_BYTES_MAX) as usize;
+        self.snapshots.worker.send(Job::Read { piece_for: piece_for(connection), shard, id, offset, length_max });
+    }
+
+    /// A piece of a snapshot that is being fetched has come.
+    pub(super) fn snapshot_chunk(&mut self, chunk: &SnapshotChunk<'_>, now: Instant) -> Verdict {
+        let SnapshotDesk { worker, fetcher, .. } = &mut self.snapshots;
+        fetcher.chunk(chunk, now, worker)
+    }
+
+    /// The connection on which snapshots are fetched broke.
+    pub(super) fn snapshot_source_lost(&mut self) {
+        self.snapshots.fetcher.source_lost();
+    }
+
+    /// Takes in what the worker has done since the last turn.
+    pub(super) fn take_snapshot_results(&mut self, now: Instant, transport: &mut impl Transport) {
+        for _ in 0..DONE_MAX {
+            let Some(done) = self.snapshots.worker.done() else { return };
+            match done {
+                Done::Taken { shard, meta } => {
+                    self.counters.snapshots_taken += 1;
+                    let us = self.end_taking(now).as_micros();
+                    self.counters.snapshot_us_last = u64::try_from(us).unwrap_or(u64::MAX);
+                    log::debug!("shard {shard}: a snapshot of entry {}, {} bytes, in {us} us", meta.at, meta.bytes);
+                    let at = self.position(shard);
+                    if let Some(wrong) = self.shards[at].snapshot_taken(meta, &mut self.log) {
+                        self.snapshots.set_aside(shard, wrong);
+                    }
+                    self.touched[at] = true;
+                }
+                Done::NotTaken { shard, failure } => {
+                    self.end_taking(now);
+                    self.snapshot_failed(shard, &failure);
+                    let at = self.position(shard);
+                    self.shards[at].snapshot_failed(now);
+                }
+                Done::Piece { piece_for, shard, id, offset, piece } => {
+                    let result = match &piece {
+                        Some((total, bytes)) => ChunkResult::Ok { total: *total, bytes },
+                        None => ChunkResult::Gone,
+                    };
+                    let sent = piece.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+                    self.counters.snapshot_bytes_sent += sent;
+                    transport.snapshot_chunk(connection_of(piece_for), &SnapshotChunk { shard, id, offset, result });
+                }
+                Done::Rotten { shard, id } => {
+                    self.counters.snapshots_failed += 1;
+                    let owner = self.node.owner(shard);
+                    if owner == self.core {
+                        self.snapshot_rotten(shard, id);
+                    } else {
+                        transport.answer(owner, CoreMessage::SnapshotRotten(shard, id));
+                    }
+                }
+                Done::Received { shard, id, upto } => {
+                    let SnapshotDesk { worker, fetcher, .. } = &mut self.snapshots;
+                    fetcher.received(shard, id, upto, now, worker);
+                }
+                Done::Installed { shard, loaded } => {
+                    self.snapshots.fetcher.installed(shard);
+                    let at = self.position(shard);
+                    if let Some(useless) = self.shards[at].install(*loaded) {
+                        self.snapshots.worker.send(Job::Drop(useless));
+                    }
+                }
+                Done::NotInstalled { shard, id, failure } => {
+                    self.snapshots.fetcher.failed(shard, id, now);
+                    self.snapshot_failed(shard, &failure);
+                }
+            }
+        }
+    }
+
+    /// A snapshot of an own shard is not what was written.
+    pub(super) fn snapshot_rotten(&mut self, shard: ShardId, id: SnapshotId) {
+        let at = self.position(shard);
+        if let Some(meta) = self.shards[at].snapshot_rotten(id) {
+            log::warn!("shard {shard}: the snapshot of entry {} is damaged: taking another", meta.at);
+            self.snapshots.set_aside(shard, meta);
+        }
+    }
+
+    /// The node's leave to take a snapshot goes to others. Returns how long it was had.
+    fn end_taking(&mut self, now: Instant) -> Duration {
+        let Some((_, since)) = self.snapshots.taking.take() else { return Duration::ZERO };
+        self.node.together.end_snapshot();
+        now.saturating_duration_since(since)
+    }
+
+    fn snapshot_failed(&mut self, shard: ShardId, failure: &Failure) {
+        self.counters.snapshots_failed += 1;
+        let (Failure::NoSpace(words) | Failure::Failed(words)) = failure;
+        log::warn!("shard {shard}: {words}; trying again later");
+    }
+
+    /// Lets snapshots that were fetched take their place.
+    pub(super) fn settle_snapshots(&mut self, now: Instant, transport: &mut impl Transport) {
+        for at in 0..self.shards.len() {
+            let (shard, _, mut exit) = self.parts(at, transport);
+            let settled = shard.settle_snapshot(&mut exit);
+            if let Some(meta) = settled.installed {
+                log::info!("shard {}: goes on from the snapshot of entry {}", shard.id(), meta.at);
+                self.counters.snapshots_installed += 1;
+                self.touched[at] = true;
+            }
+            if let Some(machine) = settled.useless {
+                self.snapshots.worker.send(Job::Drop(Box::new(machine)));
+            }
+            if let Some(state) = settled.begun {
+                self.end_taking(now);
+                self.snapshots.worker.send(Job::Drop(state));
+            }
+        }
+    }
+
+    /// Looks whether there is something to fetch, to take, or to push on, after everything else of a turn.
+    pub(super) fn tend_snapshots(&mut self, now: Instant, transport: &mut impl Transport) {
+        for shard in &mut self.shards {
+            if let Some((source, meta)) = shard.take_offer() {
+                self.snapshots.fetcher.offer(shard.id(), source, meta, now);
+            }
+        }
+        let (shards, cores) = (&self.shards, self.node.config.cores);
+        let is_wanted = |shard: ShardId, meta: &_| shards[usize::from(shard.0 / cores)].lacks(meta);
+        let SnapshotDesk { worker, fetcher, .. } = &mut self.snapshots;
+        fetcher.tend(now, is_wanted, worker, transport);
+        self.counters.snapshot_bytes_received = fetcher.bytes_received;
+        self.write_begun();
+        self.begin_due(now);
+        self.push_pinning(now);
+    }
+
+    /// The snapshot that was begun goes to the worker, once the log is durable up to it.
+    fn write_begun(&mut self) {
+        if let Some((shard, _)) = self.snapshots.taking {
+            let at = self.position(shard);
+            if let Some(state) = self.shards[at].snapshot_to_write() {
+                self.snapshots.worker.send(Job::Take { shard, state });
+            }
+        }
+    }
+
+    /// Begins a snapshot of the shard that needs it most, if one does.
+    fn begin_due(&mut self, now: Instant) {
+        self.snapshots.retry_at = None;
+        let bytes = self.node.config.limits.snapshot_log_bytes;
+        let is_due = |at: &usize| self.shards[*at].snapshot_is_due(bytes, now);
+        let due = (0..self.shards.len()).filter(is_due).max_by_key(|at| self.shards[*at].bytes_since_snapshot());
+        if let Some(at) = due {
+            self.begin_snapshot(at, now);
+        }
+    }
+
+    /// Begins a snapshot of a shard, if no other is being taken on this node. Whether it did.
+    fn begin_snapshot(&mut self, at: usize, now: Instant) -> bool {
+        let shard = self.shards[at].id();
+        if self.snapshots.taking.is_some() || self.snapshots.fetcher.is_installing(shard) {
+            return false;
+        }
+        if !self.node.together.may_snapshot() {
+            self.snapshots.retry_at = Some(now + TOKEN_RETRY);
+            return false;
+        }
+        self.snapshots.taking = Some((shard, now));
+        self.shards[at].begin_snapshot();
+        self.write_begun();
+        true
+    }
+
+    /// If the log is longer than it should be, the shard that holds on to its oldest segment lets go of it: by a
+    /// snapshot, or, where that costs more or does not help, by writing its entries anew.
+    fn push_pinning(&mut self, now: Instant) {
+        let bytes = self.log.held_bytes();
+        if now < self.snapshots.push_at || bytes <= self.node.config.limits.core_log_bytes_max {
+            return;
+        }
+        self.snapshots.push_at = now + PUSH_PAUSE;
+        let needed: u64 = self.shards.iter().map(Shard::log_bytes).sum();
+        let Some((pinning, _)) = self.log.pinned_by().filter(|_| bytes / 2 >= needed) else { return };
+        let at = self.position(pinning);
+        let shard = &self.shards[at];
+        if shard.is_taking_snapshot() {
+            return;
+        }
+        let helps = self.snapshots.pushed != Some(pinning) && shard.snapshot_is_due(1, now);
+        if helps && shard.log_bytes() > shard.state_bytes() {
+            if self.begin_snapshot(at, now) {
+                self.snapshots.pushed = Some(pinning);
+            }
+            return;
+        }
+        self.snapshots.pushed = None;
+        self.log.copy_forward(pinning);
+    }
+}

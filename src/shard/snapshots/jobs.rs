@@ -1,0 +1,162 @@
+//! What the loop of a core and its snapshot worker say to each other.
+
+use std::fmt;
+
+use raftkv_protocol::peer::SnapshotMeta;
+use raftkv_protocol::types::{ShardId, SnapshotId};
+
+use crate::state_machine::{Snapshot, StateMachine};
+
+/// Names whoever waits for a piece of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PieceFor(pub u64);
+
+/// What the worker is to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Write this state down.
+    Take {
+        /// Whose.
+        shard: ShardId,
+        /// The state.
+        state: Snapshot,
+    },
+    /// Read a piece of a snapshot's file for another node.
+    Read {
+        /// Who waits for it.
+        piece_for: PieceFor,
+        /// Whose snapshot.
+        shard: ShardId,
+        /// Which.
+        id: SnapshotId,
+        /// From where.
+        offset: u64,
+        /// How much.
+        length_max: usize,
+    },
+    /// Begin to receive another node's snapshot, or go on where it ended.
+    Receive {
+        /// Whose.
+        shard: ShardId,
+        /// Which.
+        meta: SnapshotMeta,
+    },
+    /// The next bytes of it.
+    Write {
+        /// Whose.
+        shard: ShardId,
+        /// Which.
+        id: SnapshotId,
+        /// Where in the file.
+        offset: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// All of it is there: check it, make it durable, load it.
+    Install {
+        /// Whose.
+        shard: ShardId,
+        /// Which.
+        id: SnapshotId,
+    },
+    /// It is not wanted any more.
+    Abandon {
+        /// Whose.
+        shard: ShardId,
+        /// Which.
+        id: SnapshotId,
+    },
+    /// The snapshot is not what was written: it must not be what the next start begins with.
+    SetAside {
+        /// Whose.
+        shard: ShardId,
+        /// Which.
+        meta: SnapshotMeta,
+    },
+    /// Let go of a state: with many keys that takes long.
+    Drop(Box<dyn fmt::Debug + Send>),
+}
+
+/// Why the worker could not do what it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The disk has no room: another time, perhaps. In words.
+    NoSpace(String),
+    /// Anything else, in words. Nothing of what was written counts.
+    Failed(String),
+}
+
+/// A snapshot that was loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Which.
+    pub meta: SnapshotMeta,
+    /// The state in it.
+    pub machine: StateMachine,
+    /// The longest key with its value, in bytes.
+    pub longest: usize,
+}
+
+/// What the worker has done.
+#[derive(Debug)]
+pub enum Done {
+    /// A state is written, whole and durable.
+    Taken {
+        /// Whose.
+        shard: ShardId,
+        /// Under which name.
+        meta: SnapshotMeta,
+    },
+    /// It is not.
+    NotTaken {
+        /// Whose.
+        shard: ShardId,
+        /// Why.
+        failure: Failure,
+    },
+    /// A piece that was asked for.
+    Piece {
+        /// Who waits for it.
+        piece_for: PieceFor,
+        /// Whose snapshot.
+        shard: ShardId,
+        /// Which.
+        id: SnapshotId,
+        /// Where it begins.
+        offset: u64,
+        /// The size of the file and the bytes; `None` if there is no such snapshot here.
+        piece: Option<(u64, Vec<u8>)>,
+    },
+    /// A snapshot that another node is fetching was looked through meanwhile, and is not what was written.
+    Rotten {
+        /// Whose.
+        shard: ShardId,
+        /// Which.
+        id: SnapshotId,
+    },
+    /// Of a snapshot that is being received, everything up to here is in the file.
+    Received {
+        /// Whose.
+        shard: ShardId,
+        /// Which.
+        id: SnapshotId,
+        /// Bytes.
+        upto: u64,
+    },
+    /// A snapshot that was received is durable under its name, and loaded.
+    Installed {
+        /// Whose.
+        shard: ShardId,
+        /// What was in it.
+        loaded: Box<Loaded>,
+    },
+    /// A snapshot that was being received is given up, and its file is gone.
+    NotInstalled {
+        /// Whose.
+        shard: ShardId,
+        /// Which.
+        id: SnapshotId,
+        /// Why.
+        failure: Failure,
+    },
+}

@@ -1,0 +1,374 @@
+//! The worker, and the loop's end of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use raftkv_protocol::types::{ShardId, SnapshotId};
+
+use crate::storage::Wake;
+use crate::storage::snapshot::{SnapshotFile, SnapshotInfo, SnapshotReceiver, SnapshotStore};
+
+use super::Stores;
+use super::jobs::{Done, Failure, Job};
+use super::load::{Load, Progress, set_aside};
+use super::work::{Stepped, Take, Work, check};
+
+/// Files of snapshots that are kept open for other nodes, so that one which is removed meanwhile can be fetched to its end.
+const OPEN_FILES_MAX: usize = 16;
+/// An open file goes when so many snapshots were taken since somebody has read from it: it may keep a disk full that was
+/// removed long ago.
+const OPEN_SNAPSHOTS_MAX: u32 = 16;
+
+/// The loop's end.
+#[derive(Debug)]
+pub struct Snapshots {
+    jobs: Sender<Job>,
+    done: Receiver<Done>,
+}
+
+impl Snapshots {
+    /// Gives the worker something to do.
+    pub fn send(&self, job: Job) {
+        // A worker is gone only if it panicked, which was printed, or if nobody moves it: then nothing is answered.
+        let _ = self.jobs.send(job);
+    }
+
+    /// The next thing that is done.
+    pub fn done(&self) -> Option<Done> {
+        self.done.try_recv().ok()
+    }
+
+    /// Whether something is done that was not fetched.
+    #[must_use]
+    pub fn has_done(&self) -> bool {
+        !self.done.is_empty()
+    }
+
+    /// A loop's end whose jobs somebody else sees and answers.
+    #[cfg(test)]
+    pub(crate) fn with_ends() -> (Snapshots, Receiver<Job>, Sender<Done>) {
+        let (jobs, jobs_out) = unbounded();
+        let (done_in, done) = unbounded();
+        (Snapshots { jobs, done }, jobs_out, done_in)
+    }
+}
+
+/// A worker for a core, and the core's end of it. `configuration` is what the snapshots say of the voters; `wake` is
+/// called when something is done.
+#[must_use]
+pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, wake: Wake) -> (Snapshots, SnapshotWorker) {
+    let (jobs, jobs_out) = unbounded();
+    let (done_in, done) = unbounded();
+    let worker = SnapshotWorker {
+        stores,
+        configuration,
+        jobs: jobs_out,
+        done: done_in,
+        wake,
+        work: VecDeque::new(),
+        receiving: BTreeMap::new(),
+        open: VecDeque::new(),
+        rotten: BTreeSet::new(),
+    };
+    (Snapshots { jobs, done }, worker)
+}
+
+/// A file from which other nodes fetch.
+struct OpenFile {
+    shard: ShardId,
+    file: SnapshotFile,
+    /// Snapshots that were taken since somebody has read from it.
+    age: u32,
+}
+
+/// See the module.
+pub struct SnapshotWorker {
+    stores: Stores,
+    configuration: Vec<u8>,
+    jobs: Receiver<Job>,
+    done: Sender<Done>,
+    wake: Wake,
+    /// Long jobs. They take turns.
+    work: VecDeque<Work>,
+    receiving: BTreeMap<ShardId, SnapshotReceiver>,
+    /// The latest used last.
+    open: VecDeque<OpenFile>,
+    /// Not what was written: nobody gets any more of them.
+    rotten: BTreeSet<(ShardId, SnapshotId)>,
+}
+
+/// How long a step of a worker may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// A piece is read or written.
+    Short,
+    /// A part of a long job.
+    Long,
+}
+
+impl SnapshotWorker {
+    /// Works until the loop is gone.
+    pub fn run(mut self) {
+        loop {
+            let job = match self.next_effort() {
+                None => self.jobs.recv().map_err(|_| TryRecvError::Disconnected),
+                Some(_) => self.jobs.try_recv(),
+            };
+            match job {
+                Ok(job) => self.begin(job),
+                Err(TryRecvError::Empty) => self.step(),
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// What it would do next.
+    fn next_effort(&self) -> Option<Effort> {
+        match (self.jobs.is_empty(), self.work.is_empty()) {
+            (false, _) => Some(Effort::Short),
+            (true, false) => Some(Effort::Long),
+            (true, true) => None,
+        }
+    }
+
+    /// Does something, if there is something to do.
+    fn work(&mut self) {
+        match self.jobs.try_recv() {
+            Ok(job) => self.begin(job),
+            Err(_) => self.step(),
+        }
+    }
+
+    /// Does a short job; puts a long one behind the others.
+    fn begin(&mut self, job: Job) {
+        match job {
+            Job::Take { shard, state } => {
+                let begun = self.store(shard).and_then(|store| Take::begin(store, &self.configuration, state));
+                match begun {
+                    Ok(take) => self.work.push_back(Work::Take(shard, take)),
+                    Err(failure) => self.tell(Done::NotTaken { shard, failure }),
+                }
+            }
+            Job::Read { piece_for, shard, id, offset, length_max } => {
+                let piece = self.read(shard, id, offset, length_max);
+                self.tell(Done::Piece { piece_for, shard, id, offset, piece });
+            }
+            Job::Receive { shard, meta } => {
+                let info = SnapshotInfo { id: meta.id, at: meta.at, bytes: meta.bytes };
+                // Whatever was received of another one is let go first.
+                self.receiving.remove(&shard);
+                match self.store(shard).and_then(|store| Ok(store.receive(info)?)) {
+                    Ok(receiver) => {
+                        self.receiving.insert(shard, receiver);
+                        self.work.push_back(Work::Resume(shard, meta.id));
+                    }
+                    Err(failure) => self.tell(Done::NotInstalled { shard, id: meta.id, failure }),
+                }
+            }
+            Job::Write { shard, id, offset, bytes } => self.write(shard, id, offset, &bytes),
+            Job::Install { shard, id } => match self.publish(shard, id) {
+                Ok(load) => self.work.push_back(Work::Load(shard, id, load)),
+                Err(failure) => self.tell(Done::NotInstalled { shard, id, failure }),
+            },
+            // The file stays until there is another snapshot: the same may be offered again.
+            Job::Abandon { shard, id } => drop(self.take_receiver(shard, id)),
+            Job::SetAside { shard, meta } => {
+                if let Some(store) = self.stores.get(shard) {
+                    set_aside(store, meta.at);
+                }
+            }
+            Job::Drop(state) => self.work.push_back(Work::Drop(state)),
+        }
+    }
+
+    /// A step of the long job whose turn it is.
+    fn step(&mut self) {
+        let Some(work) = self.work.pop_front() else { return };
+        let stepped = match work {
+            Work::Resume(shard, id) => self.resume(shard, id),
+            Work::Load(shard, id, load) => self.load(shard, id, load),
+            Work::Take(shard, take) => take.step(shard),
+            Work::Check(shard, reader) => check(shard, reader),
+            Work::Drop(state) => {
+                drop(state);
+                Stepped::Ended
+            }
+        };
+        match stepped {
+            Stepped::More(work) => self.work.push_back(work),
+            Stepped::Done(done) => {
+                match done {
+                    Done::Rotten { shard, id } => _ = self.rotten.insert((shard, id)),
+                    Done::Taken { .. } => self.age_open_files(),
+                    _ => {}
+                }
+                self.tell(done);
+            }
+            Stepped::Ended => {}
+        }
+    }
+
+    fn tell(&self, done: Done) {
+        // The loop may be gone already; then nobody waits for the answer.
+        let _ = self.done.send(done);
+        (self.wake)();
+    }
+
+    fn store(&self, shard: ShardId) -> Result<&SnapshotStore, Failure> {
+        self.stores.get(shard).ok_or_else(|| Failure::Failed(format!("there is no shard {shard}")))
+    }
+
+    /// The size of a snapshot's file, and a piece of it.
+    fn read(&mut self, shard: ShardId, id: SnapshotId, offset: u64, length_max: usize) -> Option<(u64, Vec<u8>)> {
+        let file = self.open(shard, id)?;
+        let total = file.info().bytes;
+        let length = usize::try_from(total.checked_sub(offset)?).unwrap_or(usize::MAX).min(length_max);
+        let mut bytes = vec![0; length];
+        let read = file.read(offset, &mut bytes);
+        if offset + length as u64 == total {
+            // Whoever fetches has all of it now, or most of it.
+            self.open.pop_back();
+        }
+        match read {
+            Ok(read) if read == length => Some((total, bytes)),
+            Ok(_) => None,
+            Err(error) => {
+                log::warn!("shard {shard}: {error}");
+                None
+            }
+        }
+    }
+
+    /// The file of a snapshot. It stays open for a while, as more of it will be asked for.
+    fn open(&mut self, shard: ShardId, id: SnapshotId) -> Option<&SnapshotFile> {
+        if self.rotten.contains(&(shard, id)) {
+            return None;
+        }
+        let known = self.open.iter().position(|open| open.shard == shard && open.file.info().id == id);
+        let file = match known.and_then(|at| self.open.remove(at)) {
+            Some(open) => open.file,
+            None => self.open_anew(shard, id)?,
+        };
+        if self.open.len() == OPEN_FILES_MAX {
+            self.open.pop_front();
+        }
+        self.open.push_back(OpenFile { shard, file, age: 0 });
+        self.open.back().map(|open| &open.file)
+    }
+
+    /// A snapshot was taken.
+    fn age_open_files(&mut self) {
+        self.open.iter_mut().for_each(|open| open.age += 1);
+        self.open.retain(|open| open.age <= OPEN_SNAPSHOTS_MAX);
+    }
+
+    /// Opens the file of a snapshot, and sees to it that all of it is looked at.
+    fn open_anew(&mut self, shard: ShardId, id: SnapshotId) -> Option<SnapshotFile> {
+        let store = self.stores.get(shard)?;
+        let found = store.find(id).and_then(|file| match file {
+            Some(file) => Ok(Some((store.read(file.info().at)?, file))),
+            None => Ok(None),
+        });
+        match found {
+            Ok(found) => {
+                let (reader, file) = found?;
+                self.work.push_back(Work::Check(shard, Box::new(reader)));
+                Some(file)
+            }
+            Err(error) => {
+                log::warn!("shard {shard}: {error}");
+                None
+            }
+        }
+    }
+
+    fn take_receiver(&mut self, shard: ShardId, id: SnapshotId) -> Option<SnapshotReceiver> {
+        let is_same = self.receiving.get(&shard).is_some_and(|receiver| receiver.info().id == id);
+        if is_same { self.receiving.remove(&shard) } else { None }
+    }
+
+    /// Looks at a part of what an earlier process has received.
+    fn resume(&mut self, shard: ShardId, id: SnapshotId) -> Stepped {
+        let Some(receiver) = self.receiving.get_mut(&shard).filter(|receiver| receiver.info().id == id) else {
+            return Stepped::Ended;
+        };
+        match receiver.resume() {
+            Ok(None) => Stepped::More(Work::Resume(shard, id)),
+            Ok(Some(upto)) => Stepped::Done(Done::Received { shard, id, upto }),
+            Err(error) => {
+                self.receiving.remove(&shard);
+                Stepped::Done(Done::NotInstalled { shard, id, failure: error.into() })
+            }
+        }
+    }
+
+    fn write(&mut self, shard: ShardId, id: SnapshotId, offset: u64, bytes: &[u8]) {
+        let Some(receiver) = self.receiving.get_mut(&shard).filter(|receiver| receiver.info().id == id) else { return };
+        match receiver.write(offset, bytes) {
+            Ok(()) => self.tell(Done::Received { shard, id, upto: offset + bytes.len() as u64 }),
+            Err(error) => {
+                self.receiving.remove(&shard);
+                self.tell(Done::NotInstalled { shard, id, failure: error.into() });
+            }
+        }
+    }
+
+    /// All of a snapshot is there: makes it durable under its name.
+    fn publish(&mut self, shard: ShardId, id: SnapshotId) -> Result<Box<Load>, Failure> {
+        let receiver = self.take_receiver(shard, id);
+        let receiver = receiver.ok_or_else(|| Failure::Failed(format!("nothing was received of snapshot {id}")))?;
+        let info = receiver.finish()?;
+        Ok(Load::begin(self.store(shard)?, info.at)?)
+    }
+
+    fn load(&mut self, shard: ShardId, id: SnapshotId, load: Box<Load>) -> Stepped {
+        let at = load.at();
+        match load.step() {
+            Ok(Progress::More(load)) => Stepped::More(Work::Load(shard, id, load)),
+            Ok(Progress::Whole(loaded)) => Stepped::Done(Done::Installed { shard, loaded: Box::new(loaded) }),
+            Err(error) => {
+                if let Some(store) = self.stores.get(shard) {
+                    set_aside(store, at);
+                }
+                Stepped::Done(Done::NotInstalled { shard, id, failure: error.into() })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SnapshotWorker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotWorker").field("work", &self.work.len()).finish_non_exhaustive()
+    }
+}
+
+/// A worker without a thread, for simulations: it does one step when it is told, answers and wakes the loop before the
+/// call returns. Clones move the same worker.
+#[derive(Clone, Debug)]
+pub struct SnapshotHands(Arc<Mutex<SnapshotWorker>>);
+
+impl SnapshotHands {
+    /// Hands for a worker.
+    #[must_use]
+    pub fn new(worker: SnapshotWorker) -> SnapshotHands {
+        SnapshotHands(Arc::new(Mutex::new(worker)))
+    }
+
+    fn worker(&self) -> MutexGuard<'_, SnapshotWorker> {
+        // Whoever caught the panic of a worker may go on to look at the others.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it would do next; `None` if there is nothing to do.
+    #[must_use]
+    pub fn next_effort(&self) -> Option<Effort> {
+        self.worker().next_effort()
+    }
+
+    /// Does it.
+    pub fn work(&self) {
+        self.worker().work();
+    }
+}
