@@ -64,7 +64,8 @@ impl SmallDisk {
     /// Fills it to the last byte.
     pub fn fill(&self) {
         let mut ballast = File::options().create(true).append(true).open(self.ballast()).expect("a file can be opened");
-        for piece in [1 << 20, 4 << 10, 1] {
+        // Ever smaller, as each is synced: to the last byte in some dozens of steps.
+        for piece in [1 << 20, 64 << 10, 4 << 10, 256, 16, 1] {
             let piece = vec![0xb5; piece];
             while ballast.write_all(&piece).and_then(|()| ballast.sync_data()).is_ok() {}
         }
