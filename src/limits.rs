@@ -183,6 +183,12 @@ pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 4 << 10;
 pub const SNAPSHOT_CHUNK_BYTES_MAX: u32 = 256 << 10;
 /// The least bytes of snapshots that a core may be told to take in a second: a chunk must not take longer.
 pub const SNAPSHOT_RATE_MIN: u64 = SNAPSHOT_CHUNK_BYTES_MAX as u64;
+/// Requests for snapshots that a core has taken in and that are not done, then `overloaded`.
+pub const SNAPSHOT_REQUESTS_MAX: usize = 16;
+/// The longest that an answer to such a request is waited for.
+pub const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(3_600);
+/// The most bytes of words that tell why a snapshot failed.
+pub const SNAPSHOT_WORDS_BYTES_MAX: usize = 512;
 /// Segments are multiples of this: batches start on its boundaries.
 pub const SEGMENT_BLOCK_BYTES: u64 = 4 << 10;
 
@@ -194,5 +200,7 @@ const _: () = assert!(
 // The longest put fits a client frame; the longest append fits a peer frame.
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + OVERHEAD_BYTES_MAX <= frame::CLIENT_FRAME_MAX);
 const _: () = assert!(APPEND_BYTES_MAX + ENTRY_BYTES_MAX + OVERHEAD_BYTES_MAX <= frame::PEER_FRAME_MAX);
+// What is told of every shard's failed snapshot, in the answer to a request or in the status, fits a reply's frame.
+const _: () = assert!(SHARDS_MAX as usize * (SNAPSHOT_WORDS_BYTES_MAX + OVERHEAD_BYTES_MAX) <= frame::PEER_FRAME_MAX);
 // A chunk of a snapshot fits a peer frame.
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES_MAX as usize + OVERHEAD_BYTES_MAX <= frame::PEER_FRAME_MAX);

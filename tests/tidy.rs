@@ -303,6 +303,7 @@ const CLOCKS: Confined = Confined {
     listed: &[
         ("src/event_loop/clock.rs", "the one clock of a core's loop, read once a turn"),
         ("src/server/start.rs", "the epoch that a node's Raft clocks count from"),
+        ("src/server/logs.rs", "when a log was found to be damaged, for people"),
         ("src/server/local_cluster.rs", "waits for child processes"),
         ("src/storage/stats.rs", "how long syncs take, for the metrics only"),
         ("src/client/io_thread.rs", "the client's own thread, which hands its driver the time"),

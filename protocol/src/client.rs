@@ -9,9 +9,10 @@ mod request;
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::health::{DiskHealth, Divergence};
-use crate::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
+use crate::types::{ClusterId, CoreId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
 
 pub use code::{Code, Refusal};
 
@@ -86,6 +87,12 @@ pub enum Operation<'a> {
     Status,
     /// Is anybody there?
     Ping,
+    /// Have the asked node take a snapshot of each of its shards whose state has moved since the last one.
+    Snapshot {
+        /// How long to wait for all of them, in milliseconds; 0 for as long as the server lets other requests wait. They
+        /// are taken all the same.
+        wait_ms: u32,
+    },
 }
 
 /// A page of keys in byte order over all shards. Each shard is read at its own index: a page is no snapshot.
@@ -147,6 +154,8 @@ pub enum Answer<'a> {
     Status(Box<Status>),
     /// Somebody is.
     Pong,
+    /// What has become of the snapshots, by shard in ascending order.
+    Snapshots(Vec<ShardSnapshot>),
 }
 
 /// A page of a scan.
@@ -202,6 +211,78 @@ pub struct Status {
     pub disk: DiskHealth,
     /// For how many milliseconds the longest of its syncs in flight has taken.
     pub sync_ms: u64,
+    /// What keeps its logs longer than they should be, and shards whose last snapshot failed. Empty where all is well.
+    pub holds: Vec<LogHold>,
+}
+
+/// A shard that keeps a core's log from letting go of its oldest segments, or whose last snapshot failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogHold {
+    /// Whose log.
+    pub core: CoreId,
+    /// Bytes of its segments.
+    pub log_bytes: u64,
+    /// What they should stay below.
+    pub log_bytes_max: u64,
+    /// Which shard.
+    pub shard: ShardId,
+    /// Bytes of whole segments that could go if this shard's log started later; 0 if it is not the one that holds on to the
+    /// oldest, or if another needs the same.
+    pub bytes: u64,
+    /// Why it does not.
+    pub reason: HoldReason,
+    /// Why its last snapshot failed, for people; empty if it did not.
+    pub message: String,
+}
+
+/// Why a shard's log does not start later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HoldReason {
+    /// Nothing is in the way: it is its turn soon, or there is too little to gain.
+    Pending = 0,
+    /// A snapshot of it is being taken.
+    Snapshotting = 1,
+    /// Its entries are being written again at the log's end.
+    Copying = 2,
+    /// There is nothing that a snapshot could cover: its entries are not committed.
+    NoQuorum = 3,
+    /// Its state is another than that of others, and must not be in a snapshot.
+    Diverged = 4,
+    /// Its last snapshot failed. It is tried again.
+    Failed = 5,
+}
+
+/// The snapshot of one shard that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSnapshot {
+    /// Which shard.
+    pub shard: ShardId,
+    /// What has become of it.
+    pub outcome: SnapshotOutcome,
+}
+
+/// What has become of a snapshot that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOutcome {
+    /// It is durable.
+    Taken {
+        /// The last entry that it covers.
+        at: EntryId,
+        /// The size of its file.
+        bytes: u64,
+        /// How long it took; zero if another node's was installed meanwhile.
+        took: Duration,
+    },
+    /// There is nothing that the newest snapshot does not cover.
+    Unchanged {
+        /// The last entry that it covers; 0@0 if there is none, as nothing was ever written.
+        at: EntryId,
+        /// The size of its file.
+        bytes: u64,
+    },
+    /// There is none: why, for people.
+    Failed(String),
 }
 
 /// What a node is to a shard.
@@ -248,6 +329,36 @@ pub struct ShardStatus {
     pub state_hash: u128,
     /// Why it does not serve, if its state is another than that of others.
     pub divergence: Option<Divergence>,
+    /// Its log has lost something and gets it back from the others: until then it takes no part in elections.
+    pub is_repairing: bool,
+}
+
+impl HoldReason {
+    /// The reason with this number. One that has no name here comes from a newer node: nothing is known to be in the way.
+    #[must_use]
+    pub fn from_u8(number: u8) -> HoldReason {
+        match number {
+            1 => HoldReason::Snapshotting,
+            2 => HoldReason::Copying,
+            3 => HoldReason::NoQuorum,
+            4 => HoldReason::Diverged,
+            5 => HoldReason::Failed,
+            _ => HoldReason::Pending,
+        }
+    }
+
+    /// The name in the specification, as in `no_quorum`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            HoldReason::Pending => "pending",
+            HoldReason::Snapshotting => "snapshotting",
+            HoldReason::Copying => "copying",
+            HoldReason::NoQuorum => "no_quorum",
+            HoldReason::Diverged => "diverged",
+            HoldReason::Failed => "failed",
+        }
+    }
 }
 
 impl Consistency {
@@ -311,6 +422,7 @@ impl<'a> Operation<'a> {
             Operation::Slots => "slots",
             Operation::Status => "status",
             Operation::Ping => "ping",
+            Operation::Snapshot { .. } => "snapshot",
         }
     }
 

@@ -17,6 +17,8 @@ pub enum DiskHealth {
     Recovering = 1,
     /// Syncs take longer than they may.
     Slow = 2,
+    /// There is no room for ordinary writes.
+    Full = 3,
 }
 
 impl DiskHealth {
@@ -26,8 +28,15 @@ impl DiskHealth {
         match number {
             0 => DiskHealth::Healthy,
             1 => DiskHealth::Recovering,
+            3 => DiskHealth::Full,
             _ => DiskHealth::Slow,
         }
+    }
+
+    /// Whether its node should lead nothing that another node can.
+    #[must_use]
+    pub fn is_bad(self) -> bool {
+        self >= DiskHealth::Slow
     }
 
     /// The name in the specification.
@@ -37,6 +46,7 @@ impl DiskHealth {
             DiskHealth::Healthy => "healthy",
             DiskHealth::Recovering => "recovering",
             DiskHealth::Slow => "slow",
+            DiskHealth::Full => "full",
         }
     }
 }
@@ -84,12 +94,13 @@ impl Verdict {
 }
 
 impl Divergence {
-    pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        out.put_u8(self.verdict as u8);
-        out.put_u64(self.agreed.0);
-        out.put_u64(self.differs.0);
-        out.put_u128(self.own);
-        out.put_u128(self.other);
+    /// Verdict 0 if there is none.
+    pub(crate) fn put(divergence: Option<&Divergence>, out: &mut Vec<u8>) {
+        out.put_u8(divergence.map_or(0, |divergence| divergence.verdict as u8));
+        out.put_u64(divergence.map_or(0, |divergence| divergence.agreed.0));
+        out.put_u64(divergence.map_or(0, |divergence| divergence.differs.0));
+        out.put_u128(divergence.map_or(0, |divergence| divergence.own));
+        out.put_u128(divergence.map_or(0, |divergence| divergence.other));
     }
 
     /// Verdict 0, or nothing at all: there is no divergence. A verdict that has no name here is read as undecided: the

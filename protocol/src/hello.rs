@@ -35,6 +35,8 @@ pub fn negotiate(min: u16, max: u16) -> Option<u16> {
 pub const FEATURE_ADMITTED: u64 = 1;
 /// A bit of a peer's features: the node reads `checkpoints` and `health`, and is told both.
 pub const FEATURE_NEWS: u64 = 2;
+/// Of a server: it takes requests for snapshots ([`kind::SNAPSHOT`]).
+pub const FEATURE_SNAPSHOT: u64 = 4;
 
 /// What the dialling side says first.
 #[derive(Clone, Debug, PartialEq, Eq)]

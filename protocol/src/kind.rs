@@ -34,6 +34,8 @@ pub const SLOTS: u8 = 0x18;
 pub const STATUS: u8 = 0x19;
 /// Ask for a sign of life.
 pub const PING: u8 = 0x1a;
+/// Have the node's shards snapshotted.
+pub const SNAPSHOT: u8 = 0x1d;
 
 /// A request was refused.
 pub const REFUSAL: u8 = 0x40;
@@ -51,6 +53,8 @@ pub const SLOTS_REPLY: u8 = SLOTS + REPLY;
 pub const STATUS_REPLY: u8 = STATUS + REPLY;
 /// A sign of life.
 pub const PING_REPLY: u8 = PING + REPLY;
+/// What has become of the snapshots.
+pub const SNAPSHOT_REPLY: u8 = SNAPSHOT + REPLY;
 
 /// From a request's kind to its answer's.
 const REPLY: u8 = 0x40;
@@ -89,7 +93,7 @@ pub const SNAPSHOT_READ: u8 = 0xd0;
 pub const SNAPSHOT_CHUNK: u8 = 0xd1;
 
 /// Every kind with its name in the specification, in numerical order.
-pub const ALL: [(u8, &str); 34] = [
+pub const ALL: [(u8, &str); 36] = [
     (HELLO, "hello"),
     (WELCOME, "welcome"),
     (HELLO_REFUSED, "hello_refused"),
@@ -100,6 +104,7 @@ pub const ALL: [(u8, &str); 34] = [
     (SLOTS, "slots"),
     (STATUS, "status"),
     (PING, "ping"),
+    (SNAPSHOT, "snapshot"),
     (REFUSAL, "refusal"),
     (PUT_REPLY, "put_reply"),
     (DELETE_REPLY, "delete_reply"),
@@ -108,6 +113,7 @@ pub const ALL: [(u8, &str); 34] = [
     (SLOTS_REPLY, "slots_reply"),
     (STATUS_REPLY, "status_reply"),
     (PING_REPLY, "ping_reply"),
+    (SNAPSHOT_REPLY, "snapshot_reply"),
     (PRE_VOTE, "pre_vote"),
     (PRE_VOTE_REPLY, "pre_vote_reply"),
     (VOTE, "vote"),

@@ -54,7 +54,7 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError};
-use raftkv_protocol::client::{Condition, Consistency, SlotTable, Status};
+use raftkv_protocol::client::{Condition, Consistency, ShardSnapshot, SlotTable, Status};
 
 use super::builder::Builder;
 use super::call::{self, Call};
@@ -144,6 +144,16 @@ impl<N: Network> ByHand<N> {
     /// Asks a node for a sign of life.
     pub fn ping(&mut self, target: impl Into<Target>, now: Instant, timeout: Duration) -> Pending<()> {
         self.submit(call::ping(target), now + timeout)
+    }
+
+    /// Has one node snapshot its shards; see [`Client::snapshot`](super::Client::snapshot).
+    pub fn snapshot(
+        &mut self,
+        target: impl Into<Target>,
+        now: Instant,
+        timeout: Duration,
+    ) -> Pending<Vec<ShardSnapshot>> {
+        self.submit(call::snapshot(target, timeout), now + timeout)
     }
 
     /// Does all that can be done at `now`, which never goes back: reads and writes the sockets that have become ready

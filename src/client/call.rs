@@ -1,9 +1,9 @@
 //! What callers ask for, and what they get for it: each operation with the type of its result.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use raftkv_protocol::client::{Condition, Consistency, SlotTable, Status};
+use raftkv_protocol::client::{Condition, Consistency, ShardSnapshot, SlotTable, Status};
 
 use super::oneshot::{Receiver, oneshot};
 use super::request::{Job, Operation, Origin, Outcome};
@@ -93,6 +93,15 @@ pub(super) fn ping(target: impl Into<Target>) -> Call<()> {
         _ => None,
     };
     Call { operation: Operation::Ping(target.into()), pick }
+}
+
+pub(super) fn snapshot(target: impl Into<Target>, wait: Duration) -> Call<Vec<ShardSnapshot>> {
+    let pick = |outcome| match outcome {
+        Outcome::Snapshots(snapshots) => Some(snapshots),
+        _ => None,
+    };
+    let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+    Call { operation: Operation::Snapshot { target: target.into(), wait_ms }, pick }
 }
 
 fn own(bytes: impl AsRef<[u8]>) -> Box<[u8]> {

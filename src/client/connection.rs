@@ -88,6 +88,8 @@ pub struct Welcome {
     pub shards: u16,
     /// How many cores the node has.
     pub cores: u16,
+    /// Bits that say what the node knows, such as [`FEATURE_SNAPSHOT`](raftkv_protocol::hello::FEATURE_SNAPSHOT).
+    pub features: u64,
 }
 
 /// Why a connection cannot go on. Whatever was in flight on it has no reply.
@@ -248,7 +250,9 @@ fn read_welcome(reply: HelloReply<'_>) -> Result<Welcome, Broken> {
             let message = format!("the node chose version {version}, offered were {VERSION_MIN} to {VERSION_MAX}");
             Err(Broken::Refused { reason: HelloRefusal::Version, message })
         }
-        HelloReply::Welcome { cluster, node, shards, cores, .. } => Ok(Welcome { cluster, node, shards, cores }),
+        HelloReply::Welcome { cluster, node, shards, cores, features, .. } => {
+            Ok(Welcome { cluster, node, shards, cores, features })
+        }
         HelloReply::Refused { reason, message } => Err(Broken::Refused { reason, message: message.to_owned() }),
     }
 }

@@ -48,6 +48,8 @@ enum State<S> {
 #[derive(Debug)]
 struct Open<S> {
     connection: Connection<S>,
+    /// What the node knows.
+    features: u64,
     /// What ends together leaves it [`in_order`].
     in_flight: HashMap<RequestId, InFlight>,
     /// Since when the node owes a reply and has said nothing.
@@ -167,7 +169,7 @@ impl<S: Socket> Lane<S> {
                     }
                 })?;
                 if let Some(welcome) = welcome {
-                    self.open();
+                    self.open(welcome.features);
                     incidents.push(Incident::Welcome(welcome));
                 }
                 Ok(())
@@ -187,11 +189,11 @@ impl<S: Socket> Lane<S> {
         }
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, features: u64) {
         self.state = match std::mem::take(&mut self.state) {
             State::Dialing { connection, .. } => {
                 self.last_error = None;
-                State::Open(Open { connection, in_flight: HashMap::new(), owed_since: None, probed: false })
+                State::Open(Open { connection, features, in_flight: HashMap::new(), owed_since: None, probed: false })
             }
             other => other,
         };
@@ -202,7 +204,12 @@ impl<S: Socket> Lane<S> {
         let State::Open(open) = &mut self.state else { return Ok(()) };
         while open.in_flight.len() < inflight_max && open.connection.unwritten() < UNWRITTEN_BYTES_MAX {
             let Some(job) = self.waiting.pop_front() else { break };
-            open.send(job, now, next_id);
+            if job.operation.features() & !open.features == 0 {
+                open.send(job, now, next_id);
+            } else {
+                let message = "the node's software does not know such requests";
+                job.complete(Err(Error::new(ErrorKind::BadRequest, message)));
+            }
         }
         open.connection.flush()?;
         Ok(())

@@ -82,7 +82,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError};
 
-pub use raftkv_protocol::client::{Condition, Consistency, Role, ShardStatus, SlotTable, Status};
+pub use raftkv_protocol::client::{
+    Condition, Consistency, HoldReason, LogHold, Role, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
+};
 pub use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 pub use raftkv_protocol::types::{ClusterId, NodeId, ShardId, Slot, Term};
 
@@ -232,6 +234,18 @@ impl Client {
     /// As [`Client::get`].
     pub fn status(&self, target: impl Into<Target>) -> Result<Status> {
         self.pipeline().status(target)?.wait()
+    }
+
+    /// Has one node take a snapshot of each of its shards whose state has moved since the last one, and waits until all are
+    /// durable: `client.snapshot(NodeId(2))`. What has become of each shard's is in its
+    /// [`outcome`](ShardSnapshot::outcome); one that failed is no error of the call. Large states take long: a pipeline
+    /// with a longer [`timeout`](Pipeline::timeout) waits longer.
+    ///
+    /// # Errors
+    /// As [`Client::get`]; `timeout` if they are not durable in time, although they go on; `bad_request` if the node's
+    /// software does not know such requests.
+    pub fn snapshot(&self, target: impl Into<Target>) -> Result<Vec<ShardSnapshot>> {
+        self.pipeline().snapshot(target)?.wait()
     }
 
     /// Asks any node for a sign of life.

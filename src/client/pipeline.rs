@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use raftkv_protocol::client::{Condition, Consistency, SlotTable, Status};
+use raftkv_protocol::client::{Condition, Consistency, ShardSnapshot, SlotTable, Status};
 
 use super::call::{self, Call, Pending};
 use super::{Client, Page, Result, ScanOptions, Target, Value, Version, WhenFull};
@@ -130,6 +130,14 @@ impl Pipeline {
     /// See [`Pipeline::put`].
     pub fn ping(&self, target: impl Into<Target>) -> Result<Pending<()>> {
         self.submit(call::ping(target))
+    }
+
+    /// See [`Client::snapshot`].
+    ///
+    /// # Errors
+    /// See [`Pipeline::put`].
+    pub fn snapshot(&self, target: impl Into<Target>) -> Result<Pending<Vec<ShardSnapshot>>> {
+        self.submit(call::snapshot(target, self.timeout))
     }
 
     fn submit<T>(&self, call: Call<T>) -> Result<Pending<T>> {

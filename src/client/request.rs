@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use raftkv_protocol::client as wire;
-use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Reply, SlotTable, Status};
+use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Reply, ShardSnapshot, SlotTable, Status};
 use raftkv_protocol::frame::CLIENT_FRAME_MAX;
+use raftkv_protocol::hello::FEATURE_SNAPSHOT;
 use raftkv_protocol::types::{NodeId, ShardId, Term};
 
 use super::oneshot::Completer;
@@ -30,6 +31,7 @@ pub(super) enum Operation {
     Slots,
     Status(Target),
     Ping(Target),
+    Snapshot { target: Target, wait_ms: u32 },
 }
 
 impl Operation {
@@ -42,11 +44,20 @@ impl Operation {
             Operation::Slots => wire::Operation::Slots,
             Operation::Status(_) => wire::Operation::Status,
             Operation::Ping(_) => wire::Operation::Ping,
+            Operation::Snapshot { wait_ms, .. } => wire::Operation::Snapshot { wait_ms: *wait_ms },
         }
     }
 
     pub(super) fn is_write(&self) -> bool {
         matches!(self, Operation::Put { .. } | Operation::Delete { .. })
+    }
+
+    /// The features without which a node does not know the request, and would close the connection over it.
+    pub(super) fn features(&self) -> u64 {
+        match self {
+            Operation::Snapshot { .. } => FEATURE_SNAPSHOT,
+            _ => 0,
+        }
     }
 
     pub(super) fn key(&self) -> Option<&[u8]> {
@@ -67,7 +78,7 @@ impl Operation {
 
     pub(super) fn target(&self) -> &Target {
         match self {
-            Operation::Status(target) | Operation::Ping(target) => target,
+            Operation::Status(target) | Operation::Ping(target) | Operation::Snapshot { target, .. } => target,
             _ => &Target::Any,
         }
     }
@@ -79,7 +90,7 @@ impl Operation {
             Operation::Put { key, value, .. } => (&[key], value.len()),
             Operation::Delete { key, .. } | Operation::Get { key, .. } => (&[key], 0),
             Operation::Scan(options) => (&options.keys(), 0),
-            Operation::Slots | Operation::Status(_) | Operation::Ping(_) => (&[], 0),
+            Operation::Slots | Operation::Status(_) | Operation::Ping(_) | Operation::Snapshot { .. } => (&[], 0),
         };
         let too_large = |what, bytes, limit| {
             let message = format!("{what} has {bytes} bytes, the protocol carries at most {limit}");
@@ -105,6 +116,7 @@ pub(super) enum Outcome {
     Slots(SlotTable),
     Status(Box<Status>),
     Pong,
+    Snapshots(Vec<ShardSnapshot>),
 }
 
 /// A refusal, owned.
@@ -146,6 +158,7 @@ pub(super) fn judge(operation: &Operation, reply: Reply<'_>) -> Verdict {
         (Operation::Slots, Answer::Slots(table)) => Outcome::Slots(table),
         (Operation::Status(_), Answer::Status(status)) => Outcome::Status(status),
         (Operation::Ping(_), Answer::Pong) => Outcome::Pong,
+        (Operation::Snapshot { .. }, Answer::Snapshots(snapshots)) => Outcome::Snapshots(snapshots),
         _ => return Verdict::Nonsense,
     })
 }

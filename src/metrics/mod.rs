@@ -64,6 +64,8 @@ counters! {
     overloaded_forwarded,
     /// Requests over the limit of those that wait for another core.
     overloaded_inbox,
+    /// Requests for snapshots over the limit of those that are not done.
+    overloaded_snapshots,
     /// Scans over the limit of those that wait for others, or that waited too long.
     overloaded_scans,
     /// Reads over the core's limit of reply bytes.
@@ -92,6 +94,8 @@ counters! {
     raft_messages_sent,
     /// Messages to a peer that were dropped because its link was down or full.
     raft_messages_dropped,
+    /// Messages that were not heeded because their sender has made a newer link.
+    raft_messages_outdated,
     /// Messages to another core that were dropped because its inbox was full.
     inbox_full,
     /// Vote requests left unanswered because this node may have lost its disk and is not admitted again yet.
@@ -100,10 +104,12 @@ counters! {
     leaders_unheeded,
     /// Leadership transfers begun to bring a shard back to its preferred node.
     transfers,
-    /// Leadership transfers begun because the node's disk was slow, or its state of the shard another than the majority's.
+    /// Leadership transfers begun because the node's disk was slow or full, or its state of the shard another than the majority's.
     transfers_away,
     /// Times that the node's disk was found to be slow.
     disk_slow,
+    /// Times that the node's disk was found to be full.
+    disk_full,
     /// Hashes of their replicas that peers have told.
     checkpoints_received,
     /// Times that a replica was found to be another than others.
@@ -120,6 +126,10 @@ counters! {
     log_sync_us_total,
     /// The longest sync of the log, in microseconds (of the worst core, summed over cores).
     log_sync_us_max,
+    /// Damaged logs of which the node kept what was sound, at this start.
+    log_salvages,
+    /// Shards that are being repaired from the peers after their log has lost something.
+    shards_repairing,
     /// Log segments taken into use since the start.
     log_segments,
     /// Log segments that there are.

@@ -37,7 +37,7 @@ impl Raft {
 
     /// Whether this node may be elected.
     pub(super) fn may_stand(&self) -> bool {
-        self.configuration.is_voter(self.config.id) && self.candidacy != Candidacy::Never
+        self.configuration.is_voter(self.config.id) && self.candidacy != Candidacy::Never && !self.is_damaged()
     }
 
     /// The election timer fired.
@@ -143,6 +143,7 @@ impl Raft {
         self.leader_link_lost = false;
         self.timer.forget_leader();
         self.verified.forget();
+        self.forget_announced();
         // Whoever waits for an answer of the term that was left asks again.
         self.unsent_answers.clear();
     }

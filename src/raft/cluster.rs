@@ -54,7 +54,11 @@ pub(super) struct Node {
     pub(super) fetching: Fetching,
     pub(super) log: Log,
     pub(super) durable_log: Log,
-    durable_state: HardState,
+    pub(super) durable_state: HardState,
+    /// Every term and vote that has ever been durable, in order.
+    pub(super) past_states: Vec<HardState>,
+    /// What was on the disk when it lost something, each time.
+    pub(super) lost_logs: Vec<Log>,
     writes: VecDeque<Write>,
     /// The start of the log that goes to the disk with the next write.
     compaction: Option<EntryId>,
@@ -81,9 +85,15 @@ pub(super) struct Cluster {
     /// Sent, and neither delivered nor lost.
     pub(super) network: Vec<Message>,
     /// Links, from and to, that lose everything.
-    cut: BTreeSet<(u64, u64)>,
-    /// Who led which term.
-    leaders: BTreeMap<Term, u64>,
+    pub(super) cut: BTreeSet<(u64, u64)>,
+    /// Who led which term, in which of its lives.
+    leaders: BTreeMap<Term, (u64, Incarnation)>,
+    /// Whose disk is known to have lost something that is not made up for.
+    pub(super) damaged: BTreeSet<u64>,
+    /// Sent by a process that ended with a damaged disk, to nodes whose links to the next one are not up yet.
+    pub(super) ghosts: Vec<Message>,
+    /// Whom each node gave its vote, by term.
+    pub(super) votes: BTreeMap<(u64, Term), u64>,
     /// What was committed anywhere.
     pub(super) committed: BTreeMap<Index, Entry>,
     incarnations: u64,
@@ -124,6 +134,9 @@ impl Cluster {
             network: Vec::new(),
             cut: BTreeSet::new(),
             leaders: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            ghosts: Vec::new(),
+            votes: BTreeMap::new(),
             committed: BTreeMap::new(),
             incarnations: 0,
             snapshots: 0,
@@ -164,6 +177,8 @@ impl Cluster {
             log: Log::default(),
             durable_log: Log::default(),
             durable_state,
+            past_states: vec![durable_state],
+            lost_logs: Vec::new(),
             writes: VecDeque::new(),
             compaction: None,
             machine,
@@ -191,16 +206,19 @@ impl Cluster {
         let Log { start, entries } = &old.durable_log;
         let entries = entries.iter().map(|entry| (entry.id.term, entry.body.len() as u32)).collect();
         let snapshot = old.files.last().copied();
-        let recovered = Recovered { hard_state: old.durable_state, start: *start, entries, snapshot };
+        let damaged = self.damaged.contains(&id);
+        let recovered = Recovered { hard_state: old.durable_state, start: *start, entries, snapshot, damaged };
         self.boot(id, old.config, recovered);
         let node = self.node_mut(id);
         node.log = old.durable_log.clone();
         node.durable_log = old.durable_log;
         (node.files, node.disk) = (old.files, disk);
+        (node.past_states, node.lost_logs) = (old.past_states, old.lost_logs);
         // If the snapshot is ahead of the log, that is said first of all.
         self.drive(id);
         self.network.retain(|message| message.to != NodeId(id));
-        let others: Vec<u64> = self.nodes.keys().copied().filter(|&other| other != id).collect();
+        let is_linked = |&other: &u64| other != id && !(damaged && self.cut.contains(&(other, id)));
+        let others: Vec<u64> = self.nodes.keys().copied().filter(is_linked).collect();
         for other in others {
             self.act(other, |raft| raft.link_up(NodeId(id)));
         }
@@ -231,22 +249,26 @@ impl Cluster {
         let result = input(raft);
         check(raft);
         check_step(&before, raft);
+        let is_healed = !raft.is_damaged();
         if raft.role() == Role::Leader {
             self.check_leader(id);
+        }
+        if is_healed {
+            self.damaged.remove(&id);
         }
         result
     }
 
-    /// Election Safety: one leader a term. Leader Completeness: it has everything that was ever committed.
+    /// Election Safety: one leader a term, and in one life. Leader Completeness: it has everything that was ever committed.
     fn check_leader(&mut self, id: u64) {
         let raft = &self.nodes[&id].raft;
         let leader = *self.leaders.entry(raft.term()).or_insert_with(|| {
             let start = raft.start().index;
             let missing = self.committed.range(start..).find(|(_, entry)| !raft.terms.matches(entry.id));
             assert!(missing.is_none(), "elected without the committed {missing:?}: {raft}");
-            id
+            (id, raft.config.incarnation)
         });
-        assert_eq!(leader, id, "two leaders in a term: {raft}");
+        assert_eq!(leader, (id, raft.config.incarnation), "two leaders in a term: {raft}");
     }
 
     /// Log Matching: where two logs hold the same id, they are the same up to there.
@@ -315,6 +337,7 @@ impl Cluster {
         }
         node.durable_log.put(&write.append);
         node.durable_state = write.hard_state.unwrap_or(node.durable_state);
+        node.past_states.extend(write.hard_state);
         self.send(write.after_sync);
         self.checked(id, |raft| raft.persisted(write.id));
         true
@@ -343,8 +366,7 @@ impl Cluster {
             return;
         }
         let entry = self.nodes[&id].log.entry(commit).expect("what is newly committed is in the leader's log");
-        let holds = |node: &&Node| node.durable_log.entry(commit) == Some(entry);
-        let holders = self.nodes.values().filter(holds).count();
+        let holders = self.nodes.keys().filter(|&&holder| self.counts_as_holder(id, holder, entry)).count();
         assert!(holders > self.nodes.len() / 2, "not durable: {raft}");
     }
 
@@ -428,6 +450,7 @@ impl Cluster {
     fn send(&mut self, messages: Vec<Message>) {
         let passes = |message: &Message| !self.cut.contains(&(message.from.0, message.to.0));
         let messages: Vec<Message> = messages.into_iter().filter(passes).collect();
+        messages.iter().for_each(|message| self.check_vote(message));
         self.network.extend(messages);
     }
 
@@ -555,6 +578,7 @@ impl Cluster {
     /// Mends one link, if it is cut.
     pub(super) fn mend(&mut self, from: u64, to: u64) {
         if self.cut.remove(&(from, to)) {
+            self.ghosts.retain(|ghost| (ghost.from, ghost.to) != (NodeId(to), NodeId(from)));
             self.act(from, |raft| raft.link_up(NodeId(to)));
         }
     }

@@ -283,7 +283,8 @@ fn a_node_without_a_vote_votes_when_asked_and_never_stands() {
 fn a_node_that_must_not_lead_never_stands_and_votes_as_ever() {
     let mut solo = follower_of_2();
     solo.act(|raft| raft.set_candidacy(Candidacy::Never));
-    assert!(solo.step(2, 1, Body::TimeoutNow).is_empty());
+    let refusal = Body::PreVoteReply { granted: false };
+    assert_eq!(bodies(&solo.step(2, 1, Body::TimeoutNow)), [&refusal], "its leader need not wait for it");
     solo.act(|raft| raft.link_lost(NodeId(2)));
     solo.tick();
     for _ in 0..20 {

@@ -112,6 +112,7 @@ impl Raft {
             return;
         }
         let Append { link, prev, commit, entries } = append;
+        self.note_announced(commit);
         let end = Index(prev.index.0 + entries.len() as u64);
         let is_there = mutant!("previous-term-unchecked") && prev.index <= self.terms.last().index;
         if prev.index >= self.terms.start().index && !self.terms.matches(prev) && !is_there {
@@ -168,7 +169,9 @@ impl Raft {
         if !self.follow(from) {
             return;
         }
+        self.note_announced(commit);
         self.commit = self.commit.max(commit.min(self.verified.upto));
+        let context = if self.knows_its_promises() { context } else { ReadContext::default() };
         self.respond(from, Body::HeartbeatReply { context });
     }
 
@@ -180,7 +183,8 @@ impl Raft {
         let Some(leader) = self.leader else { return };
         let persisted =
             if mutant!("unsynced-acknowledged") { self.verified.upto } else { self.persistence.persisted() };
-        let matched = persisted.min(self.verified.upto);
+        let countable = if self.knows_its_promises() { self.verified.upto } else { self.commit };
+        let matched = persisted.min(self.verified.upto).min(countable);
         let is_complete = matched == self.verified.upto;
         if is_complete || matched > self.verified.acknowledged {
             self.verified.acknowledged = matched;
@@ -190,10 +194,16 @@ impl Raft {
         }
     }
 
-    /// The leader hands over: stands for election at once, without a pre-vote (Raft thesis §3.10).
+    /// The leader hands over: stands for election at once, without a pre-vote (Raft thesis §3.10). Who must not stand
+    /// says so as it would to a question of the leader's whether to stand: in words that every leader understands.
     pub(super) fn on_timeout_now(&mut self, from: NodeId) {
-        if self.leader == Some(from) && self.may_stand() {
+        if self.leader != Some(from) {
+            return;
+        }
+        if self.may_stand() {
             self.campaign(Cause::Transfer);
+        } else {
+            self.respond(from, Body::PreVoteReply { granted: false });
         }
     }
 

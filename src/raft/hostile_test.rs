@@ -6,7 +6,9 @@ use raftkv_protocol::types::{EntryId, Incarnation, Index, NodeId, ShardId, Term}
 
 use super::Ready;
 use super::invariants::{Observed, check, check_step};
-use super::solo::{Solo, accepted, append, fresh, heartbeat, meta, offer, pre_vote, recovered, rejected, vote};
+use super::solo::{
+    Solo, accepted, append, damaged, fresh, heartbeat, meta, offer, pre_vote, recovered, rejected, vote,
+};
 use super::timing::SplitMix;
 
 const MAX: u64 = u64::MAX;
@@ -214,17 +216,19 @@ fn restore(solo: &mut Solo, random: &mut SplitMix) {
 #[test]
 fn no_sequence_of_messages_breaks_a_replica() {
     let (mut led, mut followed, mut committed) = (0, 0, 0);
-    let (mut compacted, mut reset) = (0, 0);
-    for seed in 0..400 {
+    let (mut compacted, mut reset, mut told) = (0, 0, 0);
+    for seed in 0..500 {
         println!("seed {seed}");
         let mut random = SplitMix(seed);
-        let mut solo = recovered(3, 2, None, &[1, 2]);
+        let has_lost = seed % 5 == 0;
+        let mut solo = if has_lost { damaged(3, 2, None, &[1, 2]) } else { recovered(3, 2, None, &[1, 2]) };
         for _ in 0..300 {
             any_input(&mut solo, &mut random);
             led += u32::from(solo.raft.role() == Role::Leader);
             followed += u32::from(solo.raft.leader().is_some_and(|leader| leader != NodeId(1)));
             committed += u32::from(solo.raft.commit() > Index(0));
         }
+        told += u32::from(has_lost && solo.raft.knows_its_promises());
         reset += solo.resets.len();
         compacted += usize::from(solo.resets.is_empty() && solo.raft.start() != EntryId::ZERO);
         let before = Observed::of(&solo.raft);
@@ -234,4 +238,5 @@ fn no_sequence_of_messages_breaks_a_replica() {
     }
     assert!(led > 1_000 && followed > 1_000 && committed > 1_000, "shallow: {led} {followed} {committed}");
     assert!(compacted > 10 && reset > 50, "shallow: {compacted} compacted, {reset} resets");
+    assert!(told > 5 && told < 95, "shallow: {told} know their promises");
 }

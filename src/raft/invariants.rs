@@ -22,6 +22,7 @@ pub struct Observed {
     verified: Index,
     start: Index,
     snapshot: Index,
+    damaged: bool,
 }
 
 impl Observed {
@@ -37,6 +38,7 @@ impl Observed {
             verified: raft.verified.upto,
             start: raft.terms.start().index,
             snapshot: raft.snapshot.map_or(Index(0), |snapshot| snapshot.at.index),
+            damaged: raft.is_damaged(),
         }
     }
 }
@@ -122,6 +124,7 @@ fn check_role(raft: &Raft) {
     if raft.role != Role::Leader {
         assert!(!has_reads && raft.transfer.is_none(), "only a leader has reads and transfers: {raft}");
     }
+    assert!(!raft.is_damaged() || raft.role == Role::Follower, "a damaged replica does more than follow: {raft}");
     if raft.read_round_in_flight() {
         assert_eq!(raft.terms.term_at(raft.commit), Some(raft.hard_state.term), "a round before the no-op: {raft}");
     }
@@ -163,6 +166,7 @@ pub fn check_step(before: &Observed, after: &Raft) {
     let (start, snapshot) = (after.terms.start().index, after.snapshot.map_or(Index(0), |snapshot| snapshot.at.index));
     assert!(start >= before.start, "the start of the log fell from {}: {after}", before.start);
     assert!(snapshot >= before.snapshot, "the snapshot fell from {}: {after}", before.snapshot);
+    check_damage(before, after);
     let is_reset = start > before.applied;
     let leads_on = before.role == Role::Leader && new.term == old.term;
     assert!(!is_reset || !leads_on, "a leader gave its log up: {after}");
@@ -171,4 +175,13 @@ pub fn check_step(before: &Observed, after: &Raft) {
         assert!(quorum, "committed without a majority: {after}");
         assert_eq!(after.terms.term_at(after.commit), Some(new.term), "committed an older term by counting: {after}");
     }
+}
+
+/// A damaged replica gives its vote to nobody but itself, and who is healed stays so.
+fn check_damage(before: &Observed, after: &Raft) {
+    assert!(before.damaged || !after.is_damaged(), "damaged while it runs: {after}");
+    let (old, new) = (before.hard_state, after.hard_state);
+    let is_kept = new.term == old.term && new.vote == old.vote;
+    let is_own = new.vote.is_none_or(|node| node == after.config.id);
+    assert!(!before.damaged || is_kept || is_own, "a damaged replica has voted: {after}");
 }

@@ -264,6 +264,11 @@ impl Raft {
         Ok(())
     }
 
+    /// A voter will not help to elect anybody now. If it is the one that was told to stand, nobody waits for it.
+    pub(super) fn on_refusal(&mut self, from: NodeId) {
+        self.transfer = self.transfer.filter(|transfer| transfer.to != from || !transfer.was_asked);
+    }
+
     /// Whether leadership is being handed to another node.
     pub fn is_transferring(&self) -> bool {
         self.transfer.is_some()

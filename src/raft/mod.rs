@@ -48,6 +48,9 @@
 //! **Handing over** (thesis §3.10): the leader brings the target up to date, takes no proposals meanwhile, and tells it
 //! to stand for election at once when everything is committed.
 //!
+//! **A damaged disk** ([`Recovered::damaged`]) may have lost entries, terms and votes that this node has answered for. Until
+//! its peers have made up for that it elects nobody, and what it says does not count (`damaged.rs`).
+//!
 //! **Who should not lead** is told from outside ([`Raft::set_candidacy`]): a node that leads only if nobody else does
 //! waits longer before it stands for election, and one that must not lead never stands. Votes are given as ever.
 //!
@@ -59,6 +62,7 @@
 #![deny(clippy::iter_over_hash_type)]
 
 mod candidate;
+mod damaged;
 mod follower;
 pub mod invariants;
 mod leader;
@@ -77,7 +81,11 @@ mod voter;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod cluster_damage;
+#[cfg(test)]
 mod cluster_log;
+#[cfg(test)]
+mod damaged_test;
 #[cfg(test)]
 mod election_test;
 #[cfg(test)]
@@ -115,6 +123,7 @@ use raftkv_protocol::peer::{Body, Message, SnapshotMeta};
 use raftkv_protocol::types::{Entry, EntryId, HardState, Incarnation, Index, NodeId, ShardId, Term};
 
 use candidate::Cause;
+use damaged::Damage;
 use follower::Verified;
 use leader::{LeaderTimes, Transfer};
 use persistence::Persistence;
@@ -170,6 +179,9 @@ pub struct Recovered {
     /// the log; if the log does not hold its last entry (the node ended while it was being installed), the log is
     /// discarded, and starts after it.
     pub snapshot: Option<SnapshotMeta>,
+    /// All of this may be less than what this node has once written: acknowledged entries, votes and terms may be
+    /// missing at the end. It repairs itself with the help of its peers (`damaged.rs`); who has none cannot.
+    pub damaged: bool,
 }
 
 /// Why a proposal was not accepted: it never entered the log.
@@ -229,6 +241,9 @@ pub struct Raft {
     transfer: Option<Transfer>,
     uncommitted_bytes: usize,
 
+    /// What is still to be made up for, if the disk has lost something.
+    damage: Option<Damage>,
+
     out: Outbox,
     dropped_messages: u64,
     elections_started: u64,
@@ -239,9 +254,10 @@ impl Raft {
     ///
     /// # Panics
     ///
-    /// If the log begins after what the snapshot covers: the state in between is not there, and would be missed.
+    /// If the log begins after what the snapshot covers: the state in between is not there, and would be missed. If the
+    /// replica is damaged and has no peers: nobody can tell it what it has lost.
     pub fn new(config: Config, recovered: Recovered, now: Instant) -> Raft {
-        let Recovered { hard_state, start, entries, snapshot } = recovered;
+        let Recovered { hard_state, start, entries, snapshot, damaged } = recovered;
         let covered = snapshot.map_or(EntryId::ZERO, |snapshot| snapshot.at);
         assert!(start.index <= covered.index, "the log begins after {start}, the state ends with {covered}");
         let terms = Terms::new(start, &entries);
@@ -250,6 +266,7 @@ impl Raft {
         let term = last.term.max(covered.term);
         let term_or_later = if term > hard_state.term { HardState { term, vote: None } } else { hard_state };
         let configuration = Configuration::new(&config.voters, &[], &[]);
+        let damage = damaged.then(|| Damage::new(config.id, &config.voters));
         let peers = configuration.members().into_iter().filter(|&node| node != config.id);
         let seed = config.seed ^ config.id.0.rotate_left(32) ^ u64::from(config.shard.0);
         let mut raft = Raft {
@@ -274,6 +291,7 @@ impl Raft {
             reads: Reads::default(),
             transfer: None,
             uncommitted_bytes: 0,
+            damage,
             out: Outbox::default(),
             dropped_messages: 0,
             elections_started: 0,
@@ -302,6 +320,7 @@ impl Raft {
         self.timer.settle(self.now);
         self.judge_held_votes();
         self.timer.settle(self.now);
+        self.tick_damage();
         if self.role == Role::Leader {
             self.tick_leader(was_paused);
         } else if self.timer.is_due(self.now) {
@@ -316,7 +335,8 @@ impl Raft {
             return self.now;
         }
         if self.role != Role::Leader {
-            return self.timer.deadline();
+            let at = self.timer.deadline();
+            return self.ask_again_at().map_or(at, |again| again.min(at));
         }
         let Some(earliest) = self.leader_times.earliest() else { return self.now };
         match self.transfer {
@@ -331,8 +351,11 @@ impl Raft {
         self.applied = self.applied.max(index);
     }
 
-    /// The link to this node was established anew: what was sent before may be lost.
+    /// The link to this node was established anew: what was sent before may be lost, and what it has said before may
+    /// have been forgotten there since.
     pub fn link_up(&mut self, to: NodeId) {
+        self.held_votes.retain(|held| held.from != to);
+        self.unsent_answers.retain(|(peer, _)| *peer != to);
         if let Some(progress) = self.progress_mut(to) {
             progress.link_up();
         }
@@ -340,6 +363,7 @@ impl Raft {
             self.verified.link_up();
         }
         self.ask_for_vote(to);
+        self.ask_for_term(to);
     }
 
     /// Adds an entry to the end of the log, whoever made it.

@@ -134,13 +134,15 @@ impl Progress {
     }
 
     /// What was sent may be lost, and answers to it no longer count. A probe asks its question again; a pipeline starts
-    /// anew after what was acknowledged.
+    /// anew after what was acknowledged. But that no longer counts either until it is said again: at the other end there
+    /// may be another process now, whose disk has lost it.
     pub(super) fn link_up(&mut self) {
         self.link = self.link.wrapping_add(1);
         match self.state {
             State::Probe(_) => self.probe_from(self.next),
             State::Replicate | State::Snapshot => self.probe_from(self.matched.next()),
         }
+        self.matched = Index(0);
     }
 
     /// Whether an append of so many bytes may be sent now.

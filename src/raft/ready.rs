@@ -106,6 +106,7 @@ impl Raft {
     pub fn ready(&mut self, ready: &mut Ready) -> bool {
         ready.clear();
         self.send_durable_answers();
+        self.try_to_heal();
         match self.role {
             Role::Leader => self.send_appends(),
             _ => self.acknowledge(),

@@ -18,6 +18,7 @@
 //! | `heal` · `heal 1 2 3` | no link loses anything any more · none between these nodes |
 //! | `hold 2` · `persist 2 [n]` · `prompt 2` | the disk waits to be told · n writes (1) are durable · it needs no telling |
 //! | `restart 2 [n]` | killed and started, after n more of its writes (0) reached the disk |
+//! | `damage 3 2 [n]` | killed and started, with nothing after index 2 on its disk, and without the newest n terms and votes |
 //! | `snapshot 1` · `compact 1 5` | node 1 takes a snapshot of what it has applied · its log starts after index 5 |
 //! | `fetch 2` · `restore 2` · `install 2` | node 2 fetches what it was last offered · and restores it · both |
 //! | `tick 800ms` | time jumps, and everybody hears of it |
@@ -31,6 +32,7 @@ use raftkv_protocol::peer::{AppendResult, Body, Message};
 use raftkv_protocol::types::{Index, NodeId};
 
 use super::cluster::{BEAT, Cluster, Disk};
+use super::cluster_damage::Rest;
 
 /// More messages than any `deliver` of a script brings.
 const MESSAGES_MAX: usize = 1_000;
@@ -84,6 +86,10 @@ fn number(word: &str) -> u64 {
 
 fn milliseconds(word: &str) -> Duration {
     Duration::from_millis(number(word.strip_suffix("ms").expect("a duration in ms")))
+}
+
+fn rest(last: &str, states_lost: &str) -> Rest {
+    Rest { last: Index(number(last)), states_lost: number(states_lost) as usize, snapshots: true }
 }
 
 fn new_cluster(options: &[&str]) -> Cluster {
@@ -145,6 +151,8 @@ impl Script {
             ["persist", id, count] => cluster.persist(number(id), number(count) as usize),
             ["restart", id] => cluster.restart(number(id), 0),
             ["restart", id, kept] => cluster.restart(number(id), number(kept) as usize),
+            ["damage", id, last] => cluster.damage(number(id), rest(last, "0"), Disk::Prompt),
+            ["damage", id, last, states] => cluster.damage(number(id), rest(last, states), Disk::Prompt),
             ["snapshot", id] => self.attempt(|cluster| cluster.snapshot(number(id))),
             ["compact", id, index] => self.attempt(|cluster| cluster.compact(number(id), Index(number(index)))),
             ["fetch", id] => self.attempt(|cluster| cluster.fetch(number(id))),

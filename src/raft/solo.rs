@@ -40,6 +40,16 @@ pub(super) fn recovered(size: u64, term: u64, vote: Option<u64>, terms: &[u64]) 
     with(size, term, vote, terms, |_| {})
 }
 
+/// The same, but there may have been more on its disk.
+pub(super) fn damaged(size: u64, term: u64, vote: Option<u64>, terms: &[u64]) -> Solo {
+    let mut solo = recovered(size, term, vote, terms);
+    let hard_state = HardState { term: Term(term), vote: vote.map(NodeId) };
+    let entries = terms.iter().map(|&term| (Term(term), 1)).collect();
+    let recovered = Recovered { hard_state, start: EntryId::ZERO, entries, snapshot: None, damaged: true };
+    solo.raft = Raft::new(solo.raft.config.clone(), recovered, solo.epoch);
+    solo
+}
+
 /// Node 1 of three in the term of this entry, after which its empty log starts: snapshot 1 covers it.
 pub(super) fn starting_after(start: EntryId) -> Solo {
     with_snapshot(start, &[], meta(1, (start.index.0, start.term.0)))
@@ -52,7 +62,7 @@ pub(super) fn with_snapshot(start: EntryId, terms: &[u64], snapshot: SnapshotMet
     let term = terms.last().map_or(start.term, |&term| Term(term));
     let hard_state = HardState { term, vote: None };
     let entries = terms.iter().map(|&term| (Term(term), 1)).collect();
-    let recovered = Recovered { hard_state, start, entries, snapshot: Some(snapshot) };
+    let recovered = Recovered { hard_state, start, entries, snapshot: Some(snapshot), damaged: false };
     solo.log = (start.index.0 + 1..).zip(terms).map(|(index, &term)| EntryId::new(index, term)).collect();
     solo.start = start.index;
     solo.raft = Raft::new(solo.raft.config.clone(), recovered, solo.epoch);
@@ -82,6 +92,7 @@ pub(super) fn with(size: u64, term: u64, vote: Option<u64>, terms: &[u64], adapt
         start: EntryId::ZERO,
         entries: terms.iter().map(|&term| (Term(term), 1)).collect(),
         snapshot: None,
+        damaged: false,
     };
     let log = (1..).zip(terms).map(|(index, &term)| EntryId::new(index, term)).collect();
     let raft = Raft::new(config, recovered, epoch);

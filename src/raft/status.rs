@@ -138,6 +138,9 @@ impl fmt::Display for Raft {
         if let Some(leader) = self.leader {
             write!(f, " leader={leader}")?;
         }
-        self.hard_state.vote.map_or(Ok(()), |vote| write!(f, " vote={vote}"))
+        if let Some(vote) = self.hard_state.vote {
+            write!(f, " vote={vote}")?;
+        }
+        self.damage.as_ref().map_or(Ok(()), |damage| write!(f, "{damage}"))
     }
 }

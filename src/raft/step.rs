@@ -5,6 +5,7 @@ use raftkv_protocol::client::Role;
 use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext, SnapshotMeta};
 use raftkv_protocol::types::{Entry, EntryId, Index, NodeId, Term};
 
+use super::damaged::tells_term;
 use super::follower::Append;
 use super::{Outgoing, Raft};
 
@@ -19,7 +20,9 @@ impl Raft {
             return;
         }
         if let Some(message) = self.hold_if_sticky(message) {
+            let told_by = tells_term(&message).then_some(message.from);
             self.handle(message);
+            told_by.into_iter().for_each(|voter| self.note_told(voter));
         }
     }
 
@@ -62,6 +65,7 @@ impl Raft {
             }
             (Role::Leader, Body::AppendReply { link, result }) => self.on_append_reply(from, link, result),
             (Role::Leader, Body::HeartbeatReply { context }) => self.on_heartbeat_reply(from, context),
+            (Role::Leader, Body::PreVoteReply { granted: false }) => self.on_refusal(from),
             // A second leader in one term: there is none.
             (Role::Leader, Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. }) => {
                 self.dropped_messages += 1;

@@ -79,6 +79,21 @@ fn proposals_are_refused_meanwhile_and_taken_again_after_t() {
 }
 
 #[test]
+fn a_target_that_refuses_is_not_waited_for() {
+    let mut solo = leader();
+    let refusal = || Body::PreVoteReply { granted: false };
+    transfer(&mut solo, 2);
+    solo.step(3, 1, refusal());
+    assert!(solo.raft.is_transferring(), "it is another's");
+    solo.step(2, 1, refusal());
+    assert!(!solo.raft.is_transferring());
+    solo.propose(1);
+    transfer(&mut solo, 2);
+    solo.step(2, 1, refusal());
+    assert!(solo.raft.is_transferring(), "it was not told to stand yet");
+}
+
+#[test]
 fn only_a_leader_hands_over_and_only_to_another_voter() {
     let mut solo = fresh();
     assert_eq!(solo.raft.transfer(NodeId(2)), Err(NotLeader(None)));

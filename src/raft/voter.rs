@@ -49,7 +49,7 @@ impl Raft {
 
     /// Would this node vote for the sender in `term`? Promises nothing and changes nothing.
     pub(super) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: EntryId) {
-        if term > self.hard_state.term && self.is_up_to_date(last) {
+        if term > self.hard_state.term && self.is_up_to_date(last) && !self.is_damaged() {
             self.timer.yield_to_other();
             self.send_at(from, term, Body::PreVoteReply { granted: true });
         } else {
@@ -63,7 +63,7 @@ impl Raft {
             None => self.leader.is_none(),
             Some(node) => node == from || mutant!("vote-twice"),
         };
-        if !is_free || !self.is_up_to_date(last) {
+        if !is_free || !self.is_up_to_date(last) || self.is_damaged() {
             self.respond(from, Body::VoteReply { granted: false });
             return;
         }

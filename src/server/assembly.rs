@@ -79,23 +79,36 @@ pub(super) fn router(
     snapshots: Snapshots,
     seed: u64,
     epoch: Instant,
-) -> Router<FileLog> {
+) -> Result<Router<FileLog>, Fatal> {
+    let damage = node.data_dir()?.damage().clone();
+    if node.peers.is_empty() && !damage.is_empty() {
+        return Err(Fatal::failure(format!(
+            "data directory {} has lost part of its log (see `damage` there), and no other node has it: restore the \
+             directory from a copy, or start a new cluster from a backup",
+            node.config.data_dir.display()
+        )));
+    }
     let Stored { log, recovered, found } = stored;
-    let shards = node.shards_of(core).zip(recovered.into_iter().zip(found));
-    let shards = shards.map(|(id, (recovered, found))| shard(node, id, recovered, found, seed, epoch)).collect();
+    let shards = node.shards_of(core).zip(recovered.into_iter().zip(found)).map(|(id, (recovered, found))| {
+        let damaged = damage.contains_key(&id);
+        shard(node, id, Held { recovered, found, damaged }, seed, epoch)
+    });
+    let shards = shards.collect();
     // Answers to what an earlier process has forwarded must meet nobody.
     let serial = draw(seed, b"forwards");
-    Router::new(Arc::clone(node), core, shards, log, snapshots, serial, epoch)
+    Ok(Router::new(Arc::clone(node), core, shards, log, snapshots, serial, epoch))
 }
 
-fn shard(
-    node: &Node,
-    id: ShardId,
+/// What the disk holds of a shard.
+struct Held {
     recovered: RecoveredShard,
     found: Found,
-    seed: u64,
-    epoch: Instant,
-) -> Shard<ReplyTo> {
+    /// It may have held more.
+    damaged: bool,
+}
+
+fn shard(node: &Node, id: ShardId, held: Held, seed: u64, epoch: Instant) -> Shard<ReplyTo> {
+    let Held { recovered, found, damaged } = held;
     let beginning = Beginning::new(found, &recovered, node.config.limits.log_tail_bytes);
     let RecoveredShard { hard_state, start, entries, .. } = recovered;
     let config = raft::Config {
@@ -112,7 +125,7 @@ fn shard(
         inflight_messages_max: INFLIGHT_MESSAGES_MAX,
         preferred: node.preferred_leader(id) == node.config.node_id,
     };
-    let recovered = raft::Recovered { hard_state, start, entries, snapshot: beginning.snapshot() };
+    let recovered = raft::Recovered { hard_state, start, entries, snapshot: beginning.snapshot(), damaged };
     let raft = Raft::new(config, recovered, epoch);
     Shard::new(id, raft, node.config.limits.uncommitted_bytes_max).begun_with(beginning)
 }

@@ -13,6 +13,8 @@ use super::node::Node;
 const REPLY_BYTES: usize = 256;
 /// What the status says of a shard, and the slot table.
 const SHARD_STATUS_BYTES: usize = 160;
+/// What the answer to a request for snapshots says of a shard, why there is none included.
+const SHARD_SNAPSHOT_BYTES: usize = 256;
 
 /// The most bytes that the reply to an operation may have: no value of a shard is longer than its longest entry. 0 if
 /// the reply is short whatever it says. A read waits or is refused while the core has no room for its reply; what tells
@@ -27,6 +29,9 @@ pub(super) fn charge(operation: &Operation<'_>, node: &Node) -> Charge {
         Operation::Scan(scan) => Charge::Read(bytes(REPLY_BYTES + page_bytes(scan, node))),
         Operation::Status | Operation::Slots => {
             Charge::Other(bytes(OVERHEAD_BYTES_MAX + usize::from(shards) * SHARD_STATUS_BYTES))
+        }
+        Operation::Snapshot { .. } => {
+            Charge::Other(bytes(OVERHEAD_BYTES_MAX + usize::from(shards) * SHARD_SNAPSHOT_BYTES))
         }
         // A few bytes, or a refusal's words.
         _ => Charge::Other(0),

@@ -25,11 +25,13 @@ use crate::event_loop::{Clock, InboxSender, Wake};
 use crate::shard::snapshots::{SnapshotHands, Stores};
 use crate::socket::{Network, Readiness};
 use crate::storage::data_dir::DataDir;
-use crate::storage::{FileLog, RecoveredShard};
+use crate::storage::disk::Disk;
+use crate::storage::{self, FileLog, LogError, Options, RecoveredShard};
 
 use super::assembly::{Stored, ask_to_stop, find_snapshots, mailbox, router, snapshots, sockets_max};
 use super::core_loop::{CoreLoop, Parts, Turn};
 use super::io::Post;
+use super::logs;
 use super::node::{Node, Peer};
 use super::router::Router;
 
@@ -88,6 +90,26 @@ pub fn open(config: Config, peers: Vec<Peer>, incarnation: Incarnation) -> Resul
     Ok(Arc::new(Node::new(config, peers, data_dir, sockets_max)))
 }
 
+/// Looks whether a core's log is damaged; if so, writes what is sound of it to another disk, and remembers durably what it
+/// may have lost. From then on the log is on that disk. Tells what is wrong with the old one, `None` if nothing is.
+/// `now_s` is for people.
+pub fn salvage(
+    node: &Node,
+    from: Arc<dyn Disk>,
+    to: Arc<dyn Disk>,
+    options: Options,
+    now_s: u64,
+) -> Result<Option<String>, Fatal> {
+    let fatal = |error: LogError| Fatal::failure(error.to_string());
+    let Some(damage) = storage::damage(&*from).map_err(fatal)? else { return Ok(None) };
+    if node.peers.is_empty() {
+        return Err(logs::alone(&damage));
+    }
+    let salvaged = storage::salvage_log(from, to, options).map_err(fatal)?;
+    salvaged.iter().try_for_each(|log| node.remember_damage(log, now_s))?;
+    Ok(Some(damage))
+}
+
 impl<N: Network> NodeByHand<N> {
     /// Starts all cores of a node, in the order of their ids, from their logs and from the snapshots of its shards.
     /// Nothing happens before the first turn, which is due now.
@@ -108,7 +130,7 @@ impl<N: Network> NodeByHand<N> {
             let found = find_snapshots(&node, core, &recovered, stores)?;
             let (snapshots, worker) = snapshots(&node, stores, wake);
             hands.push(SnapshotHands::new(worker));
-            let router = router(&node, core, Stored { log, recovered, found }, snapshots, seed, now);
+            let router = router(&node, core, Stored { log, recovered, found }, snapshots, seed, now)?;
             let parts = Parts { node: Arc::clone(&node), core, network, inbox, posts: posts.clone(), router };
             started.push(Some(CoreLoop::new(parts, Clock::by_hand(now))));
         }

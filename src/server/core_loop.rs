@@ -26,7 +26,7 @@ use crate::event_loop::{
 };
 use crate::shard::Shard;
 use crate::socket::{Network, Readiness, Socket, Stream};
-use crate::storage::FileLog;
+use crate::storage::{CoreLog as _, FileLog};
 
 use super::budget;
 use super::connection::{Connection, Kind};
@@ -36,6 +36,7 @@ use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::Node;
 use super::placement::Placement;
+use super::repairs::Repairs;
 use super::room::Room;
 use super::router::Router;
 
@@ -93,6 +94,7 @@ pub(super) struct CoreLoop<N: Network> {
     lingering: TimeoutQueue<ConnectionId>,
     placement: Placement,
     disk: DiskWatch,
+    pub(super) repairs: Repairs,
     /// The loop itself has synced the log at the end of the last turn: there are news for the next.
     has_synced: bool,
     stop_at: Option<Instant>,
@@ -122,6 +124,7 @@ impl<N: Network> CoreLoop<N> {
             core,
             accept_again_at: None,
             inbox,
+            repairs: Repairs::new(router.shards(), &node),
             router,
             io,
             scratch: vec![0; SCRATCH_BYTES],
@@ -157,6 +160,7 @@ impl<N: Network> CoreLoop<N> {
         self.tick_sockets(now);
         self.router.finish_turn(now, &mut self.io)?;
         self.tell_readiness()?;
+        self.repairs.tick(now, self.router.shards(), &self.node);
         self.watch_disk(now);
         self.placement.tick(now, &mut self.router, &self.io);
         for peer in self.io.flush(now) {
@@ -301,7 +305,8 @@ impl<N: Network> CoreLoop<N> {
         match kind {
             Kind::Client => self.io.count_client(1),
             Kind::Snapshots { node, core } => self.io.add_fetcher(node, core, id),
-            Kind::Peer { .. } | Kind::Unknown => {}
+            Kind::Peer { node, core, .. } => self.io.add_link(node, core, id),
+            Kind::Unknown => {}
         }
     }
 
@@ -451,11 +456,16 @@ impl<N: Network> CoreLoop<N> {
             && let Some(connection) = self.io.connections.get(id)
             && let Kind::Peer { core, crosses, leads, .. } = &mut connection.kind
         {
+            let core = *core;
             *crosses |= self.node.owner(message.shard) != self.core;
             let is_leader =
                 matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. });
-            if is_leader && !std::mem::replace(leads, true) {
-                let core = *core;
+            let is_first = is_leader && !std::mem::replace(leads, true);
+            if self.io.is_outdated(from, core, id) {
+                self.router.counters.raft_messages_outdated += 1;
+                return Ok(());
+            }
+            if is_first {
                 self.io.note_leader_link(from, core, id);
             }
         }
@@ -577,10 +587,10 @@ impl<N: Network> CoreLoop<N> {
         Ok(())
     }
 
-    /// Looks whether the disk keeps up, and says so once when it does not, and once when it has for a while.
+    /// Looks whether the disk keeps up and has room, and says so once when it does not, and once when it has for a while.
     fn watch_disk(&mut self, now: Instant) {
         let before = (self.disk.health(), self.disk.stalls());
-        self.disk.look(self.router.log().in_flight(), now);
+        self.disk.look(self.router.log().in_flight(), self.router.log().space(), now);
         self.node.health.note_sync(self.core, self.disk.in_flight());
         let (health, stalls) = (self.disk.health(), self.disk.stalls());
         if (health, stalls) == before {
@@ -588,6 +598,19 @@ impl<N: Network> CoreLoop<N> {
         }
         let budget = self.node.config.slow_sync;
         match self.node.health.note_core(self.core, health, stalls) {
+            (DiskHealth::Healthy | DiskHealth::Recovering | DiskHealth::Slow, DiskHealth::Full) => {
+                self.router.counters.disk_full += 1;
+                log::warn!(
+                    "the disk of this node is full: the log of core {} has only its reserve left; shards are handed to \
+                     nodes that have space, if a majority has",
+                    self.core
+                );
+            }
+            (DiskHealth::Full, DiskHealth::Recovering) => {
+                log::info!(
+                    "the disk of this node has space again; it leads what it should after {HEALTHY_AFTER:?} of that"
+                );
+            }
             (DiskHealth::Healthy, DiskHealth::Slow) => {
                 self.router.counters.disk_slow += 1;
                 log::warn!(
@@ -596,8 +619,10 @@ impl<N: Network> CoreLoop<N> {
                     self.core
                 );
             }
-            (DiskHealth::Recovering | DiskHealth::Slow, DiskHealth::Healthy) => {
-                log::info!("the disk of this node is well again: no sync took {budget:?} for {HEALTHY_AFTER:?}");
+            (DiskHealth::Recovering | DiskHealth::Slow | DiskHealth::Full, DiskHealth::Healthy) => {
+                log::info!(
+                    "the disk of this node is well again: it had space and no sync took {budget:?} for {HEALTHY_AFTER:?}"
+                );
             }
             _ => {}
         }
@@ -613,21 +638,6 @@ impl<N: Network> CoreLoop<N> {
             let now = self.clock.refresh();
             self.watch_disk(now);
         }
-    }
-
-    fn gather_counters(&mut self) {
-        self.router.counters.replies_dropped = self.io.replies_dropped;
-        self.router.counters.connections_open = self.io.clients_open;
-        let stats = self.router.log().stats();
-        let counters = &mut self.router.counters;
-        counters.log_syncs = stats.syncs;
-        counters.log_bytes_written = stats.bytes;
-        counters.log_sync_us_total = stats.sync_latency_sum_us;
-        counters.log_sync_us_max = stats.sync_latency_max_us;
-        counters.log_segments = stats.segments;
-        counters.log_segments_held = stats.held_segments;
-        counters.log_disk_bytes = stats.disk_bytes;
-        counters.log_memory_bytes = stats.memory_bytes;
     }
 
     /// Whether an ordered stop has come to its end: nothing is led here, nobody waits, everything is written.

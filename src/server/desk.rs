@@ -1,4 +1,5 @@
-//! What a core has under way for its clients outside its own shards: forwarded and parked calls, gathered scans, status questions.
+//! What a core has under way for its clients outside its own shards: forwarded and parked calls, gathered scans, questions for the status and
+//! for snapshots.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use raftkv_protocol::types::{CoreId, NodeId};
 
 use crate::limits::Limits;
 
+use super::demand::Questions;
 use super::gather::{Gathers, Statuses};
 use super::message::{OwnedCall, ReplyTo};
 
@@ -40,6 +42,7 @@ pub(super) struct Desk {
     scans_waiting_max: usize,
     pub(super) gathers: Gathers,
     pub(super) statuses: Statuses,
+    pub(super) snapshots: Questions,
 }
 
 impl Desk {
@@ -59,6 +62,7 @@ impl Desk {
             scans_waiting_max: limits.core_scans_waiting_max,
             gathers: Gathers::new(limits.core_scans_max),
             statuses: Statuses::default(),
+            snapshots: Questions::default(),
         }
     }
 
@@ -155,6 +159,7 @@ impl Desk {
             && self.scans.is_empty()
             && self.gathers.is_empty()
             && self.statuses.is_empty()
+            && self.snapshots.is_empty()
     }
 
     /// Whoever has waited past the deadline, and what they are told.
@@ -179,6 +184,9 @@ impl Desk {
         }
         for to in self.gathers.expire(now).into_iter().chain(self.statuses.expire(now)) {
             expired.push((to, Code::Timeout, "not every shard or core answered in time"));
+        }
+        for to in self.snapshots.expire(now) {
+            expired.push((to, Code::Timeout, "not every shard's snapshot was durable in time; what was begun goes on"));
         }
         expired
     }

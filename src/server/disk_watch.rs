@@ -1,14 +1,15 @@
-//! Whether the disk under a core's log keeps up, as the core's loop sees it.
+//! Whether the disk under a core's log keeps up and has room, as the core's loop sees it.
 //!
 //! The loop hands a batch to its syncer and goes on; it never waits for the disk, so it notices by the clock when a
 //! batch does not come back. What counts is the time from the hand-over until the loop learns that the batch is
-//! durable, as that is how long writes wait. No clock is in here, and nothing of the log but the number of the batch.
+//! durable, as that is how long writes wait. No clock is in here, and nothing of the log but the number of the batch and
+//! whether there is space.
 
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::health::DiskHealth;
 
-use crate::storage::BatchNumber;
+use crate::storage::{BatchNumber, Space};
 
 /// How long a disk must have been well before its node gets leadership back.
 pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(30);
@@ -36,17 +37,24 @@ pub(super) struct DiskWatch {
     stalls: bool,
     /// When a sync was last seen to be late.
     late_at: Option<Instant>,
+    space: Space,
+    /// When only the reserve was last seen to be left.
+    full_at: Option<Instant>,
     now: Instant,
 }
 
 impl DiskWatch {
     pub(super) fn new(budget: Duration, now: Instant) -> DiskWatch {
-        DiskWatch { budget, handed: None, stalls: false, late_at: None, now }
+        DiskWatch { budget, handed: None, stalls: false, late_at: None, space: Space::Plenty, full_at: None, now }
     }
 
-    /// Which batch the syncer has now, at the end of a turn; `None` too while it waits for space.
-    pub(super) fn look(&mut self, batch: Option<BatchNumber>, now: Instant) {
+    /// Which batch the syncer has now, at the end of a turn; `None` too while it waits for space. And whether there is.
+    pub(super) fn look(&mut self, batch: Option<BatchNumber>, space: Space, now: Instant) {
         self.now = now;
+        self.space = space;
+        if space == Space::ReserveOnly {
+            self.full_at = Some(now);
+        }
         if self.handed.map(|handed| handed.batch) != batch {
             // A batch that came back in time shows that the disk is well. One that was late shows nothing new.
             if self.handed.is_some_and(|handed| !handed.is_late) {
@@ -76,11 +84,15 @@ impl DiskWatch {
 
     /// How the disk does, as of the last look.
     pub(super) fn health(&self) -> DiskHealth {
-        let well_for = self.late_at.map(|at| self.now.saturating_duration_since(at));
-        match well_for {
-            Some(time) if time < RECOVERING_AFTER => DiskHealth::Slow,
-            Some(time) if time < HEALTHY_AFTER => DiskHealth::Recovering,
-            _ => DiskHealth::Healthy,
+        let is_within = |at: Option<Instant>, time| at.is_some_and(|at| self.now.saturating_duration_since(at) < time);
+        if self.space == Space::ReserveOnly {
+            DiskHealth::Full
+        } else if is_within(self.late_at, RECOVERING_AFTER) {
+            DiskHealth::Slow
+        } else if is_within(self.late_at.max(self.full_at), HEALTHY_AFTER) {
+            DiskHealth::Recovering
+        } else {
+            DiskHealth::Healthy
         }
     }
 
@@ -95,7 +107,9 @@ impl DiskWatch {
         // While a sync is late, the time of health has not begun.
         let well_since = self.late_at.filter(|_| self.handed.is_none_or(|handed| !handed.is_late));
         let steps = [IDLE_AFTER, RECOVERING_AFTER, HEALTHY_AFTER].map(|after| well_since.map(|since| since + after));
-        let steps = steps.into_iter().flatten().filter(|at| *at > self.now);
+        let roomy_since = self.full_at.filter(|_| self.space == Space::Plenty);
+        let roomy = roomy_since.map(|since| since + HEALTHY_AFTER);
+        let steps = steps.into_iter().chain([roomy]).flatten().filter(|at| *at > self.now);
         late.into_iter().chain(steps).min()
     }
 }

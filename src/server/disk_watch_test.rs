@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use raftkv_protocol::health::DiskHealth::{self, Healthy, Recovering, Slow};
+use raftkv_protocol::health::DiskHealth::{self, Full, Healthy, Recovering, Slow};
 
 use super::disk_watch::DiskWatch;
-use crate::storage::BatchNumber;
+use crate::storage::{BatchNumber, Space};
 
 const BUDGET: Duration = Duration::from_millis(200);
 
@@ -23,7 +23,11 @@ impl Bench {
 
     /// A look so many milliseconds after the start, while the syncer has this batch.
     fn look(&mut self, at_ms: u64, batch: Option<u64>) -> DiskHealth {
-        self.watch.look(batch.map(BatchNumber), self.begun + Duration::from_millis(at_ms));
+        self.look_for_space(at_ms, batch, Space::Plenty)
+    }
+
+    fn look_for_space(&mut self, at_ms: u64, batch: Option<u64>, space: Space) -> DiskHealth {
+        self.watch.look(batch.map(BatchNumber), space, self.begun + Duration::from_millis(at_ms));
         self.watch.health()
     }
 
@@ -113,4 +117,29 @@ fn the_time_of_health_begins_anew_with_each_late_batch() {
     bench.look(20_002, None);
     assert_eq!(bench.look(49_999, None), Recovering);
     assert_eq!(bench.look(50_000, None), Healthy);
+}
+
+#[test]
+fn a_disk_is_full_while_only_the_reserve_is_left_and_recovering_for_a_while() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.look_for_space(0, None, Space::ReserveOnly), Full);
+    assert_eq!(bench.look_for_space(60_000, None, Space::ReserveOnly), Full);
+    assert!(!bench.watch.stalls());
+    assert_eq!(bench.deadline(), None, "space does not return by the clock");
+    assert_eq!((bench.look(61_000, None), bench.deadline()), (Recovering, Some(90_000)));
+    assert_eq!(bench.look(89_999, None), Recovering);
+    assert_eq!((bench.look(90_000, None), bench.deadline()), (Healthy, None));
+}
+
+#[test]
+fn a_full_disk_that_is_late_too_is_slow_when_it_has_space() {
+    let mut bench = Bench::new();
+    bench.look_for_space(0, Some(1), Space::ReserveOnly);
+    assert_eq!(bench.look_for_space(200, Some(1), Space::ReserveOnly), Full);
+    assert!(bench.watch.stalls());
+    assert_eq!(bench.look(300, Some(1)), Slow);
+    assert_eq!(bench.look(310, None), Slow);
+    assert_eq!(bench.look(5_300, None), Recovering);
+    assert_eq!(bench.look(30_299, None), Recovering);
+    assert_eq!(bench.look(30_300, None), Healthy);
 }

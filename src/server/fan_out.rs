@@ -1,17 +1,16 @@
 //! What one shard or one core alone cannot answer: scans over all shards, the status of all cores.
 
-use raftkv_protocol::client::{Answer, Code, Operation, Scan, ShardStatus};
+use raftkv_protocol::client::{Answer, Code, Operation, Scan};
 use raftkv_protocol::types::{CoreId, EntryId, ShardId};
 
 use std::time::Instant;
 
-use crate::metrics::Counters;
 use crate::shard::{Outbox, Shard};
 use crate::storage::CoreLog;
 
 use super::calls::{decode_operation, own};
 use super::gather::Portion;
-use super::message::{CoreMessage, Origin, OwnedCall, ReplyTo};
+use super::message::{CoreMessage, CoreStatus, Origin, OwnedCall, ReplyTo};
 use super::router::{Call, Router};
 use super::transport::Transport;
 
@@ -76,13 +75,16 @@ impl<L: CoreLog> Router<L> {
         for core in (0..cores).map(CoreId).filter(|core| *core != self.core) {
             transport.answer(core, CoreMessage::StatusAsked { core: self.core, job });
         }
-        let (shards, counters) = self.own_status();
-        if let Some((to, status)) = self.desk.statuses.part(job, shards, &counters) {
+        if let Some((to, status)) = self.desk.statuses.part(job, self.own_status()) {
             self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
         }
     }
 
-    pub(super) fn own_status(&self) -> (Vec<ShardStatus>, Counters) {
-        (self.shards.iter().map(Shard::status).collect(), self.counters.clone())
+    pub(super) fn own_status(&self) -> CoreStatus {
+        CoreStatus {
+            shards: self.shards.iter().map(Shard::status).collect(),
+            counters: self.counters.clone(),
+            holds: self.log_holds(),
+        }
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use raftkv_protocol::client::{Answer, Code, Item, Page, Refusal, Scan, ShardStatus, Status};
+use raftkv_protocol::client::{Answer, Code, Item, Page, Refusal, Scan, Status};
 use raftkv_protocol::types::{EntryId, Index, ShardId};
 
 use crate::limits::Limits;
 use crate::metrics::Counters;
 
-use super::message::{OwnedCall, ReplyTo};
+use super::message::{CoreStatus, OwnedCall, ReplyTo};
 use super::node::Node;
 
 #[derive(Debug)]
@@ -243,21 +243,18 @@ impl Statuses {
     }
 
     /// One core has answered; the last one's answer completes the status.
-    pub(super) fn part(
-        &mut self,
-        job: u64,
-        shards: Vec<ShardStatus>,
-        counters: &Counters,
-    ) -> Option<(ReplyTo, Box<Status>)> {
+    pub(super) fn part(&mut self, job: u64, part: CoreStatus) -> Option<(ReplyTo, Box<Status>)> {
         let question = self.jobs.get_mut(&job)?;
-        question.status.shards.extend(shards);
-        question.counters.add(counters);
+        question.status.shards.extend(part.shards);
+        question.status.holds.extend(part.holds);
+        question.counters.add(&part.counters);
         question.missing -= 1;
         if question.missing > 0 {
             return None;
         }
         let mut question = self.jobs.remove(&job)?;
         question.status.shards.sort_by_key(|shard| shard.id);
+        question.status.holds.sort_by_key(|hold| (hold.core, hold.shard));
         question.status.counters = question.counters.named();
         Some((question.to, question.status))
     }

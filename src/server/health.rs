@@ -1,6 +1,6 @@
 //! How the disks of the nodes do: this one's, as its cores see it, and the others', as they tell it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct Health {
     stalls: AtomicBool,
     /// By core: for how many milliseconds its sync in flight has taken.
     syncs_ms: Vec<AtomicU64>,
+    /// Shards of this node that are being repaired.
+    repairing: AtomicUsize,
     peers: Vec<PeerHealth>,
 }
 
@@ -42,6 +44,7 @@ impl Health {
             own: AtomicU8::new(0),
             stalls: AtomicBool::new(false),
             syncs_ms: (0..cores).map(|_| AtomicU64::new(0)).collect(),
+            repairing: AtomicUsize::new(0),
             peers: peers.map(peer).collect(),
         }
     }
@@ -50,6 +53,23 @@ impl Health {
     #[must_use]
     pub fn own(&self) -> DiskHealth {
         DiskHealth::from_u8(self.own.load(Ordering::Relaxed))
+    }
+
+    /// How this node's disk does, as the others are told. One from which a log has lost something counts as slow until
+    /// that is repaired, so that nothing is handed to this node meanwhile.
+    #[must_use]
+    pub fn told(&self) -> DiskHealth {
+        if self.repairing.load(Ordering::Relaxed) > 0 { DiskHealth::Slow } else { self.own() }
+    }
+
+    /// A core has this many shards to be repaired.
+    pub(super) fn repairs_begin(&self, shards: usize) {
+        self.repairing.fetch_add(shards, Ordering::Relaxed);
+    }
+
+    /// One of these shards is repaired.
+    pub(super) fn repair_ends(&self) {
+        self.repairing.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether this node's disk holds it up now.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use raftkv_protocol::health::DiskHealth::{Healthy, Recovering, Slow};
+use raftkv_protocol::health::DiskHealth::{Full, Healthy, Recovering, Slow};
 use raftkv_protocol::hello::{FEATURE_ADMITTED, FEATURE_NEWS};
 use raftkv_protocol::types::{CoreId, NodeId};
 
@@ -23,6 +23,8 @@ fn a_node_is_as_well_as_the_worst_of_its_cores() {
     assert_eq!(health.note_core(CoreId(1), Healthy, false), (Recovering, Recovering));
     assert_eq!(health.note_core(CoreId(2), Healthy, false), (Recovering, Healthy));
     assert_eq!(health.own(), Healthy);
+    health.note_core(CoreId(1), Full, false);
+    assert_eq!(health.note_core(CoreId(2), Slow, true), (Full, Full));
 }
 
 #[test]

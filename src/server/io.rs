@@ -105,6 +105,8 @@ pub(super) struct Io<N: Network> {
     pub(super) peer_links: BTreeMap<(NodeId, CoreId), ConnectionId>,
     /// The connection on which each core of a peer fetches snapshots.
     pub(super) fetchers: BTreeMap<(NodeId, CoreId), ConnectionId>,
+    /// The newest link from each core of each peer.
+    newest_links: BTreeMap<(NodeId, CoreId), ConnectionId>,
     /// Of all connections.
     reply_bytes: ReplyBytes,
     pub(super) replies_dropped: u64,
@@ -129,6 +131,7 @@ impl<N: Network> Io<N> {
             resumed: Vec::new(),
             peer_links: BTreeMap::new(),
             fetchers: BTreeMap::new(),
+            newest_links: BTreeMap::new(),
             reply_bytes,
             replies_dropped: 0,
             clients_open: 0,
@@ -173,13 +176,17 @@ impl<N: Network> Io<N> {
         }
         match connection.kind {
             Kind::Client => self.count_client(-1),
-            Kind::Peer { node, core, .. } if self.peer_links.get(&(node, core)) == Some(&id) => {
-                self.peer_links.remove(&(node, core));
+            Kind::Peer { node, core, .. } => {
+                for links in [&mut self.peer_links, &mut self.newest_links] {
+                    if links.get(&(node, core)) == Some(&id) {
+                        links.remove(&(node, core));
+                    }
+                }
             }
             Kind::Snapshots { node, core } if self.fetchers.get(&(node, core)) == Some(&id) => {
                 self.fetchers.remove(&(node, core));
             }
-            Kind::Peer { .. } | Kind::Snapshots { .. } | Kind::Unknown => {}
+            Kind::Snapshots { .. } | Kind::Unknown => {}
         }
         Some(connection)
     }
@@ -195,10 +202,19 @@ impl<N: Network> Io<N> {
     /// A leader has spoken on a link from a peer's core, for the first time.
     pub(super) fn note_leader_link(&mut self, node: NodeId, core: CoreId, id: ConnectionId) {
         let newest = self.peer_links.entry((node, core)).or_insert(id);
-        // Generations count up, and around.
-        if id.generation.wrapping_sub(newest.generation) < u32::MAX / 2 {
-            *newest = id;
-        }
+        *newest = newer(*newest, id);
+    }
+
+    /// A peer's core sends on this link from now on.
+    pub(super) fn add_link(&mut self, node: NodeId, core: CoreId, id: ConnectionId) {
+        let newest = self.newest_links.entry((node, core)).or_insert(id);
+        *newest = newer(*newest, id);
+    }
+
+    /// Whether a peer's core has made a newer link. What still comes on this one may be of a process that has ended, and
+    /// that has said what its successor does not know any more, if its disk was damaged.
+    pub(super) fn is_outdated(&self, node: NodeId, core: CoreId, id: ConnectionId) -> bool {
+        self.newest_links.get(&(node, core)).is_some_and(|newest| *newest != id)
     }
 
     /// Counts a client that came or went.
@@ -327,6 +343,11 @@ impl<N: Network> Io<N> {
             self.resumed.push(id);
         }
     }
+}
+
+/// The later of two connections. Generations count up, and around.
+fn newer(one: ConnectionId, other: ConnectionId) -> ConnectionId {
+    if other.generation.wrapping_sub(one.generation) < u32::MAX / 2 { other } else { one }
 }
 
 impl<N: Network> Transport for Io<N> {

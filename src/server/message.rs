@@ -1,6 +1,6 @@
 //! What the cores of a node say to each other, and how a reply finds its way back.
 
-use raftkv_protocol::client::ShardStatus;
+use raftkv_protocol::client::{LogHold, ShardSnapshot, ShardStatus};
 use raftkv_protocol::peer::{ForwardId, Message, ShardCheckpoint};
 use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId, SnapshotId};
 
@@ -118,6 +118,20 @@ pub enum CoreMessage {
     },
     /// A snapshot of a shard of the receiving core was looked through, and is not what was written.
     SnapshotRotten(ShardId, SnapshotId),
+    /// Have your shards snapshotted, and tell what became of it.
+    SnapshotsAsked {
+        /// Whom.
+        core: CoreId,
+        /// Its name for the question.
+        job: u64,
+    },
+    /// What has become of a core's snapshots that were asked for.
+    SnapshotsPart {
+        /// The asking core's name for the question.
+        job: u64,
+        /// The shards.
+        snapshots: Vec<ShardSnapshot>,
+    },
     /// Tell what you know of your shards.
     StatusAsked {
         /// Whom.
@@ -129,9 +143,18 @@ pub enum CoreMessage {
     StatusPart {
         /// The asking core's name for the question.
         job: u64,
-        /// The shards.
-        shards: Vec<ShardStatus>,
-        /// The core's counters.
-        counters: Box<Counters>,
+        /// What it knows.
+        status: Box<CoreStatus>,
     },
+}
+
+/// What a core knows of itself.
+#[derive(Debug)]
+pub struct CoreStatus {
+    /// Its shards.
+    pub shards: Vec<ShardStatus>,
+    /// Its counters.
+    pub counters: Counters,
+    /// What its log holds on to although it should not.
+    pub holds: Vec<LogHold>,
 }

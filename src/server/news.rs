@@ -111,7 +111,7 @@ impl ToldPeer {
 impl<L: CoreLog> Router<L> {
     /// Tells the peers what they do not know yet.
     pub(super) fn tell_peers(&mut self, now: Instant, transport: &mut impl Transport) {
-        let disk = self.node.health.own();
+        let disk = self.node.health.told();
         let is_beat = self.told.deadline().is_some_and(|at| at <= now);
         if is_beat {
             self.told.is_owing = false;
@@ -176,9 +176,9 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
-    /// A node whose disk is slow leads only what nobody else does.
+    /// A node whose disk is slow or full leads only what nobody else does.
     pub(super) fn heed_disk(&mut self) {
-        let is_reluctant = self.node.health.own() == DiskHealth::Slow;
+        let is_reluctant = self.node.health.own().is_bad();
         if std::mem::replace(&mut self.is_reluctant, is_reluctant) != is_reluctant {
             self.shards.iter_mut().for_each(|shard| shard.set_reluctant(is_reluctant));
         }

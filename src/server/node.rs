@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use raftkv_protocol::client::SlotTable;
-use raftkv_protocol::hello::FEATURE_NEWS;
+use raftkv_protocol::hello::{FEATURE_NEWS, FEATURE_SNAPSHOT};
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId, Term};
 
 use crate::config::Config;
 use crate::error::Fatal;
+use crate::storage::SalvagedLog;
 use crate::storage::data_dir::DataDir;
 
 use super::admission::Admission;
@@ -40,6 +41,8 @@ pub struct Node {
     pub leaders: LeaderTable,
     /// Open client connections.
     pub connections: AtomicUsize,
+    /// Damaged logs of which only what was sound was kept at this start.
+    pub log_salvages: AtomicU64,
     /// Accepted sockets that are open: clients, peers, and whoever has not said hello yet.
     pub sockets: AtomicUsize,
     /// More are closed at once, so that descriptors are left for logs and links.
@@ -72,6 +75,7 @@ impl Node {
             together: Together::default(),
             leaders: LeaderTable::new(config.shards),
             connections: AtomicUsize::new(0),
+            log_salvages: AtomicU64::new(0),
             sockets: AtomicUsize::new(0),
             sockets_max,
             stopping: AtomicBool::new(false),
@@ -89,7 +93,7 @@ impl Node {
     /// What this node's hellos and welcomes say of it.
     #[must_use]
     pub fn features(&self) -> u64 {
-        FEATURE_NEWS | self.admission.features()
+        FEATURE_NEWS | FEATURE_SNAPSHOT | self.admission.features()
     }
 
     /// The shards of a core, in the order of their ids.
@@ -124,6 +128,14 @@ impl Node {
     /// Remembers durably that every core's log is there. Must be called before the node votes or acknowledges anything.
     pub fn logs_have_begun(&self) -> Result<(), Fatal> {
         self.data_dir()?.logs_have_begun()
+    }
+
+    /// Remembers durably that the shards of a log may have forgotten something. Must be called before the log is let go
+    /// that was salvaged.
+    pub fn remember_damage(&self, salvaged: &SalvagedLog, now_s: u64) -> Result<(), Fatal> {
+        self.data_dir()?.mark_damaged(&salvaged.shards, &salvaged.damage, now_s)?;
+        self.log_salvages.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// What this node remembers of itself and its peers.

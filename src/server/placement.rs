@@ -5,9 +5,9 @@
 //! only to a node that has kept up, and whose disk has been healthy, for a while, one shard a second, so that a node
 //! that flaps gets nothing.
 //!
-//! A node whose disk is slow hands over all that it leads, at once, if a majority is left without it that does better:
-//! nodes that have on their disks what this one sent a moment ago, and do not say that theirs are slow. Where the same
-//! disk, or the same trouble, slows all of them, nothing moves. A node whose state of a shard is another than the
+//! A node whose disk is slow or full hands over all that it leads, at once, if a majority is left without it that does
+//! better: nodes that have on their disks what this one sent a moment ago, and do not say that theirs are slow or full.
+//! Where the same disk, or the same trouble, slows or fills all of them, nothing moves. A node whose state of a shard is another than the
 //! majority's hands that shard to one of the majority.
 
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(super) struct Placement {
     trust: Vec<Trust>,
     /// When to look again, while the node should not lead what it leads.
     leave_at: Option<Instant>,
-    /// By position, while the disk is slow: the end of the log at the last look, of the shards that were led then.
+    /// By position, while the disk is slow or full: the end of the log at the last look, of the shards that were led then.
     sent: Vec<Option<Index>>,
     /// By position: who was last handed the shard. It did not take it if it is led here all the same.
     heirs: Vec<Option<NodeId>>,
@@ -120,7 +120,7 @@ impl Placement {
     fn hand_over_all<L: CoreLog, N: Network>(&self, router: &mut Router<L>, io: &Io<N>) {
         for shard in router.shards_mut().iter_mut().filter(|shard| shard.leads() && !shard.raft().is_transferring()) {
             let rank = |peer: &NodeId| {
-                (shard.trusts(*peer), self.node.health.of(*peer) != DiskHealth::Slow, shard.raft().matched(*peer))
+                (shard.trusts(*peer), !self.node.health.of(*peer).is_bad(), shard.raft().matched(*peer))
             };
             let Some(heir) = reachable(io).max_by_key(rank) else { return };
             log::debug!("handing leadership of shard {} to node {heir}", shard.id());
@@ -159,11 +159,12 @@ impl Placement {
 
     /// Hands over what this node leads and should not.
     fn leave<L: CoreLog, N: Network>(&mut self, now: Instant, router: &mut Router<L>, io: &Io<N>) {
-        let is_slow = self.node.health.stalls();
-        if !is_slow {
+        let is_full = self.node.health.own() == DiskHealth::Full;
+        let is_ill = is_full || self.node.health.stalls();
+        if !is_ill {
             self.sent.clear();
         }
-        let should_leave = |shard: &Shard<ReplyTo>| shard.leads() && (is_slow || shard.is_outvoted());
+        let should_leave = |shard: &Shard<ReplyTo>| shard.leads() && (is_ill || shard.is_outvoted());
         if !router.shards().iter().any(should_leave) {
             self.leave_at = None;
             return;
@@ -184,7 +185,8 @@ impl Placement {
             let id = shard.id();
             let (heir, why) = match shard.is_outvoted() {
                 true => (self.heir_of_outvoted(at, shard, io), "this node's state is not the majority's"),
-                false => (self.heir_of_slow(at, shard, before, io), "this node's disk is slow"),
+                false if is_full => (self.heir_of_ill(at, shard, before, io), "this node's disk is full"),
+                false => (self.heir_of_ill(at, shard, before, io), "this node's disk is slow"),
             };
             if let Some(heir) = heir {
                 self.heirs[at] = Some(heir);
@@ -195,9 +197,9 @@ impl Placement {
         }
     }
 
-    /// Who takes over from a node whose disk is slow: of a majority that has on its disks what was `sent` at the look
-    /// before, a node whose disk has been well for a while.
-    fn heir_of_slow<N: Network>(
+    /// Who takes over from a node whose disk is slow or full: of a majority that has on its disks what was `sent` at the
+    /// look before, a node whose disk has been well for a while.
+    fn heir_of_ill<N: Network>(
         &self,
         at: usize,
         shard: &Shard<ReplyTo>,
@@ -205,9 +207,8 @@ impl Placement {
         io: &Io<N>,
     ) -> Option<NodeId> {
         let (sent, raft, health) = (sent?, shard.raft(), &self.node.health);
-        let keeps_up = |peer: &NodeId| {
-            shard.trusts(*peer) && health.of(*peer) != DiskHealth::Slow && raft.matched(*peer) >= Some(sent)
-        };
+        let keeps_up =
+            |peer: &NodeId| shard.trusts(*peer) && !health.of(*peer).is_bad() && raft.matched(*peer) >= Some(sent);
         let majority = raft.voters().len() / 2 + 1;
         if reachable(io).filter(keeps_up).count() < majority {
             return None;
@@ -219,8 +220,8 @@ impl Placement {
     /// Who takes over from a node whose state of a shard is not the majority's: one of the majority.
     fn heir_of_outvoted<N: Network>(&self, at: usize, shard: &Shard<ReplyTo>, io: &Io<N>) -> Option<NodeId> {
         let rank = |peer: &NodeId| {
-            let is_slow = self.node.health.of(*peer) == DiskHealth::Slow;
-            (self.heirs[at] != Some(*peer), !is_slow, shard.raft().matched(*peer))
+            let is_ill = self.node.health.of(*peer).is_bad();
+            (self.heirs[at] != Some(*peer), !is_ill, shard.raft().matched(*peer))
         };
         reachable(io).filter(|peer| shard.trusts(*peer)).max_by_key(rank)
     }

@@ -257,6 +257,7 @@ impl<L: CoreLog> Router<L> {
             }
             Operation::Status => self.status(to, deadline, transport),
             Operation::Ping => self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Pong)),
+            Operation::Snapshot { wait_ms } => self.snapshots_asked(wait_ms, to, now, transport),
             _ => self.refuse(to, Code::BadRequest, None, "this server does not know the operation", transport),
         }
     }
@@ -316,12 +317,14 @@ impl<L: CoreLog> Router<L> {
                 checkpoints.into_iter().for_each(|checkpoint| self.note_checkpoint(from, checkpoint));
             }
             CoreMessage::SnapshotRotten(shard, id) => self.snapshot_rotten(shard, id),
+            CoreMessage::SnapshotsAsked { core, job } => self.demand_snapshots(core, job),
+            CoreMessage::SnapshotsPart { job, snapshots } => self.snapshots_part(job, snapshots, transport),
             CoreMessage::StatusAsked { core, job } => {
-                let (shards, counters) = self.own_status();
-                transport.answer(core, CoreMessage::StatusPart { job, shards, counters: Box::new(counters) });
+                let status = Box::new(self.own_status());
+                transport.answer(core, CoreMessage::StatusPart { job, status });
             }
-            CoreMessage::StatusPart { job, shards, counters } => {
-                if let Some((to, status)) = self.desk.statuses.part(job, shards, &counters) {
+            CoreMessage::StatusPart { job, status } => {
+                if let Some((to, status)) = self.desk.statuses.part(job, *status) {
                     self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
                 }
             }
@@ -604,6 +607,12 @@ impl<L: CoreLog> Router<L> {
         for at in 0..self.shards.len() {
             let (shard, _, mut exit) = self.parts(at, transport);
             shard.expire(now, &mut exit);
+        }
+        if self.node.is_stopping() {
+            for to in self.desk.snapshots.give_up() {
+                let message = "this node is being stopped; snapshots that are not written yet will not be";
+                self.refuse(to, Code::NotReady, None, message, transport);
+            }
         }
         for (to, code, message) in self.desk.expire(now) {
             self.counters.overloaded_scans += u64::from(code == Code::Overloaded);

@@ -1,16 +1,18 @@
-//! Snapshots of a core's shards: when one is taken, what becomes of those that others offer, pieces for other nodes, and
+//! Snapshots of a core's shards: when one is taken by itself, what becomes of those that others offer, pieces for other nodes, and
 //! shards that hold on to the oldest segments of the log. The worker does what takes time; here is what the loop decides.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::peer::{ChunkResult, SnapshotChunk, SnapshotMeta, SnapshotRead};
 use raftkv_protocol::types::{ShardId, SnapshotId};
 
-use crate::limits::SNAPSHOT_CHUNK_BYTES_MAX;
+use crate::limits::{SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_WORDS_BYTES_MAX};
 use crate::shard::Shard;
 use crate::shard::snapshots::{Done, Failure, Job, PieceFor, Snapshots};
 use crate::storage::CoreLog;
 
+use super::demand::Demands;
 use super::fetcher::{Fetcher, Verdict};
 use super::message::{ConnectionId, CoreMessage};
 use super::router::Router;
@@ -28,6 +30,9 @@ const PUSH_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct SnapshotDesk {
     pub(super) worker: Snapshots,
     pub(super) fetcher: Fetcher,
+    pub(super) demands: Demands,
+    /// The shards whose last snapshot could not be written, and why.
+    failures: BTreeMap<ShardId, String>,
     /// The shard whose snapshot is being taken, since when, and whether the worker has it. The core has the node's leave
     /// meanwhile.
     taking: Option<(ShardId, Instant)>,
@@ -42,7 +47,14 @@ pub(super) struct SnapshotDesk {
 impl SnapshotDesk {
     pub(super) fn new(worker: Snapshots, rate: u64, now: Instant) -> SnapshotDesk {
         let fetcher = Fetcher::new(rate, now);
-        SnapshotDesk { worker, fetcher, taking: None, retry_at: None, push_at: now, pushed: None }
+        let demands = Demands::default();
+        let failures = BTreeMap::new();
+        SnapshotDesk { worker, fetcher, demands, failures, taking: None, retry_at: None, push_at: now, pushed: None }
+    }
+
+    /// The shards whose last snapshot could not be written, and why.
+    pub(super) fn failures(&self) -> &BTreeMap<ShardId, String> {
+        &self.failures
     }
 
     /// A snapshot is not to be what this node starts from.
@@ -94,12 +106,14 @@ impl<L: CoreLog> Router<L> {
             match done {
                 Done::Taken { shard, meta } => {
                     self.counters.snapshots_taken += 1;
-                    let us = self.end_taking(now).as_micros();
-                    self.counters.snapshot_us_last = u64::try_from(us).unwrap_or(u64::MAX);
-                    log::debug!("shard {shard}: a snapshot of entry {}, {} bytes, in {us} us", meta.at, meta.bytes);
+                    self.snapshots.failures.remove(&shard);
+                    let took = self.end_taking(now);
+                    self.counters.snapshot_us_last = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                    log::debug!("shard {shard}: a snapshot of entry {}, {} bytes, in {took:?}", meta.at, meta.bytes);
                     let at = self.position(shard);
-                    if let Some(wrong) = self.shards[at].snapshot_taken(meta, &mut self.log) {
-                        self.snapshots.set_aside(shard, wrong);
+                    match self.shards[at].snapshot_taken(meta, &mut self.log) {
+                        Some(wrong) => self.snapshots.set_aside(shard, wrong),
+                        None => self.snapshots.demands.taken(at, shard, meta, took),
                     }
                     self.touched[at] = true;
                 }
@@ -108,6 +122,10 @@ impl<L: CoreLog> Router<L> {
                     self.snapshot_failed(shard, &failure);
                     let at = self.position(shard);
                     self.shards[at].snapshot_failed(now);
+                    let words = failure.words();
+                    let words = &words[..words.floor_char_boundary(SNAPSHOT_WORDS_BYTES_MAX)];
+                    self.snapshots.demands.failed(at, shard, words);
+                    self.snapshots.failures.insert(shard, words.to_owned());
                 }
                 Done::Piece { piece_for, shard, id, offset, piece } => {
                     let result = match &piece {
@@ -164,18 +182,19 @@ impl<L: CoreLog> Router<L> {
 
     fn snapshot_failed(&mut self, shard: ShardId, failure: &Failure) {
         self.counters.snapshots_failed += 1;
-        let (Failure::NoSpace(words) | Failure::Failed(words)) = failure;
-        log::warn!("shard {shard}: {words}; trying again later");
+        log::warn!("shard {shard}: {}; trying again later", failure.words());
     }
 
     /// Lets snapshots that were fetched take their place.
     pub(super) fn settle_snapshots(&mut self, now: Instant, transport: &mut impl Transport) {
         for at in 0..self.shards.len() {
             let (shard, _, mut exit) = self.parts(at, transport);
+            let shard_id = shard.id();
             let settled = shard.settle_snapshot(&mut exit);
             if let Some(meta) = settled.installed {
-                log::info!("shard {}: goes on from the snapshot of entry {}", shard.id(), meta.at);
+                log::info!("shard {shard_id}: goes on from the snapshot of entry {}", meta.at);
                 self.counters.snapshots_installed += 1;
+                self.snapshots.failures.remove(&shard_id);
                 self.touched[at] = true;
             }
             if let Some(machine) = settled.useless {
@@ -201,6 +220,7 @@ impl<L: CoreLog> Router<L> {
         fetcher.tend(now, is_wanted, worker, transport);
         self.counters.snapshot_bytes_received = fetcher.bytes_received;
         self.write_begun();
+        self.settle_demands(transport);
         self.begin_due(now);
         self.push_pinning(now);
     }
@@ -215,9 +235,17 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
-    /// Begins a snapshot of the shard that needs it most, if one does.
+    /// Begins a snapshot of a shard of which somebody wants one, or else of the one that needs it most, if one does.
     fn begin_due(&mut self, now: Instant) {
         self.snapshots.retry_at = None;
+        let SnapshotDesk { demands, fetcher, .. } = &self.snapshots;
+        let is_wanted = |(at, shard): &(usize, &Shard<_>)| {
+            demands.want(*at) && shard.may_snapshot() && !fetcher.is_installing(shard.id())
+        };
+        if let Some((at, _)) = self.shards.iter().enumerate().find(is_wanted) {
+            self.begin_snapshot(at, now);
+            return;
+        }
         let bytes = self.node.config.limits.snapshot_log_bytes;
         let is_due = |at: &usize| self.shards[*at].snapshot_is_due(bytes, now);
         let due = (0..self.shards.len()).filter(is_due).max_by_key(|at| self.shards[*at].bytes_since_snapshot());

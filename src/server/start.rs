@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,18 +13,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimi
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::Fatal;
 use crate::event_loop::{Clock, Inbox, InboxSender, MioNetwork, Wake, bind_listener, prove_free, wake_through};
 use crate::shard::snapshots::{Found, SnapshotWorker, Stores};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{Disk, RealDisk};
-use crate::storage::{self, FileLog, LogIo, LogSync, RecoveredShard};
+use crate::storage::{FileLog, LogIo, RecoveredShard};
 
 use super::assembly::{Stored, ask_to_stop, find_snapshots, mailbox, router, snapshots, sockets_max};
 use super::core_loop::{CoreLoop, Parts};
 use super::io::{LISTENER, Post, WAKER};
-use super::node::{self, Node, Peer};
+use super::logs;
+use super::node::{Node, Peer};
 
 /// A second signal so soon is the same one, sent to the process and to its group.
 const SIGNAL_ECHO: Duration = Duration::from_millis(500);
@@ -54,7 +54,8 @@ pub fn run(mut config: Config) -> Result<(), Fatal> {
     let posts: Vec<_> = seats.iter().map(|seat| seat.post.clone()).collect();
     let (events_in, events) = crossbeam_channel::unbounded();
     forward_signals(events_in.clone())?;
-    let logs = open_logs(&node, &seats)?;
+    let wakes: Vec<_> = seats.iter().map(|seat| Arc::clone(&seat.wake)).collect();
+    let logs = logs::open(&node, &wakes)?;
     let stores = open_snapshots(&node)?;
     let stored = load_snapshots(&node, logs, &stores)?;
     let epoch = Instant::now();
@@ -62,7 +63,7 @@ pub fn run(mut config: Config) -> Result<(), Fatal> {
         let network = network(&seat.poll, listen)?;
         let (snapshots, worker) = snapshots(&node, &stores, Arc::clone(&seat.wake));
         start_worker(core, worker)?;
-        let router = router(&node, core, stored, snapshots, random_u64()?, epoch);
+        let router = router(&node, core, stored, snapshots, random_u64()?, epoch)?;
         let parts = Parts { node: Arc::clone(&node), core, network, inbox: seat.inbox, posts: posts.clone(), router };
         start_core(parts, seat.poll, events_in.clone())?;
     }
@@ -138,26 +139,8 @@ fn network(poll: &Poll, listen: SocketAddr) -> Result<MioNetwork, Fatal> {
 
 fn open_node(config: Config, sockets_max: usize) -> Result<Node, Fatal> {
     let peers = resolve_peers(&config)?;
-    let mut data_dir = DataDir::open(&config.data_dir, &config.identity())?;
-    if let Some(before) = data_dir.cores_before() {
-        move_shards(&config, before, &mut data_dir)?;
-    }
+    let data_dir = DataDir::open(&config.data_dir, &config.identity())?;
     Ok(Node::new(config, peers, data_dir, sockets_max))
-}
-
-/// Brings the shards to the logs of as many cores as there are now.
-fn move_shards(config: &Config, before: u16, data_dir: &mut DataDir) -> Result<(), Fatal> {
-    log::info!("started with --cores {}, last time with {before}: moving the shards to their new logs", config.cores);
-    let log = |dir, core: CoreId, cores| {
-        let shards = node::shards_of(core, cores, config.shards).collect();
-        log_options(config, dir, shards, Arc::new(|| ()))
-    };
-    let old = (0..before).map(CoreId).map(|core| log(data_dir.log_dir(core), core, before)).collect();
-    let new = (0..config.cores)
-        .map(|core| Ok(log(data_dir.next_log_dir(CoreId(core))?, CoreId(core), config.cores)))
-        .collect::<Result<_, Fatal>>()?;
-    storage::move_shards(old, new).map_err(|error| Fatal::failure(error.to_string()))?;
-    data_dir.switch_logs(config.cores)
 }
 
 fn resolve_peers(config: &Config) -> Result<Vec<Peer>, Fatal> {
@@ -171,21 +154,6 @@ fn resolve(id: NodeId, address: &str) -> Result<SocketAddr, Fatal> {
     };
     let mut found = address.to_socket_addrs().map_err(|error| unusable(&error.to_string()))?;
     found.next().ok_or_else(|| unusable("the name has no address"))
-}
-
-fn open_logs(node: &Node, seats: &[Seat]) -> Result<Vec<(FileLog, Vec<RecoveredShard>)>, Fatal> {
-    let open = |(core, seat): (CoreId, &Seat)| {
-        let (dir, shards) = (node.data_dir()?.log_dir(core), node.shards_of(core).collect());
-        let mut options = log_options(&node.config, dir, shards, Arc::clone(&seat.wake));
-        options.sync = match node.config.log_sync {
-            config::LogSync::Thread => LogSync::Thread,
-            config::LogSync::Inline => LogSync::Inline,
-        };
-        FileLog::open(options).map_err(|error| Fatal::failure(error.to_string()))
-    };
-    let logs = (0..).map(CoreId).zip(seats).map(open).collect::<Result<_, _>>()?;
-    node.logs_have_begun()?;
-    Ok(logs)
 }
 
 fn open_snapshots(node: &Node) -> Result<Stores, Fatal> {
@@ -225,18 +193,6 @@ fn start_worker(core: CoreId, worker: SnapshotWorker) -> Result<(), Fatal> {
     };
     let thread = std::thread::Builder::new().name(format!("snapshots-{core}")).spawn(body);
     thread.map(|_| ()).map_err(|error| resource("a thread", &error))
-}
-
-fn log_options(config: &Config, dir: PathBuf, shards: Vec<ShardId>, wake: Wake) -> storage::Options {
-    let mut options = storage::Options::new(dir, shards, wake);
-    options.segment_size = config.segment_size;
-    options.tail_bytes_max = config.limits.core_log_memory_max;
-    options.io = match config.log_io {
-        config::LogIo::Map => LogIo::Map,
-        config::LogIo::Buffered => LogIo::Buffered,
-        config::LogIo::Direct => LogIo::Direct,
-    };
-    options
 }
 
 fn start_core(parts: Parts<MioNetwork>, poll: Poll, events: Sender<Event>) -> Result<(), Fatal> {

@@ -170,6 +170,12 @@ impl Compaction {
         applied > at && is_worth_it && not_before.is_none_or(|time| time <= now)
     }
 
+    /// Whether a snapshot of the state after entry `applied` may be begun, whether or not it is worth it by itself.
+    pub(super) fn may_begin(&self, applied: Index) -> bool {
+        let at = self.newest.map_or(Index(0), |kept| kept.meta.at.index);
+        applied > at && matches!(self.next, Next::Idle { .. })
+    }
+
     /// This is to be the next snapshot.
     pub(super) fn begin(&mut self, state: Snapshot) {
         self.next = Next::Begun(Box::new(state), self.appended);

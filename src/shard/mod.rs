@@ -339,10 +339,13 @@ impl<R: Copy> Shard<R> {
         self.machine.applied() < self.raft.commit() && !self.cold.applies()
     }
 
-    /// Whether a leader is known and everything it had committed when it was first heard of is applied here.
+    /// Whether a leader is known, everything it had committed when it was first heard of is applied here, and nothing is
+    /// left to be repaired.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.raft.leader().is_some() && self.ready_at.is_some_and(|index| self.machine.applied() >= index)
+        !self.raft.is_damaged()
+            && self.raft.leader().is_some()
+            && self.ready_at.is_some_and(|index| self.machine.applied() >= index)
     }
 
     /// The shard as `status` shows it.
@@ -361,6 +364,7 @@ impl<R: Copy> Shard<R> {
             keys: self.machine.keys(),
             state_hash: self.machine.hash(),
             divergence: self.comparison.divergence().copied(),
+            is_repairing: self.raft.is_damaged(),
         }
     }
 

@@ -84,7 +84,7 @@ fn replica(
         inflight_bytes_max: 1 << 20,
         inflight_messages_max: 64,
     };
-    let recovered = raft::Recovered { hard_state, start, entries, snapshot };
+    let recovered = raft::Recovered { hard_state, start, entries, snapshot, damaged: false };
     Shard::new(SHARD, Raft::new(config, recovered, now), UNCOMMITTED_MAX)
 }
 

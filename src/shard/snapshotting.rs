@@ -81,6 +81,25 @@ impl<R: Copy> Shard<R> {
         may && self.compaction.is_due(self.machine.applied(), bytes, now)
     }
 
+    /// Whether a snapshot may be begun at once because somebody wants it, and would cover more than the newest.
+    #[must_use]
+    pub fn may_snapshot(&self) -> bool {
+        let may = self.waiting.is_none() && self.serves();
+        may && self.compaction.may_begin(self.machine.applied())
+    }
+
+    /// The last entry that the state reflects.
+    #[must_use]
+    pub fn applied(&self) -> Index {
+        self.machine.applied()
+    }
+
+    /// The newest snapshot that is durable here.
+    #[must_use]
+    pub fn newest_snapshot(&self) -> Option<SnapshotMeta> {
+        self.compaction.newest()
+    }
+
     /// Takes the state as it is now to be the next snapshot. Takes no time.
     pub fn begin_snapshot(&mut self) {
         self.compaction.begin(self.machine.snapshot());

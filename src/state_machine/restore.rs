@@ -13,9 +13,16 @@ use super::{Checkpoint, StateMachine, size};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreError(pub String);
 
+/// Items that are put into the map at a time.
+const WINDOW: usize = 4_096;
+
 /// A state machine that is being put together. It becomes one when all items are there and make up the hash that the
 /// snapshot names.
-pub struct Restore(StateMachine);
+pub struct Restore {
+    machine: StateMachine,
+    /// Items that are not in the map yet.
+    window: Vec<(SmallKey, Stored)>,
+}
 
 impl Restore {
     /// Begins the state as of an entry, whose hash has this format.
@@ -26,12 +33,12 @@ impl Restore {
                 "its state hash has the format `{found}`, this version knows `{known}`: start the version that wrote it"
             )));
         }
-        Ok(Restore(StateMachine { applied: at, ..StateMachine::default() }))
+        Ok(Restore { machine: StateMachine { applied: at, ..StateMachine::default() }, window: Vec::new() })
     }
 
     /// Adds an item.
     pub fn push(&mut self, key: &[u8], version: Index, value: &[u8]) -> Result<(), RestoreError> {
-        let Restore(machine) = self;
+        let machine = &mut self.machine;
         if version > machine.applied.index {
             return Err(RestoreError(format!(
                 "the key \"{}\" has version {version}, which is after entry {}",
@@ -41,10 +48,24 @@ impl Restore {
         }
         machine.hash.add(key, version, value);
         machine.bytes += size(key, value);
-        match machine.map.insert(SmallKey::from(key), Stored::new(version, value)) {
-            None => Ok(()),
-            Some(_) => Err(RestoreError(format!("the key \"{}\" is there twice", key.escape_ascii()))),
+        self.window.push((SmallKey::from(key), Stored::new(version, value)));
+        if self.window.len() < WINDOW { Ok(()) } else { self.insert_window() }
+    }
+
+    /// Puts the window into the map. In rising order every node of the tree would be left half full behind the last
+    /// key. So nine of sixteen go first, and the others fill the nodes up.
+    fn insert_window(&mut self) -> Result<(), RestoreError> {
+        let mut later = Vec::with_capacity(self.window.len() / 2);
+        let mut first = Vec::with_capacity(self.window.len());
+        for (at, item) in self.window.drain(..).enumerate() {
+            if at * 9 % 16 < 9 { first.push(item) } else { later.push(item) }
         }
+        for (key, stored) in first.into_iter().chain(later) {
+            if self.machine.map.insert(key.clone(), stored).is_some() {
+                return Err(RestoreError(format!("the key \"{}\" is there twice", key.as_bytes().escape_ascii())));
+            }
+        }
+        Ok(())
     }
 
     /// Ends with what the snapshot says of the whole state: its hash, and its latest checkpoints, oldest first.
@@ -53,7 +74,9 @@ impl Restore {
         hash: u128,
         checkpoints: impl IntoIterator<Item = Checkpoint>,
     ) -> Result<StateMachine, RestoreError> {
-        let found = self.0.hash();
+        self.insert_window()?;
+        let mut machine = self.machine;
+        let found = machine.hash();
         if found != hash {
             return Err(RestoreError(format!(
                 "its items make up the state hash {found:032x}, and it says {hash:032x}"
@@ -62,19 +85,19 @@ impl Restore {
         let mut last = Index(0);
         for checkpoint in checkpoints {
             let index = checkpoint.index;
-            if index <= last || index > self.0.applied.index || !index.0.is_multiple_of(CHECKPOINT_INTERVAL) {
+            if index <= last || index > machine.applied.index || !index.0.is_multiple_of(CHECKPOINT_INTERVAL) {
                 return Err(RestoreError(format!("its checkpoint at {index} makes no sense")));
             }
             last = index;
-            self.0.hash.remember(checkpoint);
+            machine.hash.remember(checkpoint);
         }
-        Ok(self.0)
+        Ok(machine)
     }
 }
 
 impl fmt::Debug for Restore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Restore").field(&self.0).finish()
+        f.debug_struct("Restore").field("machine", &self.machine).finish_non_exhaustive()
     }
 }
 

@@ -572,6 +572,10 @@ impl CoreLog for FileLog {
         self.begin_copy(shard);
     }
 
+    fn is_copying(&self, shard: ShardId) -> bool {
+        self.is_copied(shard)
+    }
+
     fn held_bytes(&self) -> u64 {
         self.held.bytes()
     }

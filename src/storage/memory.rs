@@ -194,6 +194,10 @@ impl CoreLog for MemoryLog {
         assert!(self.live.contains_key(&shard), "{KNOWN_SHARD}");
     }
 
+    fn is_copying(&self, _shard: ShardId) -> bool {
+        false
+    }
+
     fn held_bytes(&self) -> u64 {
         0
     }

@@ -15,7 +15,8 @@
 //! **What the format guarantees**, and where it is said in bytes: [`record`], [`batch`], [`segment`].
 //!
 //! - An acknowledged byte is never written again, and batch n+1 is placed only after the sync of batch n.
-//! - A torn tail is told from corruption by what later bytes prove durable; corruption is refused, never cut.
+//! - A torn tail is told from corruption by what later bytes prove durable; corruption is refused, never cut. Whoever can
+//!   get back what is lost writes what is sound anew ([`salvage_shards`]), and takes durable note of that first.
 //! - After a start, the log goes on in a new segment that seals its predecessor.
 //! - The first failed write or sync ends the log; it is never tried again.
 //! - A segment is let go when a later one restates what is known of each shard, durably, and no entry behind the starts
@@ -32,6 +33,7 @@ mod recovery;
 mod replay;
 mod resize;
 mod runs;
+mod salvage;
 pub mod segment;
 pub mod simulated_disk;
 mod simulated_file;
@@ -70,6 +72,8 @@ mod rot_test;
 #[cfg(test)]
 mod runs_test;
 #[cfg(test)]
+mod salvage_test;
+#[cfg(test)]
 mod simulated_disk_test;
 #[cfg(test)]
 mod workers_test;
@@ -84,7 +88,8 @@ pub use core_log::{FileLog, LogSync, Options};
 pub use disk::LogIo;
 pub use memory::MemoryLog;
 pub use recovery::{Newest, RecoveryReport, check, newest};
-pub use resize::move_shards;
+pub use resize::{SalvagedLog, move_shards, salvage_log, salvage_shards};
+pub use salvage::{begin_anew, damage};
 pub use stats::LogStats;
 pub use workers::Workers;
 
@@ -123,6 +128,9 @@ pub trait CoreLog {
     /// come. For a shard that cannot be compacted; it changes nothing but where the entries lie. Does nothing if it has
     /// begun already. While there is only the reserve left, it takes a small part of that at most.
     fn copy_forward(&mut self, shard: ShardId);
+
+    /// Whether entries of the shard are being written again, see [`CoreLog::copy_forward`].
+    fn is_copying(&self, shard: ShardId) -> bool;
 
     /// Bytes of the segments that the log consists of; 0 if it lies in none.
     fn held_bytes(&self) -> u64;

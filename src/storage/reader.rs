@@ -88,7 +88,7 @@ impl Reader {
     pub(super) fn new(disk: Arc<dyn Disk>, wake: Wake) -> (Reader, ReaderWorker) {
         let (jobs, jobs_out) = unbounded();
         let (fetched_in, fetched) = unbounded();
-        let segments = Segments { disk, open: VecDeque::new() };
+        let segments = Segments::new(disk, Care::Whole);
         let worker = ReaderWorker { segments, jobs: jobs_out, fetched: fetched_in, wake };
         (Reader { jobs: Some(jobs), fetched, thread: None }, worker)
     }
@@ -127,14 +127,30 @@ struct OpenSegment {
     file: Box<dyn DiskFile>,
 }
 
-struct Segments {
+/// How much of a batch must be right, so that it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// All of it: a later record may discard what an earlier one says.
+    Whole,
+    /// What comes before the first damaged record. For whoever knows that the rest does not count.
+    Sound,
+}
+
+/// Reads entries from where they are.
+pub(super) struct Segments {
     disk: Arc<dyn Disk>,
+    care: Care,
     /// The latest used last.
     open: VecDeque<OpenSegment>,
 }
 
 impl Segments {
-    fn read(&mut self, fetch: &Fetch, parts: &[Part<Place>]) -> Result<Vec<Entry>, String> {
+    pub(super) fn new(disk: Arc<dyn Disk>, care: Care) -> Segments {
+        Segments { disk, care, open: VecDeque::new() }
+    }
+
+    /// The entries that a fetch wants; these are the places of all of them.
+    pub(super) fn read(&mut self, fetch: &Fetch, parts: &[Part<Place>]) -> Result<Vec<Entry>, String> {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for part in parts {
@@ -151,6 +167,7 @@ impl Segments {
 
     fn read_part(&mut self, shard: ShardId, part: &Part<Place>) -> Result<Vec<Entry>, String> {
         let Place { segment, offset } = part.at;
+        let care = self.care;
         let path = self.disk.path(&segment_name(segment));
         let explain = |what: &str| {
             format!("cannot read the log {path} at offset {offset}: {what} (entry {} of shard {shard})", part.first)
@@ -159,6 +176,9 @@ impl Segments {
         let (header, bytes) = read_batch(&*open.file, open.key, offset).map_err(|error| explain(&error.to_string()))?;
         let mut entries = BTreeMap::new();
         for record in PlacedBatch::new(header, open.key, &bytes).records() {
+            if record.is_err() && care == Care::Sound {
+                break;
+            }
             match record.map_err(|damage| explain(&damage.what.to_string()))?.1 {
                 Record::Entry { shard: of, id, kind, body } if of == shard => {
                     // An entry discards what the same batch held from its index on.

@@ -7,6 +7,9 @@
 //!
 //! What is right at or above W is *kept*: it may have been acknowledged, but the page cache may hold what the disk does
 //! not. It is handed out for the next segment, which seals this one at W. Nothing is changed here.
+//!
+//! A corrupt log is read up to the first spot that is not what was written, for whoever can get back what is lost
+//! ([`salvage`](super::salvage)).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +20,7 @@ use super::batch::{BLOCK_BYTES, Batch, BatchHeader, Damage, HardStateCopy, Place
 use super::disk::{Access, Disk, DiskFile};
 use super::record::{self, Record, Seal};
 use super::replay::Replay;
-use super::segment::{self, BATCHES_AT, FileState, SegmentHeader, segment_name};
+use super::segment::{self, BATCHES_AT, BadHeader, FileState, SegmentHeader, SegmentKey, segment_name};
 use super::syncer::Place;
 use super::tip::{SegmentFile, Tip};
 use super::{BatchNumber, LogError, RecoveredShard, batch};
@@ -40,6 +43,14 @@ pub struct RecoveryReport {
     /// Bytes behind the last whole batch that a crash left of unfinished ones, and that were cut. In a file that was in
     /// use before they are told from what is left of that by the header of their batch.
     pub torn_bytes: u64,
+}
+
+/// Why a log cannot be read to its end.
+pub(super) enum Refusal {
+    /// Something is not what was written, or is missing: what and where.
+    Damaged(String),
+    /// Anything else, from which nothing follows for what the log held.
+    Other(LogError),
 }
 
 /// What a log held.
@@ -75,31 +86,45 @@ pub struct Newest {
 
 /// The segment at the end of the log on a disk, as the next start would find it; `None` if there is no log.
 pub fn newest(disk: &dyn Disk) -> Result<Option<Newest>, LogError> {
-    let Some(segment) = open_segments(disk)?.pop() else { return Ok(None) };
+    let mut segments = Vec::new();
+    open_chain(disk, &mut segments)?;
+    let Some(segment) = segments.pop() else { return Ok(None) };
     let Extent { durable_upto, written_upto } = segment.extent()?;
     Ok(Some(Newest { name: segment_name(segment.header.sequence), durable_upto, written_upto }))
 }
 
 /// Reads the whole log.
 pub(super) fn read(disk: &dyn Disk) -> Result<Recovery, LogError> {
-    let segments = open_segments(disk)?;
+    let (recovery, damage) = read_sound(disk)?;
+    damage.map_or(Ok(recovery), |what| Err(Refusal::Damaged(what).into()))
+}
+
+/// Reads the log up to the first spot that is not what was written, and tells that spot. Of entries that are missing
+/// before what is there [`Replay::missing`] knows.
+pub(super) fn read_sound(disk: &dyn Disk) -> Result<(Recovery, Option<String>), LogError> {
+    let mut segments = Vec::new();
+    let chain = match open_chain(disk, &mut segments) {
+        Err(Refusal::Other(error)) => return Err(error),
+        chain => chain,
+    };
     let mut recovery = Recovery::default();
     recovery.report.segments = segments.len() as u64;
     recovery.tip.sealed = segments.iter().map(Segment::as_file).collect();
-    for (at, segment) in segments.iter().enumerate() {
-        match segments.get(at + 1) {
-            Some(next) => recovery.read_sealed(segment, next)?,
-            None => recovery.read_last(segment)?,
+    let read = recovery.read_segments(&segments, chain.is_ok());
+    match read.and(chain).and_then(|()| recovery.check_begin(&segments)) {
+        Ok(()) => Ok((recovery, None)),
+        Err(Refusal::Damaged(what)) => Ok((recovery, Some(what))),
+        Err(Refusal::Other(error)) => Err(error),
+    }
+}
+
+impl From<Refusal> for LogError {
+    fn from(refusal: Refusal) -> LogError {
+        match refusal {
+            Refusal::Damaged(what) => LogError(format!("{what}; {WHAT_TO_DO}")),
+            Refusal::Other(error) => error,
         }
     }
-    if let Some((shard, first, last)) = recovery.replay.missing() {
-        let oldest = segments.first().map_or_else(String::new, |segment| segment.path.clone());
-        return Err(LogError(format!(
-            "the log is incomplete: entries {first} to {last} of shard {shard} lie in a segment before {oldest}, which \
-             is missing; {WHAT_TO_DO}"
-        )));
-    }
-    Ok(recovery)
 }
 
 const WHAT_TO_DO: &str = "restore the file: the node must not go on with a shorter log";
@@ -119,54 +144,44 @@ struct Extent {
 }
 
 /// A segment that is part of the log.
-struct Segment {
+pub(super) struct Segment {
     path: String,
     file: Box<dyn DiskFile>,
-    size: u64,
-    header: SegmentHeader,
+    pub(super) size: u64,
+    pub(super) header: SegmentHeader,
 }
 
-fn open_segments(disk: &dyn Disk) -> Result<Vec<Segment>, LogError> {
-    let names = disk.list().map_err(|error| unreadable(&disk.path(""), &error))?;
-    let mut sequences: Vec<u64> = names
-        .iter()
-        .filter_map(|name| match FileState::of(name) {
-            Some(FileState::Segment(sequence)) => Some(sequence),
-            _ => None,
-        })
-        .collect();
+/// The sequence numbers of the segments that are there, in order.
+pub(super) fn sequences(disk: &dyn Disk) -> Result<Vec<u64>, LogError> {
+    let names = disk.list().map_err(|error| cannot_read(&disk.path(""), &error))?;
+    let sequence = |name: &String| match FileState::of(name) {
+        Some(FileState::Segment(sequence)) => Some(sequence),
+        _ => None,
+    };
+    let mut sequences: Vec<u64> = names.iter().filter_map(sequence).collect();
     sequences.sort_unstable();
-    let mut segments: Vec<Segment> = Vec::with_capacity(sequences.len());
-    for sequence in sequences {
-        let segment = open_segment(disk, sequence)?;
+    Ok(sequences)
+}
+
+/// Opens the segments in order, as far as each continues the one before it.
+fn open_chain(disk: &dyn Disk, segments: &mut Vec<Segment>) -> Result<(), Refusal> {
+    for sequence in sequences(disk).map_err(Refusal::Other)? {
+        if let Some(previous) = segments.last()
+            && previous.header.sequence + 1 != sequence
+        {
+            let missing = disk.path(&segment_name(previous.header.sequence + 1));
+            return Err(Refusal::Damaged(format!("the log is incomplete: {missing} is missing")));
+        }
+        let segment = Segment::open(disk, sequence)?;
         if let Some(previous) = segments.last() {
-            check_chain(disk, previous, &segment)?;
+            check_chain(previous, &segment)?;
         }
         segments.push(segment);
     }
-    Ok(segments)
+    Ok(())
 }
 
-fn open_segment(disk: &dyn Disk, sequence: u64) -> Result<Segment, LogError> {
-    let name = segment_name(sequence);
-    let path = disk.path(&name);
-    let mut bytes = [0; segment::HEADER_BYTES];
-    let read = disk.open(&name, Access::Read).and_then(|file| Ok((file.read_at(0, &mut bytes)?, file.size()?, file)));
-    let (length, size, file) = read.map_err(|error| unreadable(&path, &error))?;
-    let header = SegmentHeader::decode(&bytes[..length]).map_err(|bad| corrupt(&path, 0, &bad.to_string(), None))?;
-    if header.sequence != sequence {
-        let what = format!("the segment's header has sequence number {}", header.sequence);
-        return Err(corrupt(&path, 0, &what, None));
-    }
-    Ok(Segment { path, file, size, header })
-}
-
-fn check_chain(disk: &dyn Disk, previous: &Segment, next: &Segment) -> Result<(), LogError> {
-    let expected = previous.header.sequence + 1;
-    if next.header.sequence != expected {
-        let missing = disk.path(&segment_name(expected));
-        return Err(LogError(format!("the log is incomplete: {missing} is missing; {WHAT_TO_DO}")));
-    }
+fn check_chain(previous: &Segment, next: &Segment) -> Result<(), Refusal> {
     let seals_it = |seal: &Seal| seal.segment == previous.header.key.id && seal.cut >= BATCHES_AT;
     if !next.header.predecessor.as_ref().is_some_and(seals_it) {
         let what = format!("it does not continue {}", previous.path);
@@ -176,23 +191,53 @@ fn check_chain(disk: &dyn Disk, previous: &Segment, next: &Segment) -> Result<()
 }
 
 impl Segment {
+    pub(super) fn open(disk: &dyn Disk, sequence: u64) -> Result<Segment, Refusal> {
+        let name = segment_name(sequence);
+        let path = disk.path(&name);
+        let mut bytes = [0; segment::HEADER_BYTES];
+        let read =
+            disk.open(&name, Access::Read).and_then(|file| Ok((file.read_at(0, &mut bytes)?, file.size()?, file)));
+        let (length, size, file) = read.map_err(|error| unreadable(&path, &error))?;
+        let header = SegmentHeader::decode(&bytes[..length]).map_err(|bad| match bad {
+            BadHeader::Damaged => corrupt(&path, 0, &bad.to_string(), None),
+            BadHeader::Version(_) => Refusal::Other(LogError(format!(
+                "cannot read {path} at offset 0: {bad}; start the version that wrote it"
+            ))),
+        })?;
+        if header.sequence != sequence {
+            let what = format!("the segment's header has sequence number {}", header.sequence);
+            return Err(corrupt(&path, 0, &what, None));
+        }
+        Ok(Segment { path, file, size, header })
+    }
+
+    /// A segment whose header is lost, with this key.
+    pub(super) fn open_headless(disk: &dyn Disk, sequence: u64, key: SegmentKey) -> Result<Segment, Refusal> {
+        let name = segment_name(sequence);
+        let path = disk.path(&name);
+        let opened = disk.open(&name, Access::Read).and_then(|file| Ok((file.size()?, file)));
+        let (size, file) = opened.map_err(|error| unreadable(&path, &error))?;
+        let header = SegmentHeader { key, sequence, size, durable_upto: BATCHES_AT, predecessor: None };
+        Ok(Segment { path, file, size, header })
+    }
+
     fn as_file(&self) -> SegmentFile {
         SegmentFile { sequence: self.header.sequence, size: self.size }
     }
 
     /// The batch header at `at`, if there is a right one.
-    fn batch_header(&self, at: u64) -> Result<Option<BatchHeader>, LogError> {
+    pub(super) fn batch_header(&self, at: u64) -> Result<Option<BatchHeader>, Refusal> {
         let mut bytes = [0; batch::HEADER_BYTES];
         let length = self.read_at(at, &mut bytes)?;
         Ok(BatchHeader::decode(&bytes[..length], self.header.key, at))
     }
 
-    fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<usize, LogError> {
+    pub(super) fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<usize, Refusal> {
         self.file.read_at(at, buffer).map_err(|error| unreadable(&self.path, &error))
     }
 
     /// All bytes of a batch, unless the file ends before.
-    fn batch_bytes<'b>(&self, header: &BatchHeader, buffer: &'b mut Vec<u8>) -> Result<Option<&'b [u8]>, LogError> {
+    fn batch_bytes<'b>(&self, header: &BatchHeader, buffer: &'b mut Vec<u8>) -> Result<Option<&'b [u8]>, Refusal> {
         if header.end() > self.size {
             return Ok(None);
         }
@@ -204,7 +249,7 @@ impl Segment {
         Ok((read == length).then_some(&buffer[..length]))
     }
 
-    fn extent(&self) -> Result<Extent, LogError> {
+    fn extent(&self) -> Result<Extent, Refusal> {
         let mut upto = self.header.durable_upto;
         let mut at = BATCHES_AT;
         while let Some(header) = self.batch_header(at)? {
@@ -231,31 +276,59 @@ impl Segment {
     }
 
     /// Names what is wrong below W.
-    fn corrupt_at(&self, at: u64, what: &str) -> LogError {
+    fn corrupt_at(&self, at: u64, what: &str) -> Refusal {
         let mut head = [0; batch::HEADER_BYTES + record::HEADER_BYTES];
         let length = self.file.read_at(at, &mut head).unwrap_or(0);
         let entry = head[..length].get(batch::HEADER_BYTES..).and_then(record::claimed_entry);
         corrupt(&self.path, at, what, entry)
     }
 
-    fn damaged(&self, header: &BatchHeader, damage: &Damage) -> LogError {
+    fn damaged(&self, header: &BatchHeader, damage: &Damage) -> Refusal {
         corrupt(&self.path, header.start + damage.offset as u64, &damage.what.to_string(), damage.entry)
     }
 }
 
 impl Recovery {
-    fn read_sealed(&mut self, segment: &Segment, next: &Segment) -> Result<(), LogError> {
+    /// Reads segments that form a chain. Of the last one nothing says where it ends: it is the end of the log, or where
+    /// the chain breaks.
+    fn read_segments(&mut self, segments: &[Segment], is_whole: bool) -> Result<(), Refusal> {
+        for (at, segment) in segments.iter().enumerate() {
+            match segments.get(at + 1) {
+                Some(next) => self.read_sealed(segment, next)?,
+                None if is_whole => self.read_last(segment)?,
+                None => self.read_end(segment)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What the oldest segment says was before it must be made up for.
+    fn check_begin(&self, segments: &[Segment]) -> Result<(), Refusal> {
+        let Some((shard, first, last)) = self.replay.missing() else { return Ok(()) };
+        let oldest = segments.first().map_or_else(String::new, |segment| segment.path.clone());
+        Err(Refusal::Damaged(format!(
+            "the log is incomplete: entries {first} to {last} of shard {shard} lie in a segment before {oldest}, which \
+             is missing"
+        )))
+    }
+
+    fn read_sealed(&mut self, segment: &Segment, next: &Segment) -> Result<(), Refusal> {
         let seal = next.header.predecessor.expect("the chain was checked");
         self.read_durable(segment, seal.cut)
     }
 
-    fn read_last(&mut self, segment: &Segment) -> Result<(), LogError> {
-        if segment.size < segment.header.size {
+    fn read_last(&mut self, segment: &Segment) -> Result<(), Refusal> {
+        let read = self.read_end(segment);
+        if segment.size < segment.header.size && !matches!(read, Err(Refusal::Other(_))) {
             // It had its full size before it got its name, and only a later segment makes it shorter. What was cut off
             // may have held acknowledged entries, and with them what proves that they were there.
             let what = format!("the file has {} bytes, it had {}", segment.size, segment.header.size);
             return Err(corrupt(&segment.path, segment.size, &what, None));
         }
+        read
+    }
+
+    fn read_end(&mut self, segment: &Segment) -> Result<(), Refusal> {
         let Extent { durable_upto: upto, written_upto } = segment.extent()?;
         self.read_durable(segment, upto)?;
         let header = &segment.header;
@@ -274,7 +347,7 @@ impl Recovery {
     }
 
     /// Replays what must be right.
-    fn read_durable(&mut self, segment: &Segment, upto: u64) -> Result<(), LogError> {
+    fn read_durable(&mut self, segment: &Segment, upto: u64) -> Result<(), Refusal> {
         let mut at = BATCHES_AT;
         let mut buffer = Vec::new();
         while at < upto {
@@ -292,8 +365,7 @@ impl Recovery {
                 return Err(segment.corrupt_at(at, "the file ends inside a batch"));
             };
             let batch = PlacedBatch::new(header, segment.header.key, bytes);
-            let hard_states = hard_states(&batch).map_err(|damage| segment.damaged(&header, &damage))?;
-            self.replay_batch(segment, &header, &batch, &hard_states)?;
+            self.replay_batch(segment, &header, &batch, hard_states(&batch))?;
             if at == BATCHES_AT {
                 check_seal(segment, &batch)?;
                 self.is_reused = batch.records().any(|record| matches!(record, Ok((_, Record::Reused))));
@@ -309,8 +381,8 @@ impl Recovery {
         segment: &Segment,
         header: &BatchHeader,
         batch: &PlacedBatch<'_>,
-        hard_states: &[(ShardId, HardState)],
-    ) -> Result<(), LogError> {
+        hard_states: Result<Vec<(ShardId, HardState)>, Damage>,
+    ) -> Result<(), Refusal> {
         let records = batch.records().map(|record| record.map_err(|damage| segment.damaged(header, &damage)));
         let place = Place { segment: segment.header.sequence, offset: header.start };
         self.replay.batch(place, records, |offset, record, what| {
@@ -320,14 +392,14 @@ impl Recovery {
             };
             corrupt(&segment.path, header.start + offset as u64, &what, entry)
         })?;
-        for (shard, hard_state) in hard_states {
-            self.replay.hard_state(*shard, *hard_state);
+        for (shard, hard_state) in hard_states.map_err(|damage| segment.damaged(header, &damage))? {
+            self.replay.hard_state(shard, hard_state);
         }
         Ok(())
     }
 
     /// Keeps what is right at or above W, up to the first bad byte; tells where it ends.
-    fn read_kept(&mut self, segment: &Segment, upto: u64) -> Result<u64, LogError> {
+    fn read_kept(&mut self, segment: &Segment, upto: u64) -> Result<u64, Refusal> {
         let mut at = upto;
         let mut number = self.tip.number;
         let mut buffer = Vec::new();
@@ -340,7 +412,7 @@ impl Recovery {
             let whole = Some(header.number) == number.checked_add(1) && batch.records().all(|record| record.is_ok());
             let Some(hard_states) = hard_states(&batch).ok().filter(|_| whole) else { break };
             let numbered = self.replay.batches();
-            self.replay_batch(segment, &header, &batch, &hard_states)?;
+            self.replay_batch(segment, &header, &batch, Ok(hard_states.clone()))?;
             let mut kept = Batch::new(BatchNumber::default());
             kept.push_encoded(batch.record_bytes());
             for (shard, hard_state) in hard_states {
@@ -355,7 +427,7 @@ impl Recovery {
 }
 
 /// The first batch of a segment repeats the seal that is in the segment's header.
-fn check_seal(segment: &Segment, batch: &PlacedBatch<'_>) -> Result<(), LogError> {
+fn check_seal(segment: &Segment, batch: &PlacedBatch<'_>) -> Result<(), Refusal> {
     let seal = batch.records().find_map(|record| match record {
         Ok((_, Record::Seal(seal))) => Some(seal),
         _ => None,
@@ -386,11 +458,15 @@ fn hard_states(batch: &PlacedBatch<'_>) -> Result<Vec<(ShardId, HardState)>, Dam
     second.or(first)
 }
 
-fn unreadable(path: &str, error: &io::Error) -> LogError {
+fn unreadable(path: &str, error: &io::Error) -> Refusal {
+    Refusal::Other(cannot_read(path, error))
+}
+
+fn cannot_read(path: &str, error: &io::Error) -> LogError {
     LogError(format!("cannot read the log {path}: {error}; check the disk"))
 }
 
-fn corrupt(path: &str, offset: u64, what: &str, entry: Option<(ShardId, EntryId)>) -> LogError {
+fn corrupt(path: &str, offset: u64, what: &str, entry: Option<(ShardId, EntryId)>) -> Refusal {
     let entry = entry.map_or_else(String::new, |(shard, id)| format!(" (entry {id} of shard {shard})"));
-    LogError(format!("the log is corrupt: {path} at offset {offset}: {what}{entry}; {WHAT_TO_DO}"))
+    Refusal::Damaged(format!("the log is corrupt: {path} at offset {offset}: {what}{entry}"))
 }

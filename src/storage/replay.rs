@@ -254,8 +254,14 @@ impl Replay {
 
     /// A shard whose entries are not all there: which are missing.
     pub(super) fn missing(&self) -> Option<(ShardId, Index, Index)> {
-        let mut gaps = self.shards.iter().filter(|(_, replay)| replay.base.index > replay.start.index);
-        gaps.next().map(|(shard, replay)| (*shard, replay.start.index.next(), replay.base.index))
+        let mut gaps = self.shards.keys().filter_map(|shard| Some((*shard, self.missing_of(*shard)?)));
+        gaps.next().map(|(shard, (first, last))| (shard, first, last))
+    }
+
+    /// The entries of a shard that are missing, if they are not all there.
+    pub(super) fn missing_of(&self, shard: ShardId) -> Option<(Index, Index)> {
+        let replay = self.shards.get(&shard)?;
+        (replay.base.index > replay.start.index).then(|| (replay.start.index.next(), replay.base.index))
     }
 
     /// The places of the batches.

@@ -1,5 +1,7 @@
 //! Disks that fail, that are slow, and that are full.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use raftkv::client::{Client, ErrorKind};
@@ -317,6 +319,51 @@ fn fill_and_make_room(log_io: &str) {
     let mut wire = cluster.wire(1);
     assert!(written.iter().all(|(key, version)| wire.get(key) == Some((*version, value.clone()))));
     assert!(wire.get("more19").is_some());
+}
+
+/// It stays a follower that lags for as long as its disk is full, and the others serve everything.
+// rule 17
+#[test]
+fn a_leader_whose_disk_is_full_hands_over() {
+    let test = "a_leader_whose_disk_is_full_hands_over";
+    let mut cluster = Cluster::of(3).idle();
+    let Some(disk) = SmallDisk::mount(test, cluster.files(), 24) else { return };
+    let (own, data_dir) = (disk.path().join("data"), cluster.data_dir(1));
+    fs::create_dir_all(&own).expect("the disk has room");
+    fs::create_dir_all(data_dir.parent().expect("it is in a directory")).expect("a directory can be made");
+    symlink(&own, &data_dir).expect("a link can be made");
+    cluster.restart_all();
+    cluster.await_leaders();
+    let (mut full, mut other) = (cluster.wire(1), cluster.wire(2));
+    let leads = |status: &Status| status.shards.iter().any(|shard| shard.leader == Some(NodeId(1)));
+    let keys = cluster.keys_for_all_shards("key");
+    let value = vec![b'v'; 100_000];
+    disk.fill();
+    let full_since = eventually(PATIENCE, "node 1 knows that its disk is full", || {
+        for key in &keys {
+            let said = full.ask(put(key.as_bytes(), &value)).said;
+            assert!(said == Said::Put || said.code() == Some(Code::NoSpace), "{said:?}");
+        }
+        (full.status().disk == DiskHealth::Full).then(Instant::now)
+    });
+    eventually(PATIENCE, "node 1 leads nothing", || (!leads(&other.status())).then_some(()));
+    assert!(full_since.elapsed() < Duration::from_secs(3), "it took {:?}", full_since.elapsed());
+    assert!(full.counter("disk_full") == 1 && full.counter("transfers_away") > 0);
+    // All is served, also by the full node: it forwards.
+    for key in &keys {
+        let version = full.put(key, &value);
+        assert_eq!(full.get(key), Some((version, value.clone())), "{key}");
+    }
+    assert!(!leads(&other.status()));
+    disk.make_room();
+    eventually(PATIENCE, "node 1 has space", || (full.status().disk == DiskHealth::Recovering).then_some(()));
+    cluster.await_convergence();
+    assert!(!leads(&other.status()), "it leads again later");
+    cluster.kill_all();
+    cluster.restart_all();
+    let mut wire = cluster.wire(1);
+    assert!(keys.iter().all(|key| wire.get(key).is_some_and(|(_, bytes)| bytes == value)));
+    cluster.kill_all();
 }
 
 #[test]

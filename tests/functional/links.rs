@@ -53,21 +53,26 @@ impl Scene {
     /// The same, and each has brought a heartbeat.
     fn links_with_heartbeats(&self) -> Vec<Wire> {
         let mut links = self.links();
-        for (follower, link) in self.followers.iter().zip(&mut links) {
-            let received = || self.cluster.wire(*follower).counter("raft_messages_received");
-            let before = received();
-            let context = ReadContext { incarnation: Incarnation(0), term: self.term, counter: 0 };
+        self.send_heartbeats(&mut links, self.term, "raft_messages_received");
+        links
+    }
+
+    /// A heartbeat of a term on each link, until it is counted.
+    fn send_heartbeats(&self, links: &mut [Wire], term: Term, counter: &str) {
+        for (follower, link) in self.followers.iter().zip(links) {
+            let counted = || self.cluster.wire(*follower).counter(counter);
+            let before = counted();
+            let context = ReadContext { incarnation: Incarnation(0), term, counter: 0 };
             let message = Message {
                 shard: ShardId(0),
                 from: NodeId(self.leader),
                 to: NodeId(*follower),
-                term: self.term,
+                term,
                 body: Body::Heartbeat { commit: Index(0), context },
             };
             link.send(&encoded(|out| PeerFrame::Message(message).encode(out))).expect("sent");
-            eventually(PATIENCE, "the heartbeat is received", || (received() > before).then_some(()));
+            eventually(PATIENCE, "the heartbeat is received", || (counted() > before).then_some(()));
         }
-        links
     }
 
     fn terms(&self) -> Vec<Term> {
@@ -116,6 +121,22 @@ fn only_the_end_of_the_newest_link_with_heartbeats_sets_off_an_election() {
     let since = close(newer);
     scene.assert_election(since, "the newest that brought heartbeats, whatever else is open");
     drop(silent);
+}
+
+/// What an earlier process has said must not be heard after its successor, whose disk may have been damaged.
+// rule 23
+#[test]
+fn what_comes_on_an_older_link_is_not_heeded() {
+    let scene = Scene::new();
+    let mut older = scene.links();
+    let newer = scene.links();
+    let later = Term(scene.term.0 + 5);
+    scene.send_heartbeats(&mut older, later, "raft_messages_outdated");
+    assert_eq!(scene.terms(), [scene.term; 2]);
+    close(newer);
+    let mut newest = scene.links();
+    scene.send_heartbeats(&mut newest, later, "raft_messages_received");
+    assert_eq!(scene.terms(), [later; 2]);
 }
 
 #[test]

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use raftkv_protocol::client::Operation;
+use raftkv_protocol::types::ShardId;
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, SHARDS};
+use crate::support::tools::{have_strace, server_with_fault};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wire::{Said, put};
 
@@ -47,50 +49,161 @@ fn segments(data_dir: &Path) -> Vec<PathBuf> {
     segments
 }
 
-/// A node whose log has rotted or was cut off may not know what it acknowledged. It must not lead, vote, or make the
-/// others forget: it does not start, and says why.
-/// museum 42
-#[test]
-fn a_node_whose_log_is_damaged_does_not_take_part() {
-    let mut cluster = Cluster::of(3).flag("--segment-size=64KiB").start();
+/// Which shards of a node are being repaired; `None` if it does not answer.
+fn repairing(cluster: &Cluster, node: u64) -> Option<Vec<ShardId>> {
+    let statuses = cluster.statuses_of(&[node])?;
+    let shards = statuses[&node].shards.iter().filter(|shard| shard.is_repairing);
+    Some(shards.map(|shard| shard.id).collect())
+}
+
+#[track_caller]
+fn await_repair(cluster: &Cluster, node: u64) {
+    eventually(PATIENCE, "the node is repaired", || {
+        let is_whole = repairing(cluster, node)?.is_empty() && !cluster.data_dir(node).join("damage").exists();
+        is_whole.then_some(())
+    });
+}
+
+/// A cluster of one core each whose logs have several segments, and what it holds.
+fn filled() -> (Cluster, Vec<String>) {
+    let cluster = Cluster::of(3).flag("--segment-size=64KiB").start();
     let client = cluster.client();
     let keys: Vec<String> = (0..60).map(|n| format!("key{n}")).collect();
     for key in &keys {
         client.put(key.as_str(), vec![b'v'; 4_000]).expect("written");
     }
     cluster.await_convergence();
-    cluster.kill_all();
-    let segments = segments(&cluster.data_dir(3));
-    assert!(segments.len() >= 3, "{segments:?}");
-    let (middle, newest) = (&segments[segments.len() / 2], &segments[segments.len() - 1]);
-    let (healthy_middle, healthy_newest) = (fs::read(middle).expect("read"), fs::read(newest).expect("read"));
-    let mut flipped = healthy_middle.clone();
-    (10_000..40_000).step_by(1_000).for_each(|at| flipped[at] ^= 0x10);
-    let damages: [(&Path, Vec<u8>); 3] = [
-        (middle, flipped),
-        (newest, healthy_newest[..8_192].to_vec()),
-        (newest, healthy_newest[..healthy_newest.len() - 1].to_vec()),
+    assert!(segments(&cluster.data_dir(3)).len() >= 3);
+    (cluster, keys)
+}
+
+/// Many bytes of a segment are others than they were.
+fn spoil(segment: &Path) {
+    let mut bytes = fs::read(segment).expect("read");
+    (10_000..40_000).step_by(1_000).for_each(|at| bytes[at] ^= 0x10);
+    fs::write(segment, bytes).expect("written");
+}
+
+/// A segment loses its end.
+fn shorten(segment: &Path, length: fn(usize) -> usize) {
+    let bytes = fs::read(segment).expect("read");
+    fs::write(segment, &bytes[..length(bytes.len())]).expect("written");
+}
+
+/// A node whose log has rotted or was cut off may not know what it acknowledged. It must not lead, vote, or make the
+/// others forget: it gets back what it has lost first.
+/// museum 42
+#[test]
+fn a_node_whose_log_is_damaged_repairs_itself_from_the_others() {
+    let (mut cluster, keys) = filled();
+    let client = cluster.client();
+    type Choose = fn(usize) -> usize;
+    type Damage = fn(&Path);
+    let (middle, newest): (Choose, Choose) = (|count| count / 2, |count| count - 1);
+    let damages: [(Choose, Damage); 4] = [
+        (middle, spoil),
+        (newest, |segment| shorten(segment, |_| 8_192)),
+        (newest, |segment| shorten(segment, |length| length - 1)),
+        (middle, |segment| fs::remove_file(segment).expect("removed")),
     ];
-    for (path, damaged) in damages {
-        fs::write(middle, &healthy_middle).expect("written");
-        fs::write(newest, &healthy_newest).expect("written");
-        fs::write(path, damaged).expect("written");
-        cluster.spawn(3);
-        let ended = cluster.await_end(3);
-        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-        let name = path.file_name().expect("a file").to_string_lossy();
-        assert!(ended.stderr.contains("the log is corrupt") && ended.stderr.contains(&*name), "{}", ended.stderr);
+    for (choose, damage) in damages {
+        cluster.kill_all();
+        let mut segments = segments(&cluster.data_dir(3));
+        let file = segments.swap_remove(choose(segments.len()));
+        damage(&file);
+        // By itself it is nothing.
+        cluster.start_node(3);
+        let said = cluster.process(3).stderr();
+        let name = file.file_name().expect("a file").to_string_lossy();
+        assert!(said.contains(&*name) && said.contains("this node gets the rest from its peers"), "{said}");
+        assert_eq!(repairing(&cluster, 3).map(|shards| shards.len()), Some(usize::from(SHARDS)));
+        cluster.restart_all();
+        await_repair(&cluster, 3);
+        cluster.await_convergence();
     }
-    for id in [1, 2] {
-        cluster.start_node(id);
-    }
-    cluster.await_leaders_among(&[1, 2]);
+    // It counts again: with one other it serves everything.
+    cluster.kill_9(1);
+    cluster.await_leaders_among(&[2, 3]);
     for key in &keys {
         assert!(client.get(key.as_str()).expect("read").is_some(), "{key} is gone");
     }
-    // With its file restored it is a member like any other.
-    fs::write(newest, &healthy_newest).expect("written");
-    cluster.restart_all();
+}
+
+/// Both need new logs.
+#[test]
+fn a_damaged_log_is_repaired_on_the_way_to_another_number_of_cores() {
+    let (mut cluster, keys) = filled();
+    cluster.kill_9(3);
+    let segments = segments(&cluster.data_dir(3));
+    spoil(&segments[segments.len() / 2]);
+    cluster.set_flag("--cores=2");
+    cluster.start_node(3);
+    assert!(cluster.process(3).stderr().contains("this node gets the rest from its peers"));
+    await_repair(&cluster, 3);
     cluster.await_convergence();
-    eventually(PATIENCE, "node 3 serves", || cluster.wire(3).get(&keys[0]));
+    let mut wire = cluster.wire(3);
+    assert_eq!(wire.counter("log_salvages"), 1);
+    assert!(keys.iter().all(|key| wire.get(key).is_some()));
+}
+
+/// Killed at each of the calls that rename, remove or make durable something while it saves what is sound of its log: the
+/// next start knows of the damage, or finds the damaged log again.
+/// museum 29, museum 42
+#[test]
+fn a_node_may_be_killed_at_any_step_while_it_saves_what_is_sound() {
+    if !have_strace("a_node_may_be_killed_at_any_step_while_it_saves_what_is_sound") {
+        return;
+    }
+    let (mut cluster, _) = filled();
+    for (call, step) in [("rename", 1), ("unlinkat", 1), ("fsync", 3)] {
+        for at in (1..=24).step_by(step) {
+            cluster.kill_9(3);
+            let segments = segments(&cluster.data_dir(3));
+            let written = |path: &&PathBuf| fs::read(path).expect("read").iter().filter(|byte| **byte != 0).count();
+            spoil(segments.iter().max_by_key(written).expect("there are some"));
+            cluster.spawn_with(3, server_with_fault(call, &format!("signal=KILL:when={at}+")));
+            let killed = eventually(PATIENCE, "the node is killed or listens", || {
+                let process = cluster.process(3);
+                let listens = process.stdout().contains("listening");
+                (process.has_ended() || listens).then_some(!listens)
+            });
+            cluster.kill_9(3);
+            cluster.start_node(3);
+            let has_lost = repairing(&cluster, 3).is_some_and(|shards| !shards.is_empty());
+            let said = cluster.process(3).stderr();
+            assert!(has_lost || said.contains("is repaired") || !killed, "{call} {at}: it has forgotten: {said}");
+            await_repair(&cluster, 3);
+            if !killed {
+                break;
+            }
+        }
+    }
+    cluster.await_convergence();
+}
+
+/// Nobody has what a single node has lost.
+/// museum 42
+#[test]
+fn a_node_that_is_alone_refuses_a_damaged_log_and_says_what_can_be_done() {
+    let mut cluster = Cluster::of(1).flag("--segment-size=64KiB").start();
+    for n in 0..40 {
+        cluster.wire(1).put(format!("key{n}"), [7; 4_000]);
+    }
+    cluster.kill_9(1);
+    let segment = segments(&cluster.data_dir(1)).remove(0);
+    let healthy = fs::read(&segment).expect("read");
+    let mut bytes = healthy.clone();
+    bytes[8_192] ^= 1;
+    fs::write(&segment, bytes).expect("written");
+    cluster.spawn(1);
+    let ended = cluster.await_end(1);
+    let line = format!(
+        "raftkv-server: the log is corrupt: {} at offset 8192: the header of a batch is damaged; no other node has what \
+         is lost: restore the file from a copy of this very state, or start a new cluster from a backup\n",
+        segment.display()
+    );
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(1), line.as_str()));
+    fs::write(&segment, healthy).expect("written");
+    cluster.restart_all();
+    assert!(cluster.wire(1).get("key39").is_some());
 }

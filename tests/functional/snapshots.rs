@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use raftkv::client::SnapshotOutcome;
 use raftkv_protocol::client::{Code, Operation, Request};
 use raftkv_protocol::hello::{Hello, HelloRole};
 use raftkv_protocol::peer::{ChunkResult, PeerFrame, SnapshotChunk, SnapshotRead};
-use raftkv_protocol::types::{CoreId, RequestId, ShardId, SnapshotId};
+use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId, SnapshotId};
 
 use crate::support::cluster::{Builder, Cluster};
 use crate::support::wait::{PATIENCE, eventually};
@@ -256,6 +257,61 @@ fn a_snapshot_that_is_fetched_keeps_nobody_waiting() {
     cluster.set_flag("--snapshot-rate=64MiB");
     cluster.start_node(3);
     cluster.await_convergence();
+    check(&cluster, &contents);
+}
+
+/// What was asked for is durable: it is what a process starts with that was killed right after the answer.
+#[test]
+fn a_node_takes_snapshots_when_it_is_asked() {
+    // None is due by itself.
+    let mut cluster = Cluster::of(3).flag("--segment-size=64KiB").flag("--log-tail-bytes=0").start();
+    let mut contents = Contents::new();
+    overwrite(&cluster, 1, 40, 20, &mut contents);
+    cluster.await_convergence();
+    let client = cluster.client();
+    let ask = |expected: [usize; 2]| {
+        let snapshots = client.snapshot(NodeId(2)).expect("all can be taken");
+        let count = |is: fn(&SnapshotOutcome) -> bool| snapshots.iter().filter(|one| is(&one.outcome)).count();
+        let taken = count(|outcome| matches!(outcome, SnapshotOutcome::Taken { .. }));
+        let unchanged = count(|outcome| matches!(outcome, SnapshotOutcome::Unchanged { .. }));
+        assert_eq!([taken, unchanged], expected, "{snapshots:?}");
+        snapshots
+    };
+    let first = ask([6, 0]);
+    for (snapshot, shard) in first.iter().zip(0..) {
+        let SnapshotOutcome::Taken { at, bytes, .. } = snapshot.outcome else { panic!("{snapshot:?}") };
+        let files = snapshots(&cluster, 2, shard);
+        let [file] = &files[..] else { panic!("{files:?}") };
+        let name = format!("snapshot-{:016x}-{:016x}.snap", at.index.0, at.term.0);
+        assert!(file.ends_with(&name), "{file:?} is not {name}");
+        assert_eq!(fs::metadata(file).expect("it is there").len(), bytes);
+    }
+    ask([0, 6]);
+    assert!((0..6).all(|shard| snapshots(&cluster, 1, shard).is_empty()), "only node 2 was asked");
+
+    // The log reaches back to the older of two, and lets go of segments when the next begin.
+    overwrite(&cluster, 1, 40, 2, &mut contents);
+    cluster.await_convergence();
+    let held = counter(&cluster, 2, "log_segments_held");
+    ask([6, 0]);
+    assert!((0..6).all(|shard| snapshots(&cluster, 2, shard).len() == 2));
+    overwrite(&cluster, 1, 40, 3, &mut contents);
+    eventually(PATIENCE, "the log starts later", || {
+        (counter(&cluster, 2, "log_segments_held") < held / 2).then_some(())
+    });
+    assert!(counter(&cluster, 1, "log_segments_held") >= held, "nobody else's does");
+    cluster.await_convergence();
+    ask([6, 0]);
+    let status = cluster.wire(2).status();
+    cluster.kill_9(2);
+    for (before, now) in first.iter().zip(&status.shards) {
+        let SnapshotOutcome::Taken { at, .. } = before.outcome else { panic!("{before:?}") };
+        assert_eq!(now.snapshot.index, now.applied, "shard {}", now.id);
+        assert!(now.snapshot.index > at.index);
+    }
+    cluster.restart_all();
+    let status = cluster.wire(2).status();
+    assert!(status.shards.iter().all(|shard| shard.snapshot.index.0 > 0));
     check(&cluster, &contents);
 }
 

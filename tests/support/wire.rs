@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use raftkv::client::{Condition, Consistency, Item, SlotTable, Status};
+use raftkv::client::{Condition, Consistency, Item, ShardSnapshot, SlotTable, Status};
 use raftkv_protocol::client::{Answer, Code, Operation, Reply, Request, Scan};
 use raftkv_protocol::frame::{self, PEER_FRAME_MAX};
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
@@ -44,6 +44,7 @@ pub enum Said {
     Slots(SlotTable),
     Status(Box<Status>),
     Pong,
+    Snapshots(Vec<ShardSnapshot>),
     Refused { code: Code, leader: Option<NodeId>, message: String },
 }
 
@@ -286,6 +287,7 @@ fn own(reply: Reply<'_>) -> Replied {
         Ok(Answer::Slots(table)) => Said::Slots(table),
         Ok(Answer::Status(status)) => Said::Status(status),
         Ok(Answer::Pong) => Said::Pong,
+        Ok(Answer::Snapshots(snapshots)) => Said::Snapshots(snapshots),
         Ok(other) => panic!("an answer that did not exist when this was written: {other:?}"),
         Err(refusal) => {
             Said::Refused { code: refusal.code, leader: refusal.leader, message: refusal.message.to_owned() }

@@ -1,10 +1,15 @@
 //! The bytes of replies. The answer to a forwarded request carries the same bytes behind another head.
 
-use super::{Answer, Code, Item, Page, Refusal, Reply, Role, ShardStatus, SlotTable, Status};
+use std::time::Duration;
+
+use super::{
+    Answer, Code, HoldReason, Item, LogHold, Page, Refusal, Reply, Role, ShardSnapshot, ShardStatus, SlotTable,
+    SnapshotOutcome, Status,
+};
 use crate::frame::{self, DecodeError};
 use crate::health::{DiskHealth, Divergence};
 use crate::kind;
-use crate::types::{ClusterId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
+use crate::types::{ClusterId, CoreId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
 use crate::wire::{Reader, Writer, put_entry_id, read_entry_id, read_list};
 
 /// An item of a page: key length, version, value length.
@@ -16,6 +21,17 @@ const COUNTER_LEN_MIN: usize = 2 + 2 + 8;
 const LEADER_LEN_MIN: usize = 2 + 8 + 8;
 /// A shard's state: the element's length, id and role, 6 numbers, 2 entry ids, the hash.
 const SHARD_STATUS_LEN_MIN: usize = 2 + (2 + 1) + 6 * 8 + 2 * 16 + 16;
+
+/// A snapshot: the element's length, the shard, the outcome, the entry, the size, how long it took, the words.
+const SNAPSHOT_LEN_MIN: usize = 2 + 2 + 1 + 16 + 8 + 8 + 2;
+
+/// What holds a log: the element's length, the core, the log's bytes and their limit, the shard, the bytes, the reason, the
+/// words.
+const HOLD_LEN_MIN: usize = 2 + 2 + 2 * 8 + 2 + 8 + 1 + 2;
+
+const SNAPSHOT_TAKEN: u8 = 0;
+const SNAPSHOT_UNCHANGED: u8 = 1;
+const SNAPSHOT_FAILED: u8 = 2;
 
 impl<'a> Reply<'a> {
     /// Appends the reply to `out` as one frame.
@@ -42,6 +58,7 @@ impl<'a> Reply<'a> {
             Ok(Answer::Slots(_)) => kind::SLOTS_REPLY,
             Ok(Answer::Status(_)) => kind::STATUS_REPLY,
             Ok(Answer::Pong) => kind::PING_REPLY,
+            Ok(Answer::Snapshots(_)) => kind::SNAPSHOT_REPLY,
             Err(_) => kind::REFUSAL,
         }
     }
@@ -78,6 +95,12 @@ impl<'a> Answer<'a> {
             Answer::Page(page) => page.put(out),
             Answer::Slots(table) => table.put(out),
             Answer::Status(status) => status.put(out),
+            Answer::Snapshots(snapshots) => {
+                out.put_count(snapshots.len());
+                for snapshot in snapshots {
+                    out.put_element(|out| snapshot.put(out));
+                }
+            }
         }
     }
 
@@ -92,6 +115,9 @@ impl<'a> Answer<'a> {
             kind::SLOTS_REPLY => Answer::Slots(SlotTable::read(fields)?),
             kind::STATUS_REPLY => Answer::Status(Box::new(Status::read(fields)?)),
             kind::PING_REPLY => Answer::Pong,
+            kind::SNAPSHOT_REPLY => Answer::Snapshots(read_list(fields, SNAPSHOT_LEN_MIN, "snapshots", |fields| {
+                ShardSnapshot::read(&mut fields.element("snapshot")?)
+            })?),
             _ => return Err(DecodeError::Kind(kind)),
         })
     }
@@ -179,9 +205,13 @@ impl Status {
                 out.put_u64(*value);
             });
         }
-        if self.disk != DiskHealth::Healthy || self.sync_ms > 0 {
+        if self.disk != DiskHealth::Healthy || self.sync_ms > 0 || !self.holds.is_empty() {
             out.put_u8(self.disk as u8);
             out.put_u64(self.sync_ms);
+        }
+        if !self.holds.is_empty() {
+            out.put_count(self.holds.len());
+            self.holds.iter().for_each(|hold| out.put_element(|out| hold.put(out)));
         }
     }
 
@@ -201,12 +231,41 @@ impl Status {
             })?,
             disk: DiskHealth::Healthy,
             sync_ms: 0,
+            holds: Vec::new(),
         };
         if !fields.rest().is_empty() {
             status.disk = DiskHealth::from_u8(fields.u8("disk")?);
             status.sync_ms = fields.u64("sync_ms")?;
         }
+        if !fields.rest().is_empty() {
+            status.holds =
+                read_list(fields, HOLD_LEN_MIN, "holds", |fields| LogHold::read(&mut fields.element("hold")?))?;
+        }
         Ok(status)
+    }
+}
+
+impl LogHold {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u16(self.core.0);
+        out.put_u64(self.log_bytes);
+        out.put_u64(self.log_bytes_max);
+        out.put_u16(self.shard.0);
+        out.put_u64(self.bytes);
+        out.put_u8(self.reason as u8);
+        out.put_text(&self.message);
+    }
+
+    fn read(fields: &mut Reader<'_>) -> Result<LogHold, DecodeError> {
+        Ok(LogHold {
+            core: CoreId(fields.u16("core")?),
+            log_bytes: fields.u64("log_bytes")?,
+            log_bytes_max: fields.u64("log_bytes_max")?,
+            shard: ShardId(fields.u16("shard id")?),
+            bytes: fields.u64("bytes")?,
+            reason: HoldReason::from_u8(fields.u8("reason")?),
+            message: fields.text("message")?.to_owned(),
+        })
     }
 }
 
@@ -223,8 +282,11 @@ impl ShardStatus {
         put_entry_id(out, self.snapshot);
         out.put_u64(self.keys);
         out.put_u128(self.state_hash);
-        if let Some(divergence) = &self.divergence {
-            divergence.put(out);
+        if self.divergence.is_some() || self.is_repairing {
+            Divergence::put(self.divergence.as_ref(), out);
+        }
+        if self.is_repairing {
+            out.put_u8(1);
         }
     }
 
@@ -242,7 +304,38 @@ impl ShardStatus {
             keys: fields.u64("keys")?,
             state_hash: fields.u128("state_hash")?,
             divergence: Divergence::read(fields)?,
+            is_repairing: !fields.rest().is_empty() && fields.bool("is_repairing")?,
         })
+    }
+}
+
+impl ShardSnapshot {
+    fn put(&self, out: &mut Vec<u8>) {
+        let (number, at, bytes, took, words) = match &self.outcome {
+            SnapshotOutcome::Taken { at, bytes, took } => (SNAPSHOT_TAKEN, *at, *bytes, *took, ""),
+            SnapshotOutcome::Unchanged { at, bytes } => (SNAPSHOT_UNCHANGED, *at, *bytes, Duration::ZERO, ""),
+            SnapshotOutcome::Failed(words) => (SNAPSHOT_FAILED, EntryId::ZERO, 0, Duration::ZERO, words.as_str()),
+        };
+        out.put_u16(self.shard.0);
+        out.put_u8(number);
+        put_entry_id(out, at);
+        out.put_u64(bytes);
+        out.put_u64(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        out.put_text(words);
+    }
+
+    /// An outcome that has no name here is read as a failure: no snapshot is known to be there.
+    fn read(fields: &mut Reader<'_>) -> Result<ShardSnapshot, DecodeError> {
+        let shard = ShardId(fields.u16("shard id")?);
+        let number = fields.u8("outcome")?;
+        let (at, bytes) = (read_entry_id(fields, "at")?, fields.u64("bytes")?);
+        let (took, words) = (Duration::from_micros(fields.u64("took_us")?), fields.text("message")?);
+        let outcome = match number {
+            SNAPSHOT_TAKEN => SnapshotOutcome::Taken { at, bytes, took },
+            SNAPSHOT_UNCHANGED => SnapshotOutcome::Unchanged { at, bytes },
+            _ => SnapshotOutcome::Failed(words.to_owned()),
+        };
+        Ok(ShardSnapshot { shard, outcome })
     }
 }
 

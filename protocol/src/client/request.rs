@@ -52,6 +52,7 @@ impl<'a> Operation<'a> {
             Operation::Slots => kind::SLOTS,
             Operation::Status => kind::STATUS,
             Operation::Ping => kind::PING,
+            Operation::Snapshot { .. } => kind::SNAPSHOT,
         }
     }
 
@@ -72,6 +73,7 @@ impl<'a> Operation<'a> {
             }
             Operation::Scan(scan) => scan.put(out),
             Operation::Slots | Operation::Status | Operation::Ping => {}
+            Operation::Snapshot { wait_ms } => out.put_u32(*wait_ms),
         }
     }
 
@@ -93,6 +95,7 @@ impl<'a> Operation<'a> {
             kind::SLOTS => Operation::Slots,
             kind::STATUS => Operation::Status,
             kind::PING => Operation::Ping,
+            kind::SNAPSHOT => Operation::Snapshot { wait_ms: fields.u32("wait_ms")? },
             _ => return Err(DecodeError::Kind(kind)),
         })
     }

@@ -1,6 +1,6 @@
 //! What an older side makes of a newer one.
 
-use raftkv_protocol::client::{Answer, Code, Operation, Reply, Request, Role, SlotTable};
+use raftkv_protocol::client::{Answer, Code, HoldReason, Operation, Reply, Request, Role, SlotTable, SnapshotOutcome};
 use raftkv_protocol::frame::{self, DecodeError, HEADER_LEN};
 use raftkv_protocol::health::{DiskHealth, Verdict};
 use raftkv_protocol::hello::{self, Hello, HelloRefusal, HelloReply, VERSION_MAX, VERSION_MIN};
@@ -11,6 +11,9 @@ use raftkv_protocol::types::{ClusterId, EntryId, NodeId, RequestId, Term};
 use crate::message::{AnyMessage, open};
 use crate::samples;
 
+/// Their last fields are left out.
+const SHORTER: [&str; 3] = ["status_reply", "status_reply_gray", "status_reply_repairing"];
+
 /// The payload of a sample.
 fn payload_of(name: &str) -> Vec<u8> {
     let (_, message) = samples::all().into_iter().find(|(sample, _)| sample == name).expect("a sample of this name");
@@ -20,8 +23,7 @@ fn payload_of(name: &str) -> Vec<u8> {
 // rule 24
 #[test]
 fn what_follows_the_known_fields_is_skipped() {
-    // Its last fields are left out.
-    for (name, message) in samples::all().into_iter().filter(|(name, _)| name != "status_reply") {
+    for (name, message) in samples::all().into_iter().filter(|(name, _)| !SHORTER.contains(&name.as_str())) {
         let bytes = message.frame();
         let (kind, payload) = open(&bytes);
         let newer = [payload, b"a newer field"].concat();
@@ -67,13 +69,26 @@ fn a_status_without_its_last_fields_tells_of_a_node_that_is_well() {
     let older = status(&payload[..payload.len() - 9]);
     assert_eq!((older.disk, older.sync_ms), (DiskHealth::Healthy, 0));
     assert_eq!(older.shards, gray.shards);
+    let held = status(&payload_of("status_reply_held"));
+    assert_eq!((held.disk, held.holds.len(), gray.holds.len()), (DiskHealth::Healthy, 6, 0));
     assert!(status(&payload_of("status_reply")).shards.iter().all(|shard| shard.divergence.is_none()));
+}
+
+#[test]
+fn a_replica_is_repaired_whether_or_not_it_serves() {
+    let payload = payload_of("status_reply_repairing");
+    let Ok(Reply { result: Ok(Answer::Status(status)), .. }) = Reply::decode(kind::STATUS_REPLY, &payload) else {
+        panic!("no status");
+    };
+    let said: Vec<_> = status.shards.iter().map(|shard| (shard.is_repairing, shard.divergence.is_some())).collect();
+    assert_eq!(said, [(true, false), (true, true), (false, false), (false, false), (false, false)]);
 }
 
 #[test]
 fn an_unknown_health_is_a_bad_one_and_an_unknown_verdict_undecided() {
     let health = PeerFrame::decode(kind::HEALTH, &[7]);
     assert_eq!(health, Ok(PeerFrame::Health(Health { disk: DiskHealth::Slow })));
+    assert!((0..4).all(|number| DiskHealth::from_u8(number) as u8 == number));
     let verdict_as = |number: u8| {
         let mut payload = payload_of("status_reply_gray");
         let hash = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff_u128.to_le_bytes();
@@ -146,6 +161,25 @@ fn an_unknown_reason_and_an_unknown_role_stay_readable() {
 }
 
 #[test]
+fn an_unknown_reason_of_a_hold_is_none() {
+    assert_eq!(HoldReason::from_u8(77), HoldReason::Pending);
+    assert!((0..6).all(|number| HoldReason::from_u8(number) as u8 == number));
+}
+
+#[test]
+fn an_unknown_outcome_of_a_snapshot_is_none() {
+    let mut payload = payload_of("snapshot_reply");
+    // Behind id, entry id, count and the first element's length and shard.
+    payload[8 + 16 + 4 + 2 + 2] = 77;
+    let Ok(Reply { result: Ok(Answer::Snapshots(snapshots)), .. }) = Reply::decode(kind::SNAPSHOT_REPLY, &payload)
+    else {
+        panic!("the answer stays readable")
+    };
+    assert_eq!(snapshots[0].outcome, SnapshotOutcome::Failed(String::new()));
+    assert!(matches!(snapshots[1].outcome, SnapshotOutcome::Unchanged { .. }));
+}
+
+#[test]
 fn a_request_that_cannot_be_read_can_still_be_refused_by_its_id() {
     let mut payload = payload_of("put");
     payload[8] = 9;
@@ -158,7 +192,7 @@ fn a_request_that_cannot_be_read_can_still_be_refused_by_its_id() {
 #[test]
 fn only_what_concerns_one_shard_is_forwarded() {
     let mut payload = payload_of("forward_get");
-    for kind in [kind::SLOTS, kind::STATUS, kind::PING, kind::APPEND] {
+    for kind in [kind::SLOTS, kind::STATUS, kind::PING, kind::SNAPSHOT, kind::APPEND] {
         payload[16] = kind;
         assert_eq!(PeerFrame::decode(kind::FORWARD, &payload), Err(DecodeError::Invalid("operation kind")));
     }

@@ -1,9 +1,11 @@
 //! One message of every variant: what the golden files hold.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use raftkv_protocol::client::{
-    Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardStatus,
-    SlotTable, Status,
+    Answer, Code, Condition, Consistency, HoldReason, Item, LogHold, Operation, Page, Refusal, Reply, Request, Role,
+    Scan, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
 };
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
@@ -113,6 +115,7 @@ fn requests() -> Samples {
         ("slots", request(Operation::Slots)),
         ("status", request(Operation::Status)),
         ("ping", request(Operation::Ping)),
+        ("snapshot", request(Operation::Snapshot { wait_ms: 60_000 })),
     ])
 }
 
@@ -137,9 +140,22 @@ fn answers() -> Samples {
         ("scan_reply_empty", reply(EntryId::ZERO, Answer::Page(Page::default()))),
         ("slots_reply", reply(EntryId::ZERO, Answer::Slots(table))),
         ("status_reply", reply(EntryId::ZERO, Answer::Status(Box::new(status())))),
+        ("status_reply_repairing", reply(EntryId::ZERO, Answer::Status(Box::new(repairing_status())))),
         ("status_reply_gray", reply(EntryId::ZERO, Answer::Status(Box::new(gray_status())))),
+        ("status_reply_held", reply(EntryId::ZERO, Answer::Status(Box::new(held_status())))),
         ("ping_reply", reply(EntryId::ZERO, Answer::Pong)),
+        ("snapshot_reply", reply(EntryId::ZERO, Answer::Snapshots(snapshot_outcomes()))),
     ])
+}
+
+fn snapshot_outcomes() -> Vec<ShardSnapshot> {
+    let took = Duration::from_micros(0x0001_86a0);
+    let outcomes = [
+        SnapshotOutcome::Taken { at: EntryId::new(7, 3), bytes: 0x0102_0304, took },
+        SnapshotOutcome::Unchanged { at: EntryId::new(2, 1), bytes: 0x0506 },
+        SnapshotOutcome::Failed("no space".to_owned()),
+    ];
+    (0..).zip(outcomes).map(|(shard, outcome)| ShardSnapshot { shard: ShardId(shard), outcome }).collect()
 }
 
 fn status() -> Status {
@@ -156,6 +172,7 @@ fn status() -> Status {
         keys: 2,
         state_hash: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
         divergence: None,
+        is_repairing: false,
     };
     let roles = [Role::Follower, Role::PreCandidate, Role::Candidate, Role::Leader, Role::Learner];
     Status {
@@ -168,7 +185,19 @@ fn status() -> Status {
         counters: vec![("connections".to_owned(), 3), ("syncs".to_owned(), 1000)],
         disk: DiskHealth::Healthy,
         sync_ms: 0,
+        holds: Vec::new(),
     }
+}
+
+/// A node that repairs two of its replicas, one of which does not serve.
+fn repairing_status() -> Status {
+    let mut status = Status { disk: DiskHealth::Recovering, sync_ms: 2, ..status() };
+    status.shards.iter_mut().take(2).for_each(|shard| shard.is_repairing = true);
+    let own = status.shards[1].state_hash;
+    let verdict = Verdict::Diverged;
+    status.shards[1].divergence =
+        Some(Divergence { verdict, agreed: Index(1024), differs: Index(2048), own, other: !own });
+    status
 }
 
 /// A node whose disk hangs, and two of whose replicas do not serve.
@@ -179,6 +208,21 @@ fn gray_status() -> Status {
         shard.divergence = Some(Divergence { verdict, agreed: Index(1024), differs: Index(2048), own, other: !own });
     }
     status
+}
+
+/// A node one of whose logs is too long, for each of the reasons that there are.
+fn held_status() -> Status {
+    let reasons = (0..6).map(HoldReason::from_u8);
+    let hold = |(shard, reason)| LogHold {
+        core: CoreId(1),
+        log_bytes: 0x0001_4000_0000,
+        log_bytes_max: 0x0001_0000_0000,
+        shard: ShardId(shard),
+        bytes: 0x0400_0000,
+        reason,
+        message: if reason == HoldReason::Failed { "no space".to_owned() } else { String::new() },
+    };
+    Status { holds: (0..).zip(reasons).map(hold).collect(), ..status() }
 }
 
 fn refusals() -> Samples {
@@ -272,6 +316,7 @@ fn news() -> Samples {
         ("health_healthy", health(DiskHealth::Healthy)),
         ("health_recovering", health(DiskHealth::Recovering)),
         ("health_slow", health(DiskHealth::Slow)),
+        ("health_full", health(DiskHealth::Full)),
         ("checkpoints", told(checkpoints)),
         ("checkpoints_none", told(Vec::new())),
     ])

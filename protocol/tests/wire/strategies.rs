@@ -2,13 +2,15 @@
 //!
 //! Messages borrow their bytes, so the bytes are leaked: a few hundred KiB in a test process.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use raftkv_protocol::client::{
-    Answer, Code, Condition, Consistency, Item, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardStatus,
-    SlotTable, Status,
+    Answer, Code, Condition, Consistency, HoldReason, Item, LogHold, Operation, Page, Refusal, Reply, Request, Role,
+    Scan, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
 };
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
@@ -164,7 +166,9 @@ fn shard_operation() -> impl Strategy<Value = Operation<'static>> {
 }
 
 fn operation() -> impl Strategy<Value = Operation<'static>> {
-    prop_oneof![4 => shard_operation(), 1 => Just(Operation::Slots), 1 => Just(Operation::Status), 1 => Just(Operation::Ping)]
+    let snapshot = any::<u32>().prop_map(|wait_ms| Operation::Snapshot { wait_ms });
+    let whole_node = prop_oneof![Just(Operation::Slots), Just(Operation::Status), Just(Operation::Ping), snapshot];
+    prop_oneof![4 => shard_operation(), 4 => whole_node]
 }
 
 /// With the request id 0, as in the answer to a forwarded request.
@@ -186,7 +190,22 @@ fn answer() -> impl Strategy<Value = Answer<'static>> {
         slot_table().prop_map(Answer::Slots),
         status().prop_map(|status| Answer::Status(Box::new(status))),
         Just(Answer::Pong),
+        vec(shard_snapshot(), 0..4).prop_map(Answer::Snapshots),
     ]
+}
+
+fn shard_snapshot() -> impl Strategy<Value = ShardSnapshot> {
+    let taken = (entry_id(), any::<u64>(), any::<u64>()).prop_map(|(at, bytes, took)| SnapshotOutcome::Taken {
+        at,
+        bytes,
+        took: Duration::from_micros(took),
+    });
+    let outcome = prop_oneof![
+        taken,
+        (entry_id(), any::<u64>()).prop_map(|(at, bytes)| SnapshotOutcome::Unchanged { at, bytes }),
+        text().prop_map(|words| SnapshotOutcome::Failed(words.to_owned())),
+    ];
+    (shard(), outcome).prop_map(|(shard, outcome)| ShardSnapshot { shard, outcome })
 }
 
 fn slot_table() -> impl Strategy<Value = SlotTable> {
@@ -196,9 +215,9 @@ fn slot_table() -> impl Strategy<Value = SlotTable> {
 
 fn status() -> impl Strategy<Value = Status> {
     let counters = vec((text().prop_map(str::to_owned), any::<u64>()), 0..4);
-    let disk = (disk_health(), any::<u64>());
+    let disk = (disk_health(), any::<u64>(), vec(hold(), 0..3));
     (cluster(), node(), incarnation(), text(), nodes(), vec(shard_status(), 0..4), counters, disk).prop_map(
-        |(cluster, node, incarnation, version, nodes, shards, counters, (disk, sync_ms))| Status {
+        |(cluster, node, incarnation, version, nodes, shards, counters, (disk, sync_ms, holds))| Status {
             cluster,
             node,
             incarnation,
@@ -208,6 +227,22 @@ fn status() -> impl Strategy<Value = Status> {
             counters,
             disk,
             sync_ms,
+            holds,
+        },
+    )
+}
+
+fn hold() -> impl Strategy<Value = LogHold> {
+    let bytes = (any::<u64>(), any::<u64>(), any::<u64>());
+    (any::<u16>().prop_map(CoreId), bytes, shard(), 0..6_u8, text()).prop_map(
+        |(core, (log_bytes, log_bytes_max, bytes), shard, reason, message)| LogHold {
+            core,
+            log_bytes,
+            log_bytes_max,
+            shard,
+            bytes,
+            reason: HoldReason::from_u8(reason),
+            message: message.to_owned(),
         },
     )
 }
@@ -221,9 +256,18 @@ fn shard_status() -> impl Strategy<Value = ShardStatus> {
         Just(Role::Learner)
     ];
     let indexes = (index(), index(), index());
-    let state = (any::<u64>(), any::<u128>(), option::of(divergence()));
+    let state = (any::<u64>(), any::<u128>(), option::of(divergence()), any::<bool>());
     (shard(), role, any::<u64>(), option::of(node()), indexes, entry_id(), entry_id(), state).prop_map(
-        |(id, role, term, leader, (commit, applied, persisted), last, snapshot, (keys, state_hash, divergence))| {
+        |(
+            id,
+            role,
+            term,
+            leader,
+            (commit, applied, persisted),
+            last,
+            snapshot,
+            (keys, state_hash, divergence, is_repairing),
+        )| {
             let term = Term(term);
             ShardStatus {
                 id,
@@ -238,13 +282,14 @@ fn shard_status() -> impl Strategy<Value = ShardStatus> {
                 keys,
                 state_hash,
                 divergence,
+                is_repairing,
             }
         },
     )
 }
 
 fn disk_health() -> impl Strategy<Value = DiskHealth> {
-    prop_oneof![Just(DiskHealth::Healthy), Just(DiskHealth::Recovering), Just(DiskHealth::Slow)]
+    (0..4_u8).prop_map(DiskHealth::from_u8)
 }
 
 fn divergence() -> impl Strategy<Value = Divergence> {

@@ -300,6 +300,23 @@ fn every_kind_of_request_has_its_outcome() {
     assert_eq!(rig.outcome(status).unwrap_err().kind(), ErrorKind::Unauthorized);
 }
 
+/// It would close the connection, and with it whatever else is in flight there.
+#[test]
+fn a_node_that_does_not_know_a_request_is_not_asked() {
+    let (network, table) = (Memory::default(), table_of(1));
+    let node = network.node(1, &table, serve);
+    let mut rig = Rig::new(&network, &[1], 0);
+    let ping = rig.client.ping(NodeId(1), rig.now, TIMEOUT);
+    rig.outcome(ping).unwrap();
+    let before = node.requests();
+    let snapshot = rig.client.snapshot(NodeId(1), rig.now, TIMEOUT);
+    let error = rig.outcome(snapshot).unwrap_err();
+    assert_eq!((error.kind(), error.maybe_applied()), (ErrorKind::BadRequest, false));
+    assert_eq!(node.requests(), before);
+    let put = put(&mut rig, "k", b"v");
+    assert_eq!(rig.outcome(put), Ok(Index(1)));
+}
+
 #[test]
 fn names_are_not_resolved_and_no_endpoint_is_an_error() {
     let network = Memory::default();

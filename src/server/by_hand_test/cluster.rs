@@ -87,9 +87,8 @@ impl Seat {
 
     /// Does what the log's threads have done by now. Whether the core is to look.
     fn work(&mut self, sync: Sync, now: Instant) -> bool {
-        while self.workers.can_allocate() {
-            assert!(self.workers.allocate(), "the disk has room");
-        }
+        // If the disk has no room, the next turn tries again.
+        while self.workers.can_allocate() && self.workers.allocate() {}
         let mut any = false;
         while self.workers.can_read() {
             self.workers.read();
@@ -111,6 +110,8 @@ struct Member {
     node: NodeByHand<MemoryNetwork>,
     seats: Vec<Seat>,
     sync: Sync,
+    /// Its snapshot workers do nothing.
+    holds_snapshots: bool,
 }
 
 impl Member {
@@ -129,8 +130,11 @@ impl Member {
     fn is_due(&self, core: CoreId, now: Instant) -> bool {
         let seat = &self.seats[usize::from(core.0)];
         let is_called = !seat.bell.borrow().is_empty() || seat.woken.load(Ordering::Relaxed);
-        let has_work = self.node.snapshots(core).next_effort().is_some();
-        self.due_at(core).is_some_and(|at| at <= now || is_called || has_work)
+        self.due_at(core).is_some_and(|at| at <= now || is_called || self.has_snapshot_work(core))
+    }
+
+    fn has_snapshot_work(&self, core: CoreId) -> bool {
+        !self.holds_snapshots && self.node.snapshots(core).next_effort().is_some()
     }
 
     /// Turns a core until its log has nothing more for it at this time. An error ends the process.
@@ -139,7 +143,7 @@ impl Member {
         seat.work(self.sync, now);
         seat.woken.store(false, Ordering::Relaxed);
         let mut ready = seat.bell.take();
-        while self.node.snapshots(core).next_effort().is_some() {
+        while self.has_snapshot_work(core) {
             self.node.snapshots(core).work();
         }
         loop {
@@ -238,9 +242,9 @@ impl Cluster {
         self.try_start_node(id).expect("a start");
     }
 
-    /// Starts a node. An error is what the program would print before it ends.
+    /// Starts a node, if it can be.
     pub(super) fn try_start_node(&mut self, id: u64) -> Result<(), Fatal> {
-        let dir = self.dirs.path().join(format!("node{id}"));
+        let dir = self.data_dir(id);
         let peers = (1..=self.nodes()).filter(|peer| *peer != id);
         let peers = peers.map(|peer| Peer { id: NodeId(peer), address: address(peer) }).collect();
         let node = by_hand::open(config(NodeId(id), self.nodes(), &dir, &self.limits), peers, Incarnation(id))
@@ -252,13 +256,19 @@ impl Cluster {
                 let woken = Arc::clone(&woken);
                 Arc::new(move || woken.store(true, Ordering::Relaxed))
             };
-            let disk = self.disks[at(id)][usize::from(core.0)].clone();
+            let disk = &mut self.disks[at(id)][usize::from(core.0)];
             let mut options = storage::Options::new("simulated", node.shards_of(core).collect(), Arc::clone(&wake));
             options.segment_size = node.config.segment_size;
             options.sync = match self.log_sync {
                 LogSync::Thread => storage::LogSync::Thread,
                 LogSync::Inline => storage::LogSync::Inline,
             };
+            let next = SimulatedDisk::new(self.seed ^ 0x5a5a);
+            let (from, to) = (Arc::new(disk.clone()), Arc::new(next.clone()));
+            if by_hand::salvage(&node, from, to, options.clone(), 0)?.is_some() {
+                *disk = next;
+            }
+            let disk = disk.clone();
             let opened = FileLog::open_by_hand(Arc::new(disk), options);
             let (log, recovered, workers) = opened.map_err(|error| Fatal::failure(error.to_string()))?;
             let network = self.wires.network(address(id), Rc::clone(&bell));
@@ -266,18 +276,18 @@ impl Cluster {
             let seed = self.seed ^ (id << 8) ^ u64::from(core.0);
             Ok(CoreParts { network, log, recovered, wake, seed })
         });
-        let cores = cores.collect::<Result<Vec<_>, Fatal>>()?;
+        let cores = cores.collect::<Result<_, Fatal>>()?;
         let disk_of = |shard: ShardId| {
             let disk = self.snapshots[at(id)][usize::from(shard.0)].clone();
             Ok(Arc::new(disk) as Arc<dyn Disk>)
         };
         let stores = Stores::open((0..SHARDS).map(ShardId), disk_of).expect("folders for snapshots");
         let node = NodeByHand::start(node, cores, &stores, self.now)?;
-        self.members[at(id)] = Some(Member { node, seats, sync: Sync::AtOnce });
+        self.members[at(id)] = Some(Member { node, seats, sync: Sync::AtOnce, holds_snapshots: false });
         Ok(())
     }
 
-    /// The disk of a node's core.
+    /// The disk of a core's log.
     pub(super) fn disk(&self, id: u64, core: u16) -> &SimulatedDisk {
         &self.disks[at(id)][usize::from(core)]
     }
@@ -302,9 +312,29 @@ impl Cluster {
         self.disks[at(id)].iter().chain(&self.snapshots[at(id)])
     }
 
+    /// Where a node keeps what is not a log.
+    pub(super) fn data_dir(&self, id: u64) -> std::path::PathBuf {
+        self.dirs.path().join(format!("node{id}"))
+    }
+
     /// From now on syncs of a node's logs take so long, that one too which waits.
     pub(super) fn set_sync(&mut self, id: u64, sync: Sync) {
         self.members[at(id)].as_mut().expect("the node runs").sync = sync;
+    }
+
+    /// Whether the disk of a node's logs has no room.
+    pub(super) fn set_full(&self, id: u64, is_full: bool) {
+        self.disks[at(id)].iter().for_each(|disk| disk.set_full(is_full));
+    }
+
+    /// Whether a node's snapshot workers do nothing from now on.
+    pub(super) fn hold_snapshots(&mut self, id: u64, holds: bool) {
+        self.members[at(id)].as_mut().expect("the node runs").holds_snapshots = holds;
+    }
+
+    /// The disk of a shard's snapshots.
+    pub(super) fn snapshot_disk(&self, id: u64, shard: ShardId) -> &SimulatedDisk {
+        &self.snapshots[at(id)][usize::from(shard.0)]
     }
 
     /// Ends a node's process without a word.
@@ -445,6 +475,17 @@ impl Client {
         Request { id: RequestId(id), operation }.encode(&mut self.unsent);
         self.write();
         assert!(self.unsent.is_empty(), "the wire is full");
+    }
+
+    /// Asks for something that may be longer than what the wire has room for, and reads nothing.
+    pub(super) fn send_when_possible(&mut self, cluster: &mut Cluster, id: u64, operation: Operation<'_>) {
+        Request { id: RequestId(id), operation }.encode(&mut self.unsent);
+        let give_up_at = Instant::now() + PATIENCE;
+        while !self.unsent.is_empty() {
+            assert!(Instant::now() < give_up_at, "the node does not read");
+            self.write();
+            cluster.step();
+        }
     }
 
     /// Says that nothing more will come from here.

@@ -9,12 +9,12 @@ use super::cluster::{Cluster, NODES, SHARDS, Sync};
 use super::{counted, expect_value, key_of, replica, status_of, write};
 
 /// Node 1 should lead shards 0 and 3, which lie on different cores.
-const OWN: [ShardId; 2] = [ShardId(0), ShardId(3)];
+pub(super) const OWN: [ShardId; 2] = [ShardId(0), ShardId(3)];
 /// What a sync may take.
 const BUDGET: Duration = Duration::from_millis(200);
 
 /// A cluster in which every node leads what it should.
-fn cluster(seed: u64) -> Cluster {
+pub(super) fn cluster(seed: u64) -> Cluster {
     let mut cluster = Cluster::with_leaders(seed);
     cluster.run_until("the preferred nodes lead", |cluster| {
         (0..SHARDS).map(ShardId).all(|shard| leader(cluster, shard) == 1 + u64::from(shard.0) % NODES)
@@ -23,24 +23,24 @@ fn cluster(seed: u64) -> Cluster {
     cluster
 }
 
-fn leader(cluster: &Cluster, shard: ShardId) -> u64 {
+pub(super) fn leader(cluster: &Cluster, shard: ShardId) -> u64 {
     cluster.known_leader(2, shard).map_or(0, |node| node.0)
 }
 
-fn leads_nothing(cluster: &Cluster, node: u64) -> bool {
+pub(super) fn leads_nothing(cluster: &Cluster, node: u64) -> bool {
     (0..SHARDS).map(ShardId).all(|shard| !replica(cluster, node, shard).leads() && leader(cluster, shard) != node)
 }
 
-fn terms(cluster: &Cluster) -> Vec<Term> {
+pub(super) fn terms(cluster: &Cluster) -> Vec<Term> {
     (0..SHARDS).map(|shard| replica(cluster, 2, ShardId(shard)).raft().term()).collect()
 }
 
-fn transfers_away(cluster: &Cluster) -> u64 {
+pub(super) fn transfers_away(cluster: &Cluster) -> u64 {
     (1..=NODES).map(|node| counted(cluster, node, |counters| counters.transfers_away)).sum()
 }
 
 /// Writes to a shard of every node, once a second.
-fn write_for(cluster: &mut Cluster, seconds: u64) {
+pub(super) fn write_for(cluster: &mut Cluster, seconds: u64) {
     for _ in 0..seconds {
         for shard in (0..3).map(ShardId) {
             write(cluster, 2, &key_of(shard), b"value");

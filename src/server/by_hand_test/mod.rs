@@ -3,9 +3,13 @@
 mod cluster;
 mod divergence;
 mod failing;
+mod full;
 mod gray;
+mod holds;
 mod network;
+mod repair;
 mod room;
+mod snapshots;
 
 use std::time::Duration;
 

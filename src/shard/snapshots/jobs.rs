@@ -86,6 +86,15 @@ pub enum Failure {
     Failed(String),
 }
 
+impl Failure {
+    /// In words.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        let (Failure::NoSpace(words) | Failure::Failed(words)) = self;
+        words
+    }
+}
+
 /// A snapshot that was loaded.
 #[derive(Debug)]
 pub struct Loaded {

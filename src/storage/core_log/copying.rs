@@ -65,6 +65,11 @@ impl FileLog {
         }
     }
 
+    /// Whether the shard's entries are being copied.
+    pub(super) fn is_copied(&self, shard: ShardId) -> bool {
+        self.copying.get(&shard).is_some_and(|copying| copying.stage != Stage::Declined)
+    }
+
     /// The first and the last entry that lie in segments before the current one.
     fn in_old_segments(&self, tail: &ShardTail) -> Option<(Index, Index)> {
         let current = self.held.current();

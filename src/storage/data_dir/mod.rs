@@ -5,6 +5,7 @@
 //!   LOCK                 locked while a process uses the directory; holds its pid
 //!   identity             cluster, node, incarnation, shards, cores: written when the directory is born
 //!   peers                each peer's incarnation, as this node first met it
+//!   damage               the shards that may have forgotten something; absent if there is none
 //!   logs/core-0/…        one log per core; logs-next and logs-old while another number of cores is switched to
 //!   snapshots/shard-0/…
 //! ```
@@ -15,12 +16,16 @@
 //!   anybody else it is refused: two nodes on one history, or one node on two, would vote twice.
 //! - The incarnation is drawn at random when the directory is born. A node that has lost its directory comes back
 //!   with another one, and its peers, who have recorded the old one, know that it may have forgotten votes.
+//! - A shard whose log was damaged stands in `damage` until it has everything back.
 //!
 //! It must not know what lies in logs and snapshots.
 
+mod damage;
 mod switch;
 mod text_file;
 
+#[cfg(test)]
+mod damage_test;
 #[cfg(test)]
 mod data_dir_test;
 
@@ -36,8 +41,11 @@ use super::segment::FileState;
 use crate::error::Fatal;
 use text_file::Fields;
 
+pub use damage::{ShardDamage, recorded_damage};
+
 const IDENTITY: &str = "identity";
 const PEERS: &str = "peers";
+const DAMAGE: &str = "damage";
 /// The field of the identity that says that every log had a segment once.
 const LOGS_BEGUN: &str = "logs-begun";
 /// The field of the identity that says that every shard has had a leader.
@@ -82,6 +90,7 @@ pub struct DataDir {
     is_new: bool,
     identity: Fields,
     peers: BTreeMap<NodeId, Incarnation>,
+    damage: BTreeMap<ShardId, ShardDamage>,
     /// How many cores wrote the logs, if not as many as there are now.
     cores_before: Option<u16>,
     _lock: File,
@@ -133,7 +142,9 @@ impl DataDir {
         let incarnation = recognise(path, &recorded, identity)?;
         let cores_before = Some(recorded.cores).filter(|cores| *cores != identity.cores);
         let peers = read_peers(&path.join(PEERS))?;
-        Ok(DataDir { path: path.to_owned(), incarnation, is_new, identity: fields, peers, cores_before, _lock: lock })
+        let damage = damage::read(&path.join(DAMAGE))?;
+        let path = path.to_owned();
+        Ok(DataDir { path, incarnation, is_new, identity: fields, peers, damage, cores_before, _lock: lock })
     }
 
     /// Remembers durably that every log has begun: from now on a log without segments is a lost one. Must be called
@@ -382,7 +393,9 @@ fn give_birth(
     draw: impl FnOnce() -> Result<Incarnation, Fatal>,
 ) -> Result<Fields, Fatal> {
     // The identity is durable before anything else is written: what lies here without it is the rest of a node.
-    if let Some(rest) = [PEERS, "logs", "logs-next", "snapshots"].into_iter().find(|name| path.join(name).exists()) {
+    if let Some(rest) =
+        [PEERS, DAMAGE, "logs", "logs-next", "snapshots"].into_iter().find(|name| path.join(name).exists())
+    {
         return Err(Fatal::failure(format!(
             "data directory {} holds `{rest}` but no `{IDENTITY}`: restore that file from a backup, \
              or choose another --data-dir",

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::trials::args as trials;
+
 const EXAMPLES: &str = "\
 Examples:
   Puts on a single local node, a table as result:
@@ -24,7 +26,15 @@ Examples:
     raftkv-bench --target null --endpoints 127.0.0.1:7101 --workload get
 
   From the kill of a node to the first put on each shard that it led:
-    raftkv-bench failover --server target/release/raftkv-server --trials 20";
+    raftkv-bench failover --server target/release/raftkv-server --trials 20
+
+  The life of a cluster that is started for it; each has its own --help:
+    raftkv-bench restart --trials 10
+    raftkv-bench memory
+    raftkv-bench snapshots --pairs 10
+    raftkv-bench catch-up --rate 20000
+    raftkv-bench overwrite --minutes 30
+    raftkv-bench amplification";
 
 /// The load generator of RaftKV.
 ///
@@ -49,6 +59,18 @@ pub enum Command {
     NullServer(NullServer),
     /// Measures the time from the death of a node to the first put on every shard that it led
     Failover(Failover),
+    /// Measures the time from the start of killed nodes to gets on every shard through each
+    Restart(trials::Restart),
+    /// Measures the memory that keys take
+    Memory(trials::Memory),
+    /// Measures what snapshots cost the puts beside them
+    Snapshots(trials::Snapshots),
+    /// Measures how a node that was away for long catches up, and what that costs
+    CatchUp(trials::CatchUp),
+    /// Overwrites few keys for long and checks that the logs stay within their bound
+    Overwrite(trials::Overwrite),
+    /// Measures the bytes written to the disk for a byte that was put
+    Amplification(trials::Amplification),
 }
 
 /// What is asked of the servers.

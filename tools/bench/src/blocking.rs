@@ -73,13 +73,13 @@ impl Connection {
         })?
     }
 
-    /// Asks for the status. No other request may be in flight.
-    pub fn status(&mut self) -> io::Result<Box<Status>> {
+    /// Asks for the node's state. No other request may be in flight.
+    pub fn status(&mut self) -> io::Result<Status> {
         self.queue(Operation::Status);
         self.flush()?;
         self.receive(|reply| match reply.result {
-            Ok(Answer::Status(status)) => Ok(status),
-            Ok(_) => Err(garbled("another answer than the status")),
+            Ok(Answer::Status(status)) => Ok(*status),
+            Ok(_) => Err(garbled("another answer than the state")),
             Err(refusal) => Err(io::Error::other(format!("{}: {}", refusal.code.name(), refusal.message))),
         })?
     }

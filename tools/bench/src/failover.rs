@@ -4,7 +4,6 @@
 //! every 5 ms. What counts is the time from the signal to the first put that is acknowledged, shard by shard. Signals
 //! go to processes that were started here and to no others.
 
-mod cluster;
 pub(crate) mod probe;
 
 use std::sync::Arc;
@@ -12,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use raftkv_protocol::types::{NodeId, ShardId};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
-use self::cluster::Cluster;
 use self::probe::Probe;
 use crate::args::{Death, Failover};
+use crate::cluster::{Cluster, Plan};
+use crate::signals::stop_on_signals;
 use crate::topology::Topology;
 
 /// What a trial found.
@@ -35,11 +34,10 @@ impl Trial {
 
 /// Runs all trials and prints what they found.
 pub fn execute(args: &Failover) -> Result<(), String> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|error| error.to_string())?;
-    }
-    let mut cluster = Cluster::start(args, Arc::clone(&stop))?;
+    let stop = stop_on_signals()?;
+    let plan =
+        Plan { server: &args.server, nodes: args.nodes, dir: &args.dir, name: "failover", flags: &args.server_flags };
+    let mut cluster = Cluster::start(&plan, Arc::clone(&stop))?;
     let mut trials = Vec::new();
     for number in 1..=args.trials {
         let topology = cluster.settled()?;

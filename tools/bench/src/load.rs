@@ -1,5 +1,7 @@
 //! A run from beginning to end: prepare, start the threads, watch, report.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use clap::ValueEnum;
@@ -13,12 +15,18 @@ use crate::prepare;
 use crate::process::Usage;
 use crate::report::{Report, Setup};
 use crate::run::Run;
+use crate::signals::stop_on_signals;
 use crate::topology::Topology;
 use crate::watch::{Watched, watch};
 use crate::worker::Worker;
 
-/// Runs the load and prints the result. Fails if nothing could be measured.
+/// Runs the load until SIGINT or SIGTERM at the latest and prints the result. Fails if nothing could be measured.
 pub fn execute(load: &Load) -> Result<(), String> {
+    run(load, &stop_on_signals()?)?.print(load.json)
+}
+
+/// Runs the load until it is over or `stop` is set.
+pub fn run(load: &Load, stop: &Arc<AtomicBool>) -> Result<Report, String> {
     Usage::of(&load.pids)?;
     let keys = KeySpace::new(load.keys, load.key_size as usize)?;
     let mix = Mix {
@@ -34,8 +42,7 @@ pub fn execute(load: &Load) -> Result<(), String> {
         eprintln!("prefilling {} keys", load.keys);
         prepare::prefill(&mut topology, &key_sets, &mix, load.seed, load.timeout)?;
     }
-    let run = start(load, mix, key_sets);
-    run.meter.stop_on_signals().map_err(|error| error.to_string())?;
+    let run = start(load, mix, key_sets, Arc::clone(stop));
     let watched = thread::scope(|scope| {
         let threads: Vec<_> = (0..run.threads)
             .map(|number| {
@@ -53,7 +60,7 @@ pub fn execute(load: &Load) -> Result<(), String> {
     let (tally, measured_s) = run.meter.measured();
     let elections = prepare::discover(&load.endpoints, load.timeout).ok().map(|now| now.terms_since(&topology));
     let Watched { servers, client, syncs } = watched;
-    Report { setup: setup(load), tally, measured_s, elections, servers, client, syncs }.print(load.json)
+    Ok(Report { setup: setup(load), tally, measured_s, elections, servers, client, syncs })
 }
 
 /// How often all nodes together have synced their logs, if all of them say.
@@ -65,7 +72,7 @@ fn log_syncs(load: &Load, topology: &Topology) -> Option<u64> {
     (load.target == Peer::Raftkv).then(|| topology.nodes().map(|(_, address)| of_node(address)).sum())?
 }
 
-fn start(load: &Load, mix: Mix, key_sets: Vec<Vec<u32>>) -> Run {
+fn start(load: &Load, mix: Mix, key_sets: Vec<Vec<u32>>, stop: Arc<AtomicBool>) -> Run {
     // A thread without a connection would have nothing to do.
     let threads = load.threads.min(load.conns) as usize;
     let kind = if load.rate.is_some() { Loop::Open } else { Loop::Closed };
@@ -78,7 +85,7 @@ fn start(load: &Load, mix: Mix, key_sets: Vec<Vec<u32>>) -> Run {
         threads,
         seed: load.seed,
         timeout_ns: load.timeout.as_nanos() as u64,
-        meter: Meter::start(kind, load.warmup, load.duration, threads),
+        meter: Meter::start(kind, load.warmup, load.duration, threads).stopped_by(stop),
     }
 }
 

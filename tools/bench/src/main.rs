@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use raftkv_bench::args::{Cli, Command};
-use raftkv_bench::{failover, load, null_server};
+use raftkv_bench::{failover, load, null_server, trials};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -12,6 +12,12 @@ fn main() -> ExitCode {
         None => load::execute(&cli.load),
         Some(Command::NullServer(args)) => null_server::serve(args).map_err(|error| error.to_string()),
         Some(Command::Failover(args)) => failover::execute(args),
+        Some(Command::Restart(args)) => trials::restart(args),
+        Some(Command::Memory(args)) => trials::memory(args),
+        Some(Command::Snapshots(args)) => trials::snapshots(args),
+        Some(Command::CatchUp(args)) => trials::catch_up(args),
+        Some(Command::Overwrite(args)) => trials::overwrite(args),
+        Some(Command::Amplification(args)) => trials::amplification(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -63,6 +63,13 @@ impl Meter {
         Ok(())
     }
 
+    /// Has this flag end the run early.
+    #[must_use]
+    pub fn stopped_by(mut self, stop: Arc<AtomicBool>) -> Meter {
+        self.stop = stop;
+        self
+    }
+
     /// Nanoseconds since the start.
     pub fn now(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64

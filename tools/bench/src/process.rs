@@ -42,6 +42,39 @@ impl Usage {
     }
 }
 
+/// Resident memory of one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// Now, in bytes.
+    pub rss_bytes: u64,
+    /// The most so far.
+    pub peak_bytes: u64,
+    /// What of it now is not backed by a file.
+    pub anon_bytes: u64,
+}
+
+impl Resident {
+    /// Of this process.
+    pub fn of(pid: u32) -> Result<Resident, String> {
+        let path = format!("/proc/{pid}/status");
+        let status = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let bytes = |name: &str| parse_bytes(&status, name).ok_or_else(|| format!("{path} has no {name}"));
+        Ok(Resident { rss_bytes: bytes("VmRSS:")?, peak_bytes: bytes("VmHWM:")?, anon_bytes: bytes("RssAnon:")? })
+    }
+}
+
+/// Bytes that a process has made the kernel write to disks since it began.
+pub fn written_bytes(pid: u32) -> Result<u64, String> {
+    let path = format!("/proc/{pid}/io");
+    let io = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    parse_written(&io).ok_or_else(|| format!("{path} has no write_bytes"))
+}
+
+/// The line of `/proc/PID/io` that counts what goes to the storage layer.
+pub(crate) fn parse_written(io: &str) -> Option<u64> {
+    io.lines().find_map(|line| line.strip_prefix("write_bytes:"))?.trim().parse().ok()
+}
+
 /// Fields 14 and 15 of `/proc/PID/stat`. Field 2, the name in parentheses, may hold anything, so counting starts
 /// behind its end.
 pub(crate) fn parse_cpu_s(stat: &str) -> Option<f64> {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::io::{self, Write as _};
 
+use crate::json::{Object, optional, quoted, rounded};
 use crate::process::Usage;
 use crate::tally::Tally;
 
@@ -59,7 +60,8 @@ impl Report {
         Ok(())
     }
 
-    fn ops_per_s(&self) -> f64 {
+    /// Operations a second.
+    pub fn ops_per_s(&self) -> f64 {
         self.tally.ops() as f64 / self.measured_s.max(f64::MIN_POSITIVE)
     }
 
@@ -89,10 +91,9 @@ impl Report {
         let (setup, tally) = (&self.setup, &self.tally);
         let memory = |of: fn(&Usage) -> u64| optional(self.servers.map(|(_, end)| of(&end)));
         let growth = self.servers.map(|(begin, end)| end.rss_anon_bytes as i64 - begin.rss_anon_bytes as i64);
-        let mut json = String::from("{");
+        let mut json = Object::default();
         let mut field = |name: &str, value: &dyn std::fmt::Display| {
-            let comma = if json.len() > 1 { ", " } else { "" };
-            write!(json, "{comma}\"{name}\": {value}").expect("a string takes everything");
+            json.field(name, value);
         };
         field("workload", &quoted(&setup.workload));
         field("target", &quoted(&setup.target));
@@ -120,8 +121,7 @@ impl Report {
         field("log_syncs_per_op", &optional(self.log_syncs_per_op().map(rounded)));
         field("client_cpu_s", &rounded(self.client_cpu_s()));
         field("client_cpu_us_per_op", &optional(self.per_op_us(self.client_cpu_s()).map(rounded)));
-        json.push('}');
-        json
+        json.finish()
     }
 
     fn latency_json(&self) -> String {
@@ -196,17 +196,4 @@ pub fn readable_us(us: f64) -> String {
 
 fn readable_cpu(us: Option<f64>) -> String {
     us.map_or_else(|| "-".into(), |us| format!("{us:.2} us"))
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{text}\"")
-}
-
-fn optional(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "null".into(), |value| value.to_string())
-}
-
-/// To three decimals, which JSON can express (it knows no infinity).
-fn rounded(value: f64) -> f64 {
-    if value.is_finite() { (value * 1_000.0).round() / 1_000.0 } else { 0.0 }
 }

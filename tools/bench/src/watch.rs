@@ -1,11 +1,11 @@
 //! Watches a run: the progress line, and what the processes use while it is measured.
 
-use std::io::{IsTerminal, stderr};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::meter::Meter;
 use crate::process::Usage;
+use crate::progress::Progress;
 use crate::report::{faults_text, readable_us};
 
 /// How quickly the end of the threads is noticed.
@@ -32,7 +32,7 @@ pub fn watch(
 ) -> Result<Watched, String> {
     let look = || Ok::<_, String>((Usage::of(pids)?, Usage::of_self()?, syncs()));
     let window = meter.window();
-    let mut progress = Progress::new();
+    let mut progress = Progress::default();
     let (mut begin, mut end) = (None, None);
     while !finished() {
         let now = meter.now();
@@ -42,7 +42,7 @@ pub fn watch(
         if (now >= window.end || meter.stopped()) && end.is_none() {
             end = Some(look()?);
         }
-        progress.show(meter);
+        show(&mut progress, meter);
         let next = [window.start, window.end].into_iter().find(|&at| at > now).unwrap_or(u64::MAX);
         thread::park_timeout(PAUSE.min(Duration::from_nanos(next - now)));
     }
@@ -56,49 +56,21 @@ pub fn watch(
     })
 }
 
-/// A line on stderr: each second in place on a terminal, every five seconds elsewhere.
-struct Progress {
-    on_terminal: bool,
-    shown_at: Instant,
-}
-
-impl Progress {
-    fn new() -> Progress {
-        Progress { on_terminal: stderr().is_terminal(), shown_at: Instant::now() }
-    }
-
-    fn show(&mut self, meter: &Meter) {
-        let passed = self.shown_at.elapsed();
-        if passed < Duration::from_secs(if self.on_terminal { 1 } else { 5 }) {
-            return;
-        }
-        self.shown_at = Instant::now();
-        let (now, window) = (meter.now(), meter.window());
-        let phase = match now {
-            now if now < window.start => "warm-up",
-            now if now < window.end => "measuring",
-            _ => "waiting for the last replies",
-        };
-        let tally = meter.take_live();
-        let line = format!(
-            "{:>4.0} s {phase}: {:>9.0} ops/s  p50 {}  p99 {}  errors {}",
-            now as f64 / 1e9,
-            tally.ops() as f64 / passed.as_secs_f64(),
-            readable_us(tally.latency_us(0.5)),
-            readable_us(tally.latency_us(0.99)),
-            faults_text(&tally),
-        );
-        if self.on_terminal {
-            // Clears what an earlier, longer line left behind.
-            eprint!("\r\x1b[2K{line}");
-        } else {
-            eprintln!("{line}");
-        }
-    }
-
-    fn finish(&self) {
-        if self.on_terminal {
-            eprintln!();
-        }
-    }
+fn show(progress: &mut Progress, meter: &Meter) {
+    let Some(passed) = progress.due() else { return };
+    let (now, window) = (meter.now(), meter.window());
+    let phase = match now {
+        now if now < window.start => "warm-up",
+        now if now < window.end => "measuring",
+        _ => "waiting for the last replies",
+    };
+    let tally = meter.take_live();
+    progress.show(&format!(
+        "{:>4.0} s {phase}: {:>9.0} ops/s  p50 {}  p99 {}  errors {}",
+        now as f64 / 1e9,
+        tally.ops() as f64 / passed.as_secs_f64(),
+        readable_us(tally.latency_us(0.5)),
+        readable_us(tally.latency_us(0.99)),
+        faults_text(&tally),
+    ));
 }

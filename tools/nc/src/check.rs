@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 
-use raftkv::storage::data_dir::{self, RecordedIdentity, log_dir};
+use raftkv::storage::data_dir::{self, RecordedIdentity, ShardDamage, log_dir};
 use raftkv::storage::disk::RealDisk;
 use raftkv::storage::segment::FileState;
 use raftkv::storage::snapshot::{SnapshotStore, snapshot_name};
@@ -73,7 +73,21 @@ impl Check<'_> {
         self.say(format_args!("identity {}", dir.join("identity").display()), details)?;
         let peers = data_dir::recorded_peers(dir).map(|peers| format!("{} on record", peers.len()));
         self.say(format_args!("peers {}", dir.join("peers").display()), peers)?;
+        self.damage(dir)?;
         Ok(identity.ok())
+    }
+
+    /// What the node knows to have lost, if there is anything.
+    fn damage(&mut self, dir: &Path) -> io::Result<()> {
+        let part = format!("damage {}", dir.join("damage").display());
+        match data_dir::recorded_damage(dir) {
+            Ok(damage) => damage.iter().try_for_each(|(shard, found)| {
+                let ShardDamage { since_s, what } = found;
+                let details = format!("shard {shard} is being repaired, found {since_s} s after 1970: {what}");
+                self.say(&part, Ok::<_, &str>(details))
+            }),
+            Err(error) => self.say(part, Err::<&str, _>(error)),
+        }
     }
 
     fn logs(&mut self, dir: &Path, identity: Option<&RecordedIdentity>) -> io::Result<()> {

@@ -21,6 +21,8 @@ pub const HELP: &str = r#"Commands:
   slots              print the shards, their slots and their leaders
   status             print the state of the node and of its shards
   ping               print how long the node takes to answer
+  snapshot           have the node snapshot its shards now, and wait for it:
+                     --timeout says how long
   raw HEX…           send these bytes as they are and print what comes
   help               print this
 Words:
@@ -39,6 +41,7 @@ pub enum Command {
     Slots,
     Status,
     Ping,
+    Snapshot,
     Raw(Vec<u8>),
     Help,
 }
@@ -82,6 +85,7 @@ pub fn parse(words: Vec<Vec<u8>>) -> Result<Command, String> {
         b"slots" => Command::Slots,
         b"status" => Command::Status,
         b"ping" => Command::Ping,
+        b"snapshot" => Command::Snapshot,
         b"raw" => Command::Raw(words::parse_hex(&words.0.by_ref().collect::<Vec<_>>().concat())?),
         b"help" => Command::Help,
         _ => return Err(format!("unknown command {}; 'help' lists them", words::quote(&name))),

@@ -32,9 +32,13 @@ fn every_command_is_understood() {
     let line = "scan --start ab --end ac a --cursor abc --limit 3 --reverse --lease";
     assert_eq!(read(line), Ok(Command::Scan(scan)));
     assert_eq!(read("raw 00 ff 1 a"), Ok(Command::Raw(vec![0, 255, 26])));
-    for (line, command) in
-        [("slots", Command::Slots), ("status", Command::Status), ("ping", Command::Ping), ("help", Command::Help)]
-    {
+    for (line, command) in [
+        ("slots", Command::Slots),
+        ("status", Command::Status),
+        ("ping", Command::Ping),
+        ("snapshot", Command::Snapshot),
+        ("help", Command::Help),
+    ] {
         assert_eq!(read(line), Ok(command));
     }
 }
@@ -52,6 +56,7 @@ fn nonsense_is_refused_with_a_reason() {
         ("scan a b", "does not belong"),
         ("scan --limit many", "not a number"),
         ("ping pong", "does not belong"),
+        ("snapshot data/node1", "does not belong"),
         ("raw 0", "whole number of bytes"),
     ] {
         let error = read(line).unwrap_err();
@@ -63,7 +68,7 @@ fn nonsense_is_refused_with_a_reason() {
 
 #[test]
 fn help_names_every_command() {
-    for name in ["put", "get", "del", "scan", "slots", "status", "ping", "raw", "help"] {
+    for name in ["put", "get", "del", "scan", "slots", "status", "ping", "snapshot", "raw", "help"] {
         assert!(HELP.contains(&format!("\n  {name}")), "{name}");
     }
 }

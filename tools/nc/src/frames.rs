@@ -263,6 +263,9 @@ fn answer_fields(answer: &Answer<'_>) -> Fields {
             });
             std::iter::once(("cluster", table.cluster.to_string())).chain(nodes).chain(leaders).collect()
         }
+        Answer::Snapshots(snapshots) => {
+            snapshots.iter().map(|snapshot| ("snapshot", format!("{snapshot:?}"))).collect()
+        }
         Answer::Status(status) => {
             let mut fields = vec![
                 ("cluster", status.cluster.to_string()),
@@ -272,6 +275,7 @@ fn answer_fields(answer: &Answer<'_>) -> Fields {
             ];
             fields.extend(status.nodes.iter().map(|(node, address)| ("node", format!("{node} at {address}"))));
             fields.extend(status.shards.iter().map(|shard| ("shard", format!("{shard:?}"))));
+            fields.extend(status.holds.iter().map(|hold| ("hold", format!("{hold:?}"))));
             fields.extend(status.counters.iter().map(|(name, value)| ("counter", format!("{name} {value}"))));
             fields
         }

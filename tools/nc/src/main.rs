@@ -1,8 +1,8 @@
 //! `raftkv-nc`: talk to a RaftKV node by hand, as with nc.
 //!
 //! It speaks the protocol itself over one blocking connection to one node, so that what it shows is what that node said:
-//! no redirects are followed and nothing is retried. `log`, `snapshot` and `check` connect to nobody and read a node's
-//! files.
+//! no redirects are followed and nothing is retried. `log`, `snapshot` and `check` in the address's place connect to nobody
+//! and read a node's files.
 
 mod check;
 mod command;
@@ -43,8 +43,9 @@ const EXAMPLES: &str = r#"Examples:
   printf 'put a 1\nget a\n' | raftkv-nc 127.0.0.1:7001
   raftkv-nc --frames 127.0.0.1:7001 ping
   raftkv-nc 127.0.0.1:7001 help
+  raftkv-nc --timeout 600 127.0.0.1:7001 snapshot      have the node take snapshots
+  raftkv-nc snapshot data/node1/snapshots/shard-0 --items    print those that it has
   raftkv-nc log data/node1
-  raftkv-nc snapshot data/node1/snapshots/shard-0 --items
   raftkv-nc check data/node1"#;
 
 /// Paragraphs that the terminal's width breaks.
@@ -53,8 +54,9 @@ Without a command, commands are read from the standard input, one a line; empty 
 skipped, 'quit' ends. As arguments, the shell splits and quotes the words; the escapes are the same.\n\n\
 'log' prints every record of a node's log, read-only, while the node runs or after: segment by segment, batch by batch, \
 each record with its offset in the file. DIR is a data directory or one of its logs/core-N.\n\n\
-'snapshot' prints what a snapshot says of itself, with --items every key, version and value too, and checks all of it. \
-FILE is any snapshot; of a data directory, or one of its snapshots/shard-N, all are printed.\n\n\
+'snapshot' without an address prints what a snapshot says of itself, with --items every key, version and value too, and checks all of it. \
+FILE is any snapshot; of a data directory, or one of its snapshots/shard-N, all are printed. \
+Behind HOST:PORT it is a command: the node takes snapshots of its shards, and prints one line for each.\n\n\
 'check' reads all of a node's data directory, changes nothing, and says in one line each whether the identity, the \
 peers, every log and every snapshot are right. A node that runs goes on meanwhile.\n\n\
 Exit code: 0 done, 3 key not found, 1 failed, 2 bad usage; of many commands the worst, in the order 2, 1, 3, 0.";

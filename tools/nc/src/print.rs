@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use raftkv_protocol::client::{Item, ShardStatus, SlotTable, Status};
-use raftkv_protocol::types::{NodeId, ShardId, Slot};
+use raftkv_protocol::client::{Item, LogHold, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status};
+use raftkv_protocol::types::{EntryId, NodeId, ShardId, Slot};
 
 use crate::words::{escape, quote};
 
@@ -29,6 +29,19 @@ pub fn slots(out: &mut dyn Write, table: &SlotTable) -> io::Result<()> {
     Ok(())
 }
 
+/// What has become of a shard's snapshot that was asked for.
+pub fn snapshot(out: &mut dyn Write, snapshot: &ShardSnapshot) -> io::Result<()> {
+    write!(out, "shard {} ", snapshot.shard)?;
+    match &snapshot.outcome {
+        SnapshotOutcome::Taken { at, bytes, took } => {
+            writeln!(out, "taken at {at}, {bytes} bytes, in {:.3} ms", took.as_secs_f64() * 1e3)
+        }
+        SnapshotOutcome::Unchanged { at, .. } if *at == EntryId::ZERO => writeln!(out, "nothing was ever written"),
+        SnapshotOutcome::Unchanged { at, bytes } => writeln!(out, "nothing new since {at}, {bytes} bytes"),
+        SnapshotOutcome::Failed(why) => writeln!(out, "failed: {}", escape(why.as_bytes())),
+    }
+}
+
 /// The node, its members, its shards and its counters.
 pub fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     writeln!(out, "cluster {}", status.cluster)?;
@@ -41,18 +54,31 @@ pub fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     for shard in &status.shards {
         shard_status(out, shard)?;
     }
+    for hold in &status.holds {
+        log_hold(out, hold)?;
+    }
     for (name, value) in &status.counters {
         writeln!(out, "counter {} {value}", escape(name.as_bytes()))?;
     }
     Ok(())
 }
 
+fn log_hold(out: &mut dyn Write, hold: &LogHold) -> io::Result<()> {
+    let LogHold { core, log_bytes, log_bytes_max, shard, bytes, reason, message } = hold;
+    write!(out, "hold core {core} log {log_bytes} of {log_bytes_max} shard {shard} bytes {bytes} {}", reason.name())?;
+    match message.as_str() {
+        "" => writeln!(out),
+        message => writeln!(out, ": {}", escape(message.as_bytes())),
+    }
+}
+
 fn shard_status(out: &mut dyn Write, shard: &ShardStatus) -> io::Result<()> {
     let leader = shard.leader.map_or("none".into(), |node| node.to_string());
     let divergence = shard.divergence.map_or(String::new(), |divergence| format!(" {divergence}"));
+    let repairing = if shard.is_repairing { " repairing" } else { "" };
     writeln!(
         out,
-        "shard {} {} term {} leader {leader} commit {} applied {} persisted {} last {} snapshot {} keys {} hash {:032x}{divergence}",
+        "shard {} {} term {} leader {leader} commit {} applied {} persisted {} last {} snapshot {} keys {} hash {:032x}{repairing}{divergence}",
         shard.id,
         shard.role.name(),
         shard.term,

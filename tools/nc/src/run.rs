@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Instant;
 
-use raftkv_protocol::client::{self as wire, Answer, Code, Operation, Refusal, Reply};
+use raftkv_protocol::client::{self as wire, Answer, Code, Operation, Refusal, Reply, SnapshotOutcome};
 
 use crate::command::{Command, HELP, Scan, ShowVersion};
 use crate::print;
@@ -143,6 +143,7 @@ impl Runner {
                     _ => None,
                 })
             }
+            Command::Snapshot => self.snapshot(out),
             Command::Slots => self.ask(Operation::Slots, |_, answer| match answer {
                 Answer::Slots(table) => Some(print::slots(out, table)),
                 _ => None,
@@ -165,6 +166,25 @@ impl Runner {
             _ => None,
         })?;
         if gone { Err(Failure::NotFound) } else { Ok(()) }
+    }
+
+    /// One line for each shard. The node is to answer before the patience with its connection ends.
+    fn snapshot(&mut self, out: &mut dyn Write) -> Result<(), Failure> {
+        let wait = self.settings.timeout * 9 / 10;
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+        let (mut all, mut failed) = (0, 0);
+        self.ask(Operation::Snapshot { wait_ms }, |_, answer| match answer {
+            Answer::Snapshots(snapshots) => {
+                all = snapshots.len();
+                failed = snapshots.iter().filter(|shard| matches!(shard.outcome, SnapshotOutcome::Failed(_))).count();
+                Some(snapshots.iter().try_for_each(|snapshot| print::snapshot(out, snapshot)))
+            }
+            _ => None,
+        })?;
+        if failed > 0 {
+            return Err(Failure::Refused(format!("{failed} of {all} shards have no new snapshot")));
+        }
+        Ok(())
     }
 
     /// Page after page, until the limit or the end.

@@ -6,14 +6,16 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use raftkv_protocol::client::{
-    Answer, Code, Condition, Item, Operation, Page, Refusal, Reply, Request, ShardStatus, SlotTable, Status,
+    Answer, Code, Condition, HoldReason, Item, LogHold, Operation, Page, Refusal, Reply, Request, ShardSnapshot,
+    ShardStatus, SlotTable, SnapshotOutcome, Status,
 };
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX};
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply};
-use raftkv_protocol::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
+use raftkv_protocol::types::{ClusterId, CoreId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
 
 const DIVERGENCE: Divergence =
     Divergence { verdict: Verdict::Diverged, agreed: Index(1024), differs: Index(2048), own: 10, other: 11 };
@@ -157,15 +159,39 @@ fn answer(request: &Request<'_>, map: &mut Map, out: &mut Vec<u8>) {
             shards: vec![
                 ShardStatus { last: EntryId::new(7, 3), keys: 2, ..ShardStatus::default() },
                 ShardStatus { id: ShardId(1), divergence: Some(DIVERGENCE), ..ShardStatus::default() },
+                ShardStatus { id: ShardId(2), is_repairing: true, ..ShardStatus::default() },
             ],
             counters: vec![("connections".into(), 4)],
             disk: DiskHealth::Slow,
             sync_ms: 1234,
+            holds: vec![hold(0, HoldReason::NoQuorum, ""), hold(1, HoldReason::Failed, "no space\x1b")],
             ..Status::default()
         }))),
+        Operation::Snapshot { wait_ms: 9_000 } => Ok(Answer::Snapshots(vec![
+            snapshot(
+                0,
+                SnapshotOutcome::Taken { at: EntryId::new(7, 3), bytes: 4096, took: Duration::from_millis(12) },
+            ),
+            snapshot(1, SnapshotOutcome::Unchanged { at: EntryId::new(5, 2), bytes: 300 }),
+            snapshot(2, SnapshotOutcome::Unchanged { at: EntryId::ZERO, bytes: 0 }),
+        ])),
+        Operation::Snapshot { .. } => {
+            let outcome = SnapshotOutcome::Failed("the disk\x1b[2J is full".into());
+            Ok(Answer::Snapshots(vec![snapshot(0, outcome)]))
+        }
         _ => Ok(Answer::Pong),
     };
     Reply { id: request.id, at: EntryId::new(7, 3), result }.encode(out);
+}
+
+fn hold(shard: u16, reason: HoldReason, message: &str) -> LogHold {
+    let (log_bytes, log_bytes_max, bytes) = (700, 500, 64);
+    let (core, shard, message) = (CoreId(1), ShardId(shard), message.to_owned());
+    LogHold { core, log_bytes, log_bytes_max, shard, bytes, reason, message }
+}
+
+fn snapshot(shard: u16, outcome: SnapshotOutcome) -> ShardSnapshot {
+    ShardSnapshot { shard: ShardId(shard), outcome }
 }
 
 /// The exit code and what was printed.
@@ -247,9 +273,27 @@ fn the_cluster_is_described() {
         format!("keys 2 hash {zeros}0\n"),
         format!("hash {zeros}0 diverged after index 1024, at index 2048: hash {zeros}a here, {zeros}b elsewhere\n"),
     );
-    for line in ["disk slow sync-ms 1234\n", &healthy, &diverged] {
+    let repairing = format!("hash {zeros}0 repairing\n");
+    let holds = [
+        "hold core 1 log 700 of 500 shard 0 bytes 64 no_quorum\n",
+        "hold core 1 log 700 of 500 shard 1 bytes 64 failed: no space\\x1b\n",
+    ];
+    for line in ["disk slow sync-ms 1234\n", &healthy, &diverged, &repairing, holds[0], holds[1]] {
         assert!(told(&status).1.contains(line), "{line}: {}", told(&status).1);
     }
+}
+
+#[test]
+fn snapshots_are_asked_for() {
+    let node = Node::start();
+    let expected = "shard 0 taken at 7@3, 4096 bytes, in 12.000 ms\n\
+                    shard 1 nothing new since 5@2, 300 bytes\n\
+                    shard 2 nothing was ever written\n";
+    assert_eq!(told(&node.nc(&["snapshot"])), (0, expected));
+    // A shorter patience is told to the node.
+    let failed = node.nc(&["--timeout=5", "snapshot"]);
+    assert_eq!(told(&failed), (1, "shard 0 failed: the disk\\x1b[2J is full\n"));
+    assert_eq!(complaint(&failed), "raftkv-nc: 1 of 1 shards have no new snapshot\n");
 }
 
 #[test]

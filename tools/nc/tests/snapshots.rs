@@ -145,6 +145,23 @@ fn a_right_directory_passes_the_check() {
 }
 
 #[test]
+fn the_check_tells_what_is_being_repaired() {
+    let (temp, mut in_use, _) = data_dir();
+    in_use.mark_damaged(&[ShardId(0), ShardId(2)], "the log is corrupt: somewhere", 1_795_908_318).unwrap();
+    let (printed, _) = ended(&nc(&["check"], temp.path()), 0);
+    let lines: Vec<&str> = printed.lines().filter(|line| line.starts_with("damage ")).collect();
+    let line = |shard: u16| {
+        let file = temp.path().join("damage");
+        let found = "is being repaired, found 1795908318 s after 1970: the log is corrupt: somewhere";
+        format!("damage {}: right: shard {shard} {found}", file.display())
+    };
+    assert_eq!(lines, [line(0), line(2)]);
+    flip(&temp.path().join("damage"), 20);
+    let (printed, _) = ended(&nc(&["check"], temp.path()), 1);
+    assert!(printed.contains("/damage: DAMAGED: ") && printed.contains("its checksum is wrong"), "{printed}");
+}
+
+#[test]
 fn the_check_names_every_part_that_is_damaged() {
     let (temp, _in_use, files) = data_dir();
     let path = |name: &str| temp.path().join(name);

@@ -617,7 +617,8 @@ impl World {
             self.coverage.add("request timed out at a node", counters.timeouts);
             self.coverage.add("vote withheld from an admitted node", counters.votes_withheld);
             self.coverage.add("leader that is not to be followed", counters.leaders_unheeded);
-            self.coverage.add("shard left a slow disk", counters.transfers_away);
+            self.coverage.add("disk found to be full", counters.disk_full);
+            self.coverage.add("shard left a slow or full disk", counters.transfers_away);
             self.coverage.add("replica found to differ", counters.divergences);
             self.coverage.add("loop turned", counters.turns);
             self.coverage.add("snapshot taken", counters.snapshots_taken);

@@ -361,7 +361,7 @@ impl Replica {
 fn recovered(durable: &Durable) -> Recovered {
     let entries = durable.log.entries.iter().map(|entry| (entry.id.term, entry.body.len() as u32)).collect();
     let (hard_state, start, snapshot) = (durable.hard_state, durable.log.start, durable.snapshots.last().copied());
-    Recovered { hard_state, start, entries, snapshot }
+    Recovered { hard_state, start, entries, snapshot, damaged: false }
 }
 
 /// A log with entries of these terms after `start`, with bodies that differ where their terms do.

@@ -1,0 +1,104 @@
+//! Disks that are full: leadership leaves their node, stays away while they are, and comes back.
+
+use std::time::Duration;
+
+use raftkv_protocol::client::Code;
+use raftkv_protocol::health::DiskHealth;
+use raftkv_protocol::types::{NodeId, ShardId};
+
+use super::cluster::{Cluster, NODES, SHARDS};
+use super::gray::{OWN, cluster, leader, leads_nothing, terms, transfers_away, write_for};
+use super::{counted, expect_value, key_of, put, replica, status_of, write};
+
+fn health(cluster: &Cluster, node: u64) -> DiskHealth {
+    cluster.node(node).node().health.own()
+}
+
+/// Writes to a shard, refused or not, until the nodes' logs have only their reserves left.
+fn fill(cluster: &mut Cluster, nodes: &[u64], shard: ShardId) {
+    nodes.iter().for_each(|node| cluster.set_full(*node, true));
+    let (key, value) = (key_of(shard), vec![7; 60_000]);
+    for _ in 0..20 {
+        if nodes.iter().all(|node| health(cluster, *node) == DiskHealth::Full) {
+            return;
+        }
+        let mut client = cluster.dial(2, None, &[]);
+        cluster.ask(&mut client, put(&key, &value), |_| ());
+    }
+    panic!("20 long values were taken by full disks");
+}
+
+// rule 17
+#[test]
+fn leadership_leaves_a_node_whose_disk_is_full_and_comes_back_after_30_s_with_space() {
+    let mut cluster = cluster(50);
+    fill(&mut cluster, &[1], OWN[0]);
+    let full_since = cluster.now;
+    cluster.run_until("node 1 leads nothing", |cluster| leads_nothing(cluster, 1));
+    let took = cluster.now - full_since;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(status_of(&mut cluster, 1).disk, DiskHealth::Full);
+    assert_eq!([2, 3].map(|node| cluster.node(node).node().health.of(NodeId(1))), [DiskHealth::Full; 2]);
+    // Nobody is refused any more, whichever node is asked.
+    for shard in (0..SHARDS).map(ShardId) {
+        write(&mut cluster, 1, &key_of(shard), b"newer");
+        expect_value(&mut cluster, 1, &key_of(shard), b"newer");
+    }
+    // Longer than the reserve lasts: it lags, and gets nothing back.
+    let before = (terms(&cluster), transfers_away(&cluster));
+    write_for(&mut cluster, 60);
+    assert!(leads_nothing(&cluster, 1));
+    assert_eq!((terms(&cluster), transfers_away(&cluster)), before);
+    let behind = |cluster: &Cluster| {
+        replica(cluster, 2, OWN[0]).raft().commit().0 - replica(cluster, 1, OWN[0]).raft().persisted_index().0
+    };
+    assert!(behind(&cluster) > 0);
+
+    cluster.set_full(1, false);
+    let roomy_since = cluster.now;
+    cluster.run_until("it knows", |cluster| health(cluster, 1) == DiskHealth::Recovering);
+    assert!(cluster.now - roomy_since < Duration::from_secs(1), "{:?}", cluster.now - roomy_since);
+    write_for(&mut cluster, 28);
+    assert!(leads_nothing(&cluster, 1));
+    assert_eq!((behind(&cluster), health(&cluster, 1)), (0, DiskHealth::Recovering));
+    cluster.run_until("leadership is back", |cluster| OWN.into_iter().all(|shard| leader(cluster, shard) == 1));
+    let took = cluster.now - roomy_since;
+    assert!(Duration::from_secs(30) <= took && took < Duration::from_secs(40), "{took:?}");
+    assert_eq!(status_of(&mut cluster, 1).disk, DiskHealth::Healthy);
+    assert_eq!(counted(&cluster, 1, |counters| counters.disk_full), 1);
+    write(&mut cluster, 1, &key_of(OWN[0]), &[7; 60_000]);
+}
+
+/// Whoever led, puts would be refused.
+// rule 17
+#[test]
+fn where_all_disks_are_full_nothing_moves_and_puts_are_refused() {
+    let mut cluster = cluster(51);
+    let before = terms(&cluster);
+    let all: Vec<u64> = (1..=NODES).collect();
+    fill(&mut cluster, &all, OWN[0]);
+    cluster.run(Duration::from_secs(30));
+    assert_eq!((terms(&cluster), transfers_away(&cluster)), (before.clone(), 0));
+    let mut client = cluster.dial(2, None, &[]);
+    let refused = cluster
+        .ask(&mut client, put(&key_of(OWN[0]), b"value"), |reply| reply.result.expect_err("there is no space").code);
+    assert_eq!(refused, Code::NoSpace);
+    all.iter().for_each(|node| cluster.set_full(*node, false));
+    cluster.run(Duration::from_secs(1));
+    write_for(&mut cluster, 60);
+    assert_eq!((terms(&cluster), transfers_away(&cluster)), (before, 0));
+}
+
+/// A commit would wait for one of the two.
+// rule 17
+#[test]
+fn without_a_majority_that_has_space_nothing_moves() {
+    let mut cluster = cluster(52);
+    let before = terms(&cluster);
+    fill(&mut cluster, &[1, 3], OWN[0]);
+    cluster.run(Duration::from_secs(30));
+    assert_eq!((terms(&cluster), transfers_away(&cluster)), (before, 0));
+    // As soon as the other has space again, it is a majority.
+    cluster.set_full(3, false);
+    cluster.run_until("node 1 leads nothing", |cluster| leads_nothing(cluster, 1));
+}

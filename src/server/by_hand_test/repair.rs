@@ -1,0 +1,139 @@
+//! A node whose log has lost something gets it back from the others, and until then counts for nothing.
+
+use std::time::Duration;
+
+use raftkv_protocol::client::{Code, Consistency, Operation};
+use raftkv_protocol::types::ShardId;
+
+use super::cluster::{Cluster, NODES, SHARDS};
+use super::{counted, expect_value, key_of, replica, status_of, write};
+use crate::storage::data_dir::recorded_damage;
+
+/// Which shards a node says are being repaired.
+fn repairing(cluster: &mut Cluster, node: u64) -> Vec<u16> {
+    let status = status_of(cluster, node);
+    status.shards.iter().filter(|shard| shard.is_repairing).map(|shard| shard.id.0).collect()
+}
+
+/// Which shards are on record as damaged in a node's data directory.
+fn recorded(cluster: &Cluster, node: u64) -> Vec<u16> {
+    recorded_damage(&cluster.data_dir(node)).expect("readable").into_keys().map(|shard| shard.0).collect()
+}
+
+/// A cluster that holds a few values of every shard.
+fn cluster(seed: u64, nodes: u64) -> Cluster {
+    let mut cluster = Cluster::with_nodes(seed, nodes);
+    for shard in (0..SHARDS).map(ShardId) {
+        for value in [b"one", b"two"] {
+            write(&mut cluster, 1, &key_of(shard), value);
+        }
+    }
+    cluster.run(Duration::from_millis(500));
+    cluster
+}
+
+/// Of the log of a node's first core, which holds the shards 0 and 2, something in the middle goes wrong.
+fn damage_log(cluster: &Cluster, node: u64) {
+    let disk = cluster.disk(node, 0);
+    let segment = disk.names().into_iter().find(|name| name.starts_with("segment-")).expect("a segment");
+    disk.edit(&segment, |bytes| {
+        let written = bytes.chunks(4096).rposition(|block| block.iter().any(|byte| *byte != 0)).expect("something");
+        bytes[written / 2 * 4096] ^= 1;
+    });
+}
+
+// museum 42
+#[test]
+fn a_node_whose_log_is_damaged_gets_everything_back_and_takes_part_again() {
+    let mut cluster = cluster(1, NODES);
+    cluster.kill(3);
+    damage_log(&cluster, 3);
+    cluster.start_node(3);
+    assert_eq!(repairing(&mut cluster, 3), [0, 2]);
+    assert_eq!(recorded(&cluster, 3), [0, 2]);
+    assert_eq!(counted(&cluster, 3, |counters| counters.shards_repairing), 2);
+    assert!(!replica(&cluster, 3, ShardId(0)).is_ready());
+    cluster.run_until("it is repaired", |cluster| recorded(cluster, 3).is_empty());
+    assert_eq!(repairing(&mut cluster, 3), [0_u16; 0]);
+    assert_eq!(counted(&cluster, 3, |counters| counters.shards_repairing), 0);
+    assert_eq!(counted(&cluster, 3, |counters| counters.log_salvages), 1);
+    let is_ready = |cluster: &Cluster| (0..SHARDS).map(ShardId).all(|shard| replica(cluster, 3, shard).is_ready());
+    cluster.run_until("it is ready", is_ready);
+    for shard in (0..SHARDS).map(ShardId) {
+        let healthy = replica(&cluster, 1, shard).status();
+        cluster.run_until("it has all", |cluster| replica(cluster, 3, shard).status().applied >= healthy.applied);
+        let key = key_of(shard);
+        let mut client = cluster.dial(3, None, &[]);
+        let operation = Operation::Get { key: &key, consistency: Consistency::Stale };
+        let read = cluster.ask(&mut client, operation, |reply| reply.result.map(drop).map_err(|refusal| refusal.code));
+        assert_eq!(read, Ok::<_, Code>(()));
+    }
+    // Without it there is no majority any more.
+    cluster.kill(1);
+    cluster.run_until("leaders", Cluster::has_leaders);
+    for shard in (0..SHARDS).map(ShardId) {
+        expect_value(&mut cluster, 2, &key_of(shard), b"two");
+    }
+}
+
+// museum 42
+#[test]
+fn damage_is_not_forgotten_when_the_node_starts_again_with_what_is_left() {
+    let mut cluster = cluster(2, NODES);
+    (1..=NODES).for_each(|node| cluster.kill(node));
+    damage_log(&cluster, 3);
+    for _ in 0..3 {
+        cluster.start_node(3);
+        cluster.run(Duration::from_secs(5));
+        assert_eq!(repairing(&mut cluster, 3), [0, 2]);
+        assert_eq!(replica(&cluster, 3, ShardId(0)).raft().elections_started(), 0);
+        cluster.kill(3);
+        assert_eq!(recorded(&cluster, 3), [0, 2]);
+    }
+    (1..=NODES).for_each(|node| cluster.start_node(node));
+    cluster.run_until("it is repaired", |cluster| recorded(cluster, 3).is_empty());
+    assert_eq!(counted(&cluster, 3, |counters| counters.log_salvages), 0, "the log was sound at this start");
+}
+
+/// Nobody has what a node has lost that is alone.
+// museum 42
+#[test]
+fn a_node_that_is_alone_does_not_start_with_less_than_it_had() {
+    let mut cluster = cluster(4, 1);
+    let healthy = cluster.disk(1, 0).fork();
+    cluster.kill(1);
+    damage_log(&cluster, 1);
+    let line = cluster.try_start_node(1).expect_err("refused").to_string();
+    assert!(line.starts_with("the log is corrupt: ") && line.contains("; no other node has what is lost: "), "{line}");
+    assert_eq!(recorded(&cluster, 1), [0_u16; 0]);
+    let segment = healthy.names().into_iter().find(|name| name.starts_with("segment-")).expect("a segment");
+    cluster.disk(1, 0).set_bytes(&segment, healthy.bytes(&segment));
+    cluster.start_node(1);
+    // Whoever wrote this had others.
+    cluster.node(1).node().data_dir().expect("in use").mark_damaged(&[ShardId(1)], "what", 1).expect("writes");
+    cluster.kill(1);
+    let line = cluster.try_start_node(1).expect_err("refused").to_string();
+    assert!(line.contains("has lost part of its log (see `damage` there), and no other node has it"), "{line}");
+}
+
+/// While another voter is down the node stays as it is, and nobody hands it what it should lead otherwise.
+#[test]
+fn nothing_is_handed_to_a_node_that_is_being_repaired() {
+    let mut cluster = cluster(3, 5);
+    cluster.kill(5);
+    cluster.kill(3);
+    damage_log(&cluster, 3);
+    cluster.start_node(3);
+    cluster.run_until("leaders", Cluster::has_leaders);
+    cluster.run(Duration::from_secs(100));
+    assert_eq!(repairing(&mut cluster, 3), [0, 2]);
+    for shard in (0..SHARDS).map(ShardId) {
+        write(&mut cluster, 3, &key_of(shard), b"three");
+        expect_value(&mut cluster, 1, &key_of(shard), b"three");
+    }
+    let transfers: u64 = [1, 2, 4].iter().map(|node| counted(&cluster, *node, |counters| counters.transfers)).sum();
+    assert_eq!(transfers, 0);
+    cluster.start_node(5);
+    cluster.run_until("it is repaired", |cluster| recorded(cluster, 3).is_empty());
+    cluster.run_until("what it should lead is back", |cluster| replica(cluster, 3, ShardId(2)).leads());
+}

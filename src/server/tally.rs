@@ -1,0 +1,31 @@
+//! What a core counts that others know: its sockets, its log, its repairs.
+
+use std::sync::atomic::Ordering;
+
+use raftkv_protocol::types::CoreId;
+
+use crate::socket::Network;
+
+use super::core_loop::CoreLoop;
+
+impl<N: Network> CoreLoop<N> {
+    /// Brings the core's counters up to date.
+    pub(super) fn gather_counters(&mut self) {
+        self.router.counters.replies_dropped = self.io.replies_dropped;
+        self.router.counters.connections_open = self.io.clients_open;
+        let stats = self.router.log().stats();
+        // They are the node's: one core tells them.
+        let is_first = self.core() == CoreId(0);
+        let counters = &mut self.router.counters;
+        counters.shards_repairing = self.repairs.count() as u64;
+        counters.log_salvages = if is_first { self.node.log_salvages.load(Ordering::Relaxed) } else { 0 };
+        counters.log_syncs = stats.syncs;
+        counters.log_bytes_written = stats.bytes;
+        counters.log_sync_us_total = stats.sync_latency_sum_us;
+        counters.log_sync_us_max = stats.sync_latency_max_us;
+        counters.log_segments = stats.segments;
+        counters.log_segments_held = stats.held_segments;
+        counters.log_disk_bytes = stats.disk_bytes;
+        counters.log_memory_bytes = stats.memory_bytes;
+    }
+}
