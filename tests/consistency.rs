@@ -11,6 +11,8 @@ mod counters;
 mod disks;
 #[path = "consistency/failover.rs"]
 mod failover;
+#[path = "consistency/full_disks.rs"]
+mod full_disks;
 #[path = "consistency/partitions.rs"]
 mod partitions;
 #[path = "consistency/reads.rs"]

@@ -349,10 +349,12 @@ impl FileLog {
         }
     }
 
-    /// The batch that the syncer has and that is not durable yet; `None` also while it waits for space.
+    /// The batch that the syncer has and that is not durable yet; `None` also while it waits for space on a full disk. One
+    /// that waits while a segment is made for it is as late as one whose sync hangs.
     #[must_use]
     pub fn in_flight(&self) -> Option<BatchNumber> {
-        let is_syncing = self.in_flight && !self.waits_for_space();
+        let is_stuck = self.waits_for_space() && self.space() == Space::ReserveOnly;
+        let is_syncing = self.in_flight && !is_stuck;
         is_syncing.then(|| BatchNumber(self.durable_number().0 + 1))
     }
 
@@ -362,7 +364,7 @@ impl FileLog {
         self.shared.sync_since()
     }
 
-    /// Whether a batch waits because the disk is full and the reserve used up.
+    /// Whether a batch waits for a segment: the reserve is used up, or it is not known yet whether the disk is full.
     #[must_use]
     pub fn waits_for_space(&self) -> bool {
         self.shared.waits_for_space.load(Ordering::Relaxed)

@@ -56,6 +56,8 @@ mod core_log_test;
 #[cfg(test)]
 mod inline_test;
 #[cfg(test)]
+mod kills_test;
+#[cfg(test)]
 mod record_test;
 #[cfg(test)]
 mod recovery_test;

@@ -13,8 +13,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Access, Disk, DiskFile};
 pub(super) use super::simulated_file::Random;
-use super::simulated_file::{BLOCK, File, Lottery};
+use super::simulated_file::{BLOCK, File, Lottery, Stake};
 pub use super::simulated_file::{CrashReport, Survivors};
+
+/// What a crash decided about one thing that was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fate {
+    stake: Stake,
+    /// Whether it reached the medium.
+    pub survived: bool,
+}
 
 #[derive(Clone, Debug)]
 enum NameChange {
@@ -125,11 +133,12 @@ impl State {
         self.files.retain(|number, file| named.contains(number) || Arc::strong_count(&file.open) > 1);
     }
 
-    fn crash(&mut self, survivors: Survivors) {
-        let mut lottery = Lottery::new(survivors);
+    /// Crashes. What was decided about is the answer, in order; what is `given` of it was decided before.
+    fn crash(&mut self, survivors: Survivors, given: &[bool]) -> Vec<(Stake, bool)> {
+        let mut lottery = Lottery::new(survivors, given);
         let mut report = CrashReport::default();
-        for change in std::mem::take(&mut self.pending) {
-            if lottery.survives() {
+        for (number, change) in std::mem::take(&mut self.pending).into_iter().enumerate() {
+            if lottery.survives(Stake::Name(number)) {
                 change.apply(&mut self.durable_names);
                 report.names_survived += 1;
             } else {
@@ -137,12 +146,30 @@ impl State {
             }
         }
         self.names.clone_from(&self.durable_names);
-        for file in self.files.values_mut() {
-            file.crash(&mut lottery, &mut report);
+        for (number, file) in &mut self.files {
+            file.crash(*number, &mut lottery, &mut report);
         }
         self.forget_nameless();
         self.last_crash = report;
         self.restart();
+        lottery.drawn
+    }
+
+    /// What a crash decides about, in words.
+    fn describe(&self, stake: Stake) -> String {
+        let name = |file: u64| {
+            let named = self.names.iter().find(|(_, number)| **number == file);
+            named.map_or_else(|| "a file without a name".to_owned(), |(name, _)| name.clone())
+        };
+        match stake {
+            Stake::Name(number) => match &self.pending[number] {
+                NameChange::Add(name, _) => format!("the name {name}"),
+                NameChange::Move(from, to) => format!("the renaming of {from} to {to}"),
+                NameChange::Remove(name) => format!("the removal of {name}"),
+            },
+            Stake::Length { file } => format!("the length of {}", name(file)),
+            Stake::Bytes { file, at, length } => format!("{length} bytes at {at} of {}", name(file)),
+        }
     }
 
     fn restart(&mut self) {
@@ -183,15 +210,30 @@ impl SimulatedDisk {
     /// The disk as it would be found after a crash at this moment. This one goes on.
     #[must_use]
     pub fn crash(&self, survivors: Survivors) -> SimulatedDisk {
-        let mut state = self.state().clone();
-        state.crash(survivors);
-        SimulatedDisk(Arc::new(Mutex::new(state)))
+        self.crash_given(survivors, &[]).0
+    }
+
+    /// The same, with the fates that it decided, in order. The first of them are `given`: so an image can be made again,
+    /// and made with one fate changed.
+    #[must_use]
+    pub fn crash_given(&self, survivors: Survivors, given: &[bool]) -> (SimulatedDisk, Vec<Fate>) {
+        let before = self.state();
+        let mut state = before.clone();
+        let drawn = state.crash(survivors, given);
+        let fate = |(stake, survived)| Fate { stake, survived };
+        (SimulatedDisk(Arc::new(Mutex::new(state))), drawn.into_iter().map(fate).collect())
+    }
+
+    /// What a fate was about, in words. The disk is the one that was to crash.
+    #[must_use]
+    pub fn describe(&self, fate: &Fate) -> String {
+        self.state().describe(fate.stake)
     }
 
     /// The power goes and comes back: what does not survive is lost, and files that are open fail from now on. Deaths
     /// and failures that were planned are forgotten; a full disk stays full.
     pub fn crash_in_place(&self, survivors: Survivors) {
-        self.state().crash(survivors);
+        self.state().crash(survivors, &[]);
     }
 
     /// The process that used the disk died, by itself or at [`SimulatedDisk::die_at`], and the machine goes on: files
@@ -217,6 +259,13 @@ impl SimulatedDisk {
     pub fn die_at(&self, operation: u64) {
         let mut state = self.state();
         state.dies_at = Some(state.operations + operation);
+    }
+
+    /// The power goes now, between two operations.
+    pub fn turn_off(&self) {
+        let mut state = self.state();
+        state.dies_at = Some(state.operations);
+        state.operations += 1;
     }
 
     /// Whether the power went.

@@ -288,3 +288,22 @@ fn a_file_grows_as_far_as_there_is_space() {
     disk.set_full(true);
     assert_eq!(file.write_at(1000, &[1]).expect_err("full").kind(), ErrorKind::StorageFull);
 }
+
+#[test]
+fn an_image_is_made_again_from_its_fates_and_told_in_words() {
+    let (disk, mut file) = growing();
+    file.write_at(0, &[1; 8192]).expect("healthy");
+    disk.rename("file", "other").expect("healthy");
+    let (image, fates) = disk.crash_given(Survivors::Random { seed: 3, block: 4096 }, &[true, true, true]);
+    let told: Vec<String> = fates.iter().map(|fate| disk.describe(fate)).collect();
+    let bytes = ["4096 bytes at 0 of other", "4096 bytes at 4096 of other"];
+    assert!(told.ends_with(&bytes.map(str::to_owned)), "{told:?}");
+    assert!(told.iter().any(|told| told == "the renaming of file to other"), "{told:?}");
+    assert!(fates[..3].iter().all(|fate| fate.survived));
+    let given: Vec<bool> = fates.iter().map(|fate| fate.survived).collect();
+    let again = disk.crash_given(Survivors::None, &given).0;
+    assert_eq!((again.names(), again.bytes("other")), (image.names(), image.bytes("other")));
+    let given: Vec<bool> = (0..given.len()).map(|number| number + 1 < given.len()).collect();
+    let without_last = disk.crash_given(Survivors::All, &given).0.bytes("other");
+    assert!(without_last[..4096] == [1; 4096] && without_last[4096..] == [0; 4096]);
+}

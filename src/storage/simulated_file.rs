@@ -62,37 +62,56 @@ impl Random {
     }
 }
 
+/// What a crash decides about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stake {
+    /// Which change of a name, counted from the oldest that was not synced.
+    Name(usize),
+    /// The length that a file has grown or shrunk to.
+    Length { file: u64 },
+    /// So many bytes that were written.
+    Bytes { file: u64, at: usize, length: usize },
+}
+
 /// Decides of each thing that was not synced whether it survives.
 pub(super) struct Lottery {
     survivors: Survivors,
+    /// Decided already, in the order in which it is asked.
+    given: Vec<bool>,
+    /// What was decided so far.
+    pub(super) drawn: Vec<(Stake, bool)>,
     random: Random,
     /// Of eight, how many survive: all the same chance would hardly ever lose a single block of a large batch.
     odds: u64,
 }
 
 impl Lottery {
-    pub(super) fn new(survivors: Survivors) -> Lottery {
+    pub(super) fn new(survivors: Survivors, given: &[bool]) -> Lottery {
         let mut random = Random(match survivors {
             Survivors::Random { seed, .. } => seed,
             Survivors::None | Survivors::All => 0,
         });
         let odds = 1 + random.below(7);
-        Lottery { survivors, random, odds }
+        Lottery { survivors, given: given.to_vec(), drawn: Vec::new(), random, odds }
     }
 
-    pub(super) fn survives(&mut self) -> bool {
-        match self.survivors {
+    pub(super) fn survives(&mut self, stake: Stake) -> bool {
+        // Drawn in any case, so that what is given changes nothing behind it.
+        let chance = match self.survivors {
             Survivors::None => false,
             Survivors::All => true,
             Survivors::Random { .. } => self.random.below(8) < self.odds,
-        }
+        };
+        let survives = self.given.get(self.drawn.len()).copied().unwrap_or(chance);
+        self.drawn.push((stake, survives));
+        survives
     }
 
     /// How long a file is that had one length on the medium and has another now.
-    fn length(&mut self, durable: usize, live: usize) -> usize {
-        if durable == live || self.survives() {
+    fn length(&mut self, file: u64, durable: usize, live: usize) -> usize {
+        if durable == live || self.survives(Stake::Length { file }) {
             live
-        } else if durable < live && self.survives() {
+        } else if durable < live && self.survives(Stake::Length { file }) {
             durable + self.random.below((live - durable) as u64) as usize
         } else {
             durable
@@ -189,9 +208,10 @@ impl File {
         self.durable_length = self.live.len();
     }
 
-    pub(super) fn crash(&mut self, lottery: &mut Lottery, report: &mut CrashReport) {
+    /// `number` is the file's own.
+    pub(super) fn crash(&mut self, number: u64, lottery: &mut Lottery, report: &mut CrashReport) {
         let written = self.live.len();
-        self.live.resize(lottery.length(self.durable_length, written), 0);
+        self.live.resize(lottery.length(number, self.durable_length, written), 0);
         for (block, Unsynced { mut durable, given_up }) in std::mem::take(&mut self.unsynced) {
             let start = block * BLOCK;
             // Where the file has grown, nothing but its length may be on the medium.
@@ -204,12 +224,13 @@ impl File {
             }
             let pieces = self.live.get_mut(start..end.min(written)).unwrap_or_default().chunks_mut(lottery.grain());
             let (mut survived, mut lost) = (false, false);
-            for (live, durable) in pieces.zip(durable.chunks(lottery.grain())) {
+            let offsets = (start..).step_by(lottery.grain());
+            for ((live, durable), at) in pieces.zip(durable.chunks(lottery.grain())).zip(offsets) {
                 let durable = &durable[..live.len()];
                 if *live == *durable {
                     continue;
                 }
-                if !given_up && lottery.survives() {
+                if !given_up && lottery.survives(Stake::Bytes { file: number, at, length: live.len() }) {
                     survived = true;
                 } else {
                     lost = true;

@@ -2,7 +2,8 @@
 //! nothing needs any more become spares again, or are removed.
 //!
 //! A thread of its own keeps [`SPARES`] of them in a pool, so that filling a file never delays a sync. When the disk is
-//! full it says so (ordinary writes are refused while only [`RESERVED`] are left) and tries again by itself.
+//! full it says so (ordinary writes are refused while only [`RESERVED`] are left) and tries again by itself. While it does
+//! not know yet whether the disk is full, whoever would take one of these waits.
 //!
 //! Segments go one by one, oldest first, each for good before the next: whatever a crash leaves is a chain. The new name
 //! of a spare is durable before anything is written into it. After an error of that nothing more is let go in this life,
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Select, Sender, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
 use super::batch::BLOCK_BYTES;
 use super::disk::{Access, Disk};
@@ -218,22 +219,28 @@ enum Request {
 pub(crate) struct Pool {
     spares: Receiver<Spare>,
     larger: Receiver<Spare>,
+    /// The allocator has attempted something since the last look.
+    attempts: Receiver<()>,
     requests: Sender<Request>,
     segment_size: u64,
     /// A larger one was asked for and not taken yet.
     asked: bool,
+    /// There was more than the reserve once.
+    was_filled: bool,
     shared: Arc<Shared>,
 }
 
 impl SpareSource for Pool {
     fn take(&mut self, size_min: u64) -> Result<Spare, LogError> {
-        if size_min <= self.segment_size {
-            return self.receive(&self.spares);
+        while !self.is_ready(Some(size_min)) {
+            // Every attempt of the allocator is told after it, so that none is missed.
+            let attempted = self.attempts.recv();
+            attempted.map_err(|_| LogError("the log was closed while a batch waited for space".to_owned()))?;
         }
-        self.ask_for(size_min);
-        let spare = self.receive(&self.larger)?;
-        self.asked = false;
-        Ok(spare)
+        let is_usual = size_min <= self.segment_size;
+        let spare = if is_usual { self.spares.try_recv() } else { self.larger.try_recv() };
+        self.asked &= is_usual;
+        spare.map_err(|_| LogError("the log's allocator ended unexpectedly".to_owned()))
     }
 
     fn let_go(&mut self, needless: Vec<SegmentFile>) {
@@ -246,6 +253,14 @@ impl Pool {
     /// Whether only the reserve is left.
     pub(super) fn is_low(&self) -> bool {
         self.shared.reserve_only.load(Ordering::Relaxed)
+    }
+
+    /// Whether the next spare may be taken. The reserve may not while nobody knows whether the disk is full: to fill a
+    /// segment takes long, most of all where it fails in the end, and puts that were taken meanwhile would use it up.
+    fn may_take(&mut self) -> bool {
+        let left = self.spares.len();
+        self.was_filled |= left > RESERVED;
+        left > RESERVED || (left > 0 && (!self.was_filled || self.is_low()))
     }
 
     /// Whether a file of at least this many bytes is there.
@@ -262,7 +277,7 @@ impl Pool {
     pub(super) fn is_ready(&mut self, wanted: Option<u64>) -> bool {
         let ready = match wanted {
             None => true,
-            Some(size_min) if size_min <= self.segment_size => !self.spares.is_empty(),
+            Some(size_min) if size_min <= self.segment_size => self.may_take(),
             Some(size_min) => {
                 self.ask_for(size_min);
                 !self.larger.is_empty()
@@ -272,12 +287,10 @@ impl Pool {
         ready
     }
 
-    /// Waits for the file that was wanted last, though not for long.
+    /// Waits until what was wanted last may be there, though not for long.
     pub(super) fn await_one(&self, patience: Duration) {
-        let mut select = Select::new();
-        select.recv(if self.asked { &self.larger } else { &self.spares });
         // Whoever waits looks again in either case.
-        let _ = select.ready_timeout(patience);
+        let _ = self.attempts.recv_timeout(patience);
     }
 
     fn ask_for(&mut self, size: u64) {
@@ -286,16 +299,6 @@ impl Pool {
             // The allocator is gone only when the log is being closed; then no spare is needed.
             let _ = self.requests.send(Request::Larger(size));
         }
-    }
-
-    fn receive(&self, from: &Receiver<Spare>) -> Result<Spare, LogError> {
-        if let Ok(spare) = from.try_recv() {
-            return Ok(spare);
-        }
-        self.shared.waits_for_space.store(true, Ordering::Relaxed);
-        let spare = from.recv();
-        self.shared.waits_for_space.store(false, Ordering::Relaxed);
-        spare.map_err(|_| LogError("the log was closed while a batch waited for space".to_owned()))
     }
 }
 
@@ -341,12 +344,15 @@ pub(super) struct AllocatorWorker {
     requests: Receiver<Request>,
     spares: Sender<Spare>,
     larger: Sender<Spare>,
+    attempts: Sender<()>,
     /// Sizes asked for and not made yet.
     wanted: Vec<u64>,
     /// Segments that are not needed any more, oldest first. Nothing more comes after an error.
     needless: VecDeque<SegmentFile>,
     /// Letting go failed.
     stuck: bool,
+    /// That the disk has no room was said.
+    is_told: bool,
 }
 
 impl AllocatorWorker {
@@ -355,13 +361,23 @@ impl AllocatorWorker {
         let First { maker, adopted, needless } = first;
         let (spares_in, spares) = bounded(SPARES_MAX);
         let (larger_in, larger) = unbounded();
+        let (attempts_in, attempts) = bounded(1);
         let (requests, requests_out) = unbounded();
         for spare in adopted {
             // No more were adopted than the pool holds.
             let _ = spares_in.try_send(spare);
         }
         let segment_size = maker.segment_size;
-        let pool = Pool { spares, larger, requests, segment_size, asked: false, shared: Arc::clone(&shared) };
+        let pool = Pool {
+            spares,
+            larger,
+            attempts,
+            requests,
+            segment_size,
+            asked: false,
+            was_filled: false,
+            shared: Arc::clone(&shared),
+        };
         let worker = AllocatorWorker {
             maker,
             shared,
@@ -369,9 +385,11 @@ impl AllocatorWorker {
             requests: requests_out,
             spares: spares_in,
             larger: larger_in,
+            attempts: attempts_in,
             wanted: Vec::new(),
             needless: needless.into(),
             stuck: false,
+            is_told: false,
         };
         (worker, pool)
     }
@@ -415,6 +433,13 @@ impl AllocatorWorker {
 
     /// Lets a segment go, or makes a spare, if there is one to let go, or one is wanted.
     pub(super) fn attempt(&mut self) -> Attempt {
+        let attempt = self.attempt_one();
+        // One that was not looked at yet says as much as two.
+        let _ = self.attempts.try_send(());
+        attempt
+    }
+
+    fn attempt_one(&mut self) -> Attempt {
         if let Some(segment) = self.needless.pop_front() {
             self.let_go(&segment);
             self.tell_space(false);
@@ -476,18 +501,18 @@ impl AllocatorWorker {
         Ok(true)
     }
 
-    fn refused(&self, error: &io::Error) {
-        if !self.shared.reserve_only.load(Ordering::Relaxed) {
+    fn refused(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.is_told, true) {
             log::warn!("cannot allocate a log segment in {}: {error}", self.maker.disk.path(""));
         }
     }
 
-    fn tell_space(&self, refused: bool) {
+    fn tell_space(&mut self, refused: bool) {
         let before = self.shared.reserve_only.load(Ordering::Relaxed);
         let reserve_only = refused || (before && self.spares.len() <= RESERVED);
         if reserve_only != before {
             self.shared.reserve_only.store(reserve_only, Ordering::Relaxed);
-            if !reserve_only {
+            if !reserve_only && std::mem::take(&mut self.is_told) {
                 log::info!("log segments can be allocated again in {}: puts are taken", self.maker.disk.path(""));
             }
             (self.wake)();

@@ -336,6 +336,36 @@ fn a_full_disk_refuses_then_waits_and_goes_on_when_there_is_space() {
     assert_eq!(Node::open(&node.disk.crash(Survivors::None)).expect("healthy").contents, contents);
 }
 
+/// To fill a segment takes long, most of all on a disk that is full before its end. What is put meanwhile must not use up
+/// the reserve: votes would wait behind it, and the node could not start again.
+// museum 41, rule 17
+#[test]
+fn the_reserve_is_not_touched_before_it_is_known_that_the_disk_is_full() {
+    let disk = SimulatedDisk::new(4);
+    let mut node = Node::open(&disk).expect("space");
+    while node.workers.can_allocate() {
+        assert!(node.workers.allocate());
+    }
+    disk.set_full(true);
+    for index in 1..=200 {
+        node.put(SHARDS[0], index, 1, 3000);
+        node.log.flush();
+        node.workers.sync();
+        node.look().expect("a full disk fails nothing");
+    }
+    assert_eq!((spares(&disk), node.log.space()), (2, Space::Plenty));
+    assert!(node.log.waits_for_space() && !node.workers.can_sync());
+    assert!(node.log.in_flight().is_some(), "if the disk hangs, this batch shows it");
+    assert!(!node.workers.allocate(), "the disk is full");
+    assert_eq!(node.log.space(), Space::ReserveOnly);
+    assert!(node.workers.can_sync(), "what was taken in may have it");
+    let durable = node.after[&node.durable].clone();
+    drop(node);
+    disk.restart();
+    let node = Node::open(&disk).expect("it starts with no byte free");
+    assert_eq!(node.contents, durable);
+}
+
 // museum 41
 #[test]
 fn a_node_starts_again_and_again_with_no_byte_free() {

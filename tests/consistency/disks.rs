@@ -9,6 +9,7 @@ use raftkv_protocol::client::{Code, Status};
 use raftkv_protocol::health::DiskHealth;
 use raftkv_protocol::types::NodeId;
 
+use crate::full_disks::{await_spares, put_until_refused};
 use crate::support::cluster::Cluster;
 use crate::support::history::Writers;
 use crate::support::tools::{SmallDisk, have_strace, server_with_fault};
@@ -90,6 +91,31 @@ fn a_node_that_is_killed_inside_a_sync_starts_again_with_everything() {
         writers.await_progress(50);
         writers.stop().check(&cluster, &[1]);
     }
+}
+
+/// Killed at calls to the file system that give files their names and make names durable: while it starts, and while its
+/// log goes on in another segment. Counts are per thread, so that several threads die at theirs.
+// museum 30, 40
+#[test]
+fn a_node_that_is_killed_while_its_log_takes_another_segment_starts_again_with_everything() {
+    let test = "a_node_that_is_killed_while_its_log_takes_another_segment_starts_again_with_everything";
+    if !have_strace(test) {
+        return;
+    }
+    let mut cluster = Cluster::of(1).flag("--segment-size=64KiB").start();
+    let writers = Writers::start(&cluster, "key", 2, 8);
+    writers.await_progress(200);
+    cluster.kill_9(1);
+    let calls = [("/^rename", 1..5), ("fsync", 1..7), ("pwrite64", 1..4), ("openat", 40..44)];
+    for (call, at) in calls.into_iter().flat_map(|(call, times)| times.map(move |at| (call, at))) {
+        let (log_io, _) = WAYS[at % 2];
+        cluster.set_flag(log_io);
+        cluster.spawn_with(1, server_with_fault(call, &format!("signal=KILL:when={at}+")));
+        assert_eq!(cluster.await_end(1).code, None, "killed by a signal at {call} {at}");
+    }
+    cluster.restart_all();
+    writers.await_progress(50);
+    writers.stop().check(&cluster, &[1]);
 }
 
 /// museum 15
@@ -233,13 +259,18 @@ fn impatient(cluster: &Cluster) -> Client {
 // rule 17
 #[test]
 fn a_full_disk_refuses_writes_serves_the_rest_and_recovers_by_itself() {
+    WAYS.into_iter().for_each(|(log_io, _)| fill_and_make_room(log_io));
+}
+
+fn fill_and_make_room(log_io: &str) {
     let test = "a_full_disk_refuses_writes_serves_the_rest_and_recovers_by_itself";
     let idle = Cluster::of(1).idle();
     let Some(disk) = SmallDisk::mount(test, idle.files(), 24) else { return };
-    let mut cluster = Cluster::of(1).data(disk.path()).start();
+    let mut cluster = Cluster::of(1).flag(log_io).data(disk.path()).start();
     let mut wire = cluster.wire(1);
     let first = wire.put("first", "value");
     let value = vec![b'v'; 100_000];
+    await_spares(&mut wire);
     disk.fill();
     let mut written = Vec::new();
     let refusal = loop {
@@ -271,7 +302,9 @@ fn a_full_disk_refuses_writes_serves_the_rest_and_recovers_by_itself() {
             assert_eq!(wire.get(key), Some((*version, value.clone())), "{key}");
         }
         assert_eq!(wire.get("first"), None);
-        assert_eq!(wire.ask(put(b"key", &value)).said.code(), Some(Code::NoSpace));
+        // What the start has cut off from the last segment may have become another one.
+        disk.fill();
+        put_until_refused(&mut wire, "key", &value);
         let (key, _) = written.pop().expect("several were written");
         assert_eq!(wire.ask(delete(key.as_bytes())).said, Said::Deleted { existed: true });
     }

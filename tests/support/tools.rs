@@ -64,7 +64,8 @@ impl SmallDisk {
     /// Fills it to the last byte.
     pub fn fill(&self) {
         let mut ballast = File::options().create(true).append(true).open(self.ballast()).expect("a file can be opened");
-        for piece in [1 << 20, 4 << 10, 1] {
+        // Ever smaller, as each is synced: to the last byte in some dozens of steps.
+        for piece in [1 << 20, 64 << 10, 4 << 10, 256, 16, 1] {
             let piece = vec![0xb5; piece];
             while ballast.write_all(&piece).and_then(|()| ballast.sync_data()).is_ok() {}
         }
@@ -73,6 +74,13 @@ impl SmallDisk {
     /// Takes away what [`SmallDisk::fill`] has put there.
     pub fn make_room(&self) {
         fs::remove_file(self.ballast()).expect("the ballast is there");
+    }
+
+    /// Whether anything may be written from now on. Nobody may be writing.
+    pub fn set_writable(&self, writable: bool) {
+        let mode = if writable { "remount,rw" } else { "remount,ro" };
+        let done = Command::new("mount").args(["-o", mode]).arg(&self.mounted_at).status();
+        assert!(done.is_ok_and(|status| status.success()), "the disk is mounted with {mode}");
     }
 
     fn ballast(&self) -> PathBuf {

@@ -23,7 +23,7 @@ use crate::server::node::Peer;
 use crate::shard::snapshots::Stores;
 use crate::socket::Socket;
 use crate::storage::disk::Disk;
-use crate::storage::simulated_disk::SimulatedDisk;
+use crate::storage::simulated_disk::{SimulatedDisk, Survivors};
 use crate::storage::{self, FileLog, Workers};
 
 pub(super) const NODES: u64 = 3;
@@ -137,8 +137,8 @@ impl Member {
         !self.holds_snapshots && self.node.snapshots(core).next_effort().is_some()
     }
 
-    /// Turns a core until its log has nothing more for it at this time.
-    fn turn(&mut self, core: CoreId, now: Instant) {
+    /// Turns a core until its log has nothing more for it at this time. An error ends the process.
+    fn turn(&mut self, core: CoreId, now: Instant) -> Result<(), Fatal> {
         let seat = &mut self.seats[usize::from(core.0)];
         seat.work(self.sync, now);
         seat.woken.store(false, Ordering::Relaxed);
@@ -147,11 +147,12 @@ impl Member {
             self.node.snapshots(core).work();
         }
         loop {
-            if let Progress::Ended(log) = self.node.turn(core, now, &ready).expect("a turn") {
-                return log.close().expect("the log closes");
+            if let Progress::Ended(log) = self.node.turn(core, now, &ready)? {
+                log.close().expect("the log closes");
+                return Ok(());
             }
             if !self.seats[usize::from(core.0)].work(self.sync, now) {
-                return;
+                return Ok(());
             }
             ready.clear();
         }
@@ -167,6 +168,8 @@ pub(super) struct Cluster {
     members: Vec<Option<Member>>,
     /// By node and core.
     disks: Vec<Vec<SimulatedDisk>>,
+    /// The node whose process may end by itself, and what it said.
+    doomed: Option<(u64, Option<Fatal>)>,
     /// By node and shard.
     snapshots: Vec<Vec<SimulatedDisk>>,
     dirs: tempfile::TempDir,
@@ -178,7 +181,7 @@ impl Cluster {
         Cluster::of(seed, NODES, Limits::default())
     }
 
-    fn of(seed: u64, nodes: u64, limits: Limits) -> Cluster {
+    pub(super) fn of(seed: u64, nodes: u64, limits: Limits) -> Cluster {
         let disk = |node: u64, core: u16| SimulatedDisk::new(seed ^ (node << 16) ^ u64::from(core));
         let snapshots = |node: u64, shard: u16| SimulatedDisk::new(seed ^ (node << 24) ^ u64::from(shard));
         Cluster {
@@ -189,6 +192,7 @@ impl Cluster {
             log_sync: LogSync::Thread,
             members: (0..nodes).map(|_| None).collect(),
             disks: (1..=nodes).map(|node| (0..CORES).map(|core| disk(node, core)).collect()).collect(),
+            doomed: None,
             snapshots: (1..=nodes).map(|node| (0..SHARDS).map(|shard| snapshots(node, shard)).collect()).collect(),
             dirs: tempfile::tempdir().expect("a folder"),
         }
@@ -246,14 +250,13 @@ impl Cluster {
         let node = by_hand::open(config(NodeId(id), self.nodes(), &dir, &self.limits), peers, Incarnation(id))
             .expect("a data directory");
         let mut seats = Vec::new();
-        let cores = (0..CORES).map(CoreId).map(|core| {
+        let cores = (0..CORES).map(CoreId).map(|core| -> Result<_, Fatal> {
             let (bell, woken) = (Rc::new(RefCell::new(Vec::new())), Arc::new(AtomicBool::new(false)));
             let wake: storage::Wake = {
                 let woken = Arc::clone(&woken);
                 Arc::new(move || woken.store(true, Ordering::Relaxed))
             };
             let disk = &mut self.disks[at(id)][usize::from(core.0)];
-            disk.restart();
             let mut options = storage::Options::new("simulated", node.shards_of(core).collect(), Arc::clone(&wake));
             options.segment_size = node.config.segment_size;
             options.sync = match self.log_sync {
@@ -266,7 +269,8 @@ impl Cluster {
                 *disk = next;
             }
             let disk = disk.clone();
-            let (log, recovered, workers) = FileLog::open_by_hand(Arc::new(disk), options).expect("a log");
+            let opened = FileLog::open_by_hand(Arc::new(disk), options);
+            let (log, recovered, workers) = opened.map_err(|error| Fatal::failure(error.to_string()))?;
             let network = self.wires.network(address(id), Rc::clone(&bell));
             seats.push(Seat { bell, woken, workers, syncing_since: None });
             let seed = self.seed ^ (id << 8) ^ u64::from(core.0);
@@ -275,7 +279,6 @@ impl Cluster {
         let cores = cores.collect::<Result<_, Fatal>>()?;
         let disk_of = |shard: ShardId| {
             let disk = self.snapshots[at(id)][usize::from(shard.0)].clone();
-            disk.restart();
             Ok(Arc::new(disk) as Arc<dyn Disk>)
         };
         let stores = Stores::open((0..SHARDS).map(ShardId), disk_of).expect("folders for snapshots");
@@ -287,6 +290,26 @@ impl Cluster {
     /// The disk of a core's log.
     pub(super) fn disk(&self, id: u64, core: u16) -> &SimulatedDisk {
         &self.disks[at(id)][usize::from(core)]
+    }
+
+    /// This node's process may end by itself from now on.
+    pub(super) fn may_end(&mut self, id: u64) {
+        self.doomed = Some((id, None));
+    }
+
+    /// What the process said that ended by itself, if it did.
+    pub(super) fn end(&self) -> Option<&Fatal> {
+        self.doomed.as_ref().and_then(|(_, end)| end.as_ref())
+    }
+
+    /// The power goes, and nothing is left of a node but what was durable.
+    pub(super) fn lose_power(&mut self, id: u64) {
+        self.kill(id);
+        self.disks_of(id).for_each(|disk| disk.crash_in_place(Survivors::None));
+    }
+
+    fn disks_of(&self, id: u64) -> impl Iterator<Item = &SimulatedDisk> {
+        self.disks[at(id)].iter().chain(&self.snapshots[at(id)])
     }
 
     /// Where a node keeps what is not a log.
@@ -317,6 +340,7 @@ impl Cluster {
     /// Ends a node's process without a word.
     pub(super) fn kill(&mut self, id: u64) {
         self.members[at(id)] = None;
+        self.disks_of(id).for_each(SimulatedDisk::restart);
     }
 
     pub(super) fn stop(&mut self, id: u64) {
@@ -348,11 +372,17 @@ impl Cluster {
     pub(super) fn step(&mut self) {
         let mut rested = true;
         let mut next = self.now + Duration::from_secs(1);
-        for member in self.members.iter_mut().flatten() {
+        for (seat, place) in self.members.iter_mut().enumerate() {
+            let Some(member) = place else { continue };
             for core in (0..CORES).map(CoreId) {
                 if member.is_due(core, self.now) {
-                    member.turn(core, self.now);
                     rested = false;
+                    if let Err(fatal) = member.turn(core, self.now) {
+                        let (_, end) = self.doomed.as_mut().filter(|(id, _)| at(*id) == seat).expect("a turn");
+                        *end = Some(fatal);
+                        *place = None;
+                        break;
+                    }
                 }
                 next = member.due_at(core).map_or(next, |at| at.min(next));
             }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod divergence;
+mod failing;
 mod full;
 mod gray;
 mod holds;

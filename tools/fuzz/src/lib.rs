@@ -10,8 +10,10 @@
 pub mod allocations;
 pub mod campaign;
 pub mod choices;
+pub mod crash_images;
 pub mod engine;
 pub mod feedback;
+pub mod flips;
 pub mod mutator;
 pub mod panics;
 pub mod random;

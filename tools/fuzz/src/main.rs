@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use clap::Parser;
 
+mod checks;
+
+use checks::Check;
 use raftkv_fuzz::Target;
 use raftkv_fuzz::campaign::{self, Budget, Outcome, Plan};
 use raftkv_fuzz::engine::Failure;
@@ -19,8 +22,10 @@ use raftkv_fuzz::targets;
 ///
 /// The same seed and number of jobs repeat a campaign. Exit code: 0 nothing broke, 1 something did, 2 bad usage.
 #[derive(Debug, Parser)]
-#[command(name = "raftkv-fuzz", version)]
+#[command(name = "raftkv-fuzz", version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    check: Option<Check>,
     /// Which targets; all of them if none is named
     targets: Vec<String>,
     /// Executions of all named targets together, as in 300M
@@ -61,6 +66,9 @@ fn parse_count(text: &str) -> Result<u64, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(check) = &arguments.check {
+        return check.run();
+    }
     let chosen = match choose(&arguments.targets) {
         Ok(chosen) => chosen,
         Err(line) => return usage(&line),

@@ -1,0 +1,133 @@
+//! A cluster with a node whose disk is full, and a disk that may not be written at all: small ext4 file systems on loop
+//! devices, real processes. That a lone node refuses, serves, starts again and recovers is in `disks.rs`.
+
+use std::os::unix::fs::symlink;
+
+use raftkv_protocol::client::Code;
+use raftkv_protocol::health::DiskHealth;
+use raftkv_protocol::types::NodeId;
+
+use crate::support::cluster::Cluster;
+use crate::support::tools::SmallDisk;
+use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wire::{Said, Wire, put};
+
+/// A cluster of three none of whose nodes runs, and a small disk that node 1 will use.
+fn with_a_small_disk(test: &str, log_io: &str) -> Option<(Cluster, SmallDisk)> {
+    // A loaded machine must not make leadership leave the node.
+    let cluster = Cluster::of(3).flag(log_io).flag("--slow-sync=30s").flag("--election-timeout=4s").idle();
+    let disk = SmallDisk::mount(test, cluster.files(), 32)?;
+    symlink(disk.path().join("node"), cluster.data_dir(1)).expect("a link can be made");
+    std::fs::create_dir(disk.path().join("node")).expect("a directory can be made");
+    Some((cluster, disk))
+}
+
+/// Waits until a node has made the segments that it keeps for when the disk is full: one core's three, and the current one.
+/// It listens before.
+pub fn await_spares(wire: &mut Wire) {
+    eventually(PATIENCE, "the spare segments are there", || (wire.counter("log_disk_bytes") >= 4 << 20).then_some(()));
+}
+
+/// Keys that node 1 leads, and keys that the others lead.
+fn keys_by_leader(cluster: &Cluster) -> (Vec<String>, Vec<String>) {
+    cluster.keys_for_all_shards("key").into_iter().partition(|key| cluster.leader_of(key) == 1)
+}
+
+/// Puts a key through node 1 until it refuses for lack of space. The last version that it took in, if it took in any.
+pub fn put_until_refused(wire: &mut Wire, key: &str, value: &[u8]) -> u64 {
+    let mut newest = 0;
+    for _ in 0..400 {
+        let replied = wire.ask(put(key.as_bytes(), value));
+        match replied.said {
+            Said::Put => newest = replied.at.index.0,
+            Said::Refused { code: Code::NoSpace, .. } => return newest,
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("40 MB were written to a full disk");
+}
+
+/// A node that has no space left refuses the puts that it leads. It serves reads, the others serve theirs, its votes count
+/// when a leader is missed, and what it leads goes to others when it is told to stop. It starts again with no byte free.
+// museum 41, rule 17
+#[test]
+fn a_node_on_a_full_disk_serves_reads_votes_hands_over_and_starts_again() {
+    for log_io in ["--log-io=direct", "--log-io=map"] {
+        let test = "a_node_on_a_full_disk_serves_reads_votes_hands_over_and_starts_again";
+        let Some((mut cluster, disk)) = with_a_small_disk(test, log_io) else { return };
+        cluster.restart_all();
+        let (own, others) = eventually(PATIENCE, "node 1 leads its share", || {
+            let keys = keys_by_leader(&cluster);
+            (!keys.0.is_empty() && !keys.1.is_empty()).then_some(keys)
+        });
+        let value = vec![b'v'; 100_000];
+        let mut wire = cluster.wire(1);
+        wire.put("first", "value");
+        await_spares(&mut wire);
+        disk.fill();
+        eventually(PATIENCE, "node 1 notices that its disk is full and leads nothing", || {
+            wire.ask(put(own[0].as_bytes(), &value));
+            let leads = wire.status().shards.iter().any(|shard| shard.leader == Some(NodeId(1)));
+            (wire.status().disk == DiskHealth::Full && !leads).then_some(())
+        });
+        assert!(wire.get("first").is_some(), "reads go on");
+        for key in [&own[0], &others[0]] {
+            assert_eq!(wire.ask(put(key.as_bytes(), b"small")).said, Said::Put, "nobody is held up");
+        }
+
+        cluster.kill_9(2);
+        cluster.await_leaders_among(&[1, 3]);
+        assert!(cluster.wire(1).get("first").is_some(), "the vote of the full node counts");
+        cluster.start_node(2);
+        cluster.await_leaders();
+        let ended = cluster.stop(1);
+        assert_eq!(ended.code, Some(0), "{log_io}: {}", ended.stderr);
+        cluster.await_leaders_among(&[2, 3]);
+        cluster.wire(2).put(&own[0], "from another");
+
+        disk.fill();
+        cluster.start_node(1);
+        cluster.await_leaders();
+        let mut wire = cluster.wire(1);
+        assert_eq!(wire.get(&own[0]).map(|(_, value)| value), Some(b"from another".to_vec()));
+        assert!(!cluster.process(1).has_ended(), "{log_io}");
+        disk.make_room();
+        cluster.await_convergence();
+        eventually(PATIENCE, "puts are taken again", || {
+            (wire.ask(put(own[0].as_bytes(), &value)).said == Said::Put).then_some(())
+        });
+        assert_eq!(cluster.stop(1).code, Some(0));
+    }
+}
+
+/// The one line of a process that could not start.
+fn why_it_ended(cluster: &mut Cluster) -> String {
+    let ended = cluster.await_end(1);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("raftkv-server: ")).collect();
+    let [line] = lines[..] else { panic!("one line says why: {}", ended.stderr) };
+    line.to_owned()
+}
+
+// museum 41
+#[test]
+fn a_directory_that_may_not_be_written_is_one_line_and_exit_code_1() {
+    let test = "a_directory_that_may_not_be_written_is_one_line_and_exit_code_1";
+    let idle = Cluster::of(1).idle();
+    let Some(disk) = SmallDisk::mount(test, idle.files(), 32) else { return };
+    let mut cluster = Cluster::of(1).data(disk.path()).idle();
+    let name = cluster.data_dir(1).display().to_string();
+    // Before there is anything, and when there is a log.
+    for _ in 0..2 {
+        disk.set_writable(false);
+        cluster.spawn(1);
+        let line = why_it_ended(&mut cluster);
+        assert!(line.contains("Read-only file system") && line.contains(&name), "{line}");
+        disk.set_writable(true);
+        cluster.restart_all();
+        let mut wire = cluster.wire(1);
+        wire.put("key", "value");
+        assert!(wire.get("key").is_some());
+        assert_eq!(cluster.stop(1).code, Some(0));
+    }
+}
