@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::operation::{Condition, Kind, Operation, Outcome, Quoted};
+use crate::operation::{Condition, Hint, Kind, Operation, Outcome, Quoted};
 
 /// The state of a key. Values are numbered, so that a state is small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,12 +26,11 @@ pub(crate) struct Step {
     /// `None` while the outcome is unknown.
     pub ret: Option<u64>,
     pub says: Says,
-    /// Where it comes in the order that is tried first; the last if nobody knows.
-    pub hint: u64,
+    pub hint: Hint,
 }
 
 /// What an operation shows, and does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Says {
     /// The key is in this state, and stays so.
     Is(State),
@@ -139,7 +138,7 @@ pub(crate) struct Register {
 
 impl<'a> Digest<'a> {
     /// Operations that count and are in the order of their calls.
-    pub(crate) fn new(operations: &[&'a Operation], hint: &impl Fn(&Operation) -> Option<u64>) -> Digest<'a> {
+    pub(crate) fn new(operations: &[&'a Operation], hint: &impl Fn(&Operation) -> Hint) -> Digest<'a> {
         let mut numbers: BTreeMap<&'a [u8], usize> = BTreeMap::new();
         let mut values = Vec::new();
         let mut number = |value: &'a [u8]| {
@@ -148,10 +147,7 @@ impl<'a> Digest<'a> {
                 values.len() - 1
             })
         };
-        let step = |operation: &&'a Operation| Step {
-            hint: hint(operation).unwrap_or(u64::MAX),
-            ..Step::new(operation, &mut number)
-        };
+        let step = |operation: &&'a Operation| Step { hint: hint(operation), ..Step::new(operation, &mut number) };
         let steps = operations.iter().map(step).collect();
         Digest { steps, values }
     }
@@ -164,6 +160,16 @@ impl<'a> Digest<'a> {
     /// Some of them, by their places in ascending order.
     pub(crate) fn register_of(&self, places: &[usize]) -> Register {
         Register::new(places.iter().map(|at| self.steps[*at]))
+    }
+
+    /// Whether some operations without an outcome are said never to have happened.
+    pub(crate) fn has_fictions(&self) -> bool {
+        self.steps.iter().any(Step::is_fiction)
+    }
+
+    /// All but those.
+    pub(crate) fn register_without_fictions(&self) -> Register {
+        Register::new(self.steps.iter().copied().filter(|step| !step.is_fiction()))
     }
 
     /// A state for people.
@@ -181,6 +187,18 @@ impl<'a> Digest<'a> {
 }
 
 impl Step {
+    /// Where it comes in the order that is tried first; the last if nobody knows.
+    pub(crate) fn place(&self) -> u64 {
+        match self.hint {
+            Hint::At(index) => index,
+            Hint::Never | Hint::Unknown => u64::MAX,
+        }
+    }
+
+    fn is_fiction(&self) -> bool {
+        self.ret.is_none() && self.hint == Hint::Never
+    }
+
     fn new<'a>(operation: &'a Operation, number: &mut impl FnMut(&'a [u8]) -> usize) -> Step {
         let ended = operation.outcome != Outcome::Unknown;
         let says = match (&operation.kind, &operation.outcome) {
@@ -209,7 +227,7 @@ impl Step {
                 Says::Delete { condition: *condition, existed }
             }
         };
-        Step { call: operation.call, ret: ended.then_some(operation.ret), says, hint: u64::MAX }
+        Step { call: operation.call, ret: ended.then_some(operation.ret), says, hint: Hint::Unknown }
     }
 }
 

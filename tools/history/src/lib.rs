@@ -29,5 +29,5 @@ mod shrink_test;
 
 pub use history::{History, Limits, Summary, check, check_with_hints};
 pub use indexes::{check_indexes, check_shard_indexes};
-pub use operation::{Condition, Kind, Operation, Outcome};
+pub use operation::{Condition, Hint, Kind, Operation, Outcome};
 pub use violation::Violation;

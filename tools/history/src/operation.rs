@@ -78,6 +78,17 @@ pub enum Outcome {
     Unknown,
 }
 
+/// What somebody knows of where an operation took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// In this place, as the index of its log entry.
+    At(u64),
+    /// Nowhere.
+    Never,
+    /// Nothing is known.
+    Unknown,
+}
+
 impl Kind {
     /// Whether it may change the key.
     #[must_use]

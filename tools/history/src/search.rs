@@ -141,7 +141,7 @@ impl<'a> Search<'a> {
                     frame.choices = self.ended_choices(frame);
                     if self.is_open_hinted_before(&frame.choices) {
                         frame.choices.extend(self.open_choices(frame));
-                        frame.choices.sort_by_key(|choice| self.hint(*choice));
+                        frame.choices.sort_by_key(|choice| self.place_of(*choice));
                         Stage::All
                     } else {
                         Stage::Ended
@@ -158,18 +158,18 @@ impl<'a> Search<'a> {
         Some(frame.choices[frame.tried - 1])
     }
 
-    fn hint(&self, choice: Choice) -> u64 {
+    fn place_of(&self, choice: Choice) -> u64 {
         match choice {
-            Choice::Ended(at) => self.register.ended[at].hint,
-            Choice::Open(at, _) => self.register.open[at].0.hint,
+            Choice::Ended(at) => self.register.ended[at].place(),
+            Choice::Open(at, _) => self.register.open[at].0.place(),
         }
     }
 
     /// Whether an operation without an outcome is said to come before all of these, unless one of them looks.
     fn is_open_hinted_before(&self, choices: &[Choice]) -> bool {
-        let first = choices.iter().map(|choice| self.hint(*choice)).min().unwrap_or(u64::MAX);
+        let first = choices.iter().map(|choice| self.place_of(*choice)).min().unwrap_or(u64::MAX);
         let mut open = self.register.open.iter().zip(&self.open);
-        !self.looks(choices.first()) && open.any(|((step, _), taken)| taken.is_none() && step.hint < first)
+        !self.looks(choices.first()) && open.any(|((step, _), taken)| taken.is_none() && step.place() < first)
     }
 
     /// Whether this is an operation that changes nothing, which is then the only choice.
@@ -206,7 +206,7 @@ impl<'a> Search<'a> {
         // Indexes of a log tell which went first. Where they are not known, the first to end is a good guess.
         ready.sort_by_key(|at| {
             let step = &self.register.ended[*at];
-            (step.hint, step.says.returned().unwrap_or(0), step.ret)
+            (step.place(), step.says.returned().unwrap_or(0), step.ret)
         });
         ready.into_iter().map(Choice::Ended).collect()
     }
@@ -217,6 +217,12 @@ impl<'a> Search<'a> {
         let is_open = |at: usize, step: &Step| self.open[at].is_none() && step.call <= earliest_ret;
         let open: Vec<(usize, &(Step, Vec<Version>))> =
             self.register.open.iter().enumerate().filter(|(at, (step, _))| is_open(*at, step)).collect();
+        // Of several that say the same, the one that was called first will do in the place of any.
+        let is_first = |(at, one): &(usize, &(Step, Vec<Version>))| {
+            let mut before = open.iter().take_while(|(other, _)| other < at);
+            !before.any(|(_, other)| other.0.says == one.0.says && other.1 == one.1)
+        };
+        let open: Vec<(usize, &(Step, Vec<Version>))> = open.iter().copied().filter(is_first).collect();
         let waiting: Vec<&Step> = ended.chain(open.iter().map(|(_, (step, _))| step)).collect();
         // One that fits before a write without an outcome need not come after it.
         let waiting: Vec<&Step> = waiting.into_iter().filter(|step| !step.says.fits(frame.state)).collect();

@@ -1,6 +1,6 @@
 use super::history::History;
 use super::key::Digest;
-use super::operation::{Condition, Kind, Operation, Outcome};
+use super::operation::{Condition, Hint, Kind, Operation, Outcome};
 use super::search::{Verdict, search};
 use super::shrink::{shrink, with_dependents};
 
@@ -32,7 +32,7 @@ fn read(times: (u64, u64), shown: Option<u64>) -> Operation {
 fn shrunk(operations: &[Operation]) -> Vec<u64> {
     let history: History = operations.iter().cloned().collect();
     let operations = history.by_key().remove(&b"k"[..]).expect("one key");
-    let digest = Digest::new(&operations, &|_| None);
+    let digest = Digest::new(&operations, &|_| Hint::Unknown);
     let is_bad = |places: &[usize]| matches!(search(&digest.register_of(places), STEPS), Verdict::Contradiction { .. });
     let kept = shrink(&digest, STEPS);
     assert!(is_bad(&kept), "what is left is no contradiction");

@@ -14,7 +14,7 @@ use raftkv::server::message::ReplyTo;
 use raftkv::shard::Shard;
 use raftkv::state_machine::command::{Change, Command};
 use raftkv::storage::CoreLog;
-use raftkv_history::{Kind, Operation, Outcome};
+use raftkv_history::{Hint, Kind, Operation, Outcome};
 use raftkv_protocol::client::Role;
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId, ShardId, Slot, Term};
 use xxhash_rust::xxh3::xxh3_64;
@@ -163,14 +163,17 @@ impl Oracle {
         Slot::of(key).shard(self.shards())
     }
 
-    /// Where an operation took effect, as the index of its entry, if that is known.
+    /// Where an operation took effect, as far as the log says so.
     #[must_use]
-    pub fn entry_of(&self, operation: &Operation) -> Option<u64> {
+    pub fn entry_of(&self, operation: &Operation) -> Hint {
         match (&operation.kind, &operation.outcome) {
-            (_, Outcome::Put { version } | Outcome::Value(Some((version, _)))) => Some(*version),
-            (_, Outcome::Deleted { index, .. }) => *index,
-            (Kind::Put { value, .. }, _) => Some(self.puts.get(&number_in(value)?)?.1),
-            _ => None,
+            (_, Outcome::Put { version } | Outcome::Value(Some((version, _)))) => Hint::At(*version),
+            (_, Outcome::Deleted { index: Some(index), .. }) => Hint::At(*index),
+            (Kind::Put { value, .. }, _) => {
+                let put = number_in(value).and_then(|number| self.puts.get(&number));
+                put.map_or(Hint::Never, |(_, index)| Hint::At(*index))
+            }
+            _ => Hint::Unknown,
         }
     }
 

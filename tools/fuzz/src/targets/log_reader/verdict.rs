@@ -4,7 +4,7 @@
 use raftkv::storage::{batch, segment};
 
 use super::directory::Directory;
-use super::image::{Batch, Image, Segment};
+use super::image::{Batch, IMAGES, Image, Segment};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,8 @@ pub(super) fn expected(image: &Image, directory: &Directory) -> Expected {
     for (slot, segment) in image.segments.iter().enumerate() {
         let right = |batch: &&Batch| is_right(image, directory, slot, batch);
         if !directory.is_intact(image, slot, 0..segment::HEADER_BYTES) {
-            return Expected::Refused;
+            // With another log's header the file is that log's, and right if that log's blocks follow.
+            return if has_another_header(directory, slot) { Expected::Anything } else { Expected::Refused };
         }
         let is_last = slot + 1 == image.segments.len();
         // With what was cut off may have gone what proves it durable.
@@ -45,6 +46,13 @@ pub(super) fn expected(image: &Image, directory: &Directory) -> Expected {
         }
     }
     Expected::Batches(batches)
+}
+
+/// Whether a file begins as one of another image does, or as another one of this.
+fn has_another_header(directory: &Directory, slot: usize) -> bool {
+    let header = directory.slot(slot).get(..segment::HEADER_BYTES);
+    let mut segments = IMAGES.iter().flat_map(|image| &image.segments);
+    header.is_some_and(|header| segments.any(|segment| segment.bytes.starts_with(header)))
 }
 
 /// The greatest position that a header which is left proves durable.

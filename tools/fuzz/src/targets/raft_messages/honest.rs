@@ -176,11 +176,15 @@ impl<'f> Cluster<'f> {
             assert_eq!(*known, id, "two leaders in term {term}");
             return;
         }
+        self.leaders.push((term, id));
+        self.feedback.saw_with(2, (self.leaders.len() as u64).min(6) << 8 | id.0);
+        // Votes may come late, to a node that knows of no later term: what it leads is over, and it commits nothing.
+        if self.leaders.iter().any(|(of, _)| *of > term) {
+            return;
+        }
         let from = raft.start().index.0.saturating_sub(1) as usize;
         let missing = self.committed[from..].iter().find(|entry| raft.term_at(entry.id.index) != Some(entry.id.term));
         assert!(missing.is_none(), "elected without the committed {missing:?}: {raft}");
-        self.leaders.push((term, id));
-        self.feedback.saw_with(2, (self.leaders.len() as u64).min(6) << 8 | id.0);
     }
 
     fn deliver(&mut self, at: usize) {
