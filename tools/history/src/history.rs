@@ -107,7 +107,8 @@ impl FromIterator<Operation> for History {
 /// Whether the history is linearizable.
 ///
 /// # Errors
-/// The first key, in the order of their bytes, that is not; or for which the limits do not suffice to tell.
+/// The first key, in the order of their bytes, that is not; if there is none, the first for which the limits do not
+/// suffice to tell.
 pub fn check(history: &History, limits: &Limits) -> Result<Summary, Violation> {
     check_with_hints(history, limits, |_| Hint::Unknown)
 }
@@ -123,7 +124,7 @@ pub fn check_with_hints(
     hint: impl Fn(&Operation) -> Hint,
 ) -> Result<Summary, Violation> {
     history.well_formed()?;
-    let mut summary = Summary::default();
+    let (mut summary, mut too_hard) = (Summary::default(), None);
     for (key, operations) in history.by_key() {
         let unknown = operations.iter().filter(|operation| operation.outcome == Outcome::Unknown).count();
         let digest = Digest::new(&operations, &hint);
@@ -131,14 +132,15 @@ pub fn check_with_hints(
             Verdict::Linearizable { steps } => summary.steps += steps,
             Verdict::Contradiction { .. } => return Err(contradiction(key, &operations, &digest, limits)),
             Verdict::TooHard { steps } => {
-                return Err(Violation::TooHard { key: key.to_vec(), operations: operations.len(), unknown, steps });
+                let key = key.to_vec();
+                too_hard.get_or_insert(Violation::TooHard { key, operations: operations.len(), unknown, steps });
             }
         }
         summary.keys += 1;
         summary.operations += operations.len();
         summary.unknown += unknown;
     }
-    Ok(summary)
+    too_hard.map_or(Ok(summary), Err)
 }
 
 /// Without what is said never to have happened at first; an order without it is one, too.

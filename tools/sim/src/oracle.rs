@@ -171,10 +171,16 @@ impl Oracle {
             (_, Outcome::Deleted { index: Some(index), .. }) => Hint::At(*index),
             (Kind::Put { value, .. }, _) => {
                 let put = number_in(value).and_then(|number| self.puts.get(&number));
-                put.map_or(Hint::Never, |(_, index)| Hint::At(*index))
+                put.map_or_else(|| self.absence(&operation.key), |(_, index)| Hint::At(*index))
             }
             _ => Hint::Unknown,
         }
+    }
+
+    /// What it means that a put is no entry that is known: entries that nobody had in memory were not looked at.
+    fn absence(&self, key: &[u8]) -> Hint {
+        let shard = &self.shards[usize::from(self.shard_of(key).0)];
+        if shard.committed.iter().all(|(_, body)| body.is_some()) { Hint::Never } else { Hint::Unknown }
     }
 
     /// A process has ended: what it remembers of itself starts anew, what it has on disk stays.

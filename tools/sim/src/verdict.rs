@@ -18,20 +18,34 @@ struct Writes<'a> {
     deleted: BTreeSet<&'a [u8]>,
 }
 
+/// What could not be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// Nothing.
+    Whole,
+    /// For some key the search for an order took too long. That its versions are indexes of one log was judged.
+    WithoutOrders,
+}
+
 /// Judges; the transcript's operations are gone then.
 ///
 /// # Errors
 /// The first violation.
-pub fn judge(transcript: &mut Transcript, oracle: &Oracle) -> Result<(), Violation> {
+pub fn judge(transcript: &mut Transcript, oracle: &Oracle) -> Result<Judged, Violation> {
     let writes = Writes::of(transcript);
     transcript.glances.iter().try_for_each(|glance| writes.judge_glance(glance))?;
     transcript.sights.iter().try_for_each(|sight| writes.judge_sight(sight, oracle))?;
     transcript.operations.iter().try_for_each(|operation| oracle.check_told(operation))?;
     let history: History = transcript.operations.drain(..).collect();
-    raftkv_history::check_with_hints(&history, &Limits { steps: SEARCH_STEPS_MAX }, |one| oracle.entry_of(one))
-        .map_err(|violation| Violation::of("every history is linearizable", violation.to_string()))?;
+    let limits = Limits { steps: SEARCH_STEPS_MAX };
+    let judged = match raftkv_history::check_with_hints(&history, &limits, |one| oracle.entry_of(one)) {
+        Ok(_) => Judged::Whole,
+        Err(raftkv_history::Violation::TooHard { .. }) => Judged::WithoutOrders,
+        Err(violation) => return Err(Violation::of("every history is linearizable", violation.to_string())),
+    };
     raftkv_history::check_indexes(&history)
-        .map_err(|violation| Violation::of("versions are indexes of one log", violation.to_string()))
+        .map_err(|violation| Violation::of("versions are indexes of one log", violation.to_string()))?;
+    Ok(judged)
 }
 
 impl<'a> Writes<'a> {
