@@ -12,11 +12,12 @@ use crate::error::Fatal;
 use crate::event_loop::{Capacity, Inbox, InboxSender, Wake, inbox};
 use crate::limits;
 use crate::raft::{self, Raft};
-use crate::shard::snapshots::{Found, SnapshotWorker, Snapshots, Stores, find, snapshot_worker};
+use crate::shard::snapshots::{Found, SnapshotWorker, Snapshots, Stores, Unfound, find, snapshot_worker};
 use crate::shard::{Beginning, Shard};
-use crate::storage::{FileLog, RecoveredShard};
+use crate::storage::{self, FileLog, RecoveredShard, SalvagedLog};
 
 use super::io::Post;
+use super::logs;
 use super::message::ReplyTo;
 use super::node::Node;
 use super::router::Router;
@@ -52,15 +53,46 @@ pub(super) struct Stored {
     pub(super) found: Vec<Found>,
 }
 
+/// What was found of a shard's snapshots, or why nothing was that can be gone on from.
+pub(super) type FoundOrGone = Result<Found, String>;
+
 /// Loads the newest snapshot of each shard of a core.
 pub(super) fn find_snapshots(
     node: &Node,
     core: CoreId,
     recovered: &[RecoveredShard],
     stores: &Stores,
-) -> Result<Vec<Found>, Fatal> {
-    let shards = node.shards_of(core).zip(recovered);
-    shards.map(|(shard, recovered)| find(stores, shard, recovered).map_err(Fatal::failure)).collect()
+) -> Result<Vec<FoundOrGone>, Fatal> {
+    let find = |(shard, recovered)| match find(stores, shard, recovered) {
+        Ok(found) => Ok(Ok(found)),
+        Err(Unfound::Gone(words)) => Ok(Err(words)),
+        Err(Unfound::Unreadable(words)) => Err(Fatal::failure(words)),
+    };
+    node.shards_of(core).zip(recovered).map(find).collect()
+}
+
+/// What a core's disk holds. A shard whose snapshots are gone begins anew, and gets all of it from its peers; `now_s` is
+/// for people.
+pub(super) fn stored(
+    node: &Node,
+    core: CoreId,
+    (mut log, mut recovered): (FileLog, Vec<RecoveredShard>),
+    found: Vec<FoundOrGone>,
+    now_s: u64,
+) -> Result<Stored, Fatal> {
+    let mut begin = |((shard, recovered), found): ((ShardId, &mut RecoveredShard), FoundOrGone)| match found {
+        Ok(found) => Ok(found),
+        Err(words) if node.peers.is_empty() => Err(logs::alone(&words)),
+        Err(words) => {
+            log::warn!("{words}; this node gets the shard from its peers: until it has it, it votes for nobody there");
+            node.remember_damage(&SalvagedLog { shards: vec![shard], damage: words }, now_s)?;
+            storage::begin_anew(&mut log, shard, recovered);
+            Ok(Found::default())
+        }
+    };
+    let shards = node.shards_of(core).zip(&mut recovered).zip(found);
+    let found = shards.map(&mut begin).collect::<Result<_, Fatal>>()?;
+    Ok(Stored { log, recovered, found })
 }
 
 /// A worker for a core's snapshots, and the core's end of it.

@@ -28,7 +28,7 @@ use crate::storage::data_dir::DataDir;
 use crate::storage::disk::Disk;
 use crate::storage::{self, FileLog, LogError, Options, RecoveredShard};
 
-use super::assembly::{Stored, ask_to_stop, find_snapshots, mailbox, router, snapshots, sockets_max};
+use super::assembly::{ask_to_stop, find_snapshots, mailbox, router, snapshots, sockets_max, stored};
 use super::core_loop::{CoreLoop, Parts, Turn};
 use super::io::Post;
 use super::logs;
@@ -130,7 +130,8 @@ impl<N: Network> NodeByHand<N> {
             let found = find_snapshots(&node, core, &recovered, stores)?;
             let (snapshots, worker) = snapshots(&node, stores, wake);
             hands.push(SnapshotHands::new(worker));
-            let router = router(&node, core, Stored { log, recovered, found }, snapshots, seed, now)?;
+            let stored = stored(&node, core, (log, recovered), found, 0)?;
+            let router = router(&node, core, stored, snapshots, seed, now)?;
             let parts = Parts { node: Arc::clone(&node), core, network, inbox, posts: posts.clone(), router };
             started.push(Some(CoreLoop::new(parts, Clock::by_hand(now))));
         }

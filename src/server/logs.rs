@@ -91,9 +91,14 @@ pub(super) fn alone(damage: &str) -> Fatal {
     ))
 }
 
+/// Seconds since 1970, for people.
+pub(super) fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Remembers durably what is about to be forgotten.
 fn remember(node: &Node, salvaged: &[SalvagedLog]) -> Result<(), Fatal> {
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now_s = seconds_now();
     for log in salvaged {
         log::warn!(
             "{}; what is sound of this log is kept, and this node gets the rest from its peers: until it has it, it \

@@ -16,12 +16,14 @@ use signal_hook::iterator::Signals;
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::event_loop::{Clock, Inbox, InboxSender, MioNetwork, Wake, bind_listener, prove_free, wake_through};
-use crate::shard::snapshots::{Found, SnapshotWorker, Stores};
+use crate::shard::snapshots::{SnapshotWorker, Stores};
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::{FileLog, LogIo, RecoveredShard};
 
-use super::assembly::{Stored, ask_to_stop, find_snapshots, mailbox, router, snapshots, sockets_max};
+use super::assembly::{
+    FoundOrGone, Stored, ask_to_stop, find_snapshots, mailbox, router, snapshots, sockets_max, stored,
+};
 use super::core_loop::{CoreLoop, Parts};
 use super::io::{LISTENER, Post, WAKER};
 use super::logs;
@@ -170,7 +172,7 @@ fn load_snapshots(
     logs: Vec<(FileLog, Vec<RecoveredShard>)>,
     stores: &Stores,
 ) -> Result<Vec<Stored>, Fatal> {
-    let found: Vec<Result<Vec<Found>, Fatal>> = std::thread::scope(|scope| {
+    let found: Vec<Result<Vec<FoundOrGone>, Fatal>> = std::thread::scope(|scope| {
         let recovered = (0..).map(CoreId).zip(logs.iter().map(|(_, recovered)| recovered));
         let threads: Vec<_> = recovered
             .map(|(core, recovered)| scope.spawn(move || find_snapshots(node, core, recovered, stores)))
@@ -178,8 +180,9 @@ fn load_snapshots(
         let gone = || Err(Fatal::failure("a thread that loaded snapshots ended unexpectedly"));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| gone())).collect()
     });
-    let stored = logs.into_iter().zip(found);
-    stored.map(|((log, recovered), found)| Ok(Stored { log, recovered, found: found? })).collect()
+    let now_s = logs::seconds_now();
+    let cores = (0..).map(CoreId).zip(logs.into_iter().zip(found));
+    cores.map(|(core, (log, found))| stored(node, core, log, found?, now_s)).collect()
 }
 
 /// Snapshots may wait for everything else.

@@ -132,7 +132,10 @@ fn logs_that_begin_at_snapshots_move_to_another_number_of_cores() {
     let mut cluster = small(3).flag("--cores=2").start();
     let mut contents = Contents::new();
     for (cores, round) in [(3, 1), (1, 2), (2, 3)] {
-        overwrite(&cluster, round, 40, 20, &mut contents);
+        overwrite(&cluster, round, 40, 10, &mut contents);
+        while cluster.ids().iter().any(|id| (0..6).any(|shard| snapshots(&cluster, *id, shard).is_empty())) {
+            overwrite(&cluster, round, 40, 10, &mut contents);
+        }
         cluster.kill_all();
         cluster.set_flag(&format!("--cores={cores}"));
         cluster.restart_all();
@@ -207,9 +210,9 @@ fn await_bytes(cluster: &Cluster, bytes: u64) -> u64 {
 
 #[test]
 fn a_follower_that_is_killed_while_it_fetches_goes_on_where_it_was() {
-    let (mut cluster, contents) = with_one_left_behind("512KiB");
+    let (mut cluster, contents) = with_one_left_behind("1MiB");
     cluster.start_node(3);
-    await_bytes(&cluster, 1 << 20);
+    await_bytes(&cluster, 2 << 20);
     cluster.kill_9(3);
     cluster.set_flag("--snapshot-rate=64MiB");
     cluster.start_node(3);
@@ -217,7 +220,9 @@ fn a_follower_that_is_killed_while_it_fetches_goes_on_where_it_was() {
     let size: u64 = fs::metadata(snapshots(&cluster, 3, 0).last().expect("one is installed")).expect("a file").len();
     let come = counter(&cluster, 3, "snapshot_bytes_received");
     assert!(size > 5 << 19, "{size}");
-    assert!(come <= size - (1 << 20) + (256 << 10), "{come} bytes came of {size}, although 1 MiB was there already");
+    // Of what had come, two pieces may not have been written yet.
+    let there = (2 << 20) - (2 * 256 << 10);
+    assert!(come <= size - there, "{come} bytes came of {size}, although {there} were there already");
     check(&cluster, &contents);
 }
 
@@ -348,6 +353,36 @@ fn a_damaged_newest_snapshot_gives_way_to_the_older_one() {
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     let line = ended.stderr.lines().find(|line| line.starts_with("raftkv-server: ")).expect("a line says why");
     assert!(line.contains("shard 0 has no snapshot that its log goes on from"), "{line}");
+}
+
+/// Nothing is left of what the logs go on from: the node votes for nobody until its peers have given it everything.
+// museum 32, 42
+#[test]
+fn a_node_whose_snapshots_are_all_damaged_gets_its_state_from_its_peers() {
+    let mut cluster = small(3).start();
+    let mut contents = Contents::new();
+    while (0..6).any(|shard| snapshots(&cluster, 3, shard).len() < 2) {
+        overwrite(&cluster, 1, 40, 10, &mut contents);
+    }
+    cluster.kill_9(3);
+    for shard in 0..6 {
+        snapshots(&cluster, 3, shard).iter().for_each(|path| flip_a_bit(path));
+    }
+    cluster.restart_all();
+    eventually(PATIENCE, "node 3 has everything again", || {
+        let status = cluster.wire(3).status();
+        let is_whole = status.shards.iter().all(|shard| !shard.is_repairing && shard.leader.is_some());
+        (is_whole && counter(&cluster, 3, "shards_repairing") == 0).then_some(())
+    });
+    let stderr = cluster.process(3).stderr();
+    assert_eq!(stderr.matches("has no snapshot that its log goes on from").count(), 6, "{stderr}");
+    check(&cluster, &contents);
+    // It is as good as any other.
+    overwrite(&cluster, 3, 40, 2, &mut contents);
+    cluster.kill_9(3);
+    cluster.restart_all();
+    check(&cluster, &contents);
+    assert!(!cluster.data_dir(3).join("damage").exists(), "nothing is remembered of it");
 }
 
 /// A snapshot that rots while its node runs is noticed when it is needed, and replaced.

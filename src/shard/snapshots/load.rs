@@ -125,20 +125,31 @@ pub struct Found {
     pub older: Option<SnapshotMeta>,
 }
 
-/// Loads the newest snapshot of a shard that is whole and that its log goes on from. An error is what the program would
-/// print.
-pub fn find(stores: &Stores, shard: ShardId, log: &RecoveredShard) -> Result<Found, String> {
+/// Why a shard has no snapshot to begin with, as the program would print it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfound {
+    /// There may be one, which another version could read, or the disk at another time.
+    Unreadable(String),
+    /// There is none that the log goes on from.
+    Gone(String),
+}
+
+/// Loads the newest snapshot of a shard that is whole and that its log goes on from.
+pub fn find(stores: &Stores, shard: ShardId, log: &RecoveredShard) -> Result<Found, Unfound> {
     let Some(store) = stores.get(shard) else { return Ok(Found::default()) };
-    let entries = store.list().map_err(|error| error.to_string())?;
+    let entries = store.list().map_err(|error| Unfound::Unreadable(error.to_string()))?;
+    let mut unreadable = None;
     let usable: Vec<EntryId> = entries.iter().copied().filter(|at| at.index >= log.start.index).collect();
     for (position, at) in usable.iter().enumerate() {
         let loaded = match load(store, *at) {
             Ok(loaded) => loaded,
-            Err(error) if error.is_unknown() => return Err(error.to_string()),
+            Err(error) if error.is_unknown() => return Err(Unfound::Unreadable(error.to_string())),
             Err(error) => {
                 log::warn!("shard {shard}: {error}; looking for an older one");
                 if error.is_damage() {
                     set_aside(store, *at);
+                } else {
+                    unreadable.get_or_insert(error.to_string());
                 }
                 continue;
             }
@@ -151,15 +162,17 @@ pub fn find(stores: &Stores, shard: ShardId, log: &RecoveredShard) -> Result<Fou
     if log.start == EntryId::ZERO {
         return Ok(Found::default());
     }
-    Err(format!(
-        "shard {shard} has no snapshot that its log goes on from: the log begins after entry {}, and {}; restore the \
-         file: what is in it is nowhere else on this node",
+    if let Some(error) = unreadable {
+        return Err(Unfound::Unreadable(error));
+    }
+    Err(Unfound::Gone(format!(
+        "shard {shard} has no snapshot that its log goes on from: the log begins after entry {}, and {}",
         log.start,
         match entries.first() {
             Some(newest) => format!("the newest snapshot that was there is of entry {newest}"),
             None => "there is none".to_owned(),
         }
-    ))
+    )))
 }
 
 /// A snapshot that cannot be loaded must not be what the next start begins with.

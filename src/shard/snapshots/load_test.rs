@@ -3,7 +3,7 @@
 use raftkv_protocol::types::{EntryId, Term};
 
 use super::worker_test::{Bench, SHARD, grow, state_of, stores};
-use super::{Found, find};
+use super::{Found, Unfound, find};
 use crate::storage::RecoveredShard;
 use crate::storage::simulated_disk::SimulatedDisk;
 use crate::storage::snapshot::snapshot_name;
@@ -30,7 +30,7 @@ fn name(index: u64) -> String {
     snapshot_name(EntryId::new(index, 1))
 }
 
-fn look(disk: &SimulatedDisk, log: &RecoveredShard) -> Result<(Option<u64>, Option<u64>), String> {
+fn look(disk: &SimulatedDisk, log: &RecoveredShard) -> Result<(Option<u64>, Option<u64>), Unfound> {
     let Found { loaded, older } = find(&stores(disk), SHARD, log)?;
     if let Some(loaded) = &loaded {
         assert_eq!(loaded.machine.applied(), loaded.meta.at.index);
@@ -72,14 +72,23 @@ fn the_older_takes_the_place_of_a_damaged_one() {
 fn a_log_that_goes_on_from_no_snapshot_is_refused() {
     let disk = with_two();
     disk.flip(&name(200), 100, 3);
-    let refused = look(&disk, &log(151, 230)).expect_err("entries 151 to 200 are nowhere");
+    let gone = |unfound: Unfound| match unfound {
+        Unfound::Gone(words) => words,
+        Unfound::Unreadable(words) => panic!("nothing is unreadable: {words}"),
+    };
+    let refused = gone(look(&disk, &log(151, 230)).expect_err("entries 151 to 200 are nowhere"));
     assert!(refused.contains("begins after entry 151@1") && refused.contains("200@1"), "{refused}");
-    let refused = look(&SimulatedDisk::new(2), &log(7, 9)).expect_err("the first seven are nowhere");
+    let refused = gone(look(&SimulatedDisk::new(2), &log(7, 9)).expect_err("the first seven are nowhere"));
     assert!(refused.contains("shard 3") && refused.contains("there is none"), "{refused}");
     let disk = with_two();
     disk.flip(&name(200), 100, 3);
     disk.flip(&name(150), 100, 3);
     assert_eq!(look(&disk, &log(0, 230)), Ok((None, None)), "all of it is in the log");
+    let disk = with_two();
+    disk.set_unreadable(&name(200), true);
+    disk.set_unreadable(&name(150), true);
+    let refused = look(&disk, &log(150, 230));
+    assert!(matches!(refused, Err(Unfound::Unreadable(_))), "they may be whole: {refused:?}");
 }
 
 // museum 29

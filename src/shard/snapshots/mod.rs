@@ -20,7 +20,7 @@ mod load_test;
 mod worker_test;
 
 pub use jobs::{Done, Failure, Job, Loaded, PieceFor};
-pub use load::{Found, find};
+pub use load::{Found, Unfound, find};
 pub use stores::Stores;
 pub use worker::{Effort, SnapshotHands, SnapshotWorker, Snapshots, snapshot_worker};
 
