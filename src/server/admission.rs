@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use raftkv_protocol::hello::FEATURE_ADMITTED;
 use raftkv_protocol::peer::Body;
-use raftkv_protocol::types::NodeId;
+use raftkv_protocol::types::{EntryId, NodeId};
 
 /// See the module.
 #[derive(Debug)]
@@ -56,6 +56,8 @@ impl Admission {
     #[must_use]
     pub fn may_heed(&self, from: NodeId, body: &Body) -> bool {
         match body {
+            // Who has lost part of its log asks for no more than the term, and gets no vote for it.
+            Body::PreVote { last, .. } if *last == EntryId::ZERO => true,
             Body::PreVote { .. } | Body::Vote { .. } => self.may_vote_for(from) || mutant!("admission-ignored"),
             Body::Append { .. } | Body::Snapshot { .. } | Body::Heartbeat { .. } | Body::TimeoutNow => {
                 self.may_follow(from) || mutant!("stranger-followed")

@@ -15,6 +15,19 @@ fn of_a_leader() -> [Body; 4] {
     ]
 }
 
+/// Its term is told to whoever repairs itself; its vote is another matter.
+#[test]
+fn a_node_without_a_past_tells_its_term() {
+    let peer = NodeId(2);
+    let admission = Admission::new(false, [NodeId(1), peer].into_iter());
+    admission.note_peer(peer, FEATURE_ADMITTED);
+    let heeds = |body| admission.may_heed(peer, &body);
+    let last = EntryId::new(7, 1);
+    assert!(heeds(Body::PreVote { last: EntryId::ZERO }));
+    assert!(!heeds(Body::PreVote { last }));
+    assert!(!heeds(Body::Vote { last: EntryId::ZERO, transfer: false }));
+}
+
 // museum 34, rule 22
 #[test]
 fn a_node_without_a_past_follows_nobody_in_any_way_before_most_others_have_welcomed_it() {
