@@ -237,6 +237,8 @@ fn every_flag_that_the_documents_name_exists() {
         help("raftkv-bench", &["amplification", "--help"]),
         help("raftkv-sim", &["--help"]),
         help("raftkv-fuzz", &["--help"]),
+        help("raftkv-fuzz", &["crash-images", "--help"]),
+        help("raftkv-fuzz", &["flips", "--help"]),
         read("tools/compare"),
         read("tools/durable-path"),
     ];
