@@ -86,7 +86,7 @@ impl Default for Limits {
             log_tail_bytes: 16 << 20,
             core_log_bytes_max: 4 << 30,
             core_log_memory_max: 8 << 20,
-            snapshot_rate: 64 << 20,
+            snapshot_rate: 16 << 20,
             hello_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
             stop_timeout: Duration::from_secs(5),
