@@ -4,6 +4,7 @@
 //! - What is committed never changes, and was on the disks of a majority when it first counted as committed.
 //! - Replicas that have applied the same index have the same state.
 //! - Of one process, term, commit and applied never fall. Raft's own invariants hold.
+//! - What a salvaged log has lost of what was committed is back when its replica counts as healed.
 //! - A snapshot is of a state that was committed. What a log begins behind is covered by one, and counts as being on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,8 @@ struct Seen {
     unseen: bool,
     /// Term of each entry that counts as on its disk, by index: entry i at i - 1.
     persisted: Vec<Term>,
+    /// What it has to have on its disk when it is healed.
+    owes: EntryId,
 }
 
 impl Seen {
@@ -128,7 +131,7 @@ pub struct Oracle {
     entries: BTreeMap<(ShardId, u64), Option<u64>>,
     /// What nodes told each other.
     pub(crate) promises: Promises,
-    /// Nodes whose disk was damaged from outside: what they had no longer counts.
+    /// Nodes whose disk was damaged from outside, and that are not healed: what they had no longer counts.
     discounted: BTreeSet<usize>,
     /// Those that lost it as a whole.
     lost: BTreeSet<usize>,
@@ -182,8 +185,8 @@ impl Oracle {
         for shard in &mut self.seen {
             let seen = &mut shard[node];
             let persisted = std::mem::take(&mut seen.persisted);
-            let (unseen, applied_ever) = (seen.unseen, seen.applied_ever);
-            *seen = Seen { persisted, unseen, applied_ever, ..Seen::default() };
+            let (unseen, applied_ever, owes) = (seen.unseen, seen.applied_ever, seen.owes);
+            *seen = Seen { persisted, unseen, applied_ever, owes, ..Seen::default() };
         }
         self.promises.ended(node);
     }
@@ -195,13 +198,77 @@ impl Oracle {
         }
     }
 
-    /// A node's disk was damaged or, with all that the node knew, lost.
-    pub fn discount(&mut self, node: usize, is_lost: bool) {
+    /// A node's disk was damaged.
+    pub fn discount(&mut self, node: usize) {
         self.discounted.insert(node);
-        if is_lost {
-            self.lost.insert(node);
-            self.promises.lost(node);
+    }
+
+    /// A node's disk is lost, with all that the node knew.
+    pub fn lost(&mut self, node: usize) {
+        self.lost.insert(node);
+        self.promises.lost(node);
+    }
+
+    /// A node is healed, or its damage was none.
+    pub fn count_again(&mut self, node: usize) {
+        self.discounted.remove(&node);
+    }
+
+    /// A process has just started, before its first turn. `is_less`: its log holds what was salvaged of it since the last
+    /// one, and may have held more. Whatever of that is committed it will have back when it is healed.
+    ///
+    /// # Errors
+    /// If the replica counts as healed and is not.
+    pub fn started(
+        &mut self,
+        node: usize,
+        shard: &Shard<ReplyTo>,
+        is_less: bool,
+        coverage: &mut Coverage,
+    ) -> Result<(), Violation> {
+        let at = usize::from(shard.id().0);
+        if is_less {
+            let committed = self.shards[at].committed.iter();
+            let seen = &mut self.seen[at][node];
+            let had = std::mem::take(&mut seen.persisted);
+            let common = had.iter().zip(committed).take_while(|(had, (term, _))| *had == term).count();
+            if common as u64 > seen.owes.index.0 {
+                seen.owes = EntryId { term: had[common - 1], index: Index(common as u64) };
+            }
+            self.promises.forgot(node, shard.id(), shard.raft());
         }
+        if shard.raft().is_damaged() {
+            self.promises.repair_begins(node, shard.id());
+            return Ok(());
+        }
+        self.note_repair(node, shard, coverage)
+    }
+
+    /// Looks whether a replica has come to count as healed.
+    ///
+    /// # Errors
+    /// If it has no right to.
+    pub fn note_repair(
+        &mut self,
+        node: usize,
+        shard: &Shard<ReplyTo>,
+        coverage: &mut Coverage,
+    ) -> Result<(), Violation> {
+        let raft = shard.raft();
+        if !self.promises.note_repair(node, shard.id(), raft)? {
+            return Ok(());
+        }
+        coverage.note("damage repaired from peers");
+        let at = usize::from(shard.id().0);
+        // It may have voted in the very turn in which it was healed.
+        self.seen[at][node].observed = None;
+        let owes = std::mem::take(&mut self.seen[at][node].owes);
+        let has_it = persisted_index(raft) >= owes.index && self.term_of(at, raft, owes.index.0) == Some(owes.term);
+        if owes == EntryId::ZERO || has_it {
+            return Ok(());
+        }
+        let what = format!("shard {}: {owes} was committed, on disk, and lost; now {}", shard.id(), raft.state_line());
+        Err(Violation::of("a healed node has everything back that was committed", what))
     }
 
     /// How many entries are committed, over all shards.
@@ -353,11 +420,11 @@ impl Oracle {
         Ok(())
     }
 
-    /// What every node of a shard has applied at some time; nothing if some disk was damaged.
+    /// What every node of a shard has applied at some time; nothing if some disk was lost.
     #[must_use]
     pub fn applied_by_all(&self, shard: ShardId) -> u64 {
         let applied = self.seen[usize::from(shard.0)].iter().map(|seen| seen.applied_ever.0);
-        if self.discounted.is_empty() { applied.min().unwrap_or(0) } else { 0 }
+        if self.lost.is_empty() { applied.min().unwrap_or(0) } else { 0 }
     }
 
     /// Keeps the list of what is on a node's disk in step: everything up to the persisted index, with its terms.
