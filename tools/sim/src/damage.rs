@@ -139,13 +139,16 @@ impl World {
 
     /// A core of a node has had its turn: its shards may be healed, and the mark of its damage gone.
     pub(crate) fn note_repairs(&mut self, node: usize, core: CoreId) -> Result<(), Violation> {
-        let is_marked = self.machines[node].is_marked();
         let machine = &mut self.machines[node];
-        let (harm, index) = (machine.harm, machine.index);
+        let harm = machine.harm;
+        if matches!(harm, Harm::None | Harm::Lost) {
+            return Ok(());
+        }
+        let is_marked = machine.is_marked();
         let Some(process) = machine.process() else { return Ok(()) };
         for shard in process.node.router(core).into_iter().flat_map(|router| router.shards()) {
             if shard.raft().is_damaged() && !is_marked {
-                let what = format!("node {} shard {}: {}", index + 1, shard.id(), shard.raft().state_line());
+                let what = format!("node {} shard {}: {}", node + 1, shard.id(), shard.raft().state_line());
                 return Err(Violation::of("a damaged node is marked until it is healed", what));
             }
             self.oracle.note_repair(node, shard, &mut self.coverage)?;
