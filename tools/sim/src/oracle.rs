@@ -1,7 +1,8 @@
 //! Sees all replicas at once and judges after every turn: what no single replica can know of itself.
 //!
 //! - One leader a term. A new leader has every committed entry, unless a later term has had one already.
-//! - What is committed never changes, and was on the disks of a majority when it first counted as committed.
+//! - What is committed never changes, and was on the disks of a majority when it first counted as committed, or had been
+//!   there before a disk was damaged.
 //! - Replicas that have applied the same index have the same state.
 //! - Of one process, term, commit and applied never fall. Raft's own invariants hold.
 //! - What a salvaged log has lost of what was committed is back when its replica counts as healed.
@@ -74,6 +75,8 @@ struct Seen {
     unseen: bool,
     /// Term of each entry that counts as on its disk, by index: entry i at i - 1.
     persisted: Vec<Term>,
+    /// What its disk held before it lost something, each time until it is healed: a leader may have heard of it.
+    lost: Vec<Vec<Term>>,
     /// What it has to have on its disk when it is healed.
     owes: EntryId,
 }
@@ -184,9 +187,14 @@ impl Oracle {
     pub fn ended(&mut self, node: usize) {
         for shard in &mut self.seen {
             let seen = &mut shard[node];
-            let persisted = std::mem::take(&mut seen.persisted);
-            let (unseen, applied_ever, owes) = (seen.unseen, seen.applied_ever, seen.owes);
-            *seen = Seen { persisted, unseen, applied_ever, owes, ..Seen::default() };
+            *seen = Seen {
+                persisted: std::mem::take(&mut seen.persisted),
+                lost: std::mem::take(&mut seen.lost),
+                unseen: seen.unseen,
+                applied_ever: seen.applied_ever,
+                owes: seen.owes,
+                ..Seen::default()
+            };
         }
         self.promises.ended(node);
     }
@@ -207,11 +215,16 @@ impl Oracle {
     pub fn lost(&mut self, node: usize) {
         self.lost.insert(node);
         self.promises.lost(node);
+        for seen in self.seen.iter_mut().map(|shard| &mut shard[node]) {
+            let had = std::mem::take(&mut seen.persisted);
+            seen.lost.push(had);
+        }
     }
 
     /// A node is healed, or its damage was none.
     pub fn count_again(&mut self, node: usize) {
         self.discounted.remove(&node);
+        self.seen.iter_mut().for_each(|shard| shard[node].lost.clear());
     }
 
     /// A process has just started, before its first turn. `is_less`: its log holds what was salvaged of it since the last
@@ -235,6 +248,7 @@ impl Oracle {
             if common as u64 > seen.owes.index.0 {
                 seen.owes = EntryId { term: had[common - 1], index: Index(common as u64) };
             }
+            seen.lost.push(had);
             self.promises.forgot(node, shard.id(), shard.raft());
         }
         if shard.raft().is_damaged() {
@@ -603,14 +617,15 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let has = |node: &usize| {
             let seen = &self.seen[at][*node];
-            seen.unseen || seen.persisted.get(index as usize - 1) == Some(&term)
+            let mut logs = std::iter::once(&seen.persisted).chain(&seen.lost);
+            seen.unseen || logs.any(|log| log.get(index as usize - 1) == Some(&term))
         };
         let holders: Vec<usize> = (0..self.nodes).filter(has).map(|node| node + 1).collect();
-        if holders.len() * 2 > self.nodes || !self.discounted.is_empty() {
+        if holders.len() * 2 > self.nodes {
             return Ok(());
         }
         let what = format!(
-            "shard {}: node {} takes {index}@{term} for committed, but only nodes {holders:?} of {} have it on disk",
+            "shard {}: node {} takes {index}@{term} for committed, but only nodes {holders:?} of {} have it on disk, or had",
             shard.id(),
             node + 1,
             self.nodes
