@@ -546,7 +546,8 @@ impl World {
                     let is_ready = shard.is_ready() || (shard.raft().is_damaged() && !can_heal);
                     if !is_ready || status.last.index != status.applied || state != agreed {
                         let id = shard.id();
-                        return Some(format!("node {} differs in shard {id}: {}", index + 1, self.replicas_of(id)));
+                        let how = format!("last, applied, state {state:x?}, agreed {agreed:x?}, ready {is_ready}");
+                        return Some(format!("node {} differs in shard {id} ({how}): {}", index + 1, self.replicas_of(id)));
                     }
                 }
             }
