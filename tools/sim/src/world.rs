@@ -547,7 +547,11 @@ impl World {
                     if !is_ready || status.last.index != status.applied || state != agreed {
                         let id = shard.id();
                         let how = format!("last, applied, state {state:x?}, agreed {agreed:x?}, ready {is_ready}");
-                        return Some(format!("node {} differs in shard {id} ({how}): {}", index + 1, self.replicas_of(id)));
+                        return Some(format!(
+                            "node {} differs in shard {id} ({how}): {}",
+                            index + 1,
+                            self.replicas_of(id)
+                        ));
                     }
                 }
             }
