@@ -49,6 +49,16 @@ pub const ALL: &[Mutant] = &[
     bug("read-context-reused", "all read rounds of a term have one context", "rule 4, museum 21"),
     bug("read-confirmation-kept", "who confirmed a read round counts in all later ones", "rule 4, museum 21"),
     bug("read-at-applied", "a read round takes what is applied for what is committed", "rule 4, museum 20"),
+    // Raft: repair after damage.
+    bug("votes-while-damaged", "a replica that may have forgotten its votes grants others", "rule 15, museum 42"),
+    bug("heals-without-fence", "a replica is healed before it knows all terms that it forgot", "rule 15, museum 42"),
+    bug("heals-at-older-term", "a leader's commit index of earlier terms heals a replica", "rule 15, museum 42"),
+    bug(
+        "damaged-acknowledges-all",
+        "a replica acknowledges entries before it knows its promises",
+        "rule 15, museum 42",
+    ),
+    bug("damaged-confirms-reads", "a replica confirms reads before it knows its promises", "rule 15, museum 42"),
     // The shard.
     bug("sync-not-awaited", "a batch counts as durable as soon as it is handed over", "rule 1, museum 2"),
     bug("after-sync-at-once", "messages that wait for a sync leave without it", "rule 1, museum 2"),

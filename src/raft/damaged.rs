@@ -165,7 +165,7 @@ impl Raft {
     fn has_everything_back(&self) -> bool {
         let announced = self.damage.as_ref().and_then(|damage| damage.announced);
         announced.is_some_and(|index| {
-            let is_own_term = self.terms.term_at(index) == Some(self.hard_state.term);
+            let is_own_term = self.terms.term_at(index) == Some(self.hard_state.term) || mutant!("heals-at-older-term");
             is_own_term && index <= self.commit.min(self.persistence.persisted())
         })
     }
@@ -176,7 +176,7 @@ impl Raft {
             return;
         }
         debug_assert_eq!(self.role, Role::Follower, "a damaged replica does nothing but follow: {self}");
-        if self.knows_its_promises() && self.has_everything_back() {
+        if (self.knows_its_promises() || mutant!("heals-without-fence")) && self.has_everything_back() {
             self.hard_state.vote.get_or_insert(self.config.id);
             let term = self.hard_state.term;
             self.damage.iter_mut().for_each(|damage| _ = damage.healing.get_or_insert(term));

@@ -171,7 +171,8 @@ impl Raft {
         }
         self.note_announced(commit);
         self.commit = self.commit.max(commit.min(self.verified.upto));
-        let context = if self.knows_its_promises() { context } else { ReadContext::default() };
+        let confirms = self.knows_its_promises() || mutant!("damaged-confirms-reads");
+        let context = if confirms { context } else { ReadContext::default() };
         self.respond(from, Body::HeartbeatReply { context });
     }
 
@@ -183,7 +184,8 @@ impl Raft {
         let Some(leader) = self.leader else { return };
         let persisted =
             if mutant!("unsynced-acknowledged") { self.verified.upto } else { self.persistence.persisted() };
-        let countable = if self.knows_its_promises() { self.verified.upto } else { self.commit };
+        let counts = self.knows_its_promises() || mutant!("damaged-acknowledges-all");
+        let countable = if counts { self.verified.upto } else { self.commit };
         let matched = persisted.min(self.verified.upto).min(countable);
         let is_complete = matched == self.verified.upto;
         if is_complete || matched > self.verified.acknowledged {

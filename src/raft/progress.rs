@@ -185,7 +185,8 @@ impl Progress {
             State::Replicate => {}
             State::Snapshot if still_lacks => {}
             // There is nothing to send, but it is to hear how far what it has is committed.
-            State::Snapshot if self.matched == last => self.probe_from(last.next()),
+            // Nor has it heard it if this is the second of two answers that come at once.
+            State::Snapshot | State::Probe(Probe::Due) if self.matched == last => self.probe_from(last.next()),
             State::Snapshot | State::Probe(_) => {
                 self.inflight.clear();
                 self.state = State::Replicate;

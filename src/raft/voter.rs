@@ -63,7 +63,7 @@ impl Raft {
             None => self.leader.is_none(),
             Some(node) => node == from || mutant!("vote-twice"),
         };
-        if !is_free || !self.is_up_to_date(last) || self.is_damaged() {
+        if !is_free || !self.is_up_to_date(last) || (self.is_damaged() && !mutant!("votes-while-damaged")) {
             self.respond(from, Body::VoteReply { granted: false });
             return;
         }

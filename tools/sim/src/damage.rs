@@ -1,15 +1,37 @@
-//! Disks that lose, all at once or bit by bit, what was safe on them.
+//! Disks that lose, all at once or bit by bit, what was safe on them, and nodes that get it back from the others.
 
 use raftkv::storage;
 use raftkv::storage::simulated_disk::SimulatedDisk;
+use raftkv_protocol::types::CoreId;
 
 use crate::agenda::HostId;
 use crate::machine::{Machine, State};
+use crate::oracle::Violation;
 use crate::plan::Fault;
 use crate::world::World;
 
 /// What a disk reads and writes at a time.
 const BLOCK: u64 = 4_096;
+
+/// Where a batch says how many bytes of records and of hard states it has, behind its magic.
+const BATCH_MAGIC: &[u8] = b"RKVB";
+const RECORDS_AT: usize = 44;
+const HARD_STATES_AT: usize = 48;
+const HEADER_BYTES: u64 = 56;
+
+/// What a machine's disks have suffered that is not made up for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Harm {
+    /// Nothing.
+    #[default]
+    None,
+    /// Somebody has damaged a log. It shows when somebody reads it: at the next start at the latest, if at all.
+    Lurking,
+    /// What was sound of a log was kept; the node gets the rest from the others.
+    Repairing,
+    /// The disks are empty, for good.
+    Lost,
+}
 
 /// A bit of a segment that is not what was written.
 #[derive(Clone, Debug)]
@@ -34,34 +56,110 @@ impl Flip {
 }
 
 impl World {
-    /// Damage stays on a minority: more is more than any number of copies survives. And it comes after every node has
-    /// been admitted: one that never was cannot be told from one that has lost its disk, gives no vote to those that
-    /// were, and so does not count while the damaged one is out.
+    /// Damage stays on a minority: more is more than any number of copies survives. A node counts until it is healed. And
+    /// it comes after every node has been admitted: one that never was cannot be told from one that has lost its disk,
+    /// gives no vote to those that were, and so does not count while the damaged one is out. A lone node gets none but in
+    /// its log, of which it is to say that nobody else has it.
     pub(crate) fn damage(&mut self, fault: Fault, node: usize) -> bool {
         if !self.machines.iter().all(Machine::is_admitted) {
             return false;
         }
-        let damaged = self.machines.iter().filter(|machine| machine.damaged).count();
+        let is_lone = self.plan.nodes == 1;
+        let harmed = self.machines.iter().filter(|machine| machine.index != node && machine.harm != Harm::None).count();
         let machine = &self.machines[node];
-        if machine.damaged || (damaged + 1) * 2 > self.plan.nodes || matches!(machine.state, State::Gone) {
+        if (harmed + 1) * 2 > self.plan.nodes && !is_lone {
+            return false;
+        }
+        if matches!(machine.harm, Harm::Lurking | Harm::Lost) || matches!(machine.state, State::Gone) {
             return false;
         }
         if fault == Fault::LostDisk {
-            self.crash(node, true);
-            self.machines[node].lose_disk(&mut self.random);
-            // The new machine is set up by somebody who looks at the firewalls too.
-            self.net.0.borrow_mut().unbar(Some(HostId(node)));
-        } else if !self.damage_segment(fault, node) {
-            return false;
+            if is_lone || machine.harm != Harm::None {
+                return false;
+            }
+            self.lose_disk(node);
+        } else {
+            if !self.damage_segment(fault, node) {
+                return false;
+            }
+            self.machines[node].harm = Harm::Lurking;
+            // Damage shows when somebody reads it: at the next start, or when a follower asks for old entries.
+            if is_lone || self.random.below(4) > 0 {
+                self.crash(node, false);
+            }
         }
-        // Damage shows when somebody reads it: at the next start, or when a follower asks for old entries.
-        if fault != Fault::LostDisk && self.random.below(4) > 0 {
-            self.crash(node, false);
-        }
-        self.machines[node].damaged = true;
-        self.oracle.discount(node, fault == Fault::LostDisk);
+        self.oracle.discount(node);
         self.say(format!("node {}: {}", node + 1, fault.name()));
         true
+    }
+
+    fn lose_disk(&mut self, node: usize) {
+        self.crash(node, true);
+        self.machines[node].lose_disk(&mut self.random);
+        self.oracle.lost(node);
+        // The new machine is set up by somebody who looks at the firewalls too.
+        self.net.0.borrow_mut().unbar(Some(HostId(node)));
+    }
+
+    /// A node has just started: what is known of the damage to its logs now.
+    pub(crate) fn note_start(&mut self, node: usize) -> Result<(), Violation> {
+        let salvaged = std::mem::take(&mut self.machines[node].salvaged);
+        let before = self.machines[node].harm;
+        if !salvaged.is_empty() {
+            self.coverage.note("damaged log salvaged");
+            self.say(format!("node {} keeps what is sound of shards {salvaged:?}", node + 1));
+            if before != Harm::Lurking {
+                return Err(Violation::of("only a damaged log is salvaged", format!("node {}: {before:?}", node + 1)));
+            }
+        }
+        let machine = &mut self.machines[node];
+        let is_marked = machine.is_marked();
+        machine.harm = match before {
+            Harm::Lost => Harm::Lost,
+            _ if is_marked => Harm::Repairing,
+            _ => Harm::None,
+        };
+        let Some(process) = machine.process() else { return Ok(()) };
+        for core in (0..self.plan.cores).map(CoreId) {
+            for shard in process.node.router(core).into_iter().flat_map(|router| router.shards()) {
+                let is_less = salvaged.contains(&shard.id());
+                self.oracle.started(node, shard, is_less, &mut self.coverage)?;
+            }
+        }
+        if is_marked && salvaged.is_empty() {
+            self.coverage.note("damaged node restarted before it was healed");
+        }
+        if before != Harm::None && self.machines[node].harm == Harm::None {
+            // A bit that nobody reads, a file that was not needed any more, or a node that stopped right after it was healed.
+            self.coverage.note("damage without effect");
+            self.oracle.count_again(node);
+        }
+        Ok(())
+    }
+
+    /// A core of a node has had its turn: its shards may be healed, and the mark of its damage gone.
+    pub(crate) fn note_repairs(&mut self, node: usize, core: CoreId) -> Result<(), Violation> {
+        let machine = &mut self.machines[node];
+        let harm = machine.harm;
+        if matches!(harm, Harm::None | Harm::Lost) {
+            return Ok(());
+        }
+        let is_marked = machine.is_marked();
+        let Some(process) = machine.process() else { return Ok(()) };
+        for shard in process.node.router(core).into_iter().flat_map(|router| router.shards()) {
+            if shard.raft().is_damaged() && !is_marked {
+                let what = format!("node {} shard {}: {}", node + 1, shard.id(), shard.raft().state_line());
+                return Err(Violation::of("a damaged node is marked until it is healed", what));
+            }
+            self.oracle.note_repair(node, shard, &mut self.coverage)?;
+        }
+        if harm == Harm::Repairing && !is_marked {
+            self.machines[node].harm = Harm::None;
+            self.oracle.count_again(node);
+            self.coverage.note("node healed");
+            self.say(format!("node {} is healed", node + 1));
+        }
+        Ok(())
     }
 
     /// A flip in the last batch of a log that then crashes is one fault too many: nothing proves that the batch was
@@ -78,7 +176,7 @@ impl World {
     }
 
     fn damage_segment(&mut self, fault: Fault, node: usize) -> bool {
-        let machine = &mut self.machines[node];
+        let machine = &self.machines[node];
         let core = self.random.below(machine.disks.len() as u64) as usize;
         let disk = machine.disks[core].clone();
         let Ok(Some(newest)) = storage::newest(&disk) else { return false };
@@ -92,13 +190,39 @@ impl World {
             return true;
         }
         let used = if is_live { newest.written_upto.min(length) } else { length };
+        let places = match self.random.below(4) {
+            0 => self.hard_state_of(&disk.bytes(&name)[..used as usize]),
+            _ => Vec::new(),
+        };
+        let places = if places.is_empty() { vec![self.any_place(used).min(length - 1)] } else { places };
+        for at in places {
+            let flip = Flip { core, name: name.clone(), at, bit: self.random.below(8) as u8 };
+            flip.turn(&disk);
+            self.machines[node].flips.push(flip);
+        }
+        true
+    }
+
+    fn any_place(&mut self, used: u64) -> u64 {
         let block = self.random.below(used.div_ceil(BLOCK)) * BLOCK;
         // Headers and records lie where blocks begin, and most blocks are not full.
-        let within =
-            if self.random.below(4) == 0 { self.random.below(BLOCK) } else { self.random.skewed(1, BLOCK) - 1 };
-        let flip = Flip { core, name, at: (block + within).min(length - 1), bit: self.random.below(8) as u8 };
-        flip.turn(&disk);
-        machine.flips.push(flip);
-        true
+        block + if self.random.below(4) == 0 { self.random.below(BLOCK) } else { self.random.skewed(1, BLOCK) - 1 }
+    }
+
+    /// Where both copies of some batch's hard states begin, if any has some.
+    fn hard_state_of(&mut self, segment: &[u8]) -> Vec<u64> {
+        let number = |block: &[u8], at: usize| {
+            block.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
+        };
+        let copies = |(at, block): (usize, &[u8])| {
+            let (records, length) = (u64::from(number(block, RECORDS_AT)), u64::from(number(block, HARD_STATES_AT)));
+            let start = at as u64 * BLOCK;
+            let first = start + HEADER_BYTES + records;
+            let second = (first + length).next_multiple_of(BLOCK);
+            let is_there = block.starts_with(BATCH_MAGIC) && length > 0 && second + length <= segment.len() as u64;
+            is_there.then(|| vec![first, second])
+        };
+        let batches: Vec<Vec<u64>> = segment.chunks(BLOCK as usize).enumerate().filter_map(copies).collect();
+        if batches.is_empty() { Vec::new() } else { self.random.pick(&batches).clone() }
     }
 }

@@ -25,6 +25,8 @@ mod verdict;
 pub mod world;
 
 #[cfg(test)]
+mod promises_test;
+#[cfg(test)]
 mod scan_test;
 #[cfg(test)]
 mod verdict_test;
@@ -68,6 +70,11 @@ pub const MUST_HAPPEN: &[&str] = &[
     "node stopped in order",
     "damage refused at the start",
     "damage noticed while running",
+    "damaged log salvaged",
+    "salvage cut short by a crash",
+    "damaged node restarted before it was healed",
+    "damage repaired from peers",
+    "node healed",
     "vote withheld from an admitted node",
     "leader that is not to be followed",
     "write refused for want of space",

@@ -10,7 +10,7 @@ use raftkv::config::{Config, LogIo, LogSync};
 use raftkv::error::Fatal;
 use raftkv::limits::Limits;
 use raftkv::server::by_hand::{self, CoreParts, NodeByHand};
-use raftkv::server::node::Peer;
+use raftkv::server::node::{Node, Peer};
 use raftkv::shard::snapshots::{Effort, Stores};
 use raftkv::storage::disk::Disk;
 use raftkv::storage::simulated_disk::{SimulatedDisk, Survivors};
@@ -18,7 +18,7 @@ use raftkv::storage::{FileLog, Options, Workers};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId, ShardId};
 
 use crate::agenda::{LoopId, MILLISECOND, Work};
-use crate::damage::Flip;
+use crate::damage::{Flip, Harm};
 use crate::network::{SharedNet, node_address};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -40,7 +40,7 @@ pub enum State {
     Up(Box<Process>),
     /// It can be started.
     Down,
-    /// It will not come back in this run: its disk was damaged, and it said so.
+    /// It will not come back in this run: its log was damaged, nobody else has what it held, and it said so.
     Gone,
 }
 
@@ -70,8 +70,12 @@ pub struct Machine {
     pub dies_of_vote: bool,
     /// Its node was admitted when its last process ended.
     was_admitted: bool,
-    /// Somebody has damaged the disk.
-    pub damaged: bool,
+    /// What its disks have suffered.
+    pub harm: Harm,
+    /// Shards whose logs were salvaged since a node last started.
+    pub salvaged: Vec<ShardId>,
+    /// The last start ended in the middle of a salvage.
+    pub was_cut_short: bool,
     /// Bits that have flipped since the last start.
     pub flips: Vec<Flip>,
     /// A sync fails soon, or has failed.
@@ -88,6 +92,9 @@ pub struct Machine {
 
 /// More syncs than any run has.
 const NEVER: u64 = 1 << 60;
+
+/// What a salvage does to its new disk is done after so many operations, more or less.
+const SALVAGE_OPERATIONS: u64 = 24;
 
 fn slot(work: Work) -> usize {
     match work {
@@ -123,7 +130,9 @@ impl Machine {
             is_doomed: None,
             dies_of_vote: false,
             was_admitted: false,
-            damaged: false,
+            harm: Harm::None,
+            salvaged: Vec::new(),
+            was_cut_short: false,
             flips: Vec::new(),
             sync_fails: false,
             snapshot_damaged: false,
@@ -153,6 +162,13 @@ impl Machine {
         }
     }
 
+    /// Whether its data directory says that it has lost something.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        let State::Up(process) = &self.state else { return false };
+        process.node.node().data_dir().is_ok_and(|data_dir| !data_dir.damage().is_empty())
+    }
+
     /// What its clock shows.
     #[must_use]
     pub fn clock(&self, now: u64) -> Instant {
@@ -167,8 +183,16 @@ impl Machine {
         ((shown * 1_000_000).div_euclid(1_000_000 + i128::from(self.drift)) + 1) as u64
     }
 
-    /// Starts the node. An error is what the program would print before it ends.
-    pub fn start(&mut self, plan: &Plan, net: &SharedNet, now: u64, random: &mut Random) -> Result<(), Fatal> {
+    /// Starts the node. An error is what the program would print before it ends. A start that salvages a log is cut short
+    /// now and then if faults go on.
+    pub fn start(
+        &mut self,
+        plan: &Plan,
+        net: &SharedNet,
+        now: u64,
+        is_faulty: bool,
+        random: &mut Random,
+    ) -> Result<(), Fatal> {
         self.boot += 1;
         self.busy = vec![[false; 5]; self.loops.len()];
         self.drift = draw_drift(plan, random);
@@ -179,7 +203,7 @@ impl Machine {
         let mut cores = Vec::new();
         let mut workers = Vec::new();
         let mut woken = Vec::new();
-        for (at, own) in self.loops.iter().enumerate() {
+        for (at, own) in self.loops.clone().into_iter().enumerate() {
             let core = CoreId(at as u16);
             let flag = Arc::new(AtomicBool::new(false));
             let wake: Arc<dyn Fn() + Send + Sync> = {
@@ -190,18 +214,51 @@ impl Machine {
             let mut options = Options::new("simulated", shards, Arc::clone(&wake));
             options.segment_size = plan.segment_size;
             options.tail_bytes_max = plan.tail_bytes_max;
-            let disk = Arc::new(self.disks[at].clone());
-            let (log, recovered, hands) =
-                FileLog::open_by_hand(disk, options).map_err(|error| Fatal::failure(error.to_string()))?;
+            let opened = match FileLog::open_by_hand(Arc::new(self.disks[at].clone()), options.clone()) {
+                Err(error) if !self.salvage(&node, at, &options, is_faulty, random)? => Err(error),
+                Err(_) => FileLog::open_by_hand(Arc::new(self.disks[at].clone()), options),
+                opened => opened,
+            };
+            let (log, recovered, hands) = opened.map_err(|error| Fatal::failure(error.to_string()))?;
             workers.push(hands);
             woken.push(flag);
-            cores.push(CoreParts { network: net.for_loop(*own), log, recovered, wake, seed: random.number() });
+            cores.push(CoreParts { network: net.for_loop(own), log, recovered, wake, seed: random.number() });
         }
         let disk_of = |shard: ShardId| Ok(Arc::new(self.snapshot_disks[usize::from(shard.0)].clone()) as Arc<dyn Disk>);
         let stores = Stores::open((0..plan.shards).map(ShardId), disk_of).map_err(Fatal::failure)?;
         let node = NodeByHand::start(node, cores, &stores, now_shown)?;
         self.state = State::Up(Box::new(Process { node, workers, woken }));
         Ok(())
+    }
+
+    /// Brings what is sound of a core's log to another disk, if it is damaged. Whether it was.
+    fn salvage(
+        &mut self,
+        node: &Node,
+        core: usize,
+        options: &Options,
+        is_faulty: bool,
+        random: &mut Random,
+    ) -> Result<bool, Fatal> {
+        let next = SimulatedDisk::new(random.number());
+        let end = if is_faulty { random.below(8) } else { NEVER };
+        if end == 0 {
+            next.die_at(random.below(SALVAGE_OPERATIONS));
+        }
+        let (from, to) = (Arc::new(self.disks[core].clone()), Arc::new(next.clone()));
+        let salvaged = by_hand::salvage(node, from, to, options.clone(), 0);
+        // Or between the mark of the damage and the switch to the new log.
+        if next.is_off() || (end == 1 && matches!(salvaged, Ok(Some(_)))) {
+            self.was_cut_short = true;
+            return Err(Fatal::failure("cut short while it salvaged a log".to_owned()));
+        }
+        let is_damaged = salvaged?.is_some();
+        if is_damaged {
+            next.restart();
+            self.disks[core] = next;
+            self.salvaged.extend(&options.shards);
+        }
+        Ok(is_damaged)
     }
 
     fn config(&self, plan: &Plan) -> Config {
@@ -345,7 +402,7 @@ impl Machine {
 
     /// The machine gets empty disks.
     pub fn lose_disk(&mut self, random: &mut Random) {
-        (self.damaged, self.was_admitted) = (true, false);
+        (self.harm, self.was_admitted) = (Harm::Lost, false);
         let fresh = format!("node{}-{}", self.index + 1, self.boot);
         self.dir.set_file_name(fresh);
         for disk in self.disks.iter_mut().chain(&mut self.snapshot_disks) {

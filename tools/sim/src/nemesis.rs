@@ -3,6 +3,7 @@
 use raftkv_protocol::types::{CoreId, ShardId};
 
 use crate::agenda::{Event, HostId, MILLISECOND, SECOND};
+use crate::damage::Harm;
 use crate::machine::{Machine, State, node_id};
 use crate::plan::Fault;
 use crate::world::World;
@@ -188,7 +189,7 @@ impl World {
 
     /// Whatever is led by one node, or by any, it is told to hand to another, as the rule of placement does in its time.
     pub(crate) fn hand_over(&mut self, by: Option<usize>, heir: usize) -> bool {
-        if !self.faulty || self.machines[heir].damaged {
+        if !self.faulty || self.machines[heir].harm == Harm::Lost {
             return false;
         }
         let mut led = 0;
@@ -327,7 +328,7 @@ impl World {
         names.sort();
         let (Some(replica), [older, newest]) = (replica, &names[..]) else { return false };
         let index = older.get(9..25).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
-        if machine.snapshot_damaged || machine.damaged || replica.raft().start().index.0 > index {
+        if machine.snapshot_damaged || machine.harm != Harm::None || replica.raft().start().index.0 > index {
             return false;
         }
         let length = disk.bytes(newest).len() as u64;

@@ -1,9 +1,11 @@
 //! Sees all replicas at once and judges after every turn: what no single replica can know of itself.
 //!
 //! - One leader a term. A new leader has every committed entry, unless a later term has had one already.
-//! - What is committed never changes, and was on the disks of a majority when it first counted as committed.
+//! - What is committed never changes, and was on the disks of a majority when it first counted as committed, or had been
+//!   there before a disk was damaged.
 //! - Replicas that have applied the same index have the same state.
 //! - Of one process, term, commit and applied never fall. Raft's own invariants hold.
+//! - What a salvaged log has lost of what was committed is back when its replica counts as healed.
 //! - A snapshot is of a state that was committed. What a log begins behind is covered by one, and counts as being on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +75,10 @@ struct Seen {
     unseen: bool,
     /// Term of each entry that counts as on its disk, by index: entry i at i - 1.
     persisted: Vec<Term>,
+    /// What its disk held before it lost something, each time until it is healed: a leader may have heard of it.
+    lost: Vec<Vec<Term>>,
+    /// What it has to have on its disk when it is healed.
+    owes: EntryId,
 }
 
 impl Seen {
@@ -128,7 +134,7 @@ pub struct Oracle {
     entries: BTreeMap<(ShardId, u64), Option<u64>>,
     /// What nodes told each other.
     pub(crate) promises: Promises,
-    /// Nodes whose disk was damaged from outside: what they had no longer counts.
+    /// Nodes whose disk was damaged from outside, and that are not healed: what they had no longer counts.
     discounted: BTreeSet<usize>,
     /// Those that lost it as a whole.
     lost: BTreeSet<usize>,
@@ -187,9 +193,14 @@ impl Oracle {
     pub fn ended(&mut self, node: usize) {
         for shard in &mut self.seen {
             let seen = &mut shard[node];
-            let persisted = std::mem::take(&mut seen.persisted);
-            let (unseen, applied_ever) = (seen.unseen, seen.applied_ever);
-            *seen = Seen { persisted, unseen, applied_ever, ..Seen::default() };
+            *seen = Seen {
+                persisted: std::mem::take(&mut seen.persisted),
+                lost: std::mem::take(&mut seen.lost),
+                unseen: seen.unseen,
+                applied_ever: seen.applied_ever,
+                owes: seen.owes,
+                ..Seen::default()
+            };
         }
         self.promises.ended(node);
     }
@@ -201,13 +212,83 @@ impl Oracle {
         }
     }
 
-    /// A node's disk was damaged or, with all that the node knew, lost.
-    pub fn discount(&mut self, node: usize, is_lost: bool) {
+    /// A node's disk was damaged.
+    pub fn discount(&mut self, node: usize) {
         self.discounted.insert(node);
-        if is_lost {
-            self.lost.insert(node);
-            self.promises.lost(node);
+    }
+
+    /// A node's disk is lost, with all that the node knew.
+    pub fn lost(&mut self, node: usize) {
+        self.lost.insert(node);
+        self.promises.lost(node);
+        for seen in self.seen.iter_mut().map(|shard| &mut shard[node]) {
+            let had = std::mem::take(&mut seen.persisted);
+            seen.lost.push(had);
         }
+    }
+
+    /// A node is healed, or its damage was none.
+    pub fn count_again(&mut self, node: usize) {
+        self.discounted.remove(&node);
+        self.seen.iter_mut().for_each(|shard| shard[node].lost.clear());
+    }
+
+    /// A process has just started, before its first turn. `is_less`: its log holds what was salvaged of it since the last
+    /// one, and may have held more. Whatever of that is committed it will have back when it is healed.
+    ///
+    /// # Errors
+    /// If the replica counts as healed and is not.
+    pub fn started(
+        &mut self,
+        node: usize,
+        shard: &Shard<ReplyTo>,
+        is_less: bool,
+        coverage: &mut Coverage,
+    ) -> Result<(), Violation> {
+        let at = usize::from(shard.id().0);
+        if is_less {
+            let committed = self.shards[at].committed.iter();
+            let seen = &mut self.seen[at][node];
+            let had = std::mem::take(&mut seen.persisted);
+            let common = had.iter().zip(committed).take_while(|(had, (term, _))| *had == term).count();
+            if common as u64 > seen.owes.index.0 {
+                seen.owes = EntryId { term: had[common - 1], index: Index(common as u64) };
+            }
+            seen.lost.push(had);
+            self.promises.forgot(node, shard.id(), shard.raft());
+        }
+        if shard.raft().is_damaged() {
+            self.promises.repair_begins(node, shard.id());
+            return Ok(());
+        }
+        self.note_repair(node, shard, coverage)
+    }
+
+    /// Looks whether a replica has come to count as healed.
+    ///
+    /// # Errors
+    /// If it has no right to.
+    pub fn note_repair(
+        &mut self,
+        node: usize,
+        shard: &Shard<ReplyTo>,
+        coverage: &mut Coverage,
+    ) -> Result<(), Violation> {
+        let raft = shard.raft();
+        if !self.promises.note_repair(node, shard.id(), raft)? {
+            return Ok(());
+        }
+        coverage.note("damage repaired from peers");
+        let at = usize::from(shard.id().0);
+        // It may have voted in the very turn in which it was healed.
+        self.seen[at][node].observed = None;
+        let owes = std::mem::take(&mut self.seen[at][node].owes);
+        let has_it = persisted_index(raft) >= owes.index && self.term_of(at, raft, owes.index.0) == Some(owes.term);
+        if owes == EntryId::ZERO || has_it {
+            return Ok(());
+        }
+        let what = format!("shard {}: {owes} was committed, on disk, and lost; now {}", shard.id(), raft.state_line());
+        Err(Violation::of("a healed node has everything back that was committed", what))
     }
 
     /// How many entries are committed, over all shards.
@@ -359,11 +440,11 @@ impl Oracle {
         Ok(())
     }
 
-    /// What every node of a shard has applied at some time; nothing if some disk was damaged.
+    /// What every node of a shard has applied at some time; nothing if some disk was lost.
     #[must_use]
     pub fn applied_by_all(&self, shard: ShardId) -> u64 {
         let applied = self.seen[usize::from(shard.0)].iter().map(|seen| seen.applied_ever.0);
-        if self.discounted.is_empty() { applied.min().unwrap_or(0) } else { 0 }
+        if self.lost.is_empty() { applied.min().unwrap_or(0) } else { 0 }
     }
 
     /// Keeps the list of what is on a node's disk in step: everything up to the persisted index, with its terms.
@@ -542,14 +623,15 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let has = |node: &usize| {
             let seen = &self.seen[at][*node];
-            seen.unseen || seen.persisted.get(index as usize - 1) == Some(&term)
+            let mut logs = std::iter::once(&seen.persisted).chain(&seen.lost);
+            seen.unseen || logs.any(|log| log.get(index as usize - 1) == Some(&term))
         };
         let holders: Vec<usize> = (0..self.nodes).filter(has).map(|node| node + 1).collect();
-        if holders.len() * 2 > self.nodes || !self.discounted.is_empty() {
+        if holders.len() * 2 > self.nodes {
             return Ok(());
         }
         let what = format!(
-            "shard {}: node {} takes {index}@{term} for committed, but only nodes {holders:?} of {} have it on disk",
+            "shard {}: node {} takes {index}@{term} for committed, but only nodes {holders:?} of {} have it on disk, or had",
             shard.id(),
             node + 1,
             self.nodes

@@ -1,10 +1,14 @@
-//! What nodes have told each other, taken down as it left them: a word that was given binds, also after a crash.
+//! What nodes have told each other, taken down as it left them: a word that was given binds, also after a crash, and
+//! also if the disk has lost it. One word frees those to whom it was given: who stood for election and does not know it any
+//! more will not be elected, and whoever has voted for it is free.
 //!
 //! - A node votes once a term, and only for a log at least as good as its own.
 //! - Whoever leads a term was voted for by a majority.
 //! - What a node has told others (its term, its vote) it still knows after a restart.
 //! - A read round is confirmed by a majority that answered this very round.
 //! - A node that has lost its disk has no say.
+//! - A node that has lost part of its log keeps its word as well, as soon as it is healed. Before that it votes for nobody,
+//!   and until all others have told it their terms it helps nobody to commit or to read.
 //! - A request that is sent on has a name of its own, and is answered once, by the one to whom it was sent.
 //! - An answer goes to the connection on which it was asked for.
 
@@ -12,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use raftkv::raft::Raft;
 use raftkv_protocol::peer::{AppendResult, Body, ForwardId, Message};
-use raftkv_protocol::types::{CoreId, EntryId, NodeId, ShardId, Term};
+use raftkv_protocol::types::{CoreId, EntryId, Index, NodeId, ShardId, Term};
 
 use crate::agenda::HostId;
 use crate::machine::node_id;
@@ -20,12 +24,45 @@ use crate::network::Told;
 use crate::oracle::Violation;
 
 /// What one replica has given its word for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Given {
+    /// The latest term in which it has acknowledged entries.
+    acknowledged: Term,
+    /// Whom it has voted for.
+    votes: BTreeMap<Term, NodeId>,
+    /// The latest term that it has told since its disk last lost something.
     term: Term,
-    vote: Option<(Term, NodeId)>,
+    /// In this term and those before it votes for itself instead of those that it has forgotten.
+    healed: Term,
     /// Read rounds of the term that it leads: those below this number are confirmed.
     rounds: (Term, u64),
+}
+
+impl Given {
+    /// It has told this term.
+    fn tells(&mut self, term: Term) {
+        self.term = self.term.max(term);
+    }
+
+    /// The latest term in which it has promised anything to somebody who can still make use of it.
+    fn latest(&self) -> Term {
+        let voted = self.votes.last_key_value().map(|(term, _)| *term);
+        self.acknowledged.max(voted.unwrap_or_default())
+    }
+
+    /// Whether the vote that a replica knows in its term is the one that it has cast there.
+    fn knows_vote(&self, raft: &Raft, own: NodeId) -> bool {
+        let Some(candidate) = self.votes.get(&raft.term()) else { return true };
+        raft.vote() == Some(*candidate) || (raft.term() <= self.healed && raft.vote() == Some(own))
+    }
+}
+
+/// A replica that is not healed.
+#[derive(Clone, Debug, Default)]
+struct Repair {
+    /// Who has told it a term since its process started.
+    told: BTreeSet<NodeId>,
+    commit: Index,
 }
 
 /// See the module.
@@ -41,6 +78,8 @@ pub struct Promises {
     rounds: BTreeMap<(ShardId, NodeId, Term, u64), BTreeSet<NodeId>>,
     /// Nodes that lost their disk: they know nothing of what they promised.
     lost: BTreeSet<NodeId>,
+    /// Those that are not healed.
+    repairs: BTreeMap<(ShardId, NodeId), Repair>,
     /// Requests that were sent on, by who waits at which core and under which number: whose answer is awaited.
     forwards: BTreeMap<(HostId, CoreId, u64), Option<HostId>>,
 }
@@ -56,6 +95,7 @@ impl Promises {
             votes: BTreeMap::new(),
             rounds: BTreeMap::new(),
             lost: BTreeSet::new(),
+            repairs: BTreeMap::new(),
             forwards: BTreeMap::new(),
         }
     }
@@ -63,6 +103,45 @@ impl Promises {
     /// A machine got empty disks.
     pub fn lost(&mut self, node: usize) {
         self.lost.insert(node_id(node));
+    }
+
+    /// A replica has just started with less than its disk once held. Its promises bind, but whoever has voted for it when it
+    /// stood in a term that it has forgotten is free.
+    pub fn forgot(&mut self, node: usize, shard: ShardId, raft: &Raft) {
+        let (own, known) = (node_id(node), raft.term());
+        let is_void = |term: Term, candidate: NodeId| candidate == own && term > known;
+        for ((of, _), given) in &mut self.given {
+            if *of == shard {
+                given.votes.retain(|term, candidate| !is_void(*term, *candidate));
+            }
+        }
+        self.votes.retain(|(of, term, candidate), _| *of != shard || !is_void(*term, *candidate));
+        self.asked.retain(|(of, term, candidate), _| *of != shard || !is_void(*term, *candidate));
+        self.given.entry((shard, own)).or_default().term = Term(0);
+    }
+
+    /// A replica has just started and is not healed.
+    pub fn repair_begins(&mut self, node: usize, shard: ShardId) {
+        self.repairs.insert((shard, node_id(node)), Repair::default());
+    }
+
+    /// A replica after its turn, before what it has said is heard. Whether it has come to count as healed.
+    pub fn note_repair(&mut self, node: usize, shard: ShardId, raft: &Raft) -> Result<bool, Violation> {
+        let own = node_id(node);
+        let Some(repair) = self.repairs.get_mut(&(shard, own)) else { return Ok(false) };
+        repair.commit = raft.commit();
+        if raft.is_damaged() {
+            return Ok(false);
+        }
+        let told = repair.told.len();
+        self.repairs.remove(&(shard, own));
+        let given = self.given.entry((shard, own)).or_default();
+        if told + 1 < self.nodes || raft.term() < given.latest() {
+            let what = format!("shard {shard}: {told} others have told their terms; {given:?}; {}", raft.state_line());
+            return Err(Violation::of("a healed node knows all terms in which it has promised anything", what));
+        }
+        given.healed = raft.term();
+        Ok(true)
     }
 
     /// A process ended: a read round that it began it will not finish.
@@ -109,15 +188,25 @@ impl Promises {
                 self.voted(shard, from, term, from)
             }
             Body::VoteReply { granted: true } => self.voted(shard, from, term, to),
-            Body::PreVoteReply { granted: true } => self.check_is_heard(from, "would vote").map(|()| false),
-            Body::AppendReply { result: AppendResult::Accepted { .. }, .. } => {
+            Body::PreVoteReply { granted } => {
+                if let Some(repair) = self.repairs.get_mut(&(shard, to)) {
+                    repair.told.insert(from);
+                }
+                if *granted { self.check_may_vote(shard, from, "would vote").map(|()| false) } else { Ok(false) }
+            }
+            Body::AppendReply { result: AppendResult::Accepted { matched }, .. } => {
                 self.check_is_heard(from, "acknowledges entries")?;
+                self.check_may_help(shard, from, "acknowledges what is not committed", |repair| {
+                    *matched > repair.commit
+                })?;
                 let given = self.given.entry((shard, from)).or_default();
-                given.term = given.term.max(term);
+                given.acknowledged = given.acknowledged.max(term);
+                given.tells(term);
                 Ok(false)
             }
             Body::HeartbeatReply { context } if context.counter > 0 => {
                 self.check_is_heard(from, "confirms a leader")?;
+                self.check_may_help(shard, from, "confirms a leader", |_| true)?;
                 self.rounds.entry((shard, to, context.term, context.counter)).or_default().insert(from);
                 Ok(false)
             }
@@ -132,30 +221,54 @@ impl Promises {
         Ok(())
     }
 
+    fn check_may_vote(&self, shard: ShardId, node: NodeId, what: &str) -> Result<(), Violation> {
+        if self.repairs.contains_key(&(shard, node)) {
+            let what = format!("shard {shard}: node {node} {what}");
+            return Err(Violation::of("a damaged node votes for nobody", what));
+        }
+        self.check_is_heard(node, what)
+    }
+
+    /// Whoever may have forgotten a promise helps nobody before it can know of it.
+    fn check_may_help(
+        &self,
+        shard: ShardId,
+        node: NodeId,
+        what: &str,
+        helps: impl Fn(&Repair) -> bool,
+    ) -> Result<(), Violation> {
+        let Some(repair) = self.repairs.get(&(shard, node)) else { return Ok(()) };
+        if repair.told.len() + 1 >= self.nodes || !helps(repair) {
+            return Ok(());
+        }
+        let what = format!("shard {shard}: node {node} {what}: {repair:?}");
+        Err(Violation::of("a damaged node helps nobody before it knows all terms", what))
+    }
+
     fn voted(&mut self, shard: ShardId, voter: NodeId, term: Term, candidate: NodeId) -> Result<bool, Violation> {
-        self.check_is_heard(voter, "votes")?;
+        self.check_may_vote(shard, voter, "votes")?;
+        if !self.asked.contains_key(&(shard, term, candidate)) {
+            // The candidate has forgotten that it is one.
+            return Ok(true);
+        }
         let given = self.given.entry((shard, voter)).or_default();
-        given.term = given.term.max(term);
-        match given.vote {
-            Some((of, other)) if of == term && other != candidate => {
-                let what = format!("shard {shard}: node {voter} voted for {other} and for {candidate} in term {term}");
-                return Err(Violation::of("a node votes once a term", what));
-            }
-            Some((of, _)) if of >= term => {}
-            _ => given.vote = Some((term, candidate)),
+        given.tells(term);
+        let other = *given.votes.entry(term).or_insert(candidate);
+        if other != candidate {
+            let what = format!("shard {shard}: node {voter} voted for {other} and for {candidate} in term {term}");
+            return Err(Violation::of("a node votes once a term", what));
         }
         self.votes.entry((shard, term, candidate)).or_default().insert(voter);
         Ok(true)
     }
 
-    /// A replica has just started: what it said before, it knows.
+    /// A replica has just started: what it said before, it knows. One that is not healed knows what it has said since it
+    /// was damaged.
     pub fn check_start(&self, node: usize, shard: ShardId, raft: &Raft) -> Result<(), Violation> {
-        let Some(given) = self.given.get(&(shard, node_id(node))) else { return Ok(()) };
-        let kept = match given.vote {
-            Some((term, candidate)) if term == raft.term() => raft.vote() == Some(candidate),
-            _ => raft.term() >= given.term,
-        };
-        if kept || self.lost.contains(&node_id(node)) {
+        let own = node_id(node);
+        let Some(given) = self.given.get(&(shard, own)) else { return Ok(()) };
+        let kept = raft.is_damaged() || (raft.term() >= given.latest() && given.knows_vote(raft, own));
+        if (kept && raft.term() >= given.term) || self.lost.contains(&own) {
             return Ok(());
         }
         let what = format!("shard {shard}: before the start {given:?}, now {}", raft.state_line());

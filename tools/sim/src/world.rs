@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::agenda::{Event, HostId, LoopId, MICROSECOND, MILLISECOND, SECOND, Work};
 use crate::coverage::Coverage;
+use crate::damage::Harm;
 use crate::machine::{Machine, State};
 use crate::network::{Net, SharedNet, node_address};
 use crate::oracle::{Oracle, Violation};
@@ -141,6 +142,8 @@ impl World {
         self.run_until(self.plan.duration)?;
         self.make_peace();
         self.run_until_all_are_up()?;
+        // A lone node whose log is damaged says so, and answers nothing any more.
+        let is_over = self.machines.iter().all(|machine| matches!(machine.state, State::Gone));
         let calm = self.now() + self.plan.patience() + self.fetch_time();
         self.run_until(self.now() + SECOND)?;
         (self.asking, self.scanning) = (false, false);
@@ -152,7 +155,9 @@ impl World {
             }
             self.step()?;
         }
-        self.read_everything()?;
+        if !is_over {
+            self.read_everything()?;
+        }
         let calm = self.now() + self.plan.patience() + self.fetch_time();
         self.run_until_converged(calm)?;
         self.count_what_happened();
@@ -249,6 +254,7 @@ impl World {
         let ready = self.net.0.borrow_mut().take_ready(owner);
         let id = CoreId(core as u16);
         let turned = process.node.turn(id, clock, &ready);
+        self.note_repairs(index, id)?;
         let has_voted = self.hear()?;
         match turned {
             Ok(Progress::GoesOn) => {}
@@ -383,9 +389,10 @@ impl World {
         let machine = &mut self.machines[index];
         self.net.0.borrow_mut().power_returns(HostId(index));
         let loops = machine.loops.clone();
-        match machine.start(&self.plan, &self.net, now, &mut self.random) {
+        match machine.start(&self.plan, &self.net, now, self.faulty, &mut self.random) {
             Ok(()) => {
                 self.coverage.note("node started");
+                self.note_start(index)?;
                 self.note_recovery(index);
                 let mut net = self.net.0.borrow_mut();
                 net.listen(HostId(index), node_address(index), loops.clone());
@@ -421,20 +428,25 @@ impl World {
         let words = fatal.to_string().replace(&*self.dir.path().to_string_lossy(), "DIR");
         self.trace.say(now, format!("node {} ends: {words}", index + 1));
         let machine = &mut self.machines[index];
-        let (was_up, sync_failed) = (machine.is_up(), machine.sync_fails);
+        let (was_up, sync_failed) = (machine.is_up(), std::mem::take(&mut machine.sync_fails));
+        let (was_cut_short, harm) = (std::mem::take(&mut machine.was_cut_short), machine.harm);
         self.net.0.borrow_mut().process_ends(HostId(index));
         machine.ended();
         self.oracle.ended(index);
-        if machine.damaged {
-            self.coverage.note(if was_up { "damage noticed while running" } else { "damage refused at the start" });
-            machine.state = State::Gone;
+        if was_cut_short {
+            self.coverage.note("salvage cut short by a crash");
+            let power_fails = self.random.coin();
+            self.machines[index].crash(&self.plan, power_fails, &mut self.random);
+        } else if harm == Harm::Lurking && !was_up && self.plan.nodes == 1 {
+            self.coverage.note("damage refused at the start");
+            self.machines[index].state = State::Gone;
             return Ok(());
-        }
-        if sync_failed {
-            self.machines[index].sync_fails = false;
+        } else if sync_failed {
             self.coverage.note("node ended by a failed sync");
         } else if words.contains("space") || words.contains("full") {
             self.coverage.note("no room to start");
+        } else if harm == Harm::Lurking && was_up {
+            self.coverage.note("damage noticed while running");
         } else {
             return Err(Violation::of("a node ends for a reason", format!("node {}: {words}", index + 1)));
         }
@@ -489,7 +501,6 @@ impl World {
         self.after_node(index);
     }
 
-    /// What is not right yet.
     /// How long a node may need to fetch the snapshots of all its shards at the rate that it keeps to, twice over: what it
     /// fetches may be out of date when it has come.
     fn fetch_time(&self) -> u64 {
@@ -505,16 +516,22 @@ impl World {
         2 * largest.iter().sum::<u64>() * SECOND / self.plan.snapshot_rate
     }
 
+    /// What is not right yet.
     fn why_not_converged(&self) -> Option<String> {
+        // Whoever has lost its disk tells nobody a term, and a damaged node waits for that of every other.
+        let can_heal = self.machines.iter().all(|machine| machine.harm != Harm::Lost);
         let mut common: Vec<Option<(u64, u64, u128)>> = vec![None; usize::from(self.plan.shards)];
         let mut leaders = vec![0; common.len()];
         for machine in &self.machines {
             let index = machine.index;
             let process = match &machine.state {
-                State::Gone => continue,
+                State::Gone => return None,
                 State::Down => return Some(format!("node {} is down", index + 1)),
                 State::Up(process) => process,
             };
+            if machine.harm == Harm::Repairing && can_heal {
+                return Some(format!("node {} is not healed", index + 1));
+            }
             for core in 0..self.plan.cores {
                 let Some(router) = process.node.router(CoreId(core)) else {
                     return Some(format!("node {} is stopping", index + 1));
@@ -525,13 +542,19 @@ impl World {
                     let state = (status.last.index.0, status.applied.0, status.state_hash);
                     leaders[at] += usize::from(shard.leads());
                     // A node that has lost its disk is refused by its peers; it is out until somebody replaces it.
-                    if machine.damaged {
+                    if machine.harm == Harm::Lost {
                         continue;
                     }
                     let agreed = *common[at].get_or_insert(state);
-                    if !shard.is_ready() || status.last.index != status.applied || state != agreed {
+                    let is_ready = shard.is_ready() || (shard.raft().is_damaged() && !can_heal);
+                    if !is_ready || status.last.index != status.applied || state != agreed {
                         let id = shard.id();
-                        return Some(format!("node {} differs in shard {id}: {}", index + 1, self.replicas_of(id)));
+                        let how = format!("last, applied, state {state:x?}, agreed {agreed:x?}, ready {is_ready}");
+                        return Some(format!(
+                            "node {} differs in shard {id} ({how}): {}",
+                            index + 1,
+                            self.replicas_of(id)
+                        ));
                     }
                 }
             }
