@@ -86,9 +86,6 @@ pub const ALL: &[Mutant] = &[
     ),
     bug("hard-state-dropped", "a hard state is dropped where the batch has something already", "rule 1, museum 2"),
     // Snapshots.
-    bug("compacted-to-the-newest", "the log goes behind the newest snapshot instead of the older", "rule 14"),
-    bug("restore-by-candidate", "a candidate's log gives way to a snapshot", "rule 8"),
-    bug("restore-always-discards", "a snapshot that the log holds the end of takes its place all the same", "rule 10"),
     bug("reset-keeps-claims", "what was durable before the log was reset counts for the new one", "rule 10"),
     bug("offer-taken-for-done", "a snapshot that is offered is acknowledged before it is there", "rule 1, museum 31"),
     bug("skipped-write-refused", "a write at an index that a snapshot skips is a definite no", "rule 25, museum 45"),

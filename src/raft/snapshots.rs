@@ -58,11 +58,10 @@ impl Raft {
     pub fn restore(&mut self, meta: SnapshotMeta) -> bool {
         let at = meta.at;
         let is_ahead = at.index > self.commit && at.term <= self.hard_state.term;
-        let may = self.role == Role::Follower || mutant!("restore-by-candidate");
-        if !may || !is_ahead || self.contradicts(at) {
+        if self.role != Role::Follower || !is_ahead || self.contradicts(at) {
             return false;
         }
-        if !self.terms.matches(at) || mutant!("restore-always-discards") {
+        if !self.terms.matches(at) {
             self.discard_log(meta);
         }
         self.commit = at.index;

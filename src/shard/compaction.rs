@@ -242,7 +242,7 @@ impl Compaction {
 
     /// The entry before the first that must stay in the log, by its index, and the snapshot that covers what goes.
     pub(super) fn start(&self) -> Option<(Index, SnapshotMeta)> {
-        let older = if mutant!("compacted-to-the-newest") { self.newest? } else { self.older? };
+        let older = self.older?;
         let start = older.meta.at.index;
         let start = match self.appended - older.appended >= self.marks.tail {
             true => start,
