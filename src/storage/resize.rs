@@ -56,7 +56,7 @@ pub fn move_shards(from: Vec<Options>, to: Vec<Options>) -> Result<(), LogError>
     finish(new, &moved)
 }
 
-/// The same, but of a damaged log only what is sound is copied: see [`salvage`](super::salvage). Tells which logs those
+/// The same, but of a damaged log only what is sound is copied: see `salvage.rs`. Tells which logs those
 /// were. What they held must not be let go before it is on durable record that their shards have forgotten something.
 pub fn salvage_shards(from: Vec<Options>, to: Vec<Options>) -> Result<Vec<SalvagedLog>, LogError> {
     let mut new = create_all(to)?;
