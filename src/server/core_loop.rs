@@ -36,6 +36,7 @@ use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
 use super::node::Node;
 use super::placement::Placement;
+use super::ready::CoreReadiness;
 use super::repairs::Repairs;
 use super::room::Room;
 use super::router::Router;
@@ -99,7 +100,7 @@ pub(super) struct CoreLoop<N: Network> {
     has_synced: bool,
     stop_at: Option<Instant>,
     /// The node knows that all shards of this core have had a leader.
-    told_ready: bool,
+    readiness: CoreReadiness,
     /// While it stops: how many requests had come, and when the last of them was noticed.
     last_request: (u64, Option<Instant>),
     /// While it stops: since when nothing is led here that somebody else could lead.
@@ -134,7 +135,7 @@ impl<N: Network> CoreLoop<N> {
             disk: DiskWatch::new(node.config.slow_sync, clock.now()),
             has_synced: false,
             stop_at: None,
-            told_ready: false,
+            readiness: CoreReadiness::default(),
             last_request: (0, None),
             handed_over_at: None,
             clock,
@@ -159,7 +160,7 @@ impl<N: Network> CoreLoop<N> {
         let now = self.clock.refresh();
         self.tick_sockets(now);
         self.router.finish_turn(now, &mut self.io)?;
-        self.tell_readiness()?;
+        self.readiness.tick(now, self.router.shards(), &self.node);
         self.repairs.tick(now, self.router.shards(), &self.node);
         self.watch_disk(now);
         self.placement.tick(now, &mut self.router, &self.io);
@@ -576,15 +577,6 @@ impl<N: Network> CoreLoop<N> {
         if let Err(Post::Adopt(adopted)) = self.io.posts[usize::from(core.0)].send(Post::Adopt(adopted)) {
             self.adopt(*adopted);
         }
-    }
-
-    /// Tells the node, once, that every shard of this core has had a leader and has caught up with it.
-    fn tell_readiness(&mut self) -> Result<(), Fatal> {
-        if !self.told_ready && self.router.shards().iter().all(Shard::is_ready) {
-            self.told_ready = true;
-            self.node.core_is_ready()?;
-        }
-        Ok(())
     }
 
     /// Looks whether the disk keeps up and has room, and says so once when it does not, and once when it has for a while.

@@ -24,6 +24,7 @@ pub mod message;
 mod news;
 pub mod node;
 mod placement;
+mod ready;
 mod repairs;
 mod room;
 pub mod router;

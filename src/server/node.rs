@@ -143,13 +143,19 @@ impl Node {
         self.data_dir.lock().map_err(|_| Fatal::failure("the data directory is in an unknown state"))
     }
 
-    /// All shards of one more core have a leader and have caught up with it. The last core's call admits the node,
-    /// durably.
-    pub fn core_is_ready(&self) -> Result<(), Fatal> {
+    /// All shards of one more core have had a leader and have caught up with it. Whether it was the last core of a node
+    /// that is not admitted yet: it is for the caller to have it admitted.
+    #[must_use]
+    pub fn core_is_ready(&self) -> bool {
         let ready = self.cores_ready.fetch_add(1, Ordering::AcqRel) + 1;
-        if ready < usize::from(self.config.cores) || self.admission.is_admitted() {
-            return Ok(());
-        }
+        ready == usize::from(self.config.cores) && !self.admission.is_admitted()
+    }
+
+    /// Admits the node, durably.
+    ///
+    /// # Errors
+    /// If that cannot be put on record. It is not admitted then, and may be tried again.
+    pub fn admit(&self) -> Result<(), Fatal> {
         self.data_dir()?.admit()?;
         self.admission.admit();
         Ok(())

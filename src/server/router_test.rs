@@ -461,7 +461,7 @@ fn a_node_that_is_not_admitted_gives_no_vote_to_one_that_is() {
     let elected = |router: &Router<MemoryLog>| router.shards().iter().any(|shard| shard.leads() && shard.id().0 != 1);
     assert!(!cluster.nodes[1..].iter().any(|(router, _)| elected(router)));
     assert!(cluster.nodes[2].0.counters.votes_withheld > 0);
-    cluster.nodes[2].0.node.core_is_ready().unwrap();
+    cluster.nodes[2].0.node.admit().unwrap();
     cluster.run_until(|cluster| cluster.nodes[1].0.shards().iter().all(Shard::leads));
 }
 

@@ -131,3 +131,50 @@ fn a_directory_that_may_not_be_written_is_one_line_and_exit_code_1() {
         assert_eq!(cluster.stop(1).code, Some(0));
     }
 }
+
+fn knows_its_peers(cluster: &Cluster, id: u64) -> bool {
+    let peers = std::fs::read_to_string(cluster.data_dir(id).join("peers"));
+    peers.is_ok_and(|peers| {
+        peers.lines().filter(|line| !line.starts_with("raftkv ") && line.contains(" = ")).count() > 2
+    })
+}
+
+/// A young node whose disk fills before it could write down whom it has met, or that it is admitted, waits for space: it
+/// neither ends nor counts as what it could not write down.
+// museum 41, rule 22
+#[test]
+fn a_young_node_on_a_full_disk_writes_down_what_it_must_when_there_is_space() {
+    for fills_before_it_meets_anybody in [true, false] {
+        let test = "a_young_node_on_a_full_disk_writes_down_what_it_must_when_there_is_space";
+        let Some((mut cluster, disk)) = with_a_small_disk(test, "--log-io=direct") else { return };
+        cluster.set_flag("--election-timeout=8s");
+        cluster.start_node(1);
+        await_spares(&mut cluster.wire(1));
+        if fills_before_it_meets_anybody {
+            disk.fill();
+        }
+        cluster.start_node(2);
+        cluster.start_node(3);
+        if fills_before_it_meets_anybody {
+            cluster.await_leaders_among(&[2, 3]);
+            assert!(!knows_its_peers(&cluster, 1));
+        } else {
+            eventually(PATIENCE, "node 1 has met the others", || knows_its_peers(&cluster, 1).then_some(()));
+            disk.fill();
+            cluster.await_leaders();
+        }
+        eventually(PATIENCE, "the others are admitted", || {
+            (cluster.is_admitted(2) && cluster.is_admitted(3)).then_some(())
+        });
+        cluster.wire(2).put("key", "value");
+        assert!(!cluster.process(1).has_ended());
+        assert!(!cluster.is_admitted(1), "the disk was full before");
+        disk.make_room();
+        eventually(PATIENCE, "node 1 is admitted", || cluster.is_admitted(1).then_some(()));
+        cluster.await_convergence();
+        let ended = cluster.stop(1);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let waited = if fills_before_it_meets_anybody { "peers: No space left" } else { "identity: No space left" };
+        assert!(ended.stderr.contains(waited), "{}", ended.stderr);
+    }
+}

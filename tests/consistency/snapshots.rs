@@ -19,10 +19,7 @@ fn eager(nodes: u64) -> Cluster {
         .flag("--core-log-bytes-max=256KiB")
         .start();
     for id in cluster.ids() {
-        eventually(PATIENCE, format!("node {id} is admitted"), || {
-            let identity = std::fs::read_to_string(cluster.data_dir(id).join("identity")).ok()?;
-            identity.contains("admitted").then_some(())
-        });
+        eventually(PATIENCE, format!("node {id} is admitted"), || cluster.is_admitted(id).then_some(()));
     }
     cluster
 }

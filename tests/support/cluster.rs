@@ -160,6 +160,12 @@ impl Cluster {
         self.data.join(format!("node{id}"))
     }
 
+    /// Whether a node has on record that it was admitted.
+    pub fn is_admitted(&self, id: u64) -> bool {
+        let identity = std::fs::read_to_string(self.data_dir(id).join("identity"));
+        identity.is_ok_and(|identity| identity.contains("admitted"))
+    }
+
     /// A directory for whatever else the test needs.
     pub fn files(&self) -> &Path {
         self.files.path()

@@ -56,6 +56,28 @@ fn a_directory_keeps_what_it_was_born_with() {
     assert_eq!(recorded_cores(&path).expect("reads"), Some(2));
 }
 
+/// As on a full disk.
+#[test]
+fn what_could_not_be_put_on_record_does_not_count_and_may_be_tried_again() {
+    let temp = temp();
+    let mut dir = open(temp.path());
+    let in_the_way = ["identity.tmp", "peers.tmp"].map(|name| temp.path().join(name));
+    in_the_way.iter().for_each(|path| fs::create_dir(path).expect("a directory can be made"));
+    for _ in 0..2 {
+        dir.admit().expect_err("the file cannot be written");
+        assert!(!dir.is_admitted());
+        dir.record_peer(NodeId(2), Incarnation(7)).expect_err("the file cannot be written");
+        assert_eq!(dir.incarnation_of(NodeId(2)), None);
+    }
+    in_the_way.iter().for_each(|path| fs::remove_dir(path).expect("it goes"));
+    dir.admit().expect("it is admitted");
+    assert_eq!(dir.record_peer(NodeId(2), Incarnation(7)).expect("it is recorded"), PeerCheck::Recorded);
+    drop(dir);
+    let again = open(temp.path());
+    assert!(again.is_admitted());
+    assert_eq!(again.incarnation_of(NodeId(2)), Some(Incarnation(7)));
+}
+
 #[test]
 fn others_can_read_whose_a_directory_is() {
     let temp = temp();

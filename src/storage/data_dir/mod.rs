@@ -159,16 +159,20 @@ impl DataDir {
         self.identity.contains_key(ADMITTED)
     }
 
-    /// Remembers durably that every shard of the node has had a leader and has caught up with it.
+    /// Remembers durably that every shard of the node has had a leader and has caught up with it. If it cannot, nothing
+    /// has changed.
     pub fn admit(&mut self) -> Result<(), Fatal> {
         self.mark(ADMITTED)
     }
 
     fn mark(&mut self, field: &str) -> Result<(), Fatal> {
-        if !self.identity.contains_key(field) {
-            self.identity.insert(field.to_owned(), "yes".to_owned());
-            text_file::write(&self.path.join(IDENTITY), IDENTITY, &self.identity)?;
+        if self.identity.contains_key(field) {
+            return Ok(());
         }
+        let mut identity = self.identity.clone();
+        identity.insert(field.to_owned(), "yes".to_owned());
+        text_file::write(&self.path.join(IDENTITY), IDENTITY, &identity)?;
+        self.identity = identity;
         Ok(())
     }
 
