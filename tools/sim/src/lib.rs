@@ -23,6 +23,7 @@ pub mod transcript;
 mod user;
 mod verdict;
 pub mod world;
+mod written;
 
 #[cfg(test)]
 mod promises_test;

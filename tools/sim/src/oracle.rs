@@ -14,17 +14,16 @@ use raftkv::raft::Raft;
 use raftkv::raft::invariants::{self, Observed};
 use raftkv::server::message::ReplyTo;
 use raftkv::shard::Shard;
-use raftkv::state_machine::command::{Change, Command};
 use raftkv::storage::CoreLog;
 use raftkv_history::{Hint, Kind, Operation, Outcome};
 use raftkv_protocol::client::Role;
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId, ShardId, Slot, Term};
-use xxhash_rust::xxh3::xxh3_64;
+use raftkv_protocol::types::{EntryId, Index, NodeId, ShardId, Slot, Term};
 
 use crate::coverage::Coverage;
 use crate::machine::node_id;
 use crate::plan::number_in;
 use crate::promises::Promises;
+use crate::written::Written;
 
 /// What must not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,16 +38,6 @@ impl Violation {
     /// One.
     pub fn of(invariant: &'static str, what: impl Into<String>) -> Violation {
         Violation { invariant, what: what.into() }
-    }
-}
-
-fn number_of_put(entry: &Entry) -> Option<u64> {
-    if entry.kind != EntryKind::Command {
-        return None;
-    }
-    match Command::decode(&entry.body).ok()?.operations().next()?.change {
-        Change::Put(value) => number_in(value),
-        Change::Delete => None,
     }
 }
 
@@ -88,7 +77,7 @@ impl Seen {
         self.reading == raft.read_round_in_flight()
             && self.role == Some(raft.role())
             && (self.term, self.commit, self.applied) == (raft.term(), raft.commit(), applied)
-            && self.vote == raft.vote()
+            && (self.vote, self.last) == (raft.vote(), raft.last())
             && (self.start, self.snapshot) == (raft.start(), raft.snapshot().map(|snapshot| snapshot.at))
             && self.persisted.len() as u64 == persisted.0
             && (persisted.0 == 0 || self.persisted.last().copied() == raft.term_at(persisted))
@@ -114,8 +103,12 @@ fn persisted_index(raft: &Raft) -> Index {
 struct Known {
     /// Who led which term.
     leaders: BTreeMap<Term, usize>,
-    /// What is committed: entry i at i - 1, its term and a hash of its body if it was seen.
-    committed: Vec<(Term, Option<u64>)>,
+    /// What is committed: the term of entry i at i - 1.
+    committed: Vec<Term>,
+    /// What entries hold.
+    written: Written,
+    /// Committed ones that nobody was seen with in memory.
+    unread: u64,
     /// The state after each index at which somebody was seen.
     states: BTreeMap<Index, u128>,
     last_leader: Option<usize>,
@@ -186,7 +179,7 @@ impl Oracle {
     /// What it means that a put is no entry that is known: entries that nobody had in memory were not looked at.
     fn absence(&self, key: &[u8]) -> Hint {
         let shard = &self.shards[usize::from(self.shard_of(key).0)];
-        if shard.committed.iter().all(|(_, body)| body.is_some()) { Hint::Never } else { Hint::Unknown }
+        if shard.unread == 0 { Hint::Never } else { Hint::Unknown }
     }
 
     /// A process has ended: what it remembers of itself starts anew, what it has on disk stays.
@@ -250,7 +243,7 @@ impl Oracle {
             let committed = self.shards[at].committed.iter();
             let seen = &mut self.seen[at][node];
             let had = std::mem::take(&mut seen.persisted);
-            let common = had.iter().zip(committed).take_while(|(had, (term, _))| *had == term).count();
+            let common = had.iter().zip(committed).take_while(|(had, term)| had == term).count();
             if common as u64 > seen.owes.index.0 {
                 seen.owes = EntryId { term: had[common - 1], index: Index(common as u64) };
             }
@@ -321,6 +314,7 @@ impl Oracle {
             invariants::check_step(observed, raft);
         }
         let (was_term, was_commit, was_applied, was_role) = (before.term, before.commit, before.applied, before.role);
+        self.shards[at].written.look(shard.id(), raft, log, before.last)?;
         self.check_snapshot(at, node, raft, coverage)?;
         self.check_start(at, node, shard)?;
         let own = (before.last.term, before.last.index).min((raft.last().term, raft.last().index));
@@ -352,7 +346,7 @@ impl Oracle {
             self.check_matched(at, node, shard)?;
         }
         if commit > was_commit {
-            self.new_commit(at, node, shard, log, Index(was_commit.0 + 1), commit)?;
+            self.new_commit(at, node, shard, Index(was_commit.0 + 1), commit)?;
         }
         if status.applied > was_applied {
             self.new_state(at, node, shard)?;
@@ -364,7 +358,7 @@ impl Oracle {
     /// The term of an entry of a replica: of one in its log, or of one that its snapshot covers.
     fn term_of(&self, at: usize, raft: &Raft, index: u64) -> Option<Term> {
         if index < raft.start().index.0 {
-            return self.shards[at].committed.get(index as usize - 1).map(|(term, _)| *term);
+            return self.shards[at].committed.get(index as usize - 1).copied();
         }
         raft.term_at(Index(index))
     }
@@ -384,7 +378,7 @@ impl Oracle {
         }
         for id in [Some(raft.start()), snapshot].into_iter().flatten().filter(|id| *id != EntryId::ZERO) {
             let committed = self.shards[at].committed.get(id.index.0 as usize - 1);
-            if committed.map(|(term, _)| *term) != Some(id.term) {
+            if committed != Some(&id.term) {
                 let what = format!("{id} of {} is not committed: {committed:?}", raft.state_line());
                 return Err(Violation::of("a snapshot is of what is committed", what));
             }
@@ -402,7 +396,7 @@ impl Oracle {
         let committed = &self.shards[at].committed;
         let differs = |(position, term): (usize, &Term)| {
             // What was not committed may have been replaced in the very first turn.
-            let is_committed = committed.get(position).is_some_and(|(of, _)| of == term);
+            let is_committed = committed.get(position).is_some_and(|of| of == term);
             let now = self.term_of(at, raft, position as u64 + 1);
             now != Some(*term) && (is_committed || now.is_none())
         };
@@ -499,7 +493,7 @@ impl Oracle {
             return Ok(());
         }
         let committed = known.committed.len() as u64;
-        let last = known.committed.last().map(|(term, _)| *term);
+        let last = known.committed.last().copied();
         let has = if committed > 0 { self.term_of(at, raft, committed) } else { None };
         if raft.last().index.0 < committed || has != last {
             let what = format!(
@@ -520,45 +514,41 @@ impl Oracle {
         at: usize,
         node: usize,
         shard: &Shard<ReplyTo>,
-        log: &impl CoreLog,
         first: Index,
         last: Index,
     ) -> Result<(), Violation> {
         let raft = shard.raft();
-        let mut bodies: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut puts = Vec::new();
-        for entry in log.tail(shard.id(), first, last).into_iter().flatten() {
-            bodies.insert(entry.id.index.0, xxh3_64(&entry.body) ^ entry.kind as u64);
-            let number = number_of_put(entry);
-            self.entries.insert((shard.id(), entry.id.index.0), number);
-            puts.extend(number.map(|number| (entry.id.index.0, number)));
-        }
         // What a snapshot covers was looked at as a whole.
         for index in first.0.max(raft.start().index.0 + 1)..=last.0 {
             let term = raft.term_at(Index(index)).unwrap_or_default();
-            let body = bodies.get(&index).copied();
-            let known = &mut self.shards[at].committed;
-            match known.get_mut(index as usize - 1) {
-                Some((known_term, known_body)) => {
-                    let same_body = body.is_none() || known_body.is_none() || *known_body == body;
-                    if *known_term != term || !same_body {
-                        let what = format!(
-                            "shard {}: entry {index} is committed as {index}@{known_term}, on node {} as {index}@{term}{}",
-                            shard.id(),
-                            node + 1,
-                            if same_body { "" } else { " with another body" }
-                        );
-                        return Err(Violation::of("committed entries never change", what));
-                    }
-                    *known_body = known_body.or(body);
+            match self.shards[at].committed.get(index as usize - 1) {
+                Some(known) if *known == term => {}
+                Some(known) => {
+                    let what = format!(
+                        "shard {}: entry {index} is committed as {index}@{known}, on node {} as {index}@{term}",
+                        shard.id(),
+                        node + 1
+                    );
+                    return Err(Violation::of("committed entries never change", what));
                 }
                 None => {
-                    known.push((term, body));
+                    self.shards[at].committed.push(term);
                     self.check_majority(at, node, shard, index, term)?;
+                    self.note_committed(shard.id(), EntryId { index: Index(index), term })?;
                 }
             }
         }
-        puts.into_iter().try_for_each(|(index, number)| self.note_put(shard.id(), index, number))
+        Ok(())
+    }
+
+    fn note_committed(&mut self, shard: ShardId, id: EntryId) -> Result<(), Violation> {
+        let known = &mut self.shards[usize::from(shard.0)];
+        let Some(content) = known.written.get(id) else {
+            known.unread += 1;
+            return Ok(());
+        };
+        self.entries.insert((shard, id.index.0), content.put);
+        content.put.map_or(Ok(()), |number| self.note_put(shard, id.index.0, number))
     }
 
     fn note_put(&mut self, shard: ShardId, index: u64, number: u64) -> Result<(), Violation> {
