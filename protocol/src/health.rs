@@ -57,18 +57,19 @@ impl fmt::Display for DiskHealth {
     }
 }
 
-/// Why a replica does not serve its shard: its state is another than that of others at the same index.
+/// Why a replica does not serve its shard: its state is another than that of others at the same index, or than its own
+/// hash says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Divergence {
     /// What the replicas' hashes say of this one.
     pub verdict: Verdict,
     /// The last index at which this replica was like a majority, as far as it knows since its start; 0 if none.
     pub agreed: Index,
-    /// The first index at which it is not.
+    /// The first index at which it is not; of a corrupt one, that at which it was looked at.
     pub differs: Index,
-    /// Its hash there.
+    /// Its hash there; of a corrupt one, that of what is in its memory.
     pub own: u128,
-    /// The majority's, or some other's where there is no majority.
+    /// The majority's, or some other's where there is no majority; of a corrupt one, what its hash should have been.
     pub other: u128,
 }
 
@@ -80,6 +81,8 @@ pub enum Verdict {
     Diverged = 1,
     /// Nobody knows: no majority has the same state.
     Undecided = 2,
+    /// This replica: what is in its memory is not what it has put there.
+    Corrupt = 3,
 }
 
 impl Verdict {
@@ -89,7 +92,13 @@ impl Verdict {
         match self {
             Verdict::Diverged => "diverged",
             Verdict::Undecided => "undecided",
+            Verdict::Corrupt => "corrupt",
         }
+    }
+
+    fn from_u8(number: u8) -> Verdict {
+        let known = [Verdict::Diverged, Verdict::Corrupt].into_iter().find(|verdict| *verdict as u8 == number);
+        known.unwrap_or(Verdict::Undecided)
     }
 }
 
@@ -111,7 +120,7 @@ impl Divergence {
         }
         let number = fields.u8("verdict")?;
         let divergence = Divergence {
-            verdict: if number == Verdict::Diverged as u8 { Verdict::Diverged } else { Verdict::Undecided },
+            verdict: Verdict::from_u8(number),
             agreed: Index(fields.u64("agreed")?),
             differs: Index(fields.u64("differs")?),
             own: fields.u128("own hash")?,
@@ -122,10 +131,14 @@ impl Divergence {
 }
 
 impl fmt::Display for Divergence {
-    /// As in `diverged after index 1024, at index 2048: hash … here, … elsewhere`.
+    /// As in `diverged after index 1024, at index 2048: hash … here, … elsewhere`, or `corrupt at index 2048: hash … in
+    /// memory, … expected`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Divergence { verdict, agreed, differs, own, other } = self;
-        let verdict = verdict.name();
-        write!(f, "{verdict} after index {agreed}, at index {differs}: hash {own:032x} here, {other:032x} elsewhere")
+        let name = verdict.name();
+        if *verdict == Verdict::Corrupt {
+            return write!(f, "{name} at index {differs}: hash {own:032x} in memory, {other:032x} expected");
+        }
+        write!(f, "{name} after index {agreed}, at index {differs}: hash {own:032x} here, {other:032x} elsewhere")
     }
 }

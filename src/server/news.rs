@@ -162,17 +162,23 @@ impl<L: CoreLog> Router<L> {
 
     /// Compares what peers have told with the own states, and says what was found.
     pub(super) fn compare_states(&mut self, now: Instant) {
-        for (shard, touched) in self.shards.iter_mut().zip(&mut self.touched) {
-            for news in shard.compare(now) {
-                *touched = true;
-                say(shard.id(), news);
-                let News::Found(found) = news else { continue };
-                self.counters.divergences += 1;
-                if found.verdict == Verdict::Diverged {
-                    let wrong = shard.distrust_snapshots(found.agreed);
-                    wrong.into_iter().for_each(|meta| self.snapshots.set_aside(shard.id(), meta));
-                }
+        for at in 0..self.shards.len() {
+            for news in self.shards[at].compare(now) {
+                self.heed_news(at, news);
             }
+        }
+    }
+
+    /// Says what was found of the shard in this position, and does what follows.
+    pub(super) fn heed_news(&mut self, at: usize, news: News) {
+        self.touched[at] = true;
+        let shard = &mut self.shards[at];
+        say(shard.id(), news);
+        let News::Found(found) = news else { return };
+        self.counters.divergences += 1;
+        if found.verdict == Verdict::Diverged {
+            let wrong = shard.distrust_snapshots(found.agreed);
+            wrong.into_iter().for_each(|meta| self.snapshots.set_aside(shard.id(), meta));
         }
     }
 
@@ -192,6 +198,14 @@ fn say(shard: ShardId, news: News) {
              {}, where the hash is {:032x} here and {:032x} there; this node does not serve the shard any more: start \
              it again, so that it builds its state anew",
             found.agreed,
+            found.differs,
+            found.own,
+            found.other
+        ),
+        News::Found(found) if found.verdict == Verdict::Corrupt => log::error!(
+            "shard {shard}: this node's memory does not hold what was written to it: at index {} the hash of the state is \
+             {:032x} and should be {:032x}; no snapshot was taken, and this node does not serve the shard any more: \
+             start it again, so that it builds its state anew, and test the memory of the machine",
             found.differs,
             found.own,
             found.other

@@ -81,7 +81,7 @@ fn outvote(format: u16, shard: u16) -> Cluster {
 fn a_majority_with_another_hash_of_the_same_format_stops_a_replica() {
     let cluster = outvote(HASH_FORMAT, 0);
     let shards = cluster.nodes[0].0.shards();
-    assert!(shards[0].is_outvoted() && shards[1..].iter().all(|shard| shard.serves()));
+    assert!(shards[0].is_wrong() && shards[1..].iter().all(|shard| shard.serves()));
     assert_eq!(cluster.nodes[0].0.counters.divergences, 1);
     assert_eq!(cluster.nodes[0].0.counters.checkpoints_received, 2);
 }

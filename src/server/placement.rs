@@ -7,8 +7,8 @@
 //!
 //! A node whose disk is slow or full hands over all that it leads, at once, if a majority is left without it that does
 //! better: nodes that have on their disks what this one sent a moment ago, and do not say that theirs are slow or full.
-//! Where the same disk, or the same trouble, slows or fills all of them, nothing moves. A node whose state of a shard is another than the
-//! majority's hands that shard to one of the majority.
+//! Where the same disk, or the same trouble, slows or fills all of them, nothing moves. A node whose state of a shard is wrong,
+//! another than the majority's or corrupt, hands that shard to one whose state is not known to be.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -164,7 +164,7 @@ impl Placement {
         if !is_ill {
             self.sent.clear();
         }
-        let should_leave = |shard: &Shard<ReplyTo>| shard.leads() && (is_ill || shard.is_outvoted());
+        let should_leave = |shard: &Shard<ReplyTo>| shard.leads() && (is_ill || shard.is_wrong());
         if !router.shards().iter().any(should_leave) {
             self.leave_at = None;
             return;
@@ -183,8 +183,8 @@ impl Placement {
                 continue;
             }
             let id = shard.id();
-            let (heir, why) = match shard.is_outvoted() {
-                true => (self.heir_of_outvoted(at, shard, io), "this node's state is not the majority's"),
+            let (heir, why) = match shard.is_wrong() {
+                true => (self.heir_of_wrong(at, shard, io), "this node's state is wrong"),
                 false if is_full => (self.heir_of_ill(at, shard, before, io), "this node's disk is full"),
                 false => (self.heir_of_ill(at, shard, before, io), "this node's disk is slow"),
             };
@@ -217,8 +217,8 @@ impl Placement {
         heirs.max_by_key(|peer| (self.heirs[at] != Some(*peer), raft.matched(*peer)))
     }
 
-    /// Who takes over from a node whose state of a shard is not the majority's: one of the majority.
-    fn heir_of_outvoted<N: Network>(&self, at: usize, shard: &Shard<ReplyTo>, io: &Io<N>) -> Option<NodeId> {
+    /// Who takes over from a node whose state of a shard is wrong: one of the majority, if that has been asked.
+    fn heir_of_wrong<N: Network>(&self, at: usize, shard: &Shard<ReplyTo>, io: &Io<N>) -> Option<NodeId> {
         let rank = |peer: &NodeId| {
             let is_ill = self.node.health.of(*peer).is_bad();
             (self.heirs[at] != Some(*peer), !is_ill, shard.raft().matched(*peer))

@@ -127,6 +127,14 @@ impl<L: CoreLog> Router<L> {
                     self.snapshots.demands.failed(at, shard, words);
                     self.snapshots.failures.insert(shard, words.to_owned());
                 }
+                Done::Corrupt { shard, at, found, expected } => {
+                    self.end_taking(now);
+                    self.counters.snapshots_failed += 1;
+                    let position = self.position(shard);
+                    if let Some(news) = self.shards[position].snapshot_corrupt(at, found, expected, now) {
+                        self.heed_news(position, news);
+                    }
+                }
                 Done::Piece { piece_for, shard, id, offset, piece } => {
                     let result = match &piece {
                         Some((total, bytes)) => ChunkResult::Ok { total: *total, bytes },

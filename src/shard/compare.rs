@@ -15,10 +15,10 @@ impl<R: Copy> Shard<R> {
         self.comparison.divergence().is_none()
     }
 
-    /// Whether this node should not lead: a majority has another state.
+    /// Whether this node should not lead: a majority has another state, or its own is corrupt.
     #[must_use]
-    pub fn is_outvoted(&self) -> bool {
-        self.comparison.is_outvoted()
+    pub fn is_wrong(&self) -> bool {
+        self.comparison.is_wrong()
     }
 
     /// Whether a peer may lead: it is part of the majority, or at least not known to differ from it.
@@ -55,6 +55,13 @@ impl<R: Copy> Shard<R> {
         news
     }
 
+    /// The state, looked at after the entry `index`, has the hash `own` and not, as it should, `other`. Stops serving it.
+    pub(super) fn state_corrupt(&mut self, index: Index, own: u128, other: u128) -> Option<News> {
+        let news = self.comparison.corrupt(index, own, other);
+        self.choose_candidacy();
+        news
+    }
+
     /// The state is another replica's now; whether it is right is to be seen.
     pub(super) fn state_replaced(&mut self) {
         self.comparison.state_replaced();
@@ -74,11 +81,17 @@ impl<R: Copy> Shard<R> {
     }
 
     fn choose_candidacy(&mut self) {
-        self.raft.set_candidacy(match (self.is_outvoted(), self.is_reluctant) {
+        self.raft.set_candidacy(match (self.is_wrong(), self.is_reluctant) {
             (true, _) => Candidacy::Never,
             (false, true) => Candidacy::Reluctant,
             (false, false) => Candidacy::Willing,
         });
+    }
+
+    /// As [`StateMachine::misapply`](crate::state_machine::StateMachine::misapply).
+    #[cfg(test)]
+    pub(crate) fn misapply(&mut self, key: &[u8]) -> bool {
+        self.machine.misapply(key)
     }
 
     /// As [`StateMachine::flip_byte`](crate::state_machine::StateMachine::flip_byte), for tests.

@@ -5,6 +5,8 @@
 //! one has *diverged*, and stays so until it is started again: what it holds is not what the log says. Where the
 //! hashes differ and no majority can be found, nobody knows who is right, and all of them stop until one is.
 //!
+//! A replica whose memory is found not to hold what was put there is wrong whatever the others say.
+//!
 //! A replica that lags, or is down, is missing in the count and may still decide it. The others wait for it for
 //! [`PATIENCE`], and then stop too.
 //!
@@ -92,16 +94,16 @@ impl Comparison {
         self.divergence.as_ref()
     }
 
-    /// Whether a majority has another state than this replica.
-    pub(super) fn is_outvoted(&self) -> bool {
-        self.divergence.is_some_and(|found| found.verdict == Verdict::Diverged)
+    /// Whether this replica's state is wrong: a majority has another, or it is corrupt.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.divergence.is_some_and(|found| matches!(found.verdict, Verdict::Diverged | Verdict::Corrupt))
     }
 
     /// Whether a peer's replica is known to differ from the majority; by a replica that is outvoted, whether it is not
     /// known to be part of it.
     pub(super) fn is_stranger(&self, peer: NodeId) -> bool {
         match self.divergence {
-            Some(found) if self.is_outvoted() => self.hash_of(peer, found.differs) != Some(found.other),
+            Some(found) if found.verdict == Verdict::Diverged => self.hash_of(peer, found.differs) != Some(found.other),
             _ => self.strangers.contains(&peer),
         }
     }
@@ -148,7 +150,7 @@ impl Comparison {
     pub(super) fn judge(&mut self, own: &[Checkpoint], now: Instant) -> Vec<News> {
         self.is_stale = false;
         let mut news = Vec::new();
-        if !self.is_outvoted() {
+        if !self.is_wrong() {
             self.judge_self(own, now, &mut news);
         }
         let serves = self.divergence.is_none();
@@ -198,6 +200,16 @@ impl Comparison {
         if self.divergence.is_none() && (!may_settle || now.saturating_duration_since(since) >= PATIENCE) {
             self.find(Verdict::Undecided, first, other, news);
         }
+    }
+
+    /// The own state is not what it should be, which says nothing of the others'.
+    pub(super) fn corrupt(&mut self, differs: Index, own: u128, other: u128) -> Option<News> {
+        if self.is_wrong() {
+            return None;
+        }
+        let found = Divergence { verdict: Verdict::Corrupt, agreed: self.agreed, differs, own, other };
+        self.divergence = Some(found);
+        Some(News::Found(found))
     }
 
     fn find(&mut self, verdict: Verdict, own: Checkpoint, other: u128, news: &mut Vec<News>) {

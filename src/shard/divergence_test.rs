@@ -83,7 +83,7 @@ fn a_replica_that_is_outvoted_has_diverged_between_two_indexes() {
     assert!(replica.told(2, 2_048, 8).is_empty(), "one against one: the third decides");
     assert!(replica.serves());
     assert_eq!(replica.told(3, 2_048, 8), found(Verdict::Diverged, 1_024, 2_048, 9, 8));
-    assert!(replica.comparison.is_outvoted());
+    assert!(replica.comparison.is_wrong());
     assert!(!replica.comparison.is_stranger(NodeId(2)), "it is part of the majority");
 }
 
@@ -97,7 +97,7 @@ fn a_verdict_by_a_majority_stays_whatever_comes_later() {
     assert!(replica.told(2, 2_048, 1).is_empty());
     assert!(replica.told(3, 2_048, 1).is_empty());
     assert!(replica.wait(Duration::from_secs(100)).is_empty());
-    assert!(replica.comparison.is_outvoted());
+    assert!(replica.comparison.is_wrong());
 }
 
 /// They were told of before this replica came there.
@@ -161,7 +161,7 @@ fn where_three_differ_nobody_is_right_at_once() {
     replica.reach(2_048, 1);
     replica.told(2, 2_048, 2);
     assert_eq!(replica.told(3, 2_048, 3), found(Verdict::Undecided, 1_024, 2_048, 1, 3));
-    assert!(!replica.serves() && !replica.comparison.is_outvoted());
+    assert!(!replica.serves() && !replica.comparison.is_wrong());
     // One of them was started again.
     assert_eq!(replica.told(3, 2_048, 1), [&[News::Settled][..], &stranger(2, 2_048, 1, 2)].concat());
     assert!(replica.serves());

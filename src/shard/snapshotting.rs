@@ -13,7 +13,7 @@ use crate::storage::{CoreLog, RecoveredShard};
 
 use super::compaction::Compaction;
 use super::snapshots::{Found, Loaded};
-use super::{Outbox, Shard};
+use super::{News, Outbox, Shard};
 
 /// Room for everything of an entry but a key and its value.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
@@ -123,12 +123,21 @@ impl<R: Copy> Shard<R> {
         if !self.compaction.taken(meta) {
             return None;
         }
-        if self.is_outvoted() {
+        if self.is_wrong() {
             return self.compaction.rotten(meta.id);
         }
         self.raft.snapshot_taken(meta);
         self.compact(log);
         None
+    }
+
+    /// The state of which a snapshot was taken turned out not to be what was put there: its items have the hash `found`,
+    /// and should have `expected`. What this replica has in memory since then is no better.
+    pub fn snapshot_corrupt(&mut self, at: EntryId, found: u128, expected: u128, now: Instant) -> Option<News> {
+        self.compaction.failed(now);
+        // A state that came from another node has taken its place meanwhile.
+        let is_replaced = self.compaction.newest().is_some_and(|newest| newest.at.index >= at.index);
+        if is_replaced { None } else { self.state_corrupt(at.index, found, expected) }
     }
 
     /// A majority has had another state since some entry after `agreed`: returns the snapshots that were taken since, to

@@ -146,9 +146,16 @@ impl StateMachine {
     }
 
     /// Changes a byte of a value as bad memory would, behind the hash's back: it comes to light when the key is written
-    /// again. Whether there was one. For tests of how replicas find out that they differ.
+    /// again, or a snapshot is taken. Whether there was one. For tests of how replicas find out that they differ.
     pub fn flip_byte(&mut self, key: &[u8]) -> bool {
         self.map.get_mut(key).is_some_and(Stored::flip)
+    }
+
+    /// Gives a key another value than the log says, hash and all. Whether it was there.
+    #[cfg(test)]
+    pub(crate) fn misapply(&mut self, key: &[u8]) -> bool {
+        let version = self.get(key).map(|(version, _)| version);
+        version.map(|version| self.put(key, version, b"misapplied")).is_some()
     }
 
     /// The state as it is now. Takes constant time, however many keys there are.

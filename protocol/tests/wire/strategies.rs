@@ -293,7 +293,7 @@ fn disk_health() -> impl Strategy<Value = DiskHealth> {
 }
 
 fn divergence() -> impl Strategy<Value = Divergence> {
-    let verdict = prop_oneof![Just(Verdict::Diverged), Just(Verdict::Undecided)];
+    let verdict = prop_oneof![Just(Verdict::Diverged), Just(Verdict::Undecided), Just(Verdict::Corrupt)];
     (verdict, index(), index(), any::<u128>(), any::<u128>())
         .prop_map(|(verdict, agreed, differs, own, other)| Divergence { verdict, agreed, differs, own, other })
 }

@@ -26,10 +26,11 @@ fn leader(cluster: &Cluster) -> u64 {
 /// Writes other keys of the shard until its index is at least this; nobody waits for the answers.
 fn fill(cluster: &mut Cluster, upto: u64) {
     let key = key_of(SHARD);
-    let node = leader(cluster);
     let to = ReplyTo { core: CoreId(SHARD.0 % CORES), origin: Origin::Gather { job: u64::MAX, shard: SHARD } };
     let deadline = cluster.now + Duration::from_secs(60);
-    loop {
+    for round in 0.. {
+        assert!(round < 1_000, "nobody takes them in");
+        let node = leader(cluster);
         let shard = replica_mut(cluster, node, SHARD);
         let missing = upto.saturating_sub(shard.raft().last().index.0);
         if missing == 0 {
@@ -38,7 +39,10 @@ fn fill(cluster: &mut Cluster, upto: u64) {
         for n in 0..missing.min(500) {
             let other = [&key[..], &n.to_le_bytes()].concat();
             let write = Write::Put { key: &other, value: b"filler", condition: Default::default() };
-            shard.write(write, to, deadline, Space::Plenty).expect("taken in");
+            if shard.write(write, to, deadline, Space::Plenty).is_err() {
+                // It has turned out to be wrong and hands over.
+                break;
+            }
         }
         cluster.run(Duration::from_millis(20));
     }
@@ -71,6 +75,13 @@ fn spoil(cluster: &mut Cluster, nodes: &[u64]) {
     for (node, key) in nodes.iter().zip(&spoilt) {
         assert!(replica_mut(cluster, *node, SHARD).flip_byte(key), "fill has written it");
     }
+    fill(cluster, 2_050);
+}
+
+/// A node applies something that is not what the log says, as an error in the program would, and the shard goes on to its
+/// next checkpoint.
+fn misapply(cluster: &mut Cluster, node: u64) {
+    assert!(replica_mut(cluster, node, SHARD).misapply(&key_of(SHARD)), "it was written");
     fill(cluster, 2_050);
 }
 
@@ -170,7 +181,7 @@ fn a_wrong_state_does_not_outlive_the_process_in_a_snapshot() {
     let mut cluster = alike(Cluster::with_limits(8, limits));
     let sound = replica(&cluster, 2, SHARD).status().snapshot;
     assert!(Index(0) < sound.index && sound.index < Index(1_024), "{sound}");
-    spoil(&mut cluster, &[2]);
+    misapply(&mut cluster, 2);
     expect_diverged(&mut cluster, 2, 1);
     let wrong = replica(&cluster, 2, SHARD).status().snapshot;
     assert!(Index(1_024) < wrong.index && wrong.index < Index(2_048), "{wrong}");
@@ -185,6 +196,38 @@ fn a_wrong_state_does_not_outlive_the_process_in_a_snapshot() {
     expect_service(&mut cluster, &[1, 2, 3]);
     let hashes = [1, 2, 3].map(|node| replica(&cluster, node, SHARD).status().state_hash);
     assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+}
+
+/// Its key is not written again, so no hash differs: the snapshot is the first to read it.
+// rule 20
+#[test]
+fn a_wrong_byte_that_no_write_finds_is_found_by_the_next_snapshot() {
+    for wrong in [1, 2] {
+        let limits = Limits { snapshot_log_bytes: 45_000, log_tail_bytes: 0, ..Limits::default() };
+        let mut cluster = alike(Cluster::with_limits(9, limits));
+        let sound = replica(&cluster, wrong, SHARD).status().snapshot;
+        let start = replica(&cluster, wrong, SHARD).raft().start();
+        assert!(replica_mut(&mut cluster, wrong, SHARD).flip_byte(&key_of(SHARD)));
+        fill(&mut cluster, 4_000);
+        let status = replica(&cluster, wrong, SHARD).status();
+        let found = status.divergence.expect("it was found");
+        assert_eq!((found.verdict, status.snapshot), (Verdict::Corrupt, sound));
+        assert!(found.differs > sound.index && found.own != found.other, "{found}");
+        assert_eq!(replica(&cluster, wrong, SHARD).raft().start(), start, "its log is needed");
+        assert_eq!(counted(&cluster, wrong, |counters| counters.divergences), 1);
+        assert_eq!(counted(&cluster, wrong, |counters| counters.snapshots_failed), 1);
+        assert_eq!(read(&mut cluster, wrong, Consistency::Stale), Err(Code::Diverged));
+        assert_ne!(leader(&cluster), wrong);
+        let sound_nodes: Vec<u64> = (1..=NODES).filter(|node| *node != wrong).collect();
+        expect_service(&mut cluster, &sound_nodes);
+        // A state that is built anew is right.
+        cluster.kill(wrong);
+        cluster.start_node(wrong);
+        cluster.run_until("it has caught up", |cluster| replica(cluster, wrong, SHARD).is_ready());
+        fill(&mut cluster, 6_000);
+        assert!(replica(&cluster, wrong, SHARD).status().snapshot.index > found.differs);
+        expect_service(&mut cluster, &[1, 2, 3]);
+    }
 }
 
 // rule 20
@@ -229,7 +272,7 @@ fn where_no_majority_agrees_nobody_serves_until_one_does() {
     cluster.kill(1);
     cluster.start_node(1);
     cluster.run_until("nodes 1 and 3 agree", |cluster| {
-        [1, 3].iter().all(|node| replica(cluster, *node, SHARD).serves()) && replica(cluster, 2, SHARD).is_outvoted()
+        [1, 3].iter().all(|node| replica(cluster, *node, SHARD).serves()) && replica(cluster, 2, SHARD).is_wrong()
     });
     cluster
         .run_until("a leader that serves", |cluster| [1, 3].iter().any(|node| replica(cluster, *node, SHARD).leads()));
@@ -251,7 +294,7 @@ fn two_that_differ_while_the_third_is_down_stop_until_it_decides() {
     }
     cluster.start_node(3);
     cluster.run_until("the third has decided", |cluster| {
-        replica(cluster, 1, SHARD).serves() && replica(cluster, 2, SHARD).is_outvoted()
+        replica(cluster, 1, SHARD).serves() && replica(cluster, 2, SHARD).is_wrong()
     });
     expect_service(&mut cluster, &[1]);
     assert_eq!(counted(&cluster, 1, |counters| counters.divergences), 1);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use raftkv_protocol::peer::SnapshotMeta;
-use raftkv_protocol::types::{ShardId, SnapshotId};
+use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
 
 use crate::state_machine::{Snapshot, StateMachine};
 
@@ -122,6 +122,17 @@ pub enum Done {
         shard: ShardId,
         /// Why.
         failure: Failure,
+    },
+    /// It is not, and never will be: its items do not make up the hash that was kept of it.
+    Corrupt {
+        /// Whose.
+        shard: ShardId,
+        /// The last entry in it.
+        at: EntryId,
+        /// The hash of its items.
+        found: u128,
+        /// The hash that was kept.
+        expected: u128,
     },
     /// A piece that was asked for.
     Piece {

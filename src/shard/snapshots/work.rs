@@ -5,7 +5,8 @@ use std::fmt;
 use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{Index, ShardId, SnapshotId};
 
-use crate::state_machine::{Snapshot, state_hash};
+use crate::state_machine::Snapshot;
+use crate::state_machine::state_hash::{FORMAT, ItemsHash};
 use crate::storage::snapshot::{Item, SnapshotError, SnapshotReader, SnapshotStore, SnapshotWriter};
 
 use super::STEP_BYTES;
@@ -67,17 +68,20 @@ pub(super) struct Take {
     state: Snapshot,
     /// The last key that was written.
     last: Option<Vec<u8>>,
+    /// Of what was written.
+    hash: ItemsHash,
 }
 
 impl Take {
     pub(super) fn begin(store: &SnapshotStore, configuration: &[u8], state: Snapshot) -> Result<Take, Failure> {
-        let writer = store.create(state.at(), state_hash::FORMAT, configuration)?;
-        Ok(Take { writer: Box::new(writer), state, last: None })
+        let writer = store.create(state.at(), FORMAT, configuration)?;
+        Ok(Take { writer: Box::new(writer), state, last: None, hash: ItemsHash::default() })
     }
 
     pub(super) fn step(mut self, shard: ShardId) -> Stepped {
         let written = match self.write() {
             Ok(false) => return Stepped::More(Work::Take(shard, self)),
+            Ok(true) if self.is_corrupt() => return Stepped::Done(self.corrupt(shard)),
             Ok(true) => self.finish(),
             Err(error) => Err(error),
         };
@@ -90,12 +94,23 @@ impl Take {
     /// Writes the next items. Whether all are written.
     fn write(&mut self) -> Result<bool, SnapshotError> {
         let last = match &self.last {
-            None => write_some(&mut self.writer, self.state.iter())?,
-            Some(last) => write_some(&mut self.writer, self.state.iter_after(last))?,
+            None => write_some(&mut self.writer, &mut self.hash, self.state.iter())?,
+            Some(last) => write_some(&mut self.writer, &mut self.hash, self.state.iter_after(last))?,
         };
         let is_all = last.is_none();
         self.last = last.map(<[u8]>::to_vec);
         Ok(is_all)
+    }
+
+    /// Whether memory has not kept what was put there. Such a file could not be loaded, and the log that could make it good
+    /// would be let go of.
+    fn is_corrupt(&self) -> bool {
+        self.hash.value() != self.state.hash()
+    }
+
+    /// Gives the file up.
+    fn corrupt(self, shard: ShardId) -> Done {
+        Done::Corrupt { shard, at: self.state.at(), found: self.hash.value(), expected: self.state.hash() }
     }
 
     /// Makes the file durable under its name.
@@ -109,11 +124,13 @@ impl Take {
 /// Writes items up to a step's share. The last of them, if there may be more.
 fn write_some<'s>(
     writer: &mut SnapshotWriter,
+    hash: &mut ItemsHash,
     items: impl Iterator<Item = (&'s [u8], Index, &'s [u8])>,
 ) -> Result<Option<&'s [u8]>, SnapshotError> {
     let mut bytes = 0;
     for (key, version, value) in items {
         writer.push(Item { key, version, value })?;
+        hash.add(key, version, value);
         bytes += key.len() + value.len();
         if bytes >= STEP_BYTES {
             return Ok(Some(key));

@@ -178,6 +178,29 @@ fn nobody_waits_for_a_long_snapshot() {
     assert_eq!(bench.hands.next_effort(), None);
 }
 
+/// The file could be loaded by nobody, and the log that makes up for it would go.
+// rule 20, museum 48
+#[test]
+fn a_state_that_memory_has_not_kept_is_not_written_down() {
+    let bench = Bench::new(1);
+    let mut machine = state_of(3_000, 300);
+    let sound = bench.take(&machine);
+    grow(&mut machine, 0..1, b"more");
+    let expected = machine.hash();
+    assert!(machine.flip_byte(b"key002999"));
+    match bench.one(Job::Take { shard: SHARD, state: machine.snapshot() }) {
+        Done::Corrupt { shard: SHARD, at, found, expected: says } => {
+            assert_eq!((at, says), (EntryId::new(3_001, 1), expected));
+            assert_ne!(found, expected);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bench.disk.names(), ["snapshot-0000000000000bb8-0000000000000001.snap"], "no other file stays");
+    let log = crate::storage::RecoveredShard::default();
+    let found = super::find(&stores(&bench.disk), SHARD, &log).expect("it is whole").loaded.expect("one is there");
+    assert_eq!(found.meta, sound);
+}
+
 // museum 28
 #[test]
 fn a_state_that_goes_on_while_it_is_written_is_written_as_it_was() {
