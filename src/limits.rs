@@ -54,6 +54,8 @@ pub struct Limits {
     pub core_log_memory_max: usize,
     /// Bytes of snapshots that a core takes from other nodes in a second.
     pub snapshot_rate: u64,
+    /// For how long nothing may come of a snapshot from the node that it is fetched from, not a byte.
+    pub snapshot_timeout: Duration,
     /// How long a connection may take to say hello.
     pub hello_timeout: Duration,
     /// How long a request may take before it is answered `timeout` or `no_leader`.
@@ -87,6 +89,7 @@ impl Default for Limits {
             core_log_bytes_max: 4 << 30,
             core_log_memory_max: 8 << 20,
             snapshot_rate: 16 << 20,
+            snapshot_timeout: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
             stop_timeout: Duration::from_secs(5),

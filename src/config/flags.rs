@@ -151,6 +151,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Limits")]
     pub hello_timeout: Duration,
 
+    /// How long nothing, not a byte, may come from a node of which a snapshot is fetched
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, help_heading = "Limits")]
+    pub snapshot_timeout: Duration,
+
     /// How long a request may take before it is given up
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Limits")]
     pub request_timeout: Duration,

@@ -233,6 +233,7 @@ fn limits(flags: &Flags) -> Limits {
         core_log_bytes_max: flags.core_log_bytes_max,
         core_log_memory_max: flags.core_log_memory_max,
         snapshot_rate: flags.snapshot_rate,
+        snapshot_timeout: flags.snapshot_timeout,
         hello_timeout: flags.hello_timeout,
         request_timeout: flags.request_timeout,
         stop_timeout: flags.stop_timeout,

@@ -148,6 +148,8 @@ counters! {
     snapshot_bytes_sent,
     /// Bytes of snapshots received from other nodes.
     snapshot_bytes_received,
+    /// Times that nothing came from a node of which a snapshot was fetched.
+    snapshot_timeouts,
     /// How long the last snapshot took, in microseconds (summed over cores).
     snapshot_us_last,
 }

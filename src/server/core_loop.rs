@@ -341,6 +341,9 @@ impl<N: Network> CoreLoop<N> {
         if !io.snapshot_link.ready(node, &mut io.network, scratch, read_closed, take) {
             router.snapshot_source_lost();
         }
+        if io.snapshot_link.has_come() {
+            router.snapshots.fetcher.bytes_came(now);
+        }
     }
 
     fn link_ready(&mut self, at: usize, read_closed: bool) {

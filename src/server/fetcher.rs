@@ -20,16 +20,36 @@ use super::transport::Transport;
 /// Pieces that are asked for and not written yet.
 const PIECES_MAX: u64 = 2;
 const PIECE: u64 = SNAPSHOT_CHUNK_BYTES_MAX as u64;
-/// A piece that takes longer is not coming: the connection is made anew.
-const PIECE_PATIENCE: Duration = Duration::from_secs(3);
-/// A source from which nothing came for so long is given up.
-const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
-/// If nothing came for so long, what another node offers is fetched instead.
-const OTHER_SOURCE_PATIENCE: Duration = Duration::from_secs(1);
 /// After a snapshot that could not be received or was not whole, the shard waits so long for the next; each time twice
 /// as long.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// For how long nothing, not a byte, may come. How long a piece takes does not matter: that is up to the link.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Then the source is given up.
+    source: Duration,
+    /// Then the connection is made anew.
+    connection: Duration,
+    /// Then what another node offers is fetched instead.
+    other_offer: Duration,
+}
+
+impl Patience {
+    fn of(timeout: Duration) -> Patience {
+        Patience { source: timeout, connection: timeout * 3 / 10, other_offer: timeout / 10 }
+    }
+}
+
+/// Why a shard waits before it fetches again.
+#[derive(Debug)]
+struct Pause {
+    until: Instant,
+    length: Duration,
+    /// Only this one is not fetched; any other is.
+    only: Option<SnapshotId>,
+}
 
 /// How many bytes may be asked for now.
 #[derive(Debug)]
@@ -80,7 +100,7 @@ struct Fetch {
     written: u64,
     /// Questions that were not answered yet.
     unanswered: u32,
-    /// When the oldest of them was asked, or the last one answered.
+    /// When the oldest of them was asked, or a byte came last.
     waits_since: Instant,
     /// When something came last, or could have been asked for if the rate allowed it.
     progress_at: Instant,
@@ -99,40 +119,46 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Fetcher {
     bucket: Bucket,
+    patience: Patience,
     active: Option<Fetch>,
     /// What other shards were offered, and by whom; one for each shard.
     offers: VecDeque<(ShardId, NodeId, SnapshotMeta)>,
     /// Received as a whole: the worker checks and loads them.
     installing: BTreeMap<ShardId, SnapshotId>,
-    /// Shards that had no luck: not before then, and how long they waited.
-    paused: BTreeMap<ShardId, (Instant, Duration)>,
+    /// Shards that had no luck.
+    paused: BTreeMap<ShardId, Pause>,
     /// Bytes that came.
     pub(super) bytes_received: u64,
+    /// Sources that were given up because nothing came.
+    pub(super) timeouts: u64,
 }
 
 impl Fetcher {
-    pub(super) fn new(rate: u64, now: Instant) -> Fetcher {
+    pub(super) fn new(rate: u64, timeout: Duration, now: Instant) -> Fetcher {
         Fetcher {
             bucket: Bucket::new(rate, now),
+            patience: Patience::of(timeout),
             active: None,
             offers: VecDeque::new(),
             installing: BTreeMap::new(),
             paused: BTreeMap::new(),
             bytes_received: 0,
+            timeouts: 0,
         }
     }
 
     /// A shard lacks this snapshot, which `source` has. It is said again and again.
     pub(super) fn offer(&mut self, shard: ShardId, source: NodeId, meta: SnapshotMeta, now: Instant) {
         if let Some(fetch) = self.active.as_ref().filter(|fetch| fetch.shard == shard) {
-            let is_silent = fetch.is_silent(OTHER_SOURCE_PATIENCE, now);
+            let is_silent = fetch.is_silent(self.patience.other_offer, now);
             if fetch.source == source || !is_silent {
                 return;
             }
             log::info!("shard {shard}: nothing comes from node {}: fetching from node {source} instead", fetch.source);
             self.active = None;
         }
-        let is_paused = self.paused.get(&shard).is_some_and(|(until, _)| *until > now);
+        let pauses = |pause: &Pause| pause.until > now && pause.only.is_none_or(|id| id == meta.id);
+        let is_paused = self.paused.get(&shard).is_some_and(pauses);
         if is_paused || self.installing.contains_key(&shard) {
             return;
         }
@@ -160,14 +186,14 @@ impl Fetcher {
         if self.active.as_ref().is_some_and(|fetch| !is_wanted(fetch.shard, &fetch.meta)) {
             self.abandon(worker);
         }
-        if self.active.as_ref().is_some_and(|fetch| fetch.is_silent(SOURCE_PATIENCE, now)) {
+        if self.active.as_ref().is_some_and(|fetch| fetch.is_silent(self.patience.source, now)) {
             self.give_up(now, transport);
         }
         if self.active.is_none() {
             self.begin_next(now, worker);
         }
         match &mut self.active {
-            Some(fetch) => fetch.ask(now, &mut self.bucket, transport),
+            Some(fetch) => fetch.ask(now, self.patience, &mut self.bucket, transport),
             None => transport.leave_source(),
         }
     }
@@ -200,15 +226,23 @@ impl Fetcher {
     fn give_up(&mut self, now: Instant, transport: &mut impl Transport) {
         if let Some(fetch) = self.active.take() {
             log::warn!("shard {}: nothing comes from node {}: waiting for another offer", fetch.shard, fetch.source);
-            self.pause(fetch.shard, now);
+            self.pause(fetch.shard, None, now);
+            self.timeouts += 1;
         }
         transport.leave_source();
     }
 
-    fn pause(&mut self, shard: ShardId, now: Instant) {
-        let (until, pause) = self.paused.entry(shard).or_insert((now, PAUSE_MIN / 2));
-        *pause = (*pause * 2).min(PAUSE_MAX);
-        *until = now + *pause;
+    fn pause(&mut self, shard: ShardId, only: Option<SnapshotId>, now: Instant) {
+        let before = self.paused.get(&shard).map_or(PAUSE_MIN / 2, |pause| pause.length);
+        let length = (before * 2).min(PAUSE_MAX);
+        self.paused.insert(shard, Pause { until: now + length, length, only });
+    }
+
+    /// Bytes have come on the connection: the source is at it, however long a piece takes.
+    pub(super) fn bytes_came(&mut self, now: Instant) {
+        if let Some(fetch) = self.active.as_mut().filter(|fetch| fetch.unanswered > 0) {
+            (fetch.waits_since, fetch.progress_at) = (now, now);
+        }
     }
 
     /// The connection broke: what was asked for on it does not come.
@@ -233,8 +267,11 @@ impl Fetcher {
         fetch.waits_since = now;
         let verdict = match chunk.result {
             ChunkResult::Gone => {
-                log::info!("shard {}: node {} has the snapshot {} no longer", fetch.shard, fetch.source, fetch.meta.at);
+                let Fetch { shard, source, meta, .. } = *fetch;
+                log::info!("shard {shard}: node {source} has the snapshot {} no longer", meta.at);
                 self.abandon(worker);
+                // Whoever cannot read what it offers may go on to offer it with each beat.
+                self.pause(shard, Some(meta.id), now);
                 return Verdict::Fine;
             }
             ChunkResult::Ok { total, bytes } => fetch.take(chunk.offset, total, bytes, now, worker),
@@ -276,14 +313,14 @@ impl Fetcher {
         if self.installing.get(&shard) == Some(&id) {
             self.installing.remove(&shard);
         }
-        self.pause(shard, now);
+        self.pause(shard, None, now);
     }
 
     /// When there is something to do even if nothing comes.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let fetch = self.active.as_ref()?;
-        let hopeless = fetch.waits_for_source().then(|| fetch.progress_at + SOURCE_PATIENCE);
-        let stalled = (fetch.unanswered > 0).then(|| fetch.waits_since + PIECE_PATIENCE);
+        let hopeless = fetch.waits_for_source().then(|| fetch.progress_at + self.patience.source);
+        let stalled = (fetch.unanswered > 0).then(|| fetch.waits_since + self.patience.connection);
         let rate = fetch.next_piece().filter(|bytes| *bytes > self.bucket.tokens);
         let room = rate.map(|bytes| self.bucket.filled_with(bytes));
         [hopeless, stalled, room].into_iter().flatten().min()
@@ -299,9 +336,9 @@ impl Fetch {
     }
 
     /// Asks for as much as there is room and rate for.
-    fn ask(&mut self, now: Instant, bucket: &mut Bucket, transport: &mut impl Transport) {
-        if self.unanswered > 0 && now.saturating_duration_since(self.waits_since) >= PIECE_PATIENCE {
-            log::debug!("shard {}: no piece comes from node {}: dialling anew", self.shard, self.source);
+    fn ask(&mut self, now: Instant, patience: Patience, bucket: &mut Bucket, transport: &mut impl Transport) {
+        if self.unanswered > 0 && now.saturating_duration_since(self.waits_since) >= patience.connection {
+            log::debug!("shard {}: nothing comes from node {}: dialling anew", self.shard, self.source);
             transport.leave_source();
             (self.asked, self.unanswered) = (self.came, 0);
         }

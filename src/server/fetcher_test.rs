@@ -68,7 +68,7 @@ impl Bench {
         let now = Instant::now();
         let (worker, jobs, _) = Snapshots::with_ends();
         let line = Line { is_up: true, ..Line::default() };
-        Bench { now, fetcher: Fetcher::new(rate, now), worker, jobs, line }
+        Bench { now, fetcher: Fetcher::new(rate, Duration::from_secs(10), now), worker, jobs, line }
     }
 
     fn new() -> Bench {
@@ -246,6 +246,50 @@ fn a_source_that_is_silent_is_dialled_anew_and_then_given_up() {
     bench.offer(SHARD, 8, meta(2, 5));
     bench.tend();
     assert_eq!(bench.jobs(), ["receive 2 of 2"]);
+}
+
+/// A piece takes as long as the link does: 256 KiB at 4 KiB a second are a minute.
+#[test]
+fn a_source_that_is_slow_is_not_given_up() {
+    let mut bench = Bench::new();
+    let snapshot = meta(1, 10 * PIECE);
+    bench.offer(SHARD, 7, snapshot);
+    bench.tend();
+    bench.received(snapshot, 0);
+    assert_eq!(bench.tend().len(), 2);
+    for _ in 0..60 {
+        bench.pass(900);
+        bench.offer(SHARD, 8, meta(2, 10));
+        bench.fetcher.bytes_came(bench.now);
+        assert_eq!((bench.tend().len(), bench.line.left), (0, 0));
+    }
+    assert_eq!(bench.chunk(snapshot, 0, PIECE as usize), Verdict::Fine);
+    assert_eq!(bench.jobs(), ["receive 1 of 2".to_owned(), format!("write {PIECE} at 0")]);
+    assert_eq!(bench.fetcher.timeouts, 0);
+    bench.received(snapshot, PIECE);
+    bench.pass(10_000);
+    bench.tend();
+    assert_eq!(bench.fetcher.timeouts, 1, "now nothing comes");
+}
+
+/// A leader that cannot read its snapshot offers it with each beat.
+#[test]
+fn a_snapshot_that_was_gone_is_not_asked_for_at_once() {
+    let mut bench = Bench::new();
+    let snapshot = meta(1, 10 * PIECE);
+    for pause in [1_000, 2_000] {
+        bench.offer(SHARD, 7, snapshot);
+        bench.tend();
+        bench.received(snapshot, 0);
+        bench.tend();
+        bench.gone(snapshot);
+        assert_eq!(bench.jobs(), ["receive 1 of 2", "abandon 1"]);
+        bench.pass(pause - 1);
+        bench.offer(SHARD, 7, snapshot);
+        bench.tend();
+        assert_eq!(bench.jobs(), [""; 0], "after {pause} ms");
+        bench.pass(1);
+    }
 }
 
 #[test]

@@ -185,7 +185,7 @@ impl<L: CoreLog> Router<L> {
         let touched = vec![true; shards.len()];
         let desk = Desk::new(serial, &node.config.limits, now);
         let told = Told::new(&node.peers, shards.len(), node.config.heartbeat, now);
-        let snapshots = SnapshotDesk::new(snapshots, node.config.limits.snapshot_rate, now);
+        let snapshots = SnapshotDesk::new(snapshots, &node.config.limits, now);
         Router {
             told,
             is_reluctant: false,

@@ -55,6 +55,8 @@ pub(super) struct SnapshotLink<S> {
     blocked: bool,
     /// There may be more to read although the poll will not say so.
     unread: bool,
+    /// Bytes have come, be it of a piece that is not whole yet.
+    has_come: bool,
     now: Instant,
 }
 
@@ -69,6 +71,7 @@ impl<S: Socket> SnapshotLink<S> {
             pause: PAUSE_MIN,
             blocked: false,
             unread: false,
+            has_come: false,
             now,
         }
     }
@@ -96,7 +99,7 @@ impl<S: Socket> SnapshotLink<S> {
 
     fn forget(&mut self) {
         (self.input, self.output) = (Input::default(), Output::default());
-        (self.blocked, self.unread) = (false, false);
+        (self.blocked, self.unread, self.has_come) = (false, false, false);
     }
 
     /// When the connection has something to do by itself.
@@ -112,6 +115,11 @@ impl<S: Socket> SnapshotLink<S> {
     /// Whether [`SnapshotLink::ready`] is to be called although nothing was reported.
     pub(super) fn has_unread(&self) -> bool {
         self.unread
+    }
+
+    /// Whether bytes of pieces have come since this was asked last.
+    pub(super) fn has_come(&mut self) -> bool {
+        std::mem::take(&mut self.has_come)
     }
 
     /// Dials if it is time to, or gives up on a greeting that takes too long.
@@ -213,6 +221,8 @@ impl<S: Socket> SnapshotLink<S> {
             return Ok(());
         };
         let mut stream = Stream(socket);
+        let kept = self.input.kept_bytes();
+        let mut consumed = 0;
         let received = self.input.receive(&mut stream, scratch, read_closed, |bytes| -> Result<_, Fault> {
             let mut at = 0;
             while let Some(found) = frame::parse(&bytes[at..], frame::PEER_FRAME_MAX).map_err(|_| bad_greeting())? {
@@ -228,8 +238,10 @@ impl<S: Socket> SnapshotLink<S> {
                     _ => return Err(Fault::of("it sends what nobody asked for")),
                 }
             }
+            consumed += at;
             Ok((at, Appetite::Hungry))
         })?;
+        self.has_come |= !was_greeting && consumed + self.input.kept_bytes() > kept;
         if was_greeting && !is_greeting {
             self.rise();
         }

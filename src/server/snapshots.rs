@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use raftkv_protocol::peer::{ChunkResult, SnapshotChunk, SnapshotMeta, SnapshotRead};
 use raftkv_protocol::types::{ShardId, SnapshotId};
 
-use crate::limits::{SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_WORDS_BYTES_MAX};
+use crate::limits::{Limits, SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_WORDS_BYTES_MAX};
 use crate::shard::Shard;
 use crate::shard::snapshots::{Done, Failure, Job, PieceFor, Snapshots};
 use crate::storage::CoreLog;
@@ -45,8 +45,8 @@ pub(super) struct SnapshotDesk {
 }
 
 impl SnapshotDesk {
-    pub(super) fn new(worker: Snapshots, rate: u64, now: Instant) -> SnapshotDesk {
-        let fetcher = Fetcher::new(rate, now);
+    pub(super) fn new(worker: Snapshots, limits: &Limits, now: Instant) -> SnapshotDesk {
+        let fetcher = Fetcher::new(limits.snapshot_rate, limits.snapshot_timeout, now);
         let demands = Demands::default();
         let failures = BTreeMap::new();
         SnapshotDesk { worker, fetcher, demands, failures, taking: None, retry_at: None, push_at: now, pushed: None }
@@ -227,6 +227,7 @@ impl<L: CoreLog> Router<L> {
         let SnapshotDesk { worker, fetcher, .. } = &mut self.snapshots;
         fetcher.tend(now, is_wanted, worker, transport);
         self.counters.snapshot_bytes_received = fetcher.bytes_received;
+        self.counters.snapshot_timeouts = fetcher.timeouts;
         self.write_begun();
         self.settle_demands(transport);
         self.begin_due(now);
