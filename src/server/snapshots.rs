@@ -31,7 +31,7 @@ pub(super) struct SnapshotDesk {
     pub(super) worker: Snapshots,
     pub(super) fetcher: Fetcher,
     pub(super) demands: Demands,
-    /// The shards whose last snapshot could not be written, and why.
+    /// The shards whose last snapshot could not be written or received, and why.
     failures: BTreeMap<ShardId, String>,
     /// The shard whose snapshot is being taken, since when, and whether the worker has it. The core has the node's leave
     /// meanwhile.
@@ -52,7 +52,7 @@ impl SnapshotDesk {
         SnapshotDesk { worker, fetcher, demands, failures, taking: None, retry_at: None, push_at: now, pushed: None }
     }
 
-    /// The shards whose last snapshot could not be written, and why.
+    /// The shards whose last snapshot could not be written or received, and why.
     pub(super) fn failures(&self) -> &BTreeMap<ShardId, String> {
         &self.failures
     }
@@ -69,6 +69,12 @@ impl SnapshotDesk {
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.fetcher.deadline().into_iter().chain(self.retry_at).min()
     }
+}
+
+/// Why something failed, in so many words as are told to others.
+fn short(failure: &Failure) -> &str {
+    let words = failure.words();
+    &words[..words.floor_char_boundary(SNAPSHOT_WORDS_BYTES_MAX)]
 }
 
 /// A connection's name for the worker, and back.
@@ -104,36 +110,17 @@ impl<L: CoreLog> Router<L> {
         for _ in 0..DONE_MAX {
             let Some(done) = self.snapshots.worker.done() else { return };
             match done {
-                Done::Taken { shard, meta } => {
-                    self.counters.snapshots_taken += 1;
-                    self.snapshots.failures.remove(&shard);
-                    let took = self.end_taking(now);
-                    self.counters.snapshot_us_last = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                    log::debug!("shard {shard}: a snapshot of entry {}, {} bytes, in {took:?}", meta.at, meta.bytes);
-                    let at = self.position(shard);
-                    match self.shards[at].snapshot_taken(meta, &mut self.log) {
-                        Some(wrong) => self.snapshots.set_aside(shard, wrong),
-                        None => self.snapshots.demands.taken(at, shard, meta, took),
-                    }
-                    self.touched[at] = true;
-                }
+                Done::Taken { shard, meta } => self.snapshot_taken(shard, meta, now),
                 Done::NotTaken { shard, failure } => {
                     self.end_taking(now);
-                    self.snapshot_failed(shard, &failure);
-                    let at = self.position(shard);
-                    self.shards[at].snapshot_failed(now);
-                    let words = failure.words();
-                    let words = &words[..words.floor_char_boundary(SNAPSHOT_WORDS_BYTES_MAX)];
-                    self.snapshots.demands.failed(at, shard, words);
-                    self.snapshots.failures.insert(shard, words.to_owned());
+                    self.snapshot_not_taken(shard, &failure, now);
                 }
                 Done::Corrupt { shard, at, found, expected } => {
                     self.end_taking(now);
                     self.counters.snapshots_failed += 1;
                     let position = self.position(shard);
-                    if let Some(news) = self.shards[position].snapshot_corrupt(at, found, expected, now) {
-                        self.heed_news(position, news);
-                    }
+                    let news = self.shards[position].snapshot_corrupt(at, found, expected, now);
+                    news.into_iter().for_each(|news| self.heed_news(position, news));
                 }
                 Done::Piece { piece_for, shard, id, offset, piece } => {
                     let result = match &piece {
@@ -172,6 +159,20 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
+    fn snapshot_taken(&mut self, shard: ShardId, meta: SnapshotMeta, now: Instant) {
+        self.counters.snapshots_taken += 1;
+        self.snapshots.failures.remove(&shard);
+        let took = self.end_taking(now);
+        self.counters.snapshot_us_last = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        log::debug!("shard {shard}: a snapshot of entry {}, {} bytes, in {took:?}", meta.at, meta.bytes);
+        let at = self.position(shard);
+        match self.shards[at].snapshot_taken(meta, &mut self.log) {
+            Some(wrong) => self.snapshots.set_aside(shard, wrong),
+            None => self.snapshots.demands.taken(at, shard, meta, took),
+        }
+        self.touched[at] = true;
+    }
+
     /// A snapshot of an own shard is not what was written.
     pub(super) fn snapshot_rotten(&mut self, shard: ShardId, id: SnapshotId) {
         let at = self.position(shard);
@@ -188,9 +189,31 @@ impl<L: CoreLog> Router<L> {
         now.saturating_duration_since(since)
     }
 
+    /// Whoever waits for it is told, unless a later one does as well or is about to.
+    fn snapshot_not_taken(&mut self, shard: ShardId, failure: &Failure, now: Instant) {
+        let at = self.position(shard);
+        self.shards[at].snapshot_failed(now);
+        self.snapshot_failed(shard, failure);
+        let SnapshotDesk { demands, fetcher, .. } = &mut self.snapshots;
+        if matches!(failure, Failure::Superseded(_)) {
+            if fetcher.is_installing(shard) {
+                return;
+            }
+            if let Some(newest) = self.shards[at].newest_snapshot() {
+                demands.taken(at, shard, newest, Duration::ZERO);
+            }
+        }
+        demands.failed(at, shard, short(failure));
+    }
+
+    /// A snapshot was not taken, or not installed. The status tells why, unless there is one already that does as well.
     fn snapshot_failed(&mut self, shard: ShardId, failure: &Failure) {
+        if matches!(failure, Failure::Superseded(_)) {
+            return log::debug!("shard {shard}: {}", failure.words());
+        }
         self.counters.snapshots_failed += 1;
         log::warn!("shard {shard}: {}; trying again later", failure.words());
+        self.snapshots.failures.insert(shard, short(failure).to_owned());
     }
 
     /// Lets snapshots that were fetched take their place.

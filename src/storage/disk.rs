@@ -63,6 +63,8 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self) -> io::Result<()>;
     /// A number that was never drawn before, and is not 0.
     fn fresh_id(&self) -> io::Result<u128>;
+    /// How many bytes more the files may have, as far as anybody knows: others write to the same disk.
+    fn free_bytes(&self) -> io::Result<u64>;
     /// The file's name as people should see it.
     fn path(&self, name: &str) -> String;
 }
@@ -187,6 +189,11 @@ impl Disk for RealDisk {
         let mut bytes = [0; 16];
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;
         Ok(u128::from_le_bytes(bytes).max(1))
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(&self.dir)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     fn path(&self, name: &str) -> String {

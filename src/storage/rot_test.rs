@@ -188,6 +188,10 @@ impl Disk for Watched {
         self.disk.fresh_id()
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+
     fn path(&self, name: &str) -> String {
         self.disk.path(name)
     }

@@ -462,6 +462,12 @@ impl Disk for SimulatedDisk {
         Ok(u128::from(state.seed | 1) << 64 | u128::from(state.ids.next()))
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        let state = self.state();
+        state.powered()?;
+        Ok(state.free())
+    }
+
     fn path(&self, name: &str) -> String {
         format!("/simulated/{name}")
     }

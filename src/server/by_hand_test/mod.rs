@@ -3,6 +3,7 @@
 mod cluster;
 mod divergence;
 mod failing;
+mod fetching;
 mod full;
 mod gray;
 mod holds;

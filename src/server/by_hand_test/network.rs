@@ -16,6 +16,34 @@ use crate::socket::{Network, Readiness, Socket};
 /// Bytes on their way in one direction of a connection.
 const PIPE_BYTES: usize = 2 << 10;
 
+/// Writes of more than this are slow where [`Wires::slow_down`] has made them so.
+const LONG_BYTES: usize = 8 << 10;
+
+/// Connections whose long writes go through as the test lets them.
+#[derive(Debug, Default)]
+struct Slowness {
+    is_slow: Cell<bool>,
+    /// How many bytes of them may go through still.
+    room: Cell<usize>,
+    /// Those who wait for more.
+    waiting: RefCell<Vec<Rc<Side>>>,
+}
+
+impl Slowness {
+    /// How many of the bytes may be written.
+    fn allow(&self, bytes: usize, writer: &Rc<Side>) -> usize {
+        if !self.is_slow.get() || bytes <= LONG_BYTES {
+            return bytes;
+        }
+        let allowed = bytes.min(self.room.get());
+        self.room.set(self.room.get() - allowed);
+        if allowed < bytes {
+            self.waiting.borrow_mut().push(Rc::clone(writer));
+        }
+        allowed
+    }
+}
+
 /// What a core is to be told at its next turn.
 pub(super) type Bell = Rc<RefCell<Vec<Readiness>>>;
 
@@ -51,6 +79,7 @@ pub(super) struct MemorySocket {
     far: Rc<Side>,
     remote: SocketAddr,
     traffic: Rc<Cell<u64>>,
+    slowness: Rc<Slowness>,
 }
 
 impl Socket for MemorySocket {
@@ -74,10 +103,11 @@ impl Socket for MemorySocket {
         }
         let mut pipe = self.far.unread.borrow_mut();
         let room = PIPE_BYTES - pipe.len();
-        if room == 0 {
+        let taken = if room == 0 { 0 } else { self.slowness.allow(bytes.len(), &self.near).min(room) };
+        if taken == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let taken = &bytes[..bytes.len().min(room)];
+        let taken = &bytes[..taken];
         pipe.extend(taken);
         self.traffic.set(xxh3_64_with_seed(taken, self.traffic.get()));
         self.far.tell();
@@ -119,9 +149,17 @@ struct Listener {
 pub(super) struct Wires {
     listeners: Rc<RefCell<BTreeMap<SocketAddr, Listener>>>,
     traffic: Rc<Cell<u64>>,
+    slowness: Rc<Slowness>,
 }
 
 impl Wires {
+    /// From now on only so many bytes of long writes go through until this is called again.
+    pub(super) fn slow_down(&self, room: usize) {
+        self.slowness.is_slow.set(true);
+        self.slowness.room.set(room);
+        self.slowness.waiting.take().iter().for_each(|side| side.tell());
+    }
+
     /// The network of one core of the node at `own`.
     pub(super) fn network(&self, own: SocketAddr, bell: Bell) -> MemoryNetwork {
         let waiting = Rc::default();
@@ -140,6 +178,7 @@ impl Wires {
             far: Rc::clone(far),
             remote,
             traffic: Rc::clone(&self.traffic),
+            slowness: Rc::clone(&self.slowness),
         };
         listener.waiting.borrow_mut().push_back(end(&other, &one, from));
         ring(&listener.bell, LISTENER, false);

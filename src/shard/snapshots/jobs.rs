@@ -66,7 +66,8 @@ pub enum Job {
         /// Which.
         id: SnapshotId,
     },
-    /// The snapshot is not what was written: it must not be what the next start begins with.
+    /// The snapshot is not what was written, or not what it should be: it must not be what the next start begins with, and
+    /// no other node gets any more of it.
     SetAside {
         /// Whose.
         shard: ShardId,
@@ -82,6 +83,8 @@ pub enum Job {
 pub enum Failure {
     /// The disk has no room: another time, perhaps. In words.
     NoSpace(String),
+    /// There is one that is as new or newer, which is no harm. In words.
+    Superseded(String),
     /// Anything else, in words. Nothing of what was written counts.
     Failed(String),
 }
@@ -90,7 +93,7 @@ impl Failure {
     /// In words.
     #[must_use]
     pub fn words(&self) -> &str {
-        let (Failure::NoSpace(words) | Failure::Failed(words)) = self;
+        let (Failure::NoSpace(words) | Failure::Superseded(words) | Failure::Failed(words)) = self;
         words
     }
 }

@@ -40,14 +40,22 @@ impl From<SnapshotError> for LoadError {
 
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Failure {
-        Failure::Failed(error.to_string())
+        match error {
+            LoadError::File(error) => error.into(),
+            LoadError::Unknown(words) | LoadError::State(words) => Failure::Failed(words),
+        }
     }
 }
 
 impl LoadError {
     /// Whether the file will never be a state, whoever reads it when.
     fn is_damage(&self) -> bool {
-        matches!(self, LoadError::State(_) | LoadError::File(SnapshotError::Damaged { .. }))
+        matches!(self, LoadError::State(_)) || matches!(self, LoadError::File(error) if error.is_damage())
+    }
+
+    /// Whether the disk would not give the file, which may be none the worse.
+    pub(super) fn is_of_disk(&self) -> bool {
+        matches!(self, LoadError::File(SnapshotError::Disk { .. }))
     }
 
     /// Whether another version of the program could load it.

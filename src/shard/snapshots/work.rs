@@ -16,7 +16,8 @@ use super::load::{Load, meta};
 impl From<SnapshotError> for Failure {
     fn from(error: SnapshotError) -> Failure {
         match error {
-            SnapshotError::NoSpace { .. } => Failure::NoSpace(error.to_string()),
+            SnapshotError::NoSpace { .. } | SnapshotError::NoRoom { .. } => Failure::NoSpace(error.to_string()),
+            SnapshotError::Superseded { .. } => Failure::Superseded(error.to_string()),
             _ => Failure::Failed(error.to_string()),
         }
     }
@@ -55,6 +56,10 @@ pub(super) fn check(shard: ShardId, mut reader: Box<SnapshotReader>) -> Stepped 
             Ok(None) => return Stepped::Ended,
             Err(error) => {
                 log::warn!("shard {shard}: {error}");
+                if !error.is_damage() {
+                    // What the disk does not give now it may give later.
+                    return Stepped::Ended;
+                }
                 return Stepped::Done(Done::Rotten { shard, id: reader.info().id });
             }
         }

@@ -1,18 +1,18 @@
 //! The worker, and the loop's end of it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
-use raftkv_protocol::types::{ShardId, SnapshotId};
+use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
 
 use crate::storage::Wake;
 use crate::storage::snapshot::{SnapshotFile, SnapshotInfo, SnapshotReceiver, SnapshotStore};
 
 use super::Stores;
 use super::jobs::{Done, Failure, Job};
-use super::load::{Load, Progress, set_aside};
+use super::load::{Load, LoadError, Progress, set_aside};
 use super::work::{Stepped, Take, Work, check};
 
 /// Files of snapshots that are kept open for other nodes, so that one which is removed meanwhile can be fetched to its end.
@@ -70,7 +70,6 @@ pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, wake: Wake) -> (S
         work: VecDeque::new(),
         receiving: BTreeMap::new(),
         open: VecDeque::new(),
-        rotten: BTreeSet::new(),
     };
     (Snapshots { jobs, done }, worker)
 }
@@ -95,8 +94,6 @@ pub struct SnapshotWorker {
     receiving: BTreeMap<ShardId, SnapshotReceiver>,
     /// The latest used last.
     open: VecDeque<OpenFile>,
-    /// Not what was written: nobody gets any more of them.
-    rotten: BTreeSet<(ShardId, SnapshotId)>,
 }
 
 /// How long a step of a worker may take.
@@ -159,6 +156,10 @@ impl SnapshotWorker {
                 let info = SnapshotInfo { id: meta.id, at: meta.at, bytes: meta.bytes };
                 // Whatever was received of another one is let go first.
                 self.receiving.remove(&shard);
+                if self.stores.get(shard).is_some_and(|store| store.info(meta.at).is_ok_and(|found| found == info)) {
+                    // All that is missing is that it is loaded: the disk did not give it the last time.
+                    return self.tell(Done::Received { shard, id: meta.id, upto: meta.bytes });
+                }
                 match self.store(shard).and_then(|store| Ok(store.receive(info)?)) {
                     Ok(receiver) => {
                         self.receiving.insert(shard, receiver);
@@ -175,6 +176,7 @@ impl SnapshotWorker {
             // The file stays until there is another snapshot: the same may be offered again.
             Job::Abandon { shard, id } => drop(self.take_receiver(shard, id)),
             Job::SetAside { shard, meta } => {
+                self.condemn(shard, meta.id);
                 if let Some(store) = self.stores.get(shard) {
                     set_aside(store, meta.at);
                 }
@@ -200,7 +202,7 @@ impl SnapshotWorker {
             Stepped::More(work) => self.work.push_back(work),
             Stepped::Done(done) => {
                 match done {
-                    Done::Rotten { shard, id } => _ = self.rotten.insert((shard, id)),
+                    Done::Rotten { shard, id } => self.condemn(shard, id),
                     Done::Taken { .. } => self.age_open_files(),
                     _ => {}
                 }
@@ -243,7 +245,8 @@ impl SnapshotWorker {
 
     /// The file of a snapshot. It stays open for a while, as more of it will be asked for.
     fn open(&mut self, shard: ShardId, id: SnapshotId) -> Option<&SnapshotFile> {
-        if self.rotten.contains(&(shard, id)) {
+        if self.stores.is_condemned(shard, id) {
+            self.close(shard, id);
             return None;
         }
         let known = self.open.iter().position(|open| open.shard == shard && open.file.info().id == id);
@@ -256,6 +259,16 @@ impl SnapshotWorker {
         }
         self.open.push_back(OpenFile { shard, file, age: 0 });
         self.open.back().map(|open| &open.file)
+    }
+
+    /// Nobody gets any more of a snapshot.
+    fn condemn(&mut self, shard: ShardId, id: SnapshotId) {
+        self.stores.condemn(shard, id);
+        self.close(shard, id);
+    }
+
+    fn close(&mut self, shard: ShardId, id: SnapshotId) {
+        self.open.retain(|open| open.shard != shard || open.file.info().id != id);
     }
 
     /// A snapshot was taken.
@@ -318,9 +331,27 @@ impl SnapshotWorker {
     /// All of a snapshot is there: makes it durable under its name.
     fn publish(&mut self, shard: ShardId, id: SnapshotId) -> Result<Box<Load>, Failure> {
         let receiver = self.take_receiver(shard, id);
-        let receiver = receiver.ok_or_else(|| Failure::Failed(format!("nothing was received of snapshot {id}")))?;
-        let info = receiver.finish()?;
-        Ok(Load::begin(self.store(shard)?, info.at)?)
+        let store = self.store(shard)?;
+        let at = match receiver {
+            Some(receiver) => receiver.finish()?.at,
+            None => {
+                let published = store.find(id)?;
+                published.ok_or_else(|| Failure::Failed(format!("nothing was received of snapshot {id}")))?.info().at
+            }
+        };
+        self.stores.acquit(shard, id);
+        Load::begin(store, at).map_err(|error| self.not_loaded(shard, at, error))
+    }
+
+    /// A snapshot is durable under its name, and cannot be loaded. If that is the disk's fault it is loaded another time;
+    /// else the next start must not find it.
+    fn not_loaded(&self, shard: ShardId, at: EntryId, error: LoadError) -> Failure {
+        if !error.is_of_disk()
+            && let Some(store) = self.stores.get(shard)
+        {
+            set_aside(store, at);
+        }
+        error.into()
     }
 
     fn load(&mut self, shard: ShardId, id: SnapshotId, load: Box<Load>) -> Stepped {
@@ -329,10 +360,8 @@ impl SnapshotWorker {
             Ok(Progress::More(load)) => Stepped::More(Work::Load(shard, id, load)),
             Ok(Progress::Whole(loaded)) => Stepped::Done(Done::Installed { shard, loaded: Box::new(loaded) }),
             Err(error) => {
-                if let Some(store) = self.stores.get(shard) {
-                    set_aside(store, at);
-                }
-                Stepped::Done(Done::NotInstalled { shard, id, failure: error.into() })
+                let failure = self.not_loaded(shard, at, error);
+                Stepped::Done(Done::NotInstalled { shard, id, failure })
             }
         }
     }

@@ -44,7 +44,13 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn on(disk: SimulatedDisk) -> Bench {
-        let (loop_end, worker) = snapshot_worker(stores(&disk), vec![1, 2, 3], Arc::new(|| {}));
+        let stores = stores(&disk);
+        Bench::over(disk, stores)
+    }
+
+    /// One of the workers of a node.
+    fn over(disk: SimulatedDisk, stores: Stores) -> Bench {
+        let (loop_end, worker) = snapshot_worker(stores, vec![1, 2, 3], Arc::new(|| {}));
         Bench { disk, loop_end, hands: SnapshotHands::new(worker) }
     }
 
@@ -278,6 +284,75 @@ fn no_space_is_a_refusal_and_leaves_what_was_there() {
     assert!(bench.piece(first.id, 0).is_some());
     bench.disk.set_capacity(None);
     assert_eq!(bench.take(&machine).at, machine.snapshot().at(), "space has returned");
+}
+
+/// Nothing of it is fetched: gigabytes would come each time that it is tried again.
+#[test]
+fn a_snapshot_for_which_there_is_no_room_is_not_begun() {
+    let (source, sink) = (Bench::new(1), Bench::new(2));
+    let meta = source.take(&state_of(2_000, 500));
+    sink.disk.set_capacity(Some(meta.bytes - 1));
+    let refused = failure(sink.receive(meta));
+    let takes = format!("it takes {} bytes, and the disk has {} left", meta.bytes, meta.bytes - 1);
+    assert!(matches!(&refused, Failure::NoSpace(words) if words.contains(&takes)), "{refused:?}");
+    assert!(sink.disk.names().is_empty());
+    sink.disk.set_capacity(Some(meta.bytes));
+    received(sink.receive(meta));
+    sink.fetch(&source, meta, 0, meta.bytes / 2);
+    assert!(received(sink.receive(meta)) > meta.bytes / 3, "what is there already needs no room");
+}
+
+/// A read that failed says nothing of what was written.
+// museum 32
+#[test]
+fn a_snapshot_that_the_disk_does_not_give_is_none_the_worse() {
+    let (source, sink) = (Bench::new(1), Bench::new(2));
+    let meta = source.take(&state_of(3_000, 300));
+    let name = crate::storage::snapshot::snapshot_name(meta.at);
+    // While it is served.
+    source.loop_end.send(Job::Read { piece_for: PieceFor(9), shard: SHARD, id: meta.id, offset: 0, length_max: PIECE });
+    source.hands.work();
+    source.disk.set_unreadable(&name, true);
+    while source.hands.next_effort().is_some() {
+        source.hands.work();
+    }
+    source.disk.set_unreadable(&name, false);
+    let done: Vec<Done> = std::iter::from_fn(|| source.loop_end.done()).collect();
+    assert!(matches!(done[..], [Done::Piece { piece: Some(_), .. }]), "{done:?}");
+    // While it is loaded.
+    received(sink.receive(meta));
+    sink.fetch(&source, meta, 0, meta.bytes);
+    sink.loop_end.send(Job::Install { shard: SHARD, id: meta.id });
+    sink.hands.work();
+    sink.disk.set_unreadable(&name, true);
+    while sink.hands.next_effort().is_some() {
+        sink.hands.work();
+    }
+    assert!(matches!(failure(sink.loop_end.done().expect("it is told")), Failure::Failed(_)));
+    sink.disk.set_unreadable(&name, false);
+    assert_eq!(sink.disk.names(), [name], "it is not set aside");
+    assert_eq!(received(sink.receive(meta)), meta.bytes, "it is all there");
+    assert_eq!(loaded(sink.install(meta)).meta, meta);
+}
+
+/// Whichever core is asked, and whether or not it has the file open.
+#[test]
+fn a_snapshot_that_was_set_aside_is_served_no_more() {
+    let disk = SimulatedDisk::new(1);
+    let stores = stores(&disk);
+    let (own, other) = (Bench::over(disk.clone(), stores.clone()), Bench::over(disk, stores));
+    let meta = own.take(&state_of(3_000, 300));
+    assert!(own.piece(meta.id, 0).is_some() && other.piece(meta.id, 0).is_some());
+    assert!(own.all(Job::SetAside { shard: SHARD, meta }).is_empty());
+    assert!(own.piece(meta.id, 0).is_none() && other.piece(meta.id, 0).is_none());
+}
+
+#[test]
+fn a_snapshot_that_is_older_than_the_newest_is_no_failure() {
+    let bench = Bench::new(1);
+    bench.take(&state_of(20, 10));
+    let refused = failure(bench.one(Job::Take { shard: SHARD, state: state_of(10, 10).snapshot() }));
+    assert!(matches!(refused, Failure::Superseded(_)), "{refused:?}");
 }
 
 // museum 32

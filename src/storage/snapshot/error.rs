@@ -16,6 +16,15 @@ pub enum SnapshotError {
         /// The file that found no room.
         path: String,
     },
+    /// The disk has less room than the rest of a snapshot takes: nothing was begun.
+    NoRoom {
+        /// The file that would not fit.
+        path: String,
+        /// How many bytes more it takes.
+        bytes: u64,
+        /// How many there are.
+        free: u64,
+    },
     /// The disk failed. What was being written is gone.
     Disk {
         /// The file, or the directory.
@@ -67,6 +76,12 @@ impl SnapshotError {
         }
     }
 
+    /// Whether the file holds something else than was written. Of other errors it may be none the worse.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, SnapshotError::Damaged { .. })
+    }
+
     /// What the decoder said about a file.
     pub(super) fn bad(path: &str, bad: BadSnapshot) -> SnapshotError {
         let path = path.to_owned();
@@ -81,6 +96,9 @@ impl fmt::Display for SnapshotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SnapshotError::NoSpace { path } => write!(f, "no space for the snapshot {path}"),
+            SnapshotError::NoRoom { path, bytes, free } => {
+                write!(f, "no space for the snapshot {path}: it takes {bytes} bytes, and the disk has {free} left")
+            }
             SnapshotError::Disk { path, error } => write!(f, "cannot use the snapshot {path}: {error}; check the disk"),
             SnapshotError::Damaged { path, offset, what } => {
                 write!(f, "the snapshot is damaged: {path} at offset {offset}: {what}")

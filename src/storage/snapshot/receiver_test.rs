@@ -257,10 +257,15 @@ fn a_full_disk_refuses_a_chunk_and_is_left_as_it_was() {
     for room in (0..info.bytes).step_by(9_973).chain([info.bytes - 1]) {
         let disk = before.fork();
         let store = open(&disk);
+        // Others fill the disk while it comes.
+        let (mut receiver, offset) = resume(&store, info).expect("there is room");
         disk.set_capacity(Some(used + room));
-        let error = receive(&store, info, &bytes).expect_err("there is no room");
+        let error = feed(&mut receiver, &bytes, offset, bytes.len()).expect_err("there is no room");
+        drop(receiver);
         assert!(matches!(error, SnapshotError::NoSpace { .. }), "{room} bytes: {error}");
         assert_eq!((store.list().expect("healthy").len(), disk.used()), (2, used), "{room} bytes");
+        let refused = store.receive(info).expect_err("it would not fit");
+        assert!(matches!(refused, SnapshotError::NoRoom { .. }), "{room} bytes: {refused}");
         disk.set_capacity(None);
         receive(&store, info, &bytes).expect("there is room again");
     }

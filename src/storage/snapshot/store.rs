@@ -8,7 +8,7 @@ use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
 use super::format::{FileState, damaged_name, receiving_name, snapshot_name, writing_name};
 use super::unfinished::{Abandoned, Unfinished};
 use super::{Header, SnapshotError, SnapshotFile, SnapshotInfo, SnapshotReader, SnapshotReceiver, SnapshotWriter};
-use crate::storage::disk::Disk;
+use crate::storage::disk::{Access, Disk};
 
 /// How many snapshots are kept.
 const KEPT: usize = 2;
@@ -113,14 +113,16 @@ impl SnapshotStore {
     }
 
     /// Begins to take a snapshot from a peer, or goes on where an earlier process had come to. What was received of other
-    /// snapshots is removed.
+    /// snapshots is removed. Refused if the disk has less room than is missing of it.
     pub fn receive(&self, info: SnapshotInfo) -> Result<SnapshotReceiver, SnapshotError> {
         self.check_newer(info.at)?;
         let name = receiving_name(info.id);
         self.remove_if(|other, state| matches!(state, FileState::Receiving(_)) && *other != *name);
         let names = self.disk.list().map_err(|error| self.directory_error(error))?;
         let disk = Arc::clone(&self.disk);
-        let file = match names.contains(&name) {
+        let is_there = names.contains(&name);
+        self.check_room(&name, info.bytes - if is_there { self.size(&name)?.min(info.bytes) } else { 0 })?;
+        let file = match is_there {
             true => Unfinished::open(disk, name, Abandoned::Kept)?,
             false => Unfinished::create(disk, name, Abandoned::Kept)?,
         };
@@ -172,6 +174,17 @@ impl SnapshotStore {
             Some(newest) if is_superseded(at, *newest) => Err(SnapshotError::Superseded { by: *newest }),
             _ => Ok(()),
         }
+    }
+
+    /// So that nobody fetches gigabytes for which there is no room.
+    fn check_room(&self, name: &str, bytes: u64) -> Result<(), SnapshotError> {
+        let free = self.disk.free_bytes().map_err(|error| self.directory_error(error))?;
+        if bytes > free { Err(SnapshotError::NoRoom { path: self.disk.path(name), bytes, free }) } else { Ok(()) }
+    }
+
+    fn size(&self, name: &str) -> Result<u64, SnapshotError> {
+        let size = self.disk.open(name, Access::Read).and_then(|file| file.size());
+        size.map_err(|error| SnapshotError::disk(&self.disk.path(name), error))
     }
 
     /// Removes files. What fails is said and left to the next start.

@@ -165,6 +165,10 @@ impl Disk for Files {
         read_only()
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
     fn path(&self, name: &str) -> String {
         format!("/damaged/{name}")
     }

@@ -107,6 +107,10 @@ impl Disk for Recorder {
         Ok(*ids)
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     fn path(&self, name: &str) -> String {
         format!("/image/{name}")
     }

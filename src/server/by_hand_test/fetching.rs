@@ -1,0 +1,86 @@
+//! A node that was away for so long that it needs another's snapshot.
+
+use std::time::Duration;
+
+use raftkv_protocol::client::{Answer, HoldReason, Operation};
+use raftkv_protocol::types::ShardId;
+
+use super::cluster::{Cluster, NODES};
+use super::{counted, key_of, put, replica, status_of, write};
+use crate::limits::Limits;
+
+const SHARD: ShardId = ShardId(0);
+/// The node that was away.
+const LATE: u64 = 3;
+const VALUE_BYTES: usize = 2_000;
+const KEYS: usize = 20;
+
+/// A cluster in which the log of the others begins behind what a node has that starts now.
+fn cluster(seed: u64) -> Cluster {
+    let limits = Limits { log_tail_bytes: 0, snapshot_log_bytes: 8 << 10, ..Limits::default() };
+    let mut cluster = Cluster::with_limits(seed, limits);
+    write(&mut cluster, 1, &key_of(SHARD), b"before");
+    cluster.run(Duration::from_millis(200));
+    cluster.kill(LATE);
+    cluster.run_until("others lead", Cluster::has_leaders);
+    let mut client = cluster.dial(1, None, &[]);
+    for n in 0..KEYS {
+        // The tag says to which shard it belongs.
+        let key = [b"{", &key_of(SHARD)[..], b"}", &n.to_le_bytes()].concat();
+        cluster.ask(&mut client, put(&key, &[7; VALUE_BYTES]), |reply| assert_eq!(reply.result, Ok(Answer::Put)));
+    }
+    // Two snapshots of all of it.
+    for value in [b"one", b"two"] {
+        for node in (1..=NODES).filter(|node| *node != LATE) {
+            write(&mut cluster, node, &key_of(SHARD), value);
+            cluster.run(Duration::from_millis(200));
+            let mut client = cluster.dial(node, None, &[]);
+            cluster.ask(&mut client, Operation::Snapshot { wait_ms: 0 }, |reply| {
+                assert!(matches!(reply.result, Ok(Answer::Snapshots(_))), "{:?}", reply.result);
+            });
+        }
+    }
+    cluster
+}
+
+fn installed(cluster: &Cluster) -> u64 {
+    counted(cluster, LATE, |counters| counters.snapshots_installed)
+}
+
+/// A KiB every half second: one piece takes longer than any patience.
+#[test]
+fn a_snapshot_comes_through_however_slow_the_link_is() {
+    let mut cluster = cluster(60);
+    cluster.wires.slow_down(0);
+    cluster.start_node(LATE);
+    let mut took = Duration::ZERO;
+    while installed(&cluster) == 0 {
+        cluster.wires.slow_down(1 << 10);
+        cluster.run(Duration::from_millis(500));
+        took += Duration::from_millis(500);
+        assert!(took < Duration::from_secs(60), "it does not come through");
+    }
+    assert!(took > Duration::from_secs(15), "{took:?}");
+    assert_eq!(counted(&cluster, LATE, |counters| counters.snapshot_timeouts), 0);
+    let fetched = counted(&cluster, LATE, |counters| counters.snapshot_bytes_received);
+    let bytes = replica(&cluster, LATE, SHARD).newest_snapshot().expect("it was installed").bytes;
+    assert!(bytes <= fetched && fetched < bytes + bytes / 2, "{fetched} of {bytes}: once");
+}
+
+#[test]
+fn a_node_without_room_for_a_snapshot_says_so_and_fetches_it_when_there_is() {
+    let mut cluster = cluster(61);
+    cluster.snapshot_disk(LATE, SHARD).set_full(true);
+    cluster.start_node(LATE);
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(counted(&cluster, LATE, |counters| counters.snapshot_bytes_received), 0, "it was not begun");
+    let attempts = counted(&cluster, LATE, |counters| counters.snapshots_failed);
+    assert!((2..=5).contains(&attempts), "{attempts} attempts in 10 s");
+    let holds = status_of(&mut cluster, LATE).holds;
+    let [hold] = &holds[..] else { panic!("{holds:?}") };
+    assert_eq!((hold.shard, hold.reason), (SHARD, HoldReason::Failed));
+    assert!(hold.message.contains("no space for the snapshot"), "{}", hold.message);
+    cluster.snapshot_disk(LATE, SHARD).set_full(false);
+    cluster.run_until("it has the snapshot", |cluster| installed(cluster) > 0);
+    assert_eq!(status_of(&mut cluster, LATE).holds, []);
+}
