@@ -128,6 +128,8 @@ counters! {
     log_sync_us_max,
     /// Damaged logs of which the node kept what was sound, at this start.
     log_salvages,
+    /// Spots of the logs that are not what was written, found at this start: nothing is lost, but the disk is not to be trusted.
+    log_blemishes,
     /// Shards that are being repaired from the peers after their log has lost something.
     shards_repairing,
     /// Log segments taken into use since the start.

@@ -19,6 +19,7 @@ impl<N: Network> CoreLoop<N> {
         let counters = &mut self.router.counters;
         counters.shards_repairing = self.repairs.count() as u64;
         counters.log_salvages = if is_first { self.node.log_salvages.load(Ordering::Relaxed) } else { 0 };
+        counters.log_blemishes = stats.blemishes;
         counters.log_syncs = stats.syncs;
         counters.log_bytes_written = stats.bytes;
         counters.log_sync_us_total = stats.sync_latency_sum_us;

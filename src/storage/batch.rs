@@ -174,6 +174,19 @@ impl<'a> PlacedBatch<'a> {
         &self.bytes[HEADER_BYTES..self.header.layout().first_copy]
     }
 
+    /// What fills the block behind a copy of its hard states, with its offset from the batch's start: zeros. Behind the
+    /// first copy also if there are no hard states.
+    #[must_use]
+    pub fn padding(&self, copy: HardStateCopy) -> (usize, &'a [u8]) {
+        let layout = self.header.layout();
+        let (from, upto) = match copy {
+            HardStateCopy::First => (layout.first_copy, layout.second_copy),
+            HardStateCopy::Second => (layout.second_copy, layout.length),
+        };
+        let from = from + self.header.hard_states as usize;
+        (from, &self.bytes[from..upto])
+    }
+
     /// One of the two copies of its hard states.
     pub fn hard_states(&self, copy: HardStateCopy) -> Records<'a> {
         let layout = self.header.layout();

@@ -344,6 +344,7 @@ impl FileLog {
             held_bytes: self.held.bytes(),
             oldest_segment: self.held.oldest(),
             copied_forward: self.copied_forward,
+            blemishes: self.report.blemishes,
             pinned_by: self.pinned_by(),
             ..self.shared.stats()
         }

@@ -2,13 +2,16 @@
 //!
 //! A running node may be in the middle of a batch, and may begin a segment while this walks. So nothing here is an
 //! error but an unreadable directory: what does not parse is shown as the place where the walk of that segment ended.
+//! What a later batch or segment proves durable is looked at for [blemishes](super::blemish) too.
+//!
 //! A log that is no longer young begins with a later segment than the first; one that is let go meanwhile is passed over.
 
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::batch::{self, BatchHeader, Damage, HardStateCopy, PlacedBatch};
+use super::batch::{self, BLOCK_BYTES, BatchHeader, Damage, HardStateCopy, PlacedBatch};
+use super::blemish::{Blemish, Search, is_end_known};
 use super::disk::{Access, Disk, DiskFile, RealDisk};
 use super::record::Record;
 use super::segment::{self, BATCHES_AT, FileState, SegmentHeader, segment_name};
@@ -28,13 +31,18 @@ pub enum Item<'a> {
         /// Its header; the offset in the file is its `start`.
         header: &'a BatchHeader,
     },
-    /// A record of that batch. Hard states come last, from their first copy.
+    /// A record of that batch. Hard states come last, from the first copy that is right.
     Record {
         /// Its offset in the file.
         offset: u64,
         /// What it says.
         record: &'a Record<'a>,
     },
+    /// Something is not as it was written, though nothing was lost there.
+    Blemish(
+        /// Where, and what.
+        &'a Blemish,
+    ),
     /// The walk of this segment ends.
     End {
         /// The file.
@@ -70,10 +78,9 @@ pub fn inspect_disk(disk: &dyn Disk, mut visit: impl FnMut(Item<'_>) -> ControlF
     sequences.sort_unstable();
     for sequence in sequences {
         let path = disk.path(&segment_name(sequence));
-        let next = sequence.checked_add(1).and_then(|next| read_header(disk, next).ok());
-        let cut = next.and_then(|(_, next)| next.predecessor).map(|seal| seal.cut);
+        let next = sequence.checked_add(1).and_then(|next| read_header(disk, next).ok()).map(|(_, next)| next);
         let walked = match read_header(disk, sequence) {
-            Ok((file, header)) => walk(&path, &*file, &header, cut, &mut visit),
+            Ok((file, header)) => walk(&path, &*file, &header, next.as_ref(), &mut visit),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => visit(Item::End { path: &path, offset: 0, reason: &End::Unreadable(error.to_string()) }),
         };
@@ -106,11 +113,18 @@ fn walk(
     path: &str,
     file: &dyn DiskFile,
     header: &SegmentHeader,
-    cut: Option<u64>,
+    next: Option<&SegmentHeader>,
     visit: &mut impl FnMut(Item<'_>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     visit(Item::Segment { path, header })?;
-    let mut at = BATCHES_AT;
+    let mut search = Search::new(path);
+    let mut first_block = [0; BLOCK_BYTES as usize];
+    if let Ok(length) = file.read_at(0, &mut first_block) {
+        search.first_block(&first_block[..length]);
+    }
+    let cut = next.and_then(|next| next.predecessor).map(|seal| seal.cut);
+    let durable_upto = cut.unwrap_or_else(|| durable_upto(file, header));
+    let (mut at, mut is_reused) = (BATCHES_AT, false);
     let reason = loop {
         if cut.is_some_and(|cut| at >= cut) {
             break End::Sealed;
@@ -123,18 +137,46 @@ fn walk(
         visit(Item::Batch { header: &batch_header })?;
         let batch = PlacedBatch::new(batch_header, header.key, &bytes);
         let mut damage = None;
-        for record in batch.records().chain(batch.hard_states(HardStateCopy::First)) {
+        let is_right = |copy: &HardStateCopy| batch.hard_states(*copy).all(|record| record.is_ok());
+        let copies = [HardStateCopy::First, HardStateCopy::Second];
+        let copy = copies.into_iter().find(is_right).unwrap_or(HardStateCopy::First);
+        for record in batch.records().chain(batch.hard_states(copy)) {
             match record {
-                Ok((offset, record)) => visit(Item::Record { offset: at + offset as u64, record: &record })?,
+                Ok((offset, record)) => {
+                    is_reused |= matches!(record, Record::Reused);
+                    visit(Item::Record { offset: at + offset as u64, record: &record })?;
+                }
                 Err(found) => damage = damage.or(Some(found)),
             }
         }
         if let Some(damage) = damage {
             break End::Damaged(damage);
         }
+        if batch_header.end() <= durable_upto {
+            search.batch(&batch_header, &batch);
+        }
+        search.take_found().iter().try_for_each(|blemish| visit(Item::Blemish(blemish)))?;
         at = batch_header.end();
     };
+    if next.is_some_and(|next| is_end_known(header, next, is_reused)) && matches!(reason, End::Sealed) {
+        // What cannot be read there is nothing to be shown.
+        let _ = search.unused(file, at);
+        search.take_found().iter().try_for_each(|blemish| visit(Item::Blemish(blemish)))?;
+    }
     visit(Item::End { path, offset: at, reason: &reason })
+}
+
+/// What the segment's own batches prove durable.
+fn durable_upto(file: &dyn DiskFile, segment: &SegmentHeader) -> u64 {
+    let (mut upto, mut at) = (segment.durable_upto, BATCHES_AT);
+    let mut head = [0; batch::HEADER_BYTES];
+    while let Ok(length) = file.read_at(at, &mut head)
+        && let Some(header) = BatchHeader::decode(&head[..length], segment.key, at)
+    {
+        upto = upto.max(header.durable_upto);
+        at = header.end();
+    }
+    upto
 }
 
 fn read_batch(file: &dyn DiskFile, segment: &SegmentHeader, at: u64) -> io::Result<Option<(BatchHeader, Vec<u8>)>> {

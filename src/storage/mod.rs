@@ -23,6 +23,7 @@
 //!   that it states lies in it or before it.
 
 pub mod batch;
+pub mod blemish;
 mod core_log;
 pub mod disk;
 pub mod inspect;
@@ -47,6 +48,8 @@ mod tail;
 mod tip;
 mod workers;
 
+#[cfg(test)]
+mod blemish_test;
 #[cfg(test)]
 mod compaction_test;
 #[cfg(test)]
@@ -87,7 +90,7 @@ use std::time::Duration;
 pub use core_log::{FileLog, LogSync, Options};
 pub use disk::LogIo;
 pub use memory::MemoryLog;
-pub use recovery::{Newest, RecoveryReport, check, newest};
+pub use recovery::{Newest, RecoveryReport, check, check_closely, newest};
 pub use resize::{SalvagedLog, move_shards, salvage_log, salvage_shards};
 pub use salvage::{begin_anew, damage};
 pub use stats::LogStats;

@@ -17,6 +17,7 @@ use std::io;
 use raftkv_protocol::types::{EntryId, HardState, ShardId};
 
 use super::batch::{BLOCK_BYTES, Batch, BatchHeader, Damage, HardStateCopy, PlacedBatch};
+use super::blemish::{Blemish, Search, is_end_known, is_zeros};
 use super::disk::{Access, Disk, DiskFile};
 use super::record::{self, Record, Seal};
 use super::replay::Replay;
@@ -43,6 +44,8 @@ pub struct RecoveryReport {
     /// Bytes behind the last whole batch that a crash left of unfinished ones, and that were cut. In a file that was in
     /// use before they are told from what is left of that by the header of their batch.
     pub torn_bytes: u64,
+    /// Spots that are not what was written, though nothing was lost there.
+    pub blemishes: u64,
 }
 
 /// Why a log cannot be read to its end.
@@ -63,14 +66,21 @@ pub(super) struct Recovery {
     /// What must be written again behind `tip`.
     pub(super) kept: Vec<Kept>,
     pub(super) report: RecoveryReport,
+    /// What is not as it was written, though nothing was lost there.
+    pub(super) blemishes: Vec<Blemish>,
     /// The file of the segment that was read last was in use before.
     is_reused: bool,
 }
 
 /// What the log on a disk holds, by shard, as the next start would find it. Nothing is changed.
 pub fn check(disk: &dyn Disk) -> Result<BTreeMap<ShardId, RecoveredShard>, LogError> {
-    let mut replay = read(disk)?.replay;
-    Ok(replay.named().into_iter().map(|shard| (shard, replay.take(shard).0)).collect())
+    check_closely(disk).map(|(shards, _)| shards)
+}
+
+/// The same, with the spots that are not what was written although nothing was lost there.
+pub fn check_closely(disk: &dyn Disk) -> Result<(BTreeMap<ShardId, RecoveredShard>, Vec<Blemish>), LogError> {
+    let Recovery { mut replay, blemishes, .. } = read(disk)?;
+    Ok((replay.named().into_iter().map(|shard| (shard, replay.take(shard).0)).collect(), blemishes))
 }
 
 /// The segment at the end of a log, and how far it was used.
@@ -111,6 +121,7 @@ pub(super) fn read_sound(disk: &dyn Disk) -> Result<(Recovery, Option<String>), 
     recovery.report.segments = segments.len() as u64;
     recovery.tip.sealed = segments.iter().map(Segment::as_file).collect();
     let read = recovery.read_segments(&segments, chain.is_ok());
+    recovery.report.blemishes = recovery.blemishes.len() as u64;
     match read.and(chain).and_then(|()| recovery.check_begin(&segments)) {
         Ok(()) => Ok((recovery, None)),
         Err(Refusal::Damaged(what)) => Ok((recovery, Some(what))),
@@ -131,9 +142,6 @@ const WHAT_TO_DO: &str = "restore the file: the node must not go on with a short
 
 /// The search for headers reads this much at a time.
 const SEARCH_BYTES: u64 = 1 << 20;
-
-/// A block that nothing was written into.
-static ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
 
 /// How far a segment was used.
 struct Extent {
@@ -264,7 +272,7 @@ impl Segment {
                 let header = BatchHeader::decode(block, self.header.key, at);
                 upto = upto.max(header.map_or(0, |header| header.durable_upto));
                 at += BLOCK_BYTES;
-                if *block != ZEROS[..block.len()] {
+                if !is_zeros(block) {
                     written_upto = at;
                 }
             }
@@ -314,7 +322,14 @@ impl Recovery {
 
     fn read_sealed(&mut self, segment: &Segment, next: &Segment) -> Result<(), Refusal> {
         let seal = next.header.predecessor.expect("the chain was checked");
-        self.read_durable(segment, seal.cut)
+        self.read_durable(segment, seal.cut)?;
+        if is_end_known(&segment.header, &next.header, self.is_reused) {
+            let mut search = Search::new(&segment.path);
+            let searched = search.unused(&*segment.file, seal.cut);
+            searched.map_err(|error| unreadable(&segment.path, &error))?;
+            self.blemishes.extend(search.take_found());
+        }
+        Ok(())
     }
 
     fn read_last(&mut self, segment: &Segment) -> Result<(), Refusal> {
@@ -349,7 +364,10 @@ impl Recovery {
     /// Replays what must be right.
     fn read_durable(&mut self, segment: &Segment, upto: u64) -> Result<(), Refusal> {
         let mut at = BATCHES_AT;
-        let mut buffer = Vec::new();
+        let mut buffer = vec![0; BATCHES_AT as usize];
+        let mut search = Search::new(&segment.path);
+        let length = segment.read_at(0, &mut buffer)?;
+        search.first_block(&buffer[..length]);
         while at < upto {
             let Some(header) = segment.batch_header(at)? else {
                 if mutant!("corruption-cut") {
@@ -366,6 +384,7 @@ impl Recovery {
             };
             let batch = PlacedBatch::new(header, segment.header.key, bytes);
             self.replay_batch(segment, &header, &batch, hard_states(&batch))?;
+            search.batch(&header, &batch);
             if at == BATCHES_AT {
                 check_seal(segment, &batch)?;
                 self.is_reused = batch.records().any(|record| matches!(record, Ok((_, Record::Reused))));
@@ -373,6 +392,7 @@ impl Recovery {
             self.tip.number = header.number;
             at = header.end();
         }
+        self.blemishes.extend(search.take_found());
         Ok(())
     }
 
@@ -450,12 +470,7 @@ fn hard_states(batch: &PlacedBatch<'_>) -> Result<Vec<(ShardId, HardState)>, Dam
         }
         Ok(hard_states)
     };
-    let first = read(HardStateCopy::First);
-    let second = read(HardStateCopy::Second);
-    if first.is_ok() != second.is_ok() {
-        log::warn!("one of the two copies of a batch's hard states is damaged; the other is right and is used");
-    }
-    second.or(first)
+    read(HardStateCopy::Second).or_else(|_| read(HardStateCopy::First))
 }
 
 fn unreadable(path: &str, error: &io::Error) -> Refusal {

@@ -268,8 +268,11 @@ fn a_flipped_byte_is_never_silent() {
         for at in (0..end).step_by(61) {
             let disk = node.disk.fork();
             disk.edit(segment, |bytes| bytes[at] ^= 0x10);
-            match read(&disk) {
-                Ok(found) => assert_eq!(found, contents, "{segment} at {at}: silently changed"),
+            match recovery::read(&disk) {
+                Ok(read) => {
+                    assert_eq!(read.report.blemishes, 1, "{segment} at {at}: not named");
+                    assert_eq!(contents_of(read.replay), contents, "{segment} at {at}: silently changed");
+                }
                 Err(LogError(line)) => {
                     assert!(line.contains(&format!("/simulated/{segment} at offset ")), "{line}");
                     refused += 1;

@@ -17,8 +17,8 @@ use super::salvage::Salvage;
 use super::segment::{BATCHES_AT, HEADER_BYTES, segment_name};
 use super::simulated_disk::{Random, SimulatedDisk, Survivors};
 use super::{
-    CoreLog, Fetch, FileLog, LogError, Options, RecoveredShard, SalvagedLog, Workers, begin_anew, check, damage,
-    salvage_log,
+    CoreLog, Fetch, FileLog, LogError, Options, RecoveredShard, SalvagedLog, Workers, begin_anew, check, check_closely,
+    damage, salvage_log,
 };
 
 const A: ShardId = ShardId(0);
@@ -178,6 +178,7 @@ fn a_flip_of_any_byte_of_a_sealed_segment_loses_nothing_before_it() {
         let Some((line, left)) = salvage(&flipped) else {
             // Between the records, or in one of two copies of the hard states.
             assert_eq!(contents(&flipped), whole, "a flip at {at}");
+            assert_eq!(check_closely(&flipped).expect("not damaged").1.len(), 1, "a flip at {at}");
             continue;
         };
         found += 1;

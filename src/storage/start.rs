@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::LogError;
+use super::blemish;
 use super::disk::Disk;
 use super::record::Seal;
 use super::recovery::{self, Recovery, RecoveryReport};
@@ -36,10 +37,13 @@ pub(super) fn start(
     quota: &Arc<Quota>,
     segment_size: u64,
 ) -> Result<Started, LogError> {
-    let Recovery { mut replay, tip, kept, report, .. } = recovery::read(&**disk)?;
+    let Recovery { mut replay, tip, kept, report, blemishes, .. } = recovery::read(&**disk)?;
     if report.torn_bytes > 0 {
         let path = disk.path("");
         log::info!("the log {path} ended in {} bytes that a crash left of an unfinished batch: cut", report.torn_bytes);
+    }
+    if let Some(line) = blemish::warning(&blemishes) {
+        log::warn!("a spot of the log is not as it was written: {line}");
     }
     let sealed = tip.seal;
     let mut segments = tip.sealed.clone();

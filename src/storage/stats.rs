@@ -37,6 +37,8 @@ pub struct LogStats {
     pub oldest_segment: u64,
     /// How often a shard's oldest entries were written again, see [`CoreLog::copy_forward`](super::CoreLog::copy_forward).
     pub copied_forward: u64,
+    /// Spots of the log that the start found not to be as they were written, though nothing was lost there.
+    pub blemishes: u64,
     /// See [`CoreLog::pinned_by`](super::CoreLog::pinned_by).
     pub pinned_by: Option<(ShardId, u64)>,
 }

@@ -461,7 +461,7 @@ fn a_start_reports_what_it_met() {
     node.workers.sync();
     let disk = node.disk.fork();
     let report = || Node::open(&disk.fork()).expect("no corruption").log.recovery();
-    let met = |batches_kept, torn_bytes| RecoveryReport { segments: 1, batches_kept, torn_bytes };
+    let met = |batches_kept, torn_bytes| RecoveryReport { segments: 1, batches_kept, torn_bytes, blemishes: 0 };
     assert_eq!(report(), met(1, 0), "the last batch arrived");
     // The header, the restatement, the first batch, then the second of three blocks.
     disk.flip("segment-0000000000000001.log", 4 * 4096, 0);

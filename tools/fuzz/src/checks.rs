@@ -98,10 +98,12 @@ impl Flips {
         for (what, flip) in files {
             let started = Instant::now();
             let (tally, unnoticed) = flip();
-            let flips::Tally { bytes, flips, refused, in_a_copy, in_a_gap, cut } = tally;
+            let flips::Tally { bytes, flips, refused, in_a_copy, in_a_gap, cut, mended } = tally;
             println!(
-                "flips: {what}: {flips} flips in {bytes} bytes, {refused} refused, {in_a_copy} in one of two copies, \
-                 {in_a_gap} where nothing stands, {cut} cut as torn, {} unnoticed, {:.1} s",
+                "flips: {what}: {flips} flips in {bytes} bytes, {} detected ({refused} refused; of those that lose nothing \
+                 {in_a_gap} named where nothing stands and {in_a_copy} in one of two copies); in what nothing proves {cut} cut \
+                 as torn, {mended} written over; {} unnoticed, {:.1} s",
+                tally.detected(),
                 unnoticed.len(),
                 started.elapsed().as_secs_f64()
             );

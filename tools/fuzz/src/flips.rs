@@ -1,10 +1,10 @@
 //! Flips in files that were written to their end: a sealed segment of 64 KiB and a snapshot of 64 KiB. Every byte of them
-//! is changed, and none may go unnoticed that means anything.
+//! is changed, and none may go unnoticed.
 //!
 //! In a segment three kinds of bytes are told apart. What a batch *holds*, its header and records, and the segment's
-//! header, is refused, with file and offset. Of the two *copies* of term and vote either may be damaged: refused, or read
-//! from the other. The *gaps* up to the next block hold nothing: whatever stands there, the log is read as it was.
-//! A snapshot has neither copies nor gaps.
+//! header, is refused, with file and offset. Of the two *copies* of term and vote either may be damaged, and the *gaps* up
+//! to the next block hold nothing: the log is read as it was, and the spot is named as a blemish. A snapshot has neither
+//! copies nor gaps.
 //!
 //! A log that was not sealed has an *end*, which a crash may have torn: its last data batch is refused like all others if
 //! a watermark follows. Without one it is cut as a whole, as nothing proves that it ever was durable; the entries before
@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use raftkv::storage::batch::{BLOCK_BYTES, BatchHeader, HEADER_BYTES};
+use raftkv::storage::blemish::Blemish;
 use raftkv::storage::segment::{self, BATCHES_AT, SEGMENT_BYTES_MIN, SegmentHeader, segment_name};
 use raftkv::storage::simulated_disk::{SimulatedDisk, Survivors};
 use raftkv::storage::snapshot::{Item, SnapshotStore};
-use raftkv::storage::{CoreLog, FileLog, Options, RecoveredShard, Space, Workers, check, record};
+use raftkv::storage::{CoreLog, FileLog, Options, RecoveredShard, Space, Workers, check_closely, record};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, Term};
 
 use crate::random::Random;
@@ -45,12 +46,22 @@ pub struct Tally {
     pub flips: u64,
     /// Refused, with file and offset.
     pub refused: u64,
-    /// In one of two copies, and read from the other.
+    /// In one of two copies: named, and read from the other.
     pub in_a_copy: u64,
-    /// Where nothing stands.
+    /// Where nothing stands: named, and nothing was lost.
     pub in_a_gap: u64,
     /// In what may be torn, and cut.
     pub cut: u64,
+    /// Where nothing stands in what may be torn: it was written again, as it was.
+    pub mended: u64,
+}
+
+impl Tally {
+    /// Changes that somebody is told of.
+    #[must_use]
+    pub fn detected(&self) -> u64 {
+        self.refused + self.in_a_copy + self.in_a_gap
+    }
 }
 
 /// The changes to one file that were not noticed.
@@ -66,8 +77,8 @@ enum Meaning {
     Torn,
 }
 
-/// What the log holds, as a start finds it.
-type Found = RecoveredShard;
+/// What the log holds, as a start finds it, and where it is blemished.
+type Found = (RecoveredShard, Vec<Blemish>);
 
 /// A log that is written by hand.
 struct Writer {
@@ -133,8 +144,9 @@ fn sealed() -> (SimulatedDisk, Found) {
 }
 
 fn found(disk: &SimulatedDisk) -> Result<Found, String> {
-    let shards = check(disk).map_err(|error| error.to_string())?;
-    shards.get(&SHARD).cloned().ok_or_else(|| "the shard is gone".to_owned())
+    let (mut shards, blemishes) = check_closely(disk).map_err(|error| error.to_string())?;
+    let shard = shards.remove(&SHARD).ok_or_else(|| "the shard is gone".to_owned())?;
+    Ok((shard, blemishes))
 }
 
 /// What each byte of a segment means, up to the end of its batches. Behind `proved` a batch may be torn.
@@ -196,6 +208,13 @@ fn is_told(line: &str, name: &str) -> bool {
     line.contains(&format!("{name} at offset ")) && !line.contains('\n')
 }
 
+/// Whether a log holds what it held, and the changed byte is named: in a gap by its own place, in a copy by its record's.
+fn is_named(found: &Found, whole: &Found, name: &str, at: u64, meaning: Meaning) -> bool {
+    let [blemish] = found.1.as_slice() else { return false };
+    let is_there = if meaning == Meaning::Gap { blemish.offset == at } else { blemish.offset <= at };
+    found.0 == whole.0 && is_there && is_told(&blemish.to_string(), name)
+}
+
 /// Changes bytes of a log up to the end of its batches, and compares what a start finds with what each byte means.
 fn flip_log(disk: &SimulatedDisk, proved: u64, whole: &Found, cut: &Found, plan: &Plan) -> (Tally, Unnoticed) {
     let name = segment_name(1);
@@ -203,13 +222,15 @@ fn flip_log(disk: &SimulatedDisk, proved: u64, whole: &Found, cut: &Found, plan:
     each(disk, &name, meanings.len() as u64, plan, &mut |at, tally| {
         let meaning = meanings[at as usize];
         match (found(disk), meaning) {
-            (Err(line), Meaning::Held | Meaning::Copy) if is_told(&line, &name) => tally.refused += 1,
-            (Ok(found), Meaning::Copy) if found == *whole => tally.in_a_copy += 1,
-            (Ok(found), Meaning::Gap) if found == *whole => tally.in_a_gap += 1,
+            (Err(line), Meaning::Held) if is_told(&line, &name) => tally.refused += 1,
+            (Ok(found), Meaning::Copy) if is_named(&found, whole, &name, at, meaning) => tally.in_a_copy += 1,
+            (Ok(found), Meaning::Gap) if is_named(&found, whole, &name, at, meaning) => tally.in_a_gap += 1,
             (Ok(found), Meaning::Torn) if found == *cut => tally.cut += 1,
-            (Ok(found), Meaning::Torn) if found == *whole => tally.in_a_gap += 1,
+            (Ok(found), Meaning::Torn) if found == *whole => tally.mended += 1,
             (Err(line), _) => return Err(format!("{meaning:?}: {line}")),
-            (Ok(found), _) => return Err(format!("{meaning:?}: read with {} entries", found.entries.len())),
+            (Ok((found, blemishes)), _) => {
+                return Err(format!("{meaning:?}: read with {} entries, blemishes {blemishes:?}", found.entries.len()));
+            }
         }
         Ok(())
     })

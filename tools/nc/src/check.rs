@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 
+use raftkv::storage::blemish::Blemish;
 use raftkv::storage::data_dir::{self, RecordedIdentity, ShardDamage, log_dir};
 use raftkv::storage::disk::RealDisk;
 use raftkv::storage::segment::FileState;
@@ -15,23 +16,31 @@ use raftkv_protocol::types::{CoreId, EntryId, ShardId};
 use crate::run::Ending;
 use crate::{log_dir as logs, snapshots};
 
-/// Checks a data directory, and says of each part in one line what is to be said of it.
+/// Checks a data directory, and says of each part in one line what is to be said of it. Ends as failed if anything is not
+/// what the node wrote, also where nothing was lost: whoever looks at the exit code only is to hear of a disk that rots.
 ///
 /// # Errors
 /// `out`'s.
 pub fn run(dir: &Path, out: &mut dyn Write) -> io::Result<Ending> {
-    let mut check = Check { out, right: 0, damaged: 0, starts: BTreeMap::new(), reached: BTreeMap::new() };
+    let mut check =
+        Check { out, right: 0, damaged: 0, blemishes: 0, starts: BTreeMap::new(), reached: BTreeMap::new() };
     let identity = check.identity(dir)?;
     check.logs(dir, identity.as_ref())?;
     check.snapshots(dir)?;
     check.starts()?;
-    let Check { right, damaged, .. } = check;
+    let Check { right, damaged, blemishes, .. } = check;
     out.flush()?;
-    if damaged == 0 {
-        return Ok(Ending::Done);
+    if damaged > 0 {
+        eprintln!("raftkv-nc: {}: {damaged} of {} parts are damaged", dir.display(), right + damaged);
     }
-    eprintln!("raftkv-nc: {}: {damaged} of {} parts are damaged", dir.display(), right + damaged);
-    Ok(Ending::Failed)
+    if blemishes > 0 {
+        eprintln!(
+            "raftkv-nc: {}: {blemishes} spots are not what was written; nothing is lost there, but the disk does not \
+             keep what was written: replace it soon",
+            dir.display()
+        );
+    }
+    Ok(if damaged + blemishes == 0 { Ending::Done } else { Ending::Failed })
 }
 
 /// What was found so far, and where it is said.
@@ -39,6 +48,8 @@ pub(crate) struct Check<'o> {
     pub(crate) out: &'o mut dyn Write,
     pub(crate) right: u64,
     pub(crate) damaged: u64,
+    /// Spots that are not what was written, though nothing is lost there.
+    pub(crate) blemishes: u64,
     /// After which entry the log of each shard starts.
     pub(crate) starts: BTreeMap<ShardId, EntryId>,
     /// The newest right snapshot of each shard.
@@ -100,12 +111,17 @@ impl Check<'_> {
         for log in found {
             // A node that runs may let go of a segment between the listing and the reading.
             let checked = check_log(&log, have_begun).or_else(|_| check_log(&log, have_begun));
-            let details = checked.as_ref().map(|shards| {
+            let details = checked.as_ref().map(|(shards, _)| {
                 let entries: usize = shards.values().map(|shard| shard.entries.len()).sum();
                 format!("shards {}, entries {entries}", shards.len())
             });
             self.say(format_args!("log {}", log.display()), details)?;
-            self.starts.extend(checked.into_iter().flatten().map(|(shard, recovered)| (shard, recovered.start)));
+            let (shards, blemishes) = checked.unwrap_or_default();
+            for blemish in blemishes {
+                self.blemishes += 1;
+                writeln!(self.out, "log {}: BLEMISH: {blemish}", log.display())?;
+            }
+            self.starts.extend(shards.into_iter().map(|(shard, recovered)| (shard, recovered.start)));
         }
         Ok(())
     }
@@ -152,7 +168,8 @@ impl Check<'_> {
     }
 }
 
-fn check_log(dir: &Path, have_begun: bool) -> Result<BTreeMap<ShardId, RecoveredShard>, String> {
+/// What the log holds, and what is not as it was written though nothing was lost there.
+fn check_log(dir: &Path, have_begun: bool) -> Result<(BTreeMap<ShardId, RecoveredShard>, Vec<Blemish>), String> {
     let is_segment = |name: &str| matches!(FileState::of(name), Some(FileState::Segment(_)));
     let has_segments = match dir.read_dir() {
         Ok(mut files) => files.any(|file| file.is_ok_and(|file| file.file_name().to_str().is_some_and(is_segment))),
@@ -160,9 +177,9 @@ fn check_log(dir: &Path, have_begun: bool) -> Result<BTreeMap<ShardId, Recovered
         Err(error) => return Err(error.to_string()),
     };
     match (has_segments, have_begun) {
-        (true, _) => storage::check(&RealDisk::read_only(dir)).map_err(|error| error.to_string()),
+        (true, _) => storage::check_closely(&RealDisk::read_only(dir)).map_err(|error| error.to_string()),
         (false, true) => Err("the log is gone".into()),
-        (false, false) => Ok(BTreeMap::new()),
+        (false, false) => Ok(Default::default()),
     }
 }
 

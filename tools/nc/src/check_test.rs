@@ -12,8 +12,14 @@ fn what_a_log_no_longer_has_must_be_in_a_snapshot() {
         entries.iter().map(|(shard, at)| (ShardId(*shard), *at)).collect()
     };
     let mut printed = Vec::new();
-    let mut check =
-        Check { out: &mut printed, right: 0, damaged: 0, starts: by_shard(&starts), reached: by_shard(&reached) };
+    let mut check = Check {
+        out: &mut printed,
+        right: 0,
+        damaged: 0,
+        blemishes: 0,
+        starts: by_shard(&starts),
+        reached: by_shard(&reached),
+    };
     check.starts().expect("a vector takes it");
     assert_eq!(check.damaged, 2);
     let printed = String::from_utf8(printed).expect("text");

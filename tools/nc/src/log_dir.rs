@@ -78,6 +78,7 @@ fn print_item(item: &Item<'_>, out: &mut dyn Write) -> io::Result<()> {
             write!(out, "    {offset:>10} ")?;
             print_record(record, out)
         }
+        Item::Blemish(blemish) => writeln!(out, "BLEMISH: {blemish}; nothing is lost there"),
         Item::End { path, offset, reason } => {
             let reason = match reason {
                 End::Sealed => "the next segment goes on from here".into(),

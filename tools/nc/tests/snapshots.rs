@@ -162,6 +162,19 @@ fn the_check_tells_what_is_being_repaired() {
 }
 
 #[test]
+fn the_check_names_bytes_that_changed_where_nothing_is_lost() {
+    let (temp, _in_use, _) = data_dir();
+    let segment = temp.path().join("logs/core-0/segment-0000000000000001.log");
+    flip(&segment, 200);
+    let named = format!("BLEMISH: {} at offset 200: there should be zeros", segment.display());
+    let (printed, complaint) = ended(&nc(&["check"], temp.path()), 1);
+    assert!(printed.contains(&named) && !printed.contains("DAMAGED"), "{printed}");
+    assert!(complaint.contains(": 1 spots are not what was written; nothing is lost there"), "{complaint}");
+    let (printed, _) = ended(&nc(&["log"], temp.path()), 0);
+    assert!(printed.contains(&named), "{printed}");
+}
+
+#[test]
 fn the_check_names_every_part_that_is_damaged() {
     let (temp, _in_use, files) = data_dir();
     let path = |name: &str| temp.path().join(name);

@@ -199,6 +199,7 @@ impl World {
             let flip = Flip { core, name: name.clone(), at, bit: self.random.below(8) as u8 };
             flip.turn(&disk);
             self.machines[node].flips.push(flip);
+            self.machines[node].has_flipped = true;
         }
         true
     }

@@ -70,6 +70,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "node ended by a failed sync",
     "node stopped in order",
     "damage refused at the start",
+    "flip that lost nothing told at recovery",
     "damage noticed while running",
     "damaged log salvaged",
     "salvage cut short by a crash",

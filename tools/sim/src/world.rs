@@ -393,7 +393,7 @@ impl World {
             Ok(()) => {
                 self.coverage.note("node started");
                 self.note_start(index)?;
-                self.note_recovery(index);
+                self.note_recovery(index)?;
                 let mut net = self.net.0.borrow_mut();
                 net.listen(HostId(index), node_address(index), loops.clone());
                 for owner in loops {
@@ -408,18 +408,25 @@ impl World {
         }
     }
 
-    fn note_recovery(&mut self, index: usize) {
+    fn note_recovery(&mut self, index: usize) -> Result<(), Violation> {
         let is_aside = |disk: &SimulatedDisk| disk.names().iter().any(|name| name.starts_with("damaged-"));
         if self.machines[index].snapshot_disks.iter().any(is_aside) {
             self.coverage.note("older snapshot took the place of a damaged one");
         }
-        let Some(process) = self.machines[index].process() else { return };
+        let has_flipped = self.machines[index].has_flipped;
+        let Some(process) = self.machines[index].process() else { return Ok(()) };
         for core in 0..process.workers.len() {
             let Some(router) = process.node.router(CoreId(core as u16)) else { continue };
             let report = router.log().recovery();
             self.coverage.add("torn tail cut at recovery", u64::from(report.torn_bytes > 0));
             self.coverage.add("batches written again at recovery", report.batches_kept);
+            self.coverage.add("flip that lost nothing told at recovery", report.blemishes);
+            if report.blemishes > 0 && !has_flipped {
+                let what = format!("node {}: {report:?}", index + 1);
+                return Err(Violation::of("what a crash leaves is no blemish of the disk", what));
+            }
         }
+        Ok(())
     }
 
     /// The process has ended with an error: what its program would print.

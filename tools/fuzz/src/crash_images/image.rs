@@ -83,6 +83,9 @@ pub(super) fn judge(opened: &Opened, memory: &Memory) -> Result<(Logs, Sight), S
         }
     }
     let report = opened.report();
+    if report.blemishes > 0 {
+        return Err("what a crash left is taken for a blemish of the disk".to_owned());
+    }
     (sight.cut, sight.kept) = (report.torn_bytes > 0, report.batches_kept > 0);
     Ok((logs, sight))
 }
