@@ -2,7 +2,7 @@
 //!
 //! Checksums cover what a segment holds. The rest is zeros, or is there twice: the gaps behind the header, the records and
 //! the hard states up to the next block, the unused end of a segment, and the two copies of a batch's hard states. A disk
-//! that changes such a byte changes others too, so each is named. The log is taken as it is: what it says is complete, and
+//! that changes such a byte, or does not give it any more, changes others too, so each is named. The log is taken as it is: what it says is complete, and
 //! the segment that every start begins restates each shard, its term and vote in two new copies.
 //!
 //! What a crash has left is no blemish. All that lies below W was written whole, padding included, before anything proved it
@@ -13,6 +13,7 @@ use std::{fmt, io, mem};
 
 use super::batch::{BLOCK_BYTES, BatchHeader, HardStateCopy, PlacedBatch};
 use super::disk::DiskFile;
+use super::given::read_given;
 use super::segment::{BATCHES_AT, HEADER_BYTES, SegmentHeader};
 
 /// Bytes that are not what was written, and that nobody needs.
@@ -37,6 +38,8 @@ pub enum Spot {
     Unused,
     /// One copy of a batch's hard states.
     HardState(HardStateCopy),
+    /// A block that the disk does not give, with nothing in it that is not somewhere else too.
+    BadSector,
 }
 
 impl fmt::Display for Spot {
@@ -45,6 +48,7 @@ impl fmt::Display for Spot {
             Spot::HeaderPadding => "there should be zeros behind the segment's header",
             Spot::BatchPadding => "there should be zeros behind the records of a batch",
             Spot::Unused => "there should be zeros in the unused end of the segment",
+            Spot::BadSector => "the disk does not give this block",
             Spot::HardState(HardStateCopy::First) => "the first of two copies of hard states is damaged",
             Spot::HardState(HardStateCopy::Second) => "the second of two copies of hard states is damaged",
         })
@@ -106,7 +110,7 @@ impl<'p> Search<'p> {
         let before = self.found.len();
         let mut chunk = vec![0; end.saturating_sub(at).min(CHUNK_BYTES) as usize];
         while at < end && self.found.len() == before {
-            let length = file.read_at(at, &mut chunk)?;
+            let length = read_given(file, at, &mut chunk, |at, _| self.note(at, Spot::BadSector))?;
             if length == 0 {
                 break;
             }

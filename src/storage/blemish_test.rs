@@ -151,6 +151,19 @@ fn one_line_says_how_many_there_are_and_what_to_do() {
     assert!(three.starts_with(&first) && three.contains("(and 2 more such spots;"), "{three}");
 }
 
+/// Nobody needs what is not there, and a disk with a bad sector is to be told of.
+#[test]
+fn a_bad_sector_in_the_unused_end_is_a_blemish() {
+    let disk = two_segments();
+    let whole = check(&disk).expect("healthy");
+    let block = (SEGMENT / BLOCK_BYTES - 1) as usize;
+    disk.spoil_block(&segment_name(1), block);
+    let (found, named) = check_closely(&disk).expect("nothing is lost");
+    let offset = block as u64 * BLOCK_BYTES;
+    assert_eq!(named, [Blemish { path: disk.path(&segment_name(1)), offset, spot: Spot::BadSector }]);
+    assert_eq!(found, whole);
+}
+
 /// What is left of redundancy is made whole by the start that finds it lacking.
 #[test]
 fn a_damaged_copy_of_a_vote_is_written_anew_by_the_next_start() {

@@ -26,6 +26,7 @@ pub mod batch;
 pub mod blemish;
 mod core_log;
 pub mod disk;
+mod given;
 pub mod inspect;
 pub mod memory;
 mod reader;
@@ -56,6 +57,8 @@ mod compaction_test;
 mod conformance_test;
 #[cfg(test)]
 mod core_log_test;
+#[cfg(test)]
+mod given_test;
 #[cfg(test)]
 mod inline_test;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use raftkv_protocol::types::{Entry, ShardId};
 
 use super::batch::{BLOCK_BYTES, BatchHeader, PlacedBatch};
 use super::disk::{Access, Disk, DiskFile};
+use super::given::read_given;
 use super::record::Record;
 use super::runs::Part;
 use super::segment::{self, SegmentHeader, SegmentKey, segment_name};
@@ -173,7 +174,8 @@ impl Segments {
             format!("cannot read the log {path} at offset {offset}: {what} (entry {} of shard {shard})", part.first)
         };
         let open = self.segment(segment).map_err(|error| explain(&error.to_string()))?;
-        let (header, bytes) = read_batch(&*open.file, open.key, offset).map_err(|error| explain(&error.to_string()))?;
+        let (header, bytes) =
+            read_batch(&*open.file, open.key, offset, care).map_err(|error| explain(&error.to_string()))?;
         let mut entries = BTreeMap::new();
         for record in PlacedBatch::new(header, open.key, &bytes).records() {
             if record.is_err() && care == Care::Sound {
@@ -223,14 +225,18 @@ impl Segments {
     }
 }
 
-fn read_batch(file: &dyn DiskFile, key: SegmentKey, at: u64) -> io::Result<(BatchHeader, Bytes)> {
+fn read_batch(file: &dyn DiskFile, key: SegmentKey, at: u64, care: Care) -> io::Result<(BatchHeader, Bytes)> {
     let mut block = [0; BLOCK_BYTES as usize];
-    let mut length = file.read_at(at, &mut block)?;
+    let read = |at, buffer: &mut [u8]| match care {
+        Care::Whole => file.read_at(at, buffer),
+        Care::Sound => read_given(file, at, buffer, |_, _| {}),
+    };
+    let mut length = read(at, &mut block)?;
     let header = BatchHeader::decode(&block[..length], key, at)
         .ok_or_else(|| io::Error::other("the header of a batch is damaged"))?;
     let mut bytes = vec![0; header.length as usize];
     bytes[..length].copy_from_slice(&block[..length]);
-    length += file.read_at(at + length as u64, &mut bytes[length..])?;
+    length += read(at + length as u64, &mut bytes[length..])?;
     if length != bytes.len() {
         return Err(io::Error::other("the file ends inside a batch"));
     }

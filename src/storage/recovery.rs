@@ -11,14 +11,16 @@
 //! A corrupt log is read up to the first spot that is not what was written, for whoever can get back what is lost
 //! ([`salvage`](super::salvage)).
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 
 use raftkv_protocol::types::{EntryId, HardState, ShardId};
 
 use super::batch::{BLOCK_BYTES, Batch, BatchHeader, Damage, HardStateCopy, PlacedBatch};
-use super::blemish::{Blemish, Search, is_end_known, is_zeros};
+use super::blemish::{Blemish, Search, Spot, is_end_known, is_zeros};
 use super::disk::{Access, Disk, DiskFile};
+use super::given::read_given;
 use super::record::{self, Record, Seal};
 use super::replay::Replay;
 use super::segment::{self, BATCHES_AT, BadHeader, FileState, SegmentHeader, SegmentKey, segment_name};
@@ -157,7 +159,12 @@ pub(super) struct Segment {
     file: Box<dyn DiskFile>,
     pub(super) size: u64,
     pub(super) header: SegmentHeader,
+    /// Where the disk did not give a block, and what it said.
+    bad: RefCell<BadBlocks>,
 }
+
+/// By offset.
+type BadBlocks = BTreeMap<u64, String>;
 
 /// The sequence numbers of the segments that are there, in order.
 pub(super) fn sequences(disk: &dyn Disk) -> Result<Vec<u64>, LogError> {
@@ -203,20 +210,23 @@ impl Segment {
         let name = segment_name(sequence);
         let path = disk.path(&name);
         let mut bytes = [0; segment::HEADER_BYTES];
-        let read =
-            disk.open(&name, Access::Read).and_then(|file| Ok((file.read_at(0, &mut bytes)?, file.size()?, file)));
+        let mut bad = BadBlocks::new();
+        let read = disk.open(&name, Access::Read).and_then(|file| {
+            let length = read_given(&*file, 0, &mut bytes, |at, error| drop(bad.insert(at, error.to_string())))?;
+            Ok((length, file.size()?, file))
+        });
         let (length, size, file) = read.map_err(|error| unreadable(&path, &error))?;
-        let header = SegmentHeader::decode(&bytes[..length]).map_err(|bad| match bad {
-            BadHeader::Damaged => corrupt(&path, 0, &bad.to_string(), None),
+        let header = SegmentHeader::decode(&bytes[..length]).map_err(|wrong| match wrong {
+            BadHeader::Damaged => with_bad(corrupt(&path, 0, &wrong.to_string(), None), &bad),
             BadHeader::Version(_) => Refusal::Other(LogError(format!(
-                "cannot read {path} at offset 0: {bad}; start the version that wrote it"
+                "cannot read {path} at offset 0: {wrong}; start the version that wrote it"
             ))),
         })?;
         if header.sequence != sequence {
             let what = format!("the segment's header has sequence number {}", header.sequence);
             return Err(corrupt(&path, 0, &what, None));
         }
-        Ok(Segment { path, file, size, header })
+        Ok(Segment { path, file, size, header, bad: RefCell::new(bad) })
     }
 
     /// A segment whose header is lost, with this key.
@@ -226,7 +236,7 @@ impl Segment {
         let opened = disk.open(&name, Access::Read).and_then(|file| Ok((file.size()?, file)));
         let (size, file) = opened.map_err(|error| unreadable(&path, &error))?;
         let header = SegmentHeader { key, sequence, size, durable_upto: BATCHES_AT, predecessor: None };
-        Ok(Segment { path, file, size, header })
+        Ok(Segment { path, file, size, header, bad: RefCell::default() })
     }
 
     fn as_file(&self) -> SegmentFile {
@@ -240,8 +250,10 @@ impl Segment {
         Ok(BatchHeader::decode(&bytes[..length], self.header.key, at))
     }
 
+    /// Reads at an offset; zeros where the disk does not give a block, which is noted.
     pub(super) fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<usize, Refusal> {
-        self.file.read_at(at, buffer).map_err(|error| unreadable(&self.path, &error))
+        let note = |at, error: &io::Error| drop(self.bad.borrow_mut().insert(at, error.to_string()));
+        read_given(&*self.file, at, buffer, note).map_err(|error| unreadable(&self.path, &error))
     }
 
     /// All bytes of a batch, unless the file ends before.
@@ -286,7 +298,7 @@ impl Segment {
     /// Names what is wrong below W.
     fn corrupt_at(&self, at: u64, what: &str) -> Refusal {
         let mut head = [0; batch::HEADER_BYTES + record::HEADER_BYTES];
-        let length = self.file.read_at(at, &mut head).unwrap_or(0);
+        let length = self.read_at(at, &mut head).unwrap_or(0);
         let entry = head[..length].get(batch::HEADER_BYTES..).and_then(record::claimed_entry);
         corrupt(&self.path, at, what, entry)
     }
@@ -301,12 +313,28 @@ impl Recovery {
     /// the chain breaks.
     fn read_segments(&mut self, segments: &[Segment], is_whole: bool) -> Result<(), Refusal> {
         for (at, segment) in segments.iter().enumerate() {
-            match segments.get(at + 1) {
-                Some(next) => self.read_sealed(segment, next)?,
-                None if is_whole => self.read_last(segment)?,
-                None => self.read_end(segment)?,
-            }
+            let read = match segments.get(at + 1) {
+                Some(next) => self.read_sealed(segment, next),
+                None if is_whole => self.read_last(segment),
+                None => self.read_end(segment),
+            };
+            self.judge_bad(segment, read)?;
         }
+        Ok(())
+    }
+
+    /// Of a segment that was read, the disk may not have given some blocks. What was there below W was not missed, or is
+    /// named already. At or above W something may have been that proves more to be durable.
+    fn judge_bad(&mut self, segment: &Segment, read: Result<(), Refusal>) -> Result<(), Refusal> {
+        let bad = segment.bad.borrow();
+        read.map_err(|refusal| with_bad(refusal, &bad))?;
+        let is_last = |seal: &&Seal| seal.segment == segment.header.key.id;
+        let durable_upto = self.tip.seal.as_ref().filter(is_last).map_or(u64::MAX, |seal| seal.cut);
+        if let Some((at, error)) = bad.range(durable_upto..).next() {
+            return Err(corrupt(&segment.path, *at, &format!("the disk does not give this block: {error}"), None));
+        }
+        let blemish = |at: &u64| Blemish { path: segment.path.clone(), offset: *at, spot: Spot::BadSector };
+        self.blemishes.extend(bad.keys().map(blemish));
         Ok(())
     }
 
@@ -471,6 +499,16 @@ fn hard_states(batch: &PlacedBatch<'_>) -> Result<Vec<(ShardId, HardState)>, Dam
         Ok(hard_states)
     };
     read(HardStateCopy::Second).or_else(|_| read(HardStateCopy::First))
+}
+
+/// A refusal, with what the disk said about blocks that it did not give.
+fn with_bad(refusal: Refusal, bad: &BadBlocks) -> Refusal {
+    match (refusal, bad.first_key_value()) {
+        (Refusal::Damaged(what), Some((at, error))) => {
+            Refusal::Damaged(format!("{what}; the disk does not give the block at offset {at}: {error}"))
+        }
+        (refusal, _) => refusal,
+    }
 }
 
 fn unreadable(path: &str, error: &io::Error) -> Refusal {

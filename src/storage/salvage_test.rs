@@ -24,7 +24,7 @@ use super::{
 const A: ShardId = ShardId(0);
 const B: ShardId = ShardId(1);
 const C: ShardId = ShardId(7);
-const SHARDS: [ShardId; 3] = [A, B, C];
+pub(super) const SHARDS: [ShardId; 3] = [A, B, C];
 
 fn options() -> Options {
     Options {
@@ -101,19 +101,19 @@ fn body(index: u64, term: u64, length: usize) -> String {
     body
 }
 
-fn segments(disk: &SimulatedDisk) -> Vec<String> {
+pub(super) fn segments(disk: &SimulatedDisk) -> Vec<String> {
     disk.names().into_iter().filter(|name| name.starts_with("segment-")).collect()
 }
 
 /// What is left of the log on a disk, by shard, and what is wrong with it; `None` if nothing is.
-fn salvage(disk: &SimulatedDisk) -> Option<(String, BTreeMap<ShardId, RecoveredShard>)> {
+pub(super) fn salvage(disk: &SimulatedDisk) -> Option<(String, BTreeMap<ShardId, RecoveredShard>)> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let (salvage, recovered) = Salvage::of(&disk, &SHARDS).expect("readable")?;
     assert_eq!(damage(&*disk).expect("readable").as_ref(), Some(&salvage.damage));
     Some((salvage.damage, SHARDS.into_iter().zip(recovered).collect()))
 }
 
-fn contents(disk: &SimulatedDisk) -> BTreeMap<ShardId, RecoveredShard> {
+pub(super) fn contents(disk: &SimulatedDisk) -> BTreeMap<ShardId, RecoveredShard> {
     let mut found = check(disk).expect("sound");
     SHARDS.into_iter().map(|shard| (shard, found.remove(&shard).unwrap_or_default())).collect()
 }
@@ -139,7 +139,7 @@ fn record_ends(disk: &SimulatedDisk, segment: &str) -> BTreeMap<ShardId, Vec<u64
 }
 
 /// A log of one short sealed segment with a bit of everything, nothing overwritten, and a second one.
-fn small() -> SimulatedDisk {
+pub(super) fn small() -> SimulatedDisk {
     let disk = SimulatedDisk::default();
     let mut node = Node::new(&disk);
     node.log.append(A, &mut vec![entry(1, 1, "first"), entry(2, 1, "second")]);
@@ -195,7 +195,7 @@ fn a_flip_of_any_byte_of_a_sealed_segment_loses_nothing_before_it() {
 }
 
 /// A log of several segments, as it is found after a clean stop.
-fn long() -> SimulatedDisk {
+pub(super) fn long() -> SimulatedDisk {
     let disk = SimulatedDisk::default();
     let mut node = Node::new(&disk);
     for index in 1..=64 {
@@ -212,7 +212,7 @@ fn long() -> SimulatedDisk {
     disk
 }
 
-fn is_prefix(left: &RecoveredShard, whole: &RecoveredShard) -> bool {
+pub(super) fn is_prefix(left: &RecoveredShard, whole: &RecoveredShard) -> bool {
     left.start == whole.start && whole.entries.starts_with(&left.entries)
 }
 
@@ -410,7 +410,7 @@ fn random_life(disk: &SimulatedDisk, random: &mut Random) -> BTreeMap<ShardId, V
 }
 
 /// Writes what is left of one disk to another.
-fn rewrite(from: &SimulatedDisk, to: &SimulatedDisk) -> Result<Option<SalvagedLog>, LogError> {
+pub(super) fn rewrite(from: &SimulatedDisk, to: &SimulatedDisk) -> Result<Option<SalvagedLog>, LogError> {
     salvage_log(Arc::new(from.clone()), Arc::new(to.clone()), options())
 }
 

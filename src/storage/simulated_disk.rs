@@ -303,6 +303,11 @@ impl SimulatedDisk {
         self.state().named(name).unreadable = unreadable;
     }
 
+    /// A block of this file cannot be read any more, whatever name the file gets.
+    pub fn spoil_block(&self, name: &str, block: usize) {
+        self.state().named(name).bad_blocks.insert(block);
+    }
+
     /// Operations that change something, so far: writes, syncs, and changes of names and lengths.
     #[must_use]
     pub fn operations(&self) -> u64 {
@@ -510,7 +515,8 @@ impl DiskFile for SimulatedFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state()?;
         let file = state.file(self.number);
-        if file.unreadable {
+        let blocks = offset as usize / BLOCK..(offset as usize + buffer.len()).div_ceil(BLOCK);
+        if file.unreadable || file.bad_blocks.range(blocks).next().is_some() {
             return Err(io_error());
         }
         let bytes = file.live.get(offset as usize..).unwrap_or(&[]);

@@ -4,8 +4,8 @@
 //! are on the medium in its place. A file that grew since it was synced may have any length between that of then and the
 //! present one, and zeros where a block did not get there.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::batch::BLOCK_BYTES;
@@ -143,13 +143,22 @@ pub(super) struct File {
     /// By number of the block.
     unsynced: BTreeMap<usize, Unsynced>,
     pub(super) unreadable: bool,
+    /// By number.
+    pub(super) bad_blocks: BTreeSet<usize>,
     /// Every open file has one too.
     pub(super) open: Arc<()>,
 }
 
 impl File {
     pub(super) fn new(live: Vec<u8>, durable_length: usize) -> File {
-        File { live, durable_length, unsynced: BTreeMap::new(), unreadable: false, open: Arc::new(()) }
+        File {
+            live,
+            durable_length,
+            unsynced: BTreeMap::new(),
+            unreadable: false,
+            bad_blocks: BTreeSet::new(),
+            open: Arc::new(()),
+        }
     }
 
     fn block(&self, block: usize) -> &[u8] {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use raftkv::client::{Client, ErrorKind};
@@ -12,7 +13,7 @@ use raftkv_protocol::types::NodeId;
 use crate::full_disks::{await_spares, put_until_refused};
 use crate::support::cluster::Cluster;
 use crate::support::history::Writers;
-use crate::support::tools::{SmallDisk, have_strace, server_with_fault};
+use crate::support::tools::{SmallDisk, have_strace, server_with_fault, server_with_fault_of};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wire::{Said, delete, put};
 
@@ -70,6 +71,42 @@ fn a_cluster_goes_on_without_the_node_whose_disk_fails() {
         history.check(&cluster, &cluster.ids());
         cluster.await_convergence();
     }
+}
+
+/// An error that passes costs nothing, and of a disk that gives nothing at all it is not concluded that anything is lost:
+/// the node says so in one line, and once the disk is back it has everything, without anybody's help.
+// museum 42
+#[test]
+fn a_disk_that_cannot_be_read_for_a_while_has_lost_nothing() {
+    if !have_strace("a_disk_that_cannot_be_read_for_a_while_has_lost_nothing") {
+        return;
+    }
+    let mut cluster = Cluster::of(3).start();
+    let writers = Writers::start(&cluster, "key", 3, 4);
+    writers.await_progress(200);
+    cluster.kill_9(1);
+    let log = cluster.data_dir(1).join("logs/core-0");
+    let files = fs::read_dir(log).expect("a log").map(|file| file.expect("readable").path());
+    let is_segment =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"segment-"));
+    let segment = files.filter(is_segment).min().expect("a segment");
+    cluster.spawn_with(1, server_with_fault_of(&segment, "pread64", "error=EIO:when=1+"));
+    let ended = cluster.await_end(1);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("raftkv-server: ")).collect();
+    let [line] = lines[..] else { panic!("one line says why: {}", ended.stderr) };
+    assert!(line.contains("cannot read the log") && line.contains("Input/output error"), "{line}");
+    for failing in [1, 2, 7] {
+        let fault = format!("error=EIO:when={failing}");
+        cluster.spawn_with(1, server_with_fault_of(&segment, "pread64", &fault)).await_listening();
+        assert_eq!(cluster.wire(1).counter("log_salvages"), 0, "read {failing} failed");
+        writers.await_progress(50);
+        cluster.kill_9(1);
+    }
+    cluster.restart_all();
+    writers.await_progress(50);
+    writers.stop().check(&cluster, &cluster.ids());
+    cluster.await_convergence();
 }
 
 /// Killed in the middle of a sync, at several of them, among which is the first after the start.

@@ -32,7 +32,17 @@ pub fn have_strace(test: &str) -> bool {
 /// that is started is the server itself, the tracer its grandchild. Counts are per thread. A signal without the `+` at
 /// the end, or with strace's filter in the kernel, comes at other calls than it should.
 pub fn server_with_fault(syscall: &str, fault: &str) -> Command {
+    with_fault(Command::new("strace"), syscall, fault)
+}
+
+/// The same for calls that have to do with one file only.
+pub fn server_with_fault_of(file: &Path, syscall: &str, fault: &str) -> Command {
     let mut command = Command::new("strace");
+    command.arg("-P").arg(file);
+    with_fault(command, syscall, fault)
+}
+
+fn with_fault(mut command: Command, syscall: &str, fault: &str) -> Command {
     command.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
     command.arg(format!("--trace={syscall}")).arg(format!("--inject={syscall}:{fault}"));
     through(command, &server())

@@ -89,6 +89,14 @@ fn a_log_that_goes_on_from_no_snapshot_is_refused() {
     disk.set_unreadable(&name(150), true);
     let refused = look(&disk, &log(150, 230));
     assert!(matches!(refused, Err(Unfound::Unreadable(_))), "they may be whole: {refused:?}");
+    // Of a file with a bad sector nobody will ever have all.
+    let disk = with_two();
+    disk.spoil_block(&name(200), 1);
+    assert_eq!(look(&disk, &log(150, 230)), Ok((Some(150), None)));
+    assert!(disk.names().iter().any(|name| name.starts_with("damaged-")), "{:?}", disk.names());
+    disk.spoil_block(&name(150), 0);
+    let refused = gone(look(&disk, &log(150, 230)).expect_err("none is left"));
+    assert!(refused.contains("begins after entry 150@1"), "{refused}");
 }
 
 // museum 29

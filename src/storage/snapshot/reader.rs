@@ -5,6 +5,7 @@ use std::fmt;
 use super::decoder::{Decoder, Step};
 use super::{Footer, Header, Items, PIECE_BYTES, SnapshotError, SnapshotInfo};
 use crate::storage::disk::{Access, Disk, DiskFile};
+use crate::storage::given::is_bad_sector;
 
 /// A snapshot's items, block by block, each checked before it is given out. Only the footer says that all of them came:
 /// what was made of them is worth nothing without it.
@@ -92,7 +93,18 @@ impl Input {
                 step => return Ok(Some(step)),
             }
             let read = self.file.read_at(self.read, &mut self.piece);
-            let read = read.map_err(|error| SnapshotError::disk(&self.path, error))?;
+            let read = read.or_else(|error| {
+                // Twice, like the blocks of a log.
+                if is_bad_sector(&*self.file, &error) {
+                    self.file.read_at(self.read, &mut self.piece)
+                } else {
+                    Err(error)
+                }
+            });
+            let read = read.map_err(|error| match is_bad_sector(&*self.file, &error) {
+                true => self.damaged("the disk does not give what follows here: it has a bad sector"),
+                false => SnapshotError::disk(&self.path, error),
+            })?;
             if read == 0 {
                 return if self.decoder.footer().is_some() { Ok(None) } else { Err(self.cut_off()) };
             }
@@ -102,7 +114,10 @@ impl Input {
     }
 
     fn cut_off(&self) -> SnapshotError {
-        let what = "the file ends before its footer";
+        self.damaged("the file ends before its footer")
+    }
+
+    fn damaged(&self, what: &'static str) -> SnapshotError {
         SnapshotError::Damaged { path: self.path.clone(), offset: self.read, what }
     }
 }
