@@ -138,6 +138,8 @@ counters! {
     log_segments_held,
     /// Bytes that the files of the log take, spares included.
     log_disk_bytes,
+    /// Times that a batch of the log had no place and waited, for a segment or for space.
+    log_space_waits,
     /// Bytes of the log's entries in memory.
     log_memory_bytes,
     /// Snapshots of shards that were taken.

@@ -36,6 +36,8 @@ pub(super) struct Persistence {
     persisted: Index,
     /// The newest term and vote that are durable.
     durable: HardState,
+    /// The term and vote of this write and of those before it are durable, though they are on their way.
+    ahead: WriteId,
     /// The newest term and vote that were handed out to be written.
     written: HardState,
     /// Writes that claimed less when they completed than when they began.
@@ -45,7 +47,15 @@ pub(super) struct Persistence {
 impl Persistence {
     /// After a start: everything that was recovered is durable.
     pub(super) fn new(persisted: Index, durable: HardState) -> Persistence {
-        Persistence { writes: VecDeque::new(), newest: WriteId(0), persisted, durable, written: durable, overtaken: 0 }
+        Persistence {
+            writes: VecDeque::new(),
+            newest: WriteId(0),
+            persisted,
+            durable,
+            ahead: WriteId(0),
+            written: durable,
+            overtaken: 0,
+        }
     }
 
     /// The log is durable up to here; 0 while a reset is on its way to the disk.
@@ -80,8 +90,19 @@ impl Persistence {
         {
             self.writes.pop_front();
             self.persisted = self.persisted.max(done.last.index);
-            self.durable = done.hard_state;
+            if done.id > self.ahead {
+                self.durable = done.hard_state;
+            }
         }
+    }
+
+    /// This term and vote are durable, though the writes that hold them may not be. Tells the last of these.
+    pub(super) fn went_ahead(&mut self, hard_state: HardState) -> Option<WriteId> {
+        let last = self.writes.iter().rev().find(|write| write.hard_state == hard_state)?;
+        if last.id > self.ahead {
+            (self.ahead, self.durable) = (last.id, hard_state);
+        }
+        Some(self.ahead)
     }
 
     /// The log now ends at `last`: what is or becomes durable beyond it is no longer part of it.

@@ -48,7 +48,7 @@ pub struct Ready {
     pub write: Option<WriteId>,
     /// These may leave now.
     pub messages: Vec<Outgoing>,
-    /// These leave after `write` is durable.
+    /// These leave after `write` is durable, or at least its term and vote and those before.
     pub after_sync: Vec<Outgoing>,
     /// Apply up to here.
     pub commit: Index,
@@ -140,5 +140,15 @@ impl Raft {
             Role::Candidate => self.count_own_vote(),
             Role::Follower | Role::PreCandidate | Role::Learner => {}
         }
+    }
+
+    /// This term and vote are durable, ahead of the entries that were written before them. Returns the last write whose
+    /// `after_sync` messages may leave, if it is not persisted yet: what they promise is a vote and no entry.
+    pub fn hard_state_persisted(&mut self, hard_state: HardState) -> Option<WriteId> {
+        let write = self.persistence.went_ahead(hard_state);
+        if self.role == Role::Candidate {
+            self.count_own_vote();
+        }
+        write
     }
 }

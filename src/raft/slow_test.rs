@@ -2,10 +2,10 @@
 
 use raftkv_protocol::client::Role;
 use raftkv_protocol::peer::{Body, ReadContext};
-use raftkv_protocol::types::{Incarnation, Index, Term};
+use raftkv_protocol::types::{EntryId, HardState, Incarnation, Index, NodeId, Term};
 
 use super::cluster::{BEAT, Cluster, Disk, T};
-use super::solo::{accepted, append, fresh, heartbeat, recovered, rejected, vote};
+use super::solo::{accepted, append, bodies, fresh, heartbeat, recovered, rejected, vote};
 
 /// A heartbeat of this read round.
 fn round(counter: u64) -> Body {
@@ -115,4 +115,35 @@ fn a_candidate_whose_disk_hangs_does_not_win() {
     cluster.node_mut(2).disk = Disk::Prompt;
     cluster.persist(2, usize::MAX);
     cluster.run_until(4 * T, |cluster| [2, 3].iter().any(|&id| cluster.raft(id).role() == Role::Leader));
+}
+
+/// On a full disk entries wait for hours; terms and votes go ahead of them.
+// museum 41, rule 1, rule 2
+#[test]
+fn a_vote_that_is_durable_ahead_of_entries_counts_and_they_do_not() {
+    let mut solo = recovered(3, 1, None, &[1]);
+    solo.step(2, 1, append((1, 1), 1, &[(2, 1), (3, 1)]));
+    assert_eq!(solo.writes.len(), 1, "the entries");
+    assert!(solo.step(3, 2, Body::Vote { last: EntryId::new(3, 1), transfer: true }).is_empty());
+    let durable = HardState { term: Term(2), vote: Some(NodeId(3)) };
+    let (upto, _) = solo.act(|raft| raft.hard_state_persisted(durable));
+    assert_eq!(upto, Some(solo.writes[1].0));
+    assert_eq!(bodies(&solo.writes[1].1), [&Body::VoteReply { granted: true }], "it may leave");
+    assert_eq!(solo.raft.persisted_index(), Index(1));
+    // Term 1's write comes back: it must not take term 2 back.
+    solo.persist();
+    assert_eq!(solo.raft.persisted_index(), Index(3));
+    let answers = solo.step(3, 2, heartbeat(0));
+    assert_eq!(answers.len(), 1, "the term of the answer is durable");
+
+    // An own vote counts as well.
+    let mut solo = recovered(3, 1, None, &[1]);
+    solo.step(2, 1, append((1, 1), 1, &[(2, 1)]));
+    solo.act(|raft| raft.timer.fire_now());
+    solo.tick();
+    solo.step(3, 2, Body::PreVoteReply { granted: true });
+    solo.act(|raft| raft.hard_state_persisted(HardState { term: Term(2), vote: Some(NodeId(1)) }));
+    solo.step(3, 2, Body::VoteReply { granted: true });
+    assert_eq!((solo.raft.role(), solo.raft.persisted_index()), (Role::Leader, Index(1)));
+    assert_eq!(solo.raft.hard_state_persisted(HardState { term: Term(9), vote: None }), None, "no write holds that");
 }

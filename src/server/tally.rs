@@ -27,6 +27,7 @@ impl<N: Network> CoreLoop<N> {
         counters.log_segments = stats.segments;
         counters.log_segments_held = stats.held_segments;
         counters.log_disk_bytes = stats.disk_bytes;
+        counters.log_space_waits = stats.space_waits;
         counters.log_memory_bytes = stats.memory_bytes;
     }
 }

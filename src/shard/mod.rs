@@ -38,7 +38,7 @@ use std::time::Instant;
 
 use raftkv_protocol::client::{Answer, Code, Consistency, Page, Refusal, Role, ShardStatus};
 use raftkv_protocol::peer::{Body, Message, SnapshotMeta};
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId, ShardId};
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId};
 
 use crate::error::Fatal;
 use crate::raft::{Outgoing, ProposeError, Raft, Ready, WriteId};
@@ -395,6 +395,18 @@ impl<R: Copy> Shard<R> {
             for outgoing in pending.after_sync {
                 self.send(outgoing, log, out);
             }
+        }
+        if let Some(hard_state) = log.hard_state_ahead(self.id) {
+            self.complete_ahead(hard_state, log, out);
+        }
+    }
+
+    /// The term and vote did not wait for a batch that has no place on a full disk. Nor does what waited for them.
+    fn complete_ahead<L: CoreLog>(&mut self, hard_state: HardState, log: &mut L, out: &mut impl Outbox<R>) {
+        let Some(upto) = self.raft.hard_state_persisted(hard_state) else { return };
+        let ahead = self.pending.iter_mut().filter(|pending| pending.write <= upto);
+        for outgoing in ahead.flat_map(|pending| std::mem::take(&mut pending.after_sync)).collect::<Vec<_>>() {
+            self.send(outgoing, log, out);
         }
     }
 

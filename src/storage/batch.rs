@@ -339,6 +339,17 @@ impl Batch {
         &self.hard_states
     }
 
+    /// The same, to replace them by later ones.
+    pub(super) fn hard_states_mut(&mut self) -> impl Iterator<Item = &mut (ShardId, HardState)> {
+        self.hard_states.iter_mut()
+    }
+
+    /// Whether there are records besides hard states.
+    #[must_use]
+    pub(super) fn has_records(&self) -> bool {
+        self.bytes.len() > HEADER_BYTES
+    }
+
     /// Bytes gathered so far.
     #[must_use]
     pub fn gathered_bytes(&self) -> usize {

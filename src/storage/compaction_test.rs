@@ -24,6 +24,9 @@ const BLOCK: usize = super::batch::BLOCK_BYTES as usize;
 #[derive(Clone, Debug, Default)]
 struct Shard {
     hard_state: HardState,
+    /// All that it had since the start, and from where on it was compacted: on a full disk they may get ahead of entries.
+    hard_states: Vec<HardState>,
+    compacted: Vec<(EntryId, SnapshotId)>,
     /// Where its log begins in memory, and where it began before that: a crash may find any of these. The last counts.
     starts: Vec<(EntryId, SnapshotId)>,
     /// The index before the first of `entries`.
@@ -58,17 +61,40 @@ impl Shard {
         &self.entries[(first - self.floor) as usize - 1..(last - self.floor) as usize]
     }
 
-    /// What a start found of it: the same, but the log may begin earlier.
-    fn found(&self, known: &RecoveredShard, entries: &[Entry]) -> Option<Shard> {
+    /// Whether a later compaction may have got ahead.
+    fn may_start_at(&self, known: &RecoveredShard, live: &Shard) -> bool {
         let start = known.start.index.0;
-        let is_it = self.hard_state == known.hard_state
-            && self.starts.contains(&(known.start, known.snapshot))
+        let is_there = self.floor < start && start <= self.last() && self.id(start) == known.start;
+        is_there && live.compacted.contains(&(known.start, known.snapshot))
+    }
+
+    /// What a start found of it: the same, but the log may begin earlier. Terms and votes, and where it starts, may have
+    /// got ahead, towards what it was when it ended; a term and vote must have that was told to be durable.
+    fn found(
+        &self,
+        (known, entries): &(RecoveredShard, Vec<Entry>),
+        live: &Shard,
+        told: Option<HardState>,
+    ) -> Option<Shard> {
+        let start = known.start.index.0;
+        let at = |wanted: HardState| live.hard_states.iter().position(|hard_state| *hard_state == wanted);
+        let least = at(self.hard_state).max(told.and_then(at));
+        let is_it = at(known.hard_state) >= least
+            && (self.starts.contains(&(known.start, known.snapshot)) || self.may_start_at(known, live))
             && start + entries.len() as u64 == self.last()
             && (start == self.last() || self.range(start + 1, self.last()) == entries);
         is_it.then(|| {
             let kept = self.entries[(start - self.floor) as usize..].to_vec();
             let starts = vec![(known.start, known.snapshot)];
-            Shard { hard_state: self.hard_state, starts, floor: start, entries: kept }
+            let hard_state = known.hard_state;
+            Shard {
+                hard_state,
+                hard_states: vec![hard_state],
+                compacted: Vec::new(),
+                starts,
+                floor: start,
+                entries: kept,
+            }
         })
     }
 }
@@ -87,6 +113,7 @@ struct Coverage {
     fetches_gone: u64,
     full: u64,
     restated: u64,
+    ahead: u64,
 }
 
 /// A log and what it must hold after each batch.
@@ -142,7 +169,8 @@ fn read_all(log: &mut FileLog, workers: &Workers, shard: ShardId, known: &Recove
 impl Node {
     fn new(seed: u64) -> Node {
         let disk = SimulatedDisk::new(seed);
-        let begin = Shard { starts: vec![(EntryId::ZERO, SnapshotId(0))], ..Shard::default() };
+        let (starts, hard_states) = (vec![(EntryId::ZERO, SnapshotId(0))], vec![HardState::default()]);
+        let begin = Shard { starts, hard_states, ..Shard::default() };
         let model = SHARDS.iter().map(|shard| (*shard, Arc::new(begin.clone()))).collect();
         let opened = open(&disk, 20_000).expect("an empty disk makes an empty log");
         Node::with(disk, opened, model, Coverage::default())
@@ -164,14 +192,21 @@ impl Node {
         let found = |model: &Model| -> Option<Model> {
             let shards = model.iter().zip(&opened.shards);
             shards
-                .map(|((shard, known), (recovered, entries))| {
-                    Some((*shard, Arc::new(known.found(recovered, entries)?)))
+                .map(|((shard, known), recovered)| {
+                    let told = self.log.hard_state_ahead(*shard);
+                    Some((*shard, Arc::new(known.found(recovered, &self.model[shard], told)?)))
                 })
                 .collect()
         };
         let Some(model) = candidates.into_iter().find_map(found) else {
             let shown: Vec<_> = opened.shards.iter().map(|(known, _)| known).collect();
-            return Err(format!("found {shown:?}, expected {candidates:?}"));
+            let heads =
+                |entries: &[Entry]| entries.iter().map(|entry| (entry.id, entry.body.len())).collect::<Vec<_>>();
+            let expected = candidates.map(|model| {
+                let shards = model.values();
+                shards.map(|it| (it.hard_state, it.starts.clone(), it.floor, heads(&it.entries))).collect::<Vec<_>>()
+            });
+            return Err(format!("found {shown:?}, expected {expected:?}"));
         };
         Ok(Node::with(disk, opened, model, self.coverage))
     }
@@ -202,6 +237,7 @@ impl Node {
         let start = self.model[&shard].id(to);
         self.log.compact(shard, start, SnapshotId(snapshot));
         self.shard(shard).starts.push((start, SnapshotId(snapshot)));
+        self.shard(shard).compacted.push((start, SnapshotId(snapshot)));
         self.remember();
     }
 
@@ -250,6 +286,8 @@ impl Node {
                 let next = hard_state(known.hard_state.term.0 + 1, random.below(4));
                 self.log.set_hard_state(shard, next);
                 self.shard(shard).hard_state = next;
+                self.shard(shard).hard_states.push(next);
+                self.coverage.ahead += u64::from(self.log.hard_state_ahead(shard).is_some());
                 self.remember();
             }
             9..12 if start < last => self.compact(shard, start + 1 + random.below(last - start), random.next()),
@@ -409,8 +447,9 @@ fn run(seed: u64) -> Coverage {
 fn what_is_needed_survives_crashes_between_appends_compactions_resets_and_copies() {
     let mut sum = Coverage::default();
     for seed in 0..SEEDS {
-        let Coverage { crashes, let_go, recycled, copied, resets, later_starts, fetches_gone, full, restated } =
-            run(seed);
+        let coverage = run(seed);
+        let Coverage { crashes, let_go, recycled, copied, resets, later_starts, fetches_gone, full, restated, ahead } =
+            coverage;
         sum.crashes += crashes;
         sum.let_go += let_go;
         sum.recycled += recycled;
@@ -420,10 +459,11 @@ fn what_is_needed_survives_crashes_between_appends_compactions_resets_and_copies
         sum.fetches_gone += fetches_gone;
         sum.full += full;
         sum.restated += restated;
+        sum.ahead += ahead;
     }
     let often =
         [sum.let_go, sum.recycled, sum.copied, sum.resets, sum.later_starts, sum.fetches_gone, sum.full, sum.restated];
-    assert!(often.iter().all(|times| *times > SEEDS / 10), "{sum:?}");
+    assert!(often.iter().all(|times| *times > SEEDS / 10) && sum.ahead > SEEDS / 100, "{sum:?}");
 }
 
 const SEEDS: u64 = 2_000;

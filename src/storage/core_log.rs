@@ -4,6 +4,7 @@
 //! up by [`CoreLog::durable`], [`CoreLog::flush`] and [`CoreLog::fetched`]. These workers have threads of their own, or
 //! are moved by hand; only [`FileLog::sync_inline`] does the syncer's work on the loop itself. A worker sends its answer first and wakes the loop afterwards, so that no wake-up is lost.
 
+mod ahead;
 mod copying;
 mod held;
 mod remains;
@@ -32,12 +33,13 @@ use super::spares::{Allocator, AllocatorWorker, Quota};
 use super::start::{Started, start};
 use super::stats::{LogStats, Shared};
 use super::stepped::InlineSyncer;
-use super::syncer::{Done, Job, SyncerHandle};
+use super::syncer::{Answer, Done, Job, SyncerHandle};
 use super::tail::{ShardTail, entry_memory_bytes};
 use super::tip::Start;
 use super::workers::{Crew, Workers};
 use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, RecoveredShard, Space, Wake};
 
+use ahead::GoesAhead;
 use copying::Copying;
 use held::{Held, Places};
 use remains::Remains;
@@ -153,8 +155,8 @@ pub struct FileLog {
     copying: BTreeMap<ShardId, Copying>,
     /// How often that was completed.
     copied_forward: u64,
-    /// The syncer was told that only the reserve is left.
-    told_low: bool,
+    /// What need not wait for the batch that is being synced.
+    ahead: GoesAhead,
     shared: Arc<Shared>,
     quota: Arc<Quota>,
     wake: Wake,
@@ -248,7 +250,7 @@ impl FileLog {
             finished: VecDeque::new(),
             copying: BTreeMap::new(),
             copied_forward: 0,
-            told_low: false,
+            ahead: GoesAhead::default(),
             shared,
             quota,
             wake,
@@ -301,7 +303,9 @@ impl FileLog {
     /// stands still meanwhile. To be called at the end of each turn, after all else. What has no space yet waits, and
     /// the loop is woken when there is some. Whether anything was done: then [`CoreLog::durable`] may have news.
     pub fn sync_inline(&mut self, now: Instant) -> bool {
-        self.inline.as_mut().is_some_and(|inline| inline.work(now))
+        let worked = self.inline.as_mut().is_some_and(|inline| inline.work(now));
+        self.send_ahead();
+        worked || self.inline.as_mut().is_some_and(InlineSyncer::sync_all)
     }
 
     /// When [`FileLog::sync_inline`] is to be called at the latest, though nothing has come.
@@ -368,7 +372,7 @@ impl FileLog {
     /// Whether a batch waits for a segment: the reserve is used up, or it is not known yet whether the disk is full.
     #[must_use]
     pub fn waits_for_space(&self) -> bool {
-        self.shared.waits_for_space.load(Ordering::Relaxed)
+        self.shared.waits_for_space()
     }
 
     /// Changes [`Options::max_bytes`].
@@ -399,10 +403,11 @@ impl FileLog {
         }
     }
 
-    fn complete(&mut self, done: Done) {
-        match done {
-            Ok((batch, place)) => {
+    fn complete(&mut self, answer: Answer) {
+        match answer {
+            Ok(Done::Placed(batch, place)) => {
                 debug_assert_eq!(batch.number(), BatchNumber(self.durable_number().0 + 1));
+                self.ahead.placed(&batch);
                 self.places.push(place);
                 self.in_flight = false;
                 self.backlog.pop_front();
@@ -413,6 +418,7 @@ impl FileLog {
                 self.evict();
                 self.forget_places();
             }
+            Ok(Done::WentAhead(hard_states)) => self.ahead.went(hard_states),
             Err(error) => {
                 self.failed.get_or_insert(error);
             }
@@ -465,16 +471,6 @@ impl FileLog {
     fn forget_places(&mut self) {
         let oldest = self.shards.values().filter_map(ShardTail::oldest_batch).min();
         self.places.forget_before(oldest.unwrap_or(self.gathering.number()));
-    }
-
-    /// With nothing to write, the syncer hears here of what is no longer needed, and that space is short.
-    fn tell_starts(&mut self) {
-        let starts = self.gathering.take_starts();
-        let is_low = self.space() == Space::ReserveOnly;
-        if !starts.is_empty() || (is_low && !self.told_low) {
-            self.syncer.send(Job::Starts(starts));
-        }
-        self.told_low = is_low;
     }
 
     /// What these fetches of the shard ask for is not where they look for it.
@@ -540,15 +536,16 @@ impl CoreLog for FileLog {
         assert!(self.shards.contains_key(&shard), "{KNOWN_SHARD}");
         if self.gathering.is_empty() || !mutant!("hard-state-dropped") {
             self.gathering.set_hard_state(shard, hard_state);
+            self.ahead.set_hard_state(shard, hard_state);
         }
     }
 
     fn compact(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId) {
-        let tail = self.shard(shard);
-        if start.index < tail.start() {
+        if start.index < self.shards[&shard].start() {
             return;
         }
-        let gone = tail.compact(start.index);
+        self.note_start(Start { shard, at: start, snapshot });
+        let gone = self.shard(shard).compact(start.index);
         self.remains.add(gone);
         self.void_fetches(shard, |fetch| fetch.first <= start.index);
         self.copy_compacted(shard, start.index);
@@ -564,6 +561,7 @@ impl CoreLog for FileLog {
         let record = Record::Reset { shard, start, snapshot };
         self.make_room(record.encoded_bytes());
         self.gathering.forget_start(shard);
+        self.ahead.forget_start(shard);
         self.gathering.push(&record);
         self.forget_places();
     }
@@ -596,7 +594,7 @@ impl CoreLog for FileLog {
         self.tail_bytes -= self.remains.give_some_back();
         self.copy_some();
         if self.in_flight || self.failed.is_some() {
-            return;
+            return self.send_ahead();
         }
         let batch = match self.full.pop_front() {
             Some(full) => full,
@@ -613,6 +611,10 @@ impl CoreLog for FileLog {
             Some(failed) => Err(failed.clone()),
             None => Ok(self.durable_number()),
         }
+    }
+
+    fn hard_state_ahead(&self, shard: ShardId) -> Option<HardState> {
+        self.ahead.hard_state(shard)
     }
 
     fn tail(&self, shard: ShardId, first: Index, last: Index) -> Option<impl Iterator<Item = &Entry>> {

@@ -200,7 +200,7 @@ fn a_full_disk_leaves_the_reserve_and_recovers_by_itself() {
         }
     }
     assert_eq!(spares(&disk), 2, "the reserve is whole");
-    // The reserve takes hard states and the like until it is used up too; then a batch waits.
+    // The reserve takes what must be written, but for its last segment; then a batch waits.
     let blocked = loop {
         index += 1;
         node.append(A, entry(index, 1, &"x".repeat(3000)));
@@ -215,14 +215,23 @@ fn a_full_disk_leaves_the_reserve_and_recovers_by_itself() {
             break batch;
         }
     };
-    assert_eq!(spares(&disk), 0);
+    assert_eq!(spares(&disk), 1);
     assert_eq!(node.log.space(), Space::ReserveOnly);
+    for term in 2..6 {
+        node.log.set_hard_state(A, hard_state(term, 1));
+        node.log.set_hard_state(B, hard_state(term, 2));
+        node.wait_until(|log| {
+            log.flush();
+            log.hard_state_ahead(A) == Some(hard_state(term, 1)) && log.hard_state_ahead(B) == Some(hard_state(term, 2))
+        });
+    }
     disk.set_full(false);
     node.wait_until(|log| log.durable().expect("waiting is no failure") == blocked);
     node.wait_until(|log| log.space() == Space::Plenty);
     node.log.close().expect("healthy");
     let node = Node::open_on(&disk).expect("healthy");
     assert_eq!(node.recovered[0].entries.len() as u64, index);
+    assert_eq!(node.recovered.iter().map(|shard| shard.hard_state.term).collect::<Vec<_>>(), [Term(5); 2]);
 }
 
 #[test]

@@ -231,6 +231,10 @@ impl CoreLog for MemoryLog {
         }
     }
 
+    fn hard_state_ahead(&self, _shard: ShardId) -> Option<HardState> {
+        None
+    }
+
     fn tail(&self, shard: ShardId, first: Index, last: Index) -> Option<impl Iterator<Item = &Entry>> {
         let evicted = self.evicted.get(&shard).copied().unwrap_or_default();
         let in_memory = first > evicted || last < first;

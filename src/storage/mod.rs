@@ -50,6 +50,8 @@ mod tip;
 mod workers;
 
 #[cfg(test)]
+mod ahead_test;
+#[cfg(test)]
 mod blemish_test;
 #[cfg(test)]
 mod compaction_test;
@@ -154,6 +156,10 @@ pub trait CoreLog {
 
     /// The newest batch that is durable, with all before it. The first failure is final: the node stops.
     fn durable(&mut self) -> Result<BatchNumber, LogError>;
+
+    /// The shard's term and vote that are durable, although the batch that holds them is not: on a full disk they do not
+    /// wait for it. `None` if none went ahead.
+    fn hard_state_ahead(&self, shard: ShardId) -> Option<HardState>;
 
     /// The entries of a shard with these indexes, if all of them are in memory still.
     fn tail(&self, shard: ShardId, first: Index, last: Index) -> Option<impl Iterator<Item = &Entry>>;

@@ -5,6 +5,9 @@
 //! full it says so (ordinary writes are refused while only [`RESERVED`] are left) and tries again by itself. While it does
 //! not know yet whether the disk is full, whoever would take one of these waits.
 //!
+//! The last spare, and the end of the segment that is written to when no more than that is left, are for terms, votes and
+//! starts, and for what sets segments free. Entries wait for more: a node that can get no space for hours can vote.
+//!
 //! Segments go one by one, oldest first, each for good before the next: whatever a crash leaves is a chain. The new name
 //! of a spare is durable before anything is written into it. After an error of that nothing more is let go in this life,
 //! as nobody knows which names the disk holds; the next start looks.
@@ -27,6 +30,8 @@ use super::{LogError, Wake};
 
 /// Spares kept for what must be written even when the disk is full.
 pub(crate) const RESERVED: usize = 2;
+/// Spares that no entry is written into.
+const LAST: usize = 1;
 /// Spares that are made.
 pub(crate) const SPARES: usize = RESERVED + 1;
 /// Spares kept, if segments become spares again: what is let go at once is used up little by little.
@@ -53,8 +58,11 @@ pub(crate) struct Spare {
 
 /// Where the syncer gets its next segment, and where the oldest ones go.
 pub(crate) trait SpareSource: Send {
-    /// A file of at least this many bytes. Waits for space if there is none.
+    /// A file of at least this many bytes.
     fn take(&mut self, size_min: u64) -> Result<Spare, LogError>;
+
+    /// Bytes at the end of the current segment that no entry is written into now.
+    fn kept_bytes(&self) -> u64;
 
     /// These segments are not needed any more, oldest first. If a file was taken, it is a segment now, durably.
     fn let_go(&mut self, needless: Vec<SegmentFile>);
@@ -203,9 +211,22 @@ impl SpareSource for First {
         })
     }
 
+    fn kept_bytes(&self) -> u64 {
+        0
+    }
+
     fn let_go(&mut self, needless: Vec<SegmentFile>) {
         self.needless.extend(needless);
     }
+}
+
+/// What a segment is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Entries, and what comes with them.
+    Entries,
+    /// Nothing but terms and votes.
+    HardStates,
 }
 
 enum Request {
@@ -232,15 +253,19 @@ pub(crate) struct Pool {
 
 impl SpareSource for Pool {
     fn take(&mut self, size_min: u64) -> Result<Spare, LogError> {
-        while !self.is_ready(Some(size_min)) {
-            // Every attempt of the allocator is told after it, so that none is missed.
-            let attempted = self.attempts.recv();
-            attempted.map_err(|_| LogError("the log was closed while a batch waited for space".to_owned()))?;
-        }
         let is_usual = size_min <= self.segment_size;
         let spare = if is_usual { self.spares.try_recv() } else { self.larger.try_recv() };
         self.asked &= is_usual;
+        // Whoever takes one has looked whether it is there, and nobody else takes any.
         spare.map_err(|_| LogError("the log's allocator ended unexpectedly".to_owned()))
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        match self.spares.len() {
+            0 if self.was_filled || self.is_low() => self.segment_size,
+            ..=LAST => (self.segment_size / 4).next_multiple_of(BLOCK_BYTES),
+            _ => 0,
+        }
     }
 
     fn let_go(&mut self, needless: Vec<SegmentFile>) {
@@ -257,10 +282,11 @@ impl Pool {
 
     /// Whether the next spare may be taken. The reserve may not while nobody knows whether the disk is full: to fill a
     /// segment takes long, most of all where it fails in the end, and puts that were taken meanwhile would use it up.
-    fn may_take(&mut self) -> bool {
+    fn may_take(&mut self, purpose: Purpose) -> bool {
         let left = self.spares.len();
         self.was_filled |= left > RESERVED;
-        left > RESERVED || (left > 0 && (!self.was_filled || self.is_low()))
+        let kept = if purpose == Purpose::Entries { LAST } else { 0 };
+        left > RESERVED || (left > kept && (!self.was_filled || self.is_low()))
     }
 
     /// Whether a file of at least this many bytes is there.
@@ -273,18 +299,24 @@ impl Pool {
         self.segment_size
     }
 
-    /// Whether what is wanted next can be taken without waiting. While it cannot, the log waits for space.
-    pub(super) fn is_ready(&mut self, wanted: Option<u64>) -> bool {
+    /// Whether a file of at least so many bytes, if one is wanted, can be taken now. While it cannot, the log waits for
+    /// space.
+    pub(super) fn is_ready(&mut self, wanted: Option<u64>, purpose: Purpose) -> bool {
         let ready = match wanted {
             None => true,
-            Some(size_min) if size_min <= self.segment_size => self.may_take(),
+            Some(size_min) if size_min <= self.segment_size => self.may_take(purpose),
             Some(size_min) => {
                 self.ask_for(size_min);
                 !self.larger.is_empty()
             }
         };
-        self.shared.waits_for_space.store(!ready, Ordering::Relaxed);
+        self.shared.set_waits_for_space(!ready);
         ready
+    }
+
+    /// Tells that the allocator has attempted something. Every attempt is told after it, so that none is missed.
+    pub(super) fn attempts(&self) -> &Receiver<()> {
+        &self.attempts
     }
 
     /// Waits until what was wanted last may be there, though not for long.

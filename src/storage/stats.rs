@@ -19,6 +19,8 @@ pub struct LogStats {
     pub bytes: u64,
     /// Segments taken into use.
     pub segments: u64,
+    /// Times that a batch had no place and waited for one.
+    pub space_waits: u64,
     /// How long placing and syncing the last batch took.
     pub sync_latency_last_us: u64,
     /// The longest so far.
@@ -60,6 +62,7 @@ pub(crate) struct Shared {
     batches: AtomicU64,
     bytes: AtomicU64,
     segments: AtomicU64,
+    space_waits: AtomicU64,
     sync_latency_last_us: AtomicU64,
     sync_latency_max_us: AtomicU64,
     sync_latency_sum_us: AtomicU64,
@@ -68,7 +71,7 @@ pub(crate) struct Shared {
     /// Only the reserved segments are left.
     pub(crate) reserve_only: AtomicBool,
     /// The syncer has a batch and no segment to place it in.
-    pub(crate) waits_for_space: AtomicBool,
+    waits_for_space: AtomicBool,
     changes_in: Sender<Change>,
     changes: Receiver<Change>,
 }
@@ -82,6 +85,7 @@ impl Shared {
             batches: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             segments: AtomicU64::new(0),
+            space_waits: AtomicU64::new(0),
             sync_latency_last_us: AtomicU64::new(0),
             sync_latency_max_us: AtomicU64::new(0),
             sync_latency_sum_us: AtomicU64::new(0),
@@ -101,6 +105,7 @@ impl Shared {
             batches: load(&self.batches),
             bytes: load(&self.bytes),
             segments: load(&self.segments),
+            space_waits: load(&self.space_waits),
             sync_latency_last_us: load(&self.sync_latency_last_us),
             sync_latency_max_us: load(&self.sync_latency_max_us),
             sync_latency_sum_us: load(&self.sync_latency_sum_us),
@@ -141,6 +146,17 @@ impl Shared {
 
     pub(crate) fn segment_gone(&self, sequence: u64) {
         self.tell(Change::Gone(sequence));
+    }
+
+    /// Whether the syncer has a batch and no segment to place it in.
+    pub(crate) fn waits_for_space(&self) -> bool {
+        self.waits_for_space.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_waits_for_space(&self, waits: bool) {
+        if !self.waits_for_space.swap(waits, Ordering::Relaxed) && waits {
+            self.space_waits.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn tell(&self, change: Change) {

@@ -1,7 +1,7 @@
 //! A syncer without a thread, which does one step when it is told.
 
 use super::IDLE;
-use super::syncer::{Job, SyncerWorker};
+use super::syncer::{Ahead, Job, SyncerWorker};
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,15 @@ pub(super) struct SteppedSyncer {
     worker: SyncerWorker,
     /// What it does next, taken from its channel to look at it.
     job: Option<Job>,
+    /// What it does before that, as that waits for a place.
+    ahead: Option<Ahead>,
     /// It was told to stop and did.
     stopped: bool,
 }
 
 impl SteppedSyncer {
     pub(super) fn new(worker: SyncerWorker) -> SteppedSyncer {
-        SteppedSyncer { worker, job: None, stopped: false }
+        SteppedSyncer { worker, job: None, ahead: None, stopped: false }
     }
 
     fn peek(&mut self) {
@@ -25,27 +27,40 @@ impl SteppedSyncer {
         }
     }
 
-    /// Whether a job waits and there is space for it. While there is none, the log says so.
+    /// Whether a job waits and there is space for it, or something that need not wait for that. While there is none, the
+    /// log says so.
     pub(super) fn can_sync(&mut self) -> bool {
         self.peek();
-        self.job.as_ref().is_some_and(|job| self.worker.can_work(job))
+        let Some(job) = &self.job else { return false };
+        if self.worker.can_work(job) {
+            return true;
+        }
+        if self.ahead.is_none()
+            && let Some(Job::Ahead(ahead)) = self.worker.next()
+        {
+            self.ahead = Some(ahead);
+        }
+        self.ahead.is_some() || self.worker.can_go_ahead()
     }
 
-    /// Does the job that waits, if it can be done. Whether it was.
+    /// Does the job that waits, if it can be done, or what need not wait for it. Whether anything was done.
     pub(super) fn sync(&mut self) -> bool {
         if !self.can_sync() {
             return false;
         }
-        if let Some(job) = self.job.take() {
+        if let Some(ahead) = self.ahead.take() {
+            self.worker.note_ahead(ahead);
+        } else if let Some(job) = self.job.take_if(|job| self.worker.can_work(job)) {
             self.stopped = self.worker.work(job).is_break();
+        } else {
+            self.worker.retry_ahead();
         }
         true
     }
 
-    /// Whether the last batch is not proved durable and no job waits.
+    /// Whether the last batch is not proved durable and there is nothing to do.
     pub(super) fn can_prove(&mut self) -> bool {
-        self.peek();
-        self.job.is_none() && !self.stopped && self.worker.needs_watermark()
+        !self.stopped && self.worker.needs_watermark() && !self.can_sync()
     }
 
     /// Proves the last batch with a watermark, if that is to be done.

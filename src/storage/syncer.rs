@@ -5,21 +5,26 @@
 //! begins by restating it, and which segments hold entries that are needed. When it was restated, what nothing needs any
 //! more is let go: the oldest segments, as far as no shard has an entry there behind the start that was just restated.
 //!
+//! A batch that has no place on a full disk waits, perhaps for hours. What must not wait with it is told apart and goes
+//! *ahead* of it: terms and votes, and what sets segments free.
+//!
 //! The first failure is final: the file is never written or synced again, and every later call returns the failure.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select, unbounded};
+use raftkv_protocol::types::{HardState, ShardId};
 
 use super::batch::{Batch, Placement};
 use super::disk::{Access, Disk, DiskFile};
 use super::record::{Record, Seal};
 use super::segment::{BATCHES_AT, HEADER_BYTES, SegmentHeader, SegmentId, SegmentKey, segment_name};
-use super::spares::{Filling, Pool, SpareSource};
+use super::spares::{Filling, Pool, Purpose, SpareSource};
 use super::stats::Shared;
 use super::tip::{SegmentFile, Start, Tip};
 use super::{BatchNumber, IDLE, LogError, Wake};
@@ -54,6 +59,8 @@ pub(crate) struct Syncer {
     shared: Arc<Shared>,
     current: Option<Current>,
     tip: Tip,
+    /// Terms and votes that went ahead of the batch that holds them.
+    ahead: BTreeMap<ShardId, HardState>,
     /// The batch for what the syncer itself writes.
     own: Batch,
     /// Data was synced after the last watermark.
@@ -76,7 +83,8 @@ impl Syncer {
     ) -> Result<(Syncer, Vec<Place>), LogError> {
         tip.epoch += 1;
         let own = Batch::new(BatchNumber::default());
-        let mut syncer = Syncer { disk, shared, current: None, tip, own, unproven: false, failed: None };
+        let mut syncer =
+            Syncer { disk, shared, current: None, tip, ahead: BTreeMap::new(), own, unproven: false, failed: None };
         let places = syncer.begin_segment(kept, 0, spares)?;
         Ok((syncer, places))
     }
@@ -87,10 +95,15 @@ impl Syncer {
         batch: &mut Batch,
         spares: &mut dyn SpareSource,
     ) -> Result<Place, LogError> {
+        catch_up(batch, &mut self.ahead);
+        self.place(batch, spares)
+    }
+
+    fn place(&mut self, batch: &mut Batch, spares: &mut dyn SpareSource) -> Result<Place, LogError> {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
         }
-        let placed = self.make_room(room_for(batch), spares).and_then(|()| self.append(batch));
+        let placed = self.make_room(batch, spares).and_then(|()| self.append(batch));
         match &placed {
             Ok(_) => self.unproven = true,
             Err(error) => self.failed = Some(error.clone()),
@@ -99,13 +112,31 @@ impl Syncer {
     }
 
     /// The least size of the file that is to be taken for this batch, if the current segment has no room for it.
-    pub(crate) fn spare_wanted(&mut self, batch: &Batch) -> Option<u64> {
-        let room = room_for(batch);
-        if self.failed.is_some() || self.has_room(room) {
+    pub(crate) fn spare_wanted(&mut self, batch: &Batch, spares: &dyn SpareSource) -> Option<u64> {
+        if self.failed.is_some() || self.has_room_for(batch, spares) {
             return None;
         }
         self.seal_current();
-        Some(segment_bytes(&self.beginning(Filling::Remains), &[], room))
+        Some(segment_bytes(&self.beginning(Filling::Remains), &[], room_for(batch)))
+    }
+
+    /// Whether terms and votes can go ahead of a batch that waits, in the current segment or in this new one.
+    pub(crate) fn can_go_ahead(&mut self, hard_states: &[(ShardId, HardState)], spares: &Pool) -> bool {
+        self.failed.is_none()
+            && (self.has_room(room_for(&batch_of(hard_states)))
+                || self.roll_bytes().is_some_and(|bytes| spares.has(bytes)))
+    }
+
+    /// Writes terms and votes ahead of the batches that hold them. [`Syncer::can_go_ahead`] was asked before.
+    pub(crate) fn go_ahead(
+        &mut self,
+        hard_states: &[(ShardId, HardState)],
+        spares: &mut dyn SpareSource,
+    ) -> Result<(), LogError> {
+        self.place(&mut batch_of(hard_states), spares)?;
+        // The batches that were closed before hold earlier ones.
+        self.ahead.extend(hard_states.iter().copied());
+        Ok(())
     }
 
     /// The last of the segments before the current one has another size now.
@@ -204,12 +235,12 @@ impl Syncer {
         Ok(place)
     }
 
-    fn make_room(&mut self, room: u64, spares: &mut dyn SpareSource) -> Result<(), LogError> {
-        if self.has_room(room) {
+    fn make_room(&mut self, batch: &Batch, spares: &mut dyn SpareSource) -> Result<(), LogError> {
+        if self.has_room_for(batch, spares) {
             return Ok(());
         }
         self.seal_current();
-        self.begin_segment(&mut [], room, spares).map(drop)
+        self.begin_segment(&mut [], room_for(batch), spares).map(drop)
     }
 
     fn current(&self) -> &Current {
@@ -218,6 +249,11 @@ impl Syncer {
 
     fn has_room(&self, room: u64) -> bool {
         self.current().end + room <= self.current().size
+    }
+
+    fn has_room_for(&self, batch: &Batch, spares: &dyn SpareSource) -> bool {
+        let kept = if batch.has_records() { spares.kept_bytes() } else { 0 };
+        self.has_room(room_for(batch) + kept)
     }
 
     fn seal_current(&mut self) {
@@ -306,6 +342,32 @@ impl Syncer {
     }
 }
 
+/// A batch of hard states and nothing else.
+fn batch_of(hard_states: &[(ShardId, HardState)]) -> Batch {
+    let mut batch = Batch::new(BatchNumber::default());
+    for (shard, hard_state) in hard_states {
+        batch.set_hard_state(*shard, *hard_state);
+    }
+    batch
+}
+
+/// What went ahead of this batch must not be undone by it.
+fn catch_up(batch: &mut Batch, ahead: &mut BTreeMap<ShardId, HardState>) {
+    for (shard, hard_state) in batch.hard_states_mut() {
+        let Some(gone) = ahead.get(shard) else { continue };
+        if is_later(gone, hard_state) {
+            *hard_state = *gone;
+        } else {
+            ahead.remove(shard);
+        }
+    }
+}
+
+/// Of one shard, whose term never falls, and whose vote in a term never changes.
+pub(super) fn is_later(one: &HardState, other: &HardState) -> bool {
+    (one.term, one.vote.is_some()) > (other.term, other.vote.is_some())
+}
+
 /// The bytes that must be left in a segment for a batch to be placed there.
 fn room_for(batch: &Batch) -> u64 {
     batch.placed_bytes() + WATERMARK_BYTES
@@ -329,27 +391,47 @@ fn finish<'a>(batch: &'a mut Batch, placement: &Placement, segment: u64, tip: &m
     bytes
 }
 
+/// What need not wait for the batch that is being placed, or that waits for a place.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    /// Nothing before these is needed any more. Nothing is written for it, unless the disk is full and that sets space
+    /// free.
+    pub(crate) starts: Vec<Start>,
+    /// Terms and votes of batches that are not placed.
+    pub(crate) hard_states: Vec<(ShardId, HardState)>,
+}
+
 /// What the loop asks of the syncer.
 pub(crate) enum Job {
     /// Make this durable.
     Batch(Batch),
-    /// Nothing before these is needed any more. Nothing is written for it, unless the disk is full and that sets space
-    /// free. It is not answered.
-    Starts(Vec<Start>),
+    /// Take note of this, also while a batch waits. It is answered when it has hard states and they are durable, unless
+    /// the batches that hold them are first.
+    Ahead(Ahead),
     /// A clean stop: prove what was written, then end.
     Stop,
 }
 
+/// What the syncer has done.
+pub(crate) enum Done {
+    /// The batch is durable there.
+    Placed(Batch, Place),
+    /// These are durable, ahead of the batches that hold them.
+    WentAhead(Vec<(ShardId, HardState)>),
+}
+
 /// What the syncer answers.
-pub(crate) type Done = Result<(Batch, Place), LogError>;
+pub(crate) type Answer = Result<Done, LogError>;
 
 /// A [`Syncer`] at work: takes jobs, answers them and wakes the loop.
 pub(super) struct SyncerWorker {
     syncer: Syncer,
     spares: Pool,
     jobs: Receiver<Job>,
-    done: Sender<Done>,
+    done: Sender<Answer>,
     wake: Wake,
+    /// What is to go ahead of the batch that waits for a place.
+    ahead: Vec<(ShardId, HardState)>,
 }
 
 impl SyncerWorker {
@@ -362,7 +444,7 @@ impl SyncerWorker {
             };
             match job {
                 Ok(job) => {
-                    if self.work(job).is_break() {
+                    if self.wait_for_place(&job).is_break() || self.work(job).is_break() {
                         return;
                     }
                 }
@@ -372,6 +454,36 @@ impl SyncerWorker {
         }
     }
 
+    /// Waits until the job can be done, and does meanwhile what need not wait. Breaks if the log is closed.
+    fn wait_for_place(&mut self, job: &Job) -> ControlFlow<()> {
+        let mut is_told = false;
+        while !self.can_work(job) {
+            self.retry_ahead();
+            if !std::mem::replace(&mut is_told, true) {
+                // The loop may have something that need not wait.
+                (self.wake)();
+            }
+            select! {
+                recv(self.spares.attempts()) -> attempted => if attempted.is_err() {
+                    self.answer(Err(LogError("the log was closed while a batch waited for space".to_owned())));
+                    return ControlFlow::Break(());
+                },
+                recv(self.jobs) -> job => match job {
+                    Ok(Job::Ahead(ahead)) => self.note_ahead(ahead),
+                    // One batch at a time comes, and the log does not stop before it is placed.
+                    Ok(Job::Batch(_) | Job::Stop) | Err(_) => return ControlFlow::Break(()),
+                },
+                recv(self.idle()) -> _ => self.prove(),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Tells when it is time for a watermark, if nothing else comes before.
+    fn idle(&self) -> Receiver<Instant> {
+        if self.needs_watermark() { crossbeam_channel::after(IDLE) } else { crossbeam_channel::never() }
+    }
+
     /// The next job, if one waits.
     pub(super) fn next(&self) -> Option<Job> {
         self.jobs.try_recv().ok()
@@ -379,11 +491,10 @@ impl SyncerWorker {
 
     /// Whether the job can be done without waiting for space. While it cannot, the log says so.
     pub(super) fn can_work(&mut self, job: &Job) -> bool {
-        let wanted = match job {
-            Job::Batch(batch) => self.syncer.spare_wanted(batch),
-            Job::Starts(_) | Job::Stop => None,
-        };
-        self.spares.is_ready(wanted)
+        let Job::Batch(batch) = job else { return true };
+        let purpose = if batch.has_records() { Purpose::Entries } else { Purpose::HardStates };
+        let wanted = self.syncer.spare_wanted(batch, &self.spares);
+        self.spares.is_ready(wanted, purpose)
     }
 
     /// Does a job; breaks after the last.
@@ -391,13 +502,15 @@ impl SyncerWorker {
         match job {
             Job::Batch(mut batch) => {
                 let placed = self.syncer.place_and_sync(&mut batch, &mut self.spares);
-                self.answer(placed.map(|place| (batch, place)));
-                self.make_space();
+                // What did not get ahead of it comes with it, or with the next.
+                self.ahead.clear();
+                self.answer(placed.map(|place| Done::Placed(batch, place)));
+                self.make_space(Rolling::ForMoreThanItTakes);
                 ControlFlow::Continue(())
             }
-            Job::Starts(starts) => {
-                self.syncer.begin_after(&starts);
-                self.make_space();
+            Job::Ahead(ahead) => {
+                self.syncer.begin_after(&ahead.starts);
+                self.make_space(Rolling::ForMoreThanItTakes);
                 ControlFlow::Continue(())
             }
             Job::Stop => {
@@ -407,15 +520,38 @@ impl SyncerWorker {
         }
     }
 
+    /// Takes note of what need not wait for the batch that has no place.
+    pub(super) fn note_ahead(&mut self, Ahead { starts, hard_states }: Ahead) {
+        self.syncer.begin_after(&starts);
+        self.make_space(Rolling::ForWhatItTakes);
+        self.ahead.retain(|(shard, _)| hard_states.iter().all(|(later, _)| later != shard));
+        self.ahead.extend(hard_states);
+        self.retry_ahead();
+    }
+
+    /// Whether terms and votes wait that can go ahead of the batch that has no place.
+    pub(super) fn can_go_ahead(&mut self) -> bool {
+        !self.ahead.is_empty() && self.syncer.can_go_ahead(&self.ahead, &self.spares)
+    }
+
+    /// Lets terms and votes go ahead, if they can.
+    pub(super) fn retry_ahead(&mut self) {
+        if self.can_go_ahead() {
+            let hard_states = std::mem::take(&mut self.ahead);
+            let gone = self.syncer.go_ahead(&hard_states, &mut self.spares);
+            self.answer(gone.map(|()| Done::WentAhead(hard_states)));
+        }
+    }
+
     /// While only the reserve is left, little is written, and the next segment may never begin. So what is known is restated
     /// for no other reason than to set segments free: in the current one, or in a new one that sets more free than it
-    /// takes.
-    fn make_space(&mut self) {
+    /// takes, or as much if a batch waits for it.
+    fn make_space(&mut self, rolling: Rolling) {
         if !self.spares.is_low() || !self.syncer.has_needless() {
             return;
         }
         let made = match self.syncer.restate(&mut self.spares) {
-            Ok(false) if self.pays_to_roll() => self.syncer.roll(&mut self.spares),
+            Ok(false) if self.pays_to_roll(rolling) => self.syncer.roll(&mut self.spares),
             restated => restated.map(drop),
         };
         if let Err(error) = made {
@@ -423,8 +559,12 @@ impl SyncerWorker {
         }
     }
 
-    fn pays_to_roll(&mut self) -> bool {
-        self.syncer.needless_bytes() >= 2 * self.spares.segment_size()
+    fn pays_to_roll(&mut self, rolling: Rolling) -> bool {
+        let segments = match rolling {
+            Rolling::ForMoreThanItTakes => 2,
+            Rolling::ForWhatItTakes => 1,
+        };
+        self.syncer.needless_bytes() >= segments * self.spares.segment_size()
             && self.syncer.roll_bytes().is_some_and(|bytes| self.spares.has(bytes))
     }
 
@@ -446,17 +586,26 @@ impl SyncerWorker {
         }
     }
 
-    fn answer(&self, answer: Done) {
+    fn answer(&self, answer: Answer) {
         // The loop may be gone already; then nobody waits for the answer.
         let _ = self.done.send(answer);
         (self.wake)();
     }
 }
 
+/// When a segment is begun for nothing but to set others free.
+#[derive(Clone, Copy, Debug)]
+enum Rolling {
+    /// If that sets free more than one.
+    ForMoreThanItTakes,
+    /// If that sets one free: it has room at its beginning, for whoever waits.
+    ForWhatItTakes,
+}
+
 /// The loop's side of a [`SyncerWorker`]. If that has a thread, it ends when this is dropped, or after [`Job::Stop`].
 pub(super) struct SyncerHandle {
     jobs: Option<Sender<Job>>,
-    done: Receiver<Done>,
+    done: Receiver<Answer>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -464,7 +613,7 @@ impl SyncerHandle {
     pub(super) fn new(syncer: Syncer, spares: Pool, wake: Wake) -> (SyncerHandle, SyncerWorker) {
         let (jobs, jobs_out) = unbounded();
         let (done_in, done) = unbounded();
-        let worker = SyncerWorker { syncer, spares, jobs: jobs_out, done: done_in, wake };
+        let worker = SyncerWorker { syncer, spares, jobs: jobs_out, done: done_in, wake, ahead: Vec::new() };
         (SyncerHandle { jobs: Some(jobs), done, thread: None }, worker)
     }
 
@@ -481,8 +630,8 @@ impl SyncerHandle {
         let _ = jobs.send(job);
     }
 
-    /// The answers, one for each batch; after a failure, that.
-    pub(super) fn done(&self) -> &Receiver<Done> {
+    /// The answers, one for each batch, besides those for what went ahead; after a failure, that.
+    pub(super) fn done(&self) -> &Receiver<Answer> {
         &self.done
     }
 

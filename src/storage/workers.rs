@@ -52,8 +52,9 @@ impl Workers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a batch waits and there is space for it, or a note of what is no longer needed. A batch that lacks space is
-    /// seen in [`FileLog::waits_for_space`](super::FileLog::waits_for_space) from then on.
+    /// Whether a batch waits and there is space for it, or what need not wait for that: terms and votes, a note of what is no
+    /// longer needed. A batch that lacks space is seen in [`FileLog::waits_for_space`](super::FileLog::waits_for_space) from
+    /// then on.
     #[must_use]
     pub fn can_sync(&self) -> bool {
         self.hands().syncer.as_mut().is_some_and(SteppedSyncer::can_sync)
@@ -66,7 +67,7 @@ impl Workers {
         }
     }
 
-    /// Whether the last batch is not proved durable and no other waits.
+    /// Whether the last batch is not proved durable and no other waits, unless for space.
     #[must_use]
     pub fn can_prove(&self) -> bool {
         self.hands().syncer.as_mut().is_some_and(SteppedSyncer::can_prove)

@@ -100,6 +100,56 @@ fn a_node_on_a_full_disk_serves_reads_votes_hands_over_and_starts_again() {
     }
 }
 
+/// The others go on writing for long. What the full node has no space for waits, and nothing else does: its votes count,
+/// it starts again with no byte free, and it catches up when there is space.
+// museum 41, rule 17
+#[test]
+fn a_follower_on_a_full_disk_under_load_votes_and_starts_again() {
+    let test = "a_follower_on_a_full_disk_under_load_votes_and_starts_again";
+    let Some((mut cluster, disk)) = with_a_small_disk(test, "--log-io=direct") else { return };
+    cluster.restart_all();
+    await_spares(&mut cluster.wire(1));
+    disk.fill();
+    let value = vec![b'v'; 100_000];
+    eventually(PATIENCE, "node 1 notices that its disk is full and leads nothing", || {
+        let keys = keys_by_leader(&cluster);
+        let mut wire = cluster.wire(1);
+        keys.0.iter().for_each(|key| drop(wire.ask(put(key.as_bytes(), &value))));
+        (keys.0.is_empty() && wire.status().disk == DiskHealth::Full).then_some(())
+    });
+    let write_much = |cluster: &Cluster| {
+        let mut wire = cluster.wire(3);
+        for key in keys_by_leader(cluster).1.iter().cycle().take(40) {
+            assert_eq!(wire.ask(put(key.as_bytes(), &value)).said, Said::Put, "nobody is held up");
+        }
+    };
+    write_much(&cluster);
+    assert!(cluster.wire(1).counter("log_space_waits") > 0, "4 MB have no place");
+
+    for _ in 0..2 {
+        cluster.kill_9(2);
+        cluster.await_leaders_among(&[3]);
+        cluster.start_node(2);
+        cluster.await_leaders();
+        write_much(&cluster);
+    }
+    cluster.kill_9(1);
+    disk.fill();
+    cluster.start_node(1);
+    cluster.await_leaders();
+    write_much(&cluster);
+    cluster.kill_9(2);
+    cluster.await_leaders_among(&[3]);
+    cluster.start_node(2);
+    assert!(!cluster.process(1).has_ended());
+    disk.make_room();
+    cluster.await_convergence();
+    for node in 1..=3 {
+        let ended = cluster.stop(node);
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    }
+}
+
 /// The one line of a process that could not start.
 fn why_it_ended(cluster: &mut Cluster) -> String {
     let ended = cluster.await_end(1);
