@@ -11,6 +11,7 @@
 //! - Readiness is told once, as [`Network`] describes it, in any order and as late as one likes. Whatever is told for
 //!   a token that means nothing any more is ignored.
 //! - What a core wants of its snapshots happens when [`NodeByHand::snapshots`] is moved, one step at a time.
+//! - What a turn wants put on record in the data directory is written after it, and is found in the next.
 //! - Time does not go back.
 
 use std::fmt;
@@ -74,6 +75,8 @@ pub struct NodeByHand<N: Network> {
     pub(super) cores: Vec<Option<CoreLoop<N>>>,
     snapshots: Vec<SnapshotHands>,
     posts: Vec<InboxSender<Post<N::Socket>>>,
+    /// Nothing is put on record, as if the disk hung.
+    holds_records: bool,
 }
 
 impl<N: Network> fmt::Debug for NodeByHand<N> {
@@ -135,7 +138,7 @@ impl<N: Network> NodeByHand<N> {
             let parts = Parts { node: Arc::clone(&node), core, network, inbox, posts: posts.clone(), router };
             started.push(Some(CoreLoop::new(parts, Clock::by_hand(now))));
         }
-        Ok(NodeByHand { node, cores: started, snapshots: hands, posts })
+        Ok(NodeByHand { node, cores: started, snapshots: hands, posts, holds_records: false })
     }
 
     /// What moves the snapshot worker of a core, which does nothing by itself.
@@ -153,13 +156,20 @@ impl<N: Network> NodeByHand<N> {
         let place = &mut self.cores[usize::from(core.0)];
         let running = place.as_mut().expect("a core that has ended is not turned");
         running.set_time(now);
-        match running.turn(ready.iter().copied())? {
+        let turned = running.turn(ready.iter().copied());
+        while !self.holds_records && self.node.write_record() {}
+        match turned? {
             Turn::GoesOn => Ok(Progress::GoesOn),
             Turn::Ended => {
                 let ended = place.take().expect("it was there above");
                 Ok(Progress::Ended(Box::new(ended.into_log())))
             }
         }
+    }
+
+    /// Whether nothing is put on record from now on, as if the disk hung under these files.
+    pub fn hold_records(&mut self, holds: bool) {
+        self.holds_records = holds;
     }
 
     /// When a core is to be turned at the latest if nothing comes in before; `None` once it has ended.

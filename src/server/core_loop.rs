@@ -63,6 +63,8 @@ pub(super) enum Fault {
     Message(DecodeError, RequestId),
     /// The hello was refused; the answer is in the output.
     Refused,
+    /// The other side may say hello again in a moment.
+    NotYet,
 }
 
 impl From<io::Error> for Fault {
@@ -543,6 +545,7 @@ impl<N: Network> CoreLoop<N> {
                 self.io.close(id);
                 return;
             }
+            Fault::NotYet => return drop(self.io.close(id)),
             Fault::Refused => None,
             Fault::Frame(error) => {
                 self.router.counters.frames_bad += 1;

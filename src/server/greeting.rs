@@ -9,11 +9,25 @@ use crate::socket::Network;
 
 use super::connection::Kind;
 use super::core_loop::{CoreLoop, Fault, is_full};
-use super::link::check_incarnation;
+use super::link::{Unheard, check_incarnation};
 use super::message::ConnectionId;
 
 /// Connections on which other nodes fetch snapshots from one core.
 const FETCHERS_MAX: usize = 1_024;
+
+/// Why a hello is not answered with a welcome.
+enum Unwelcome {
+    /// It is refused, and why.
+    Refused(HelloRefusal, String),
+    /// In a moment it may be said again: who says it is being put on record.
+    Yet,
+}
+
+impl From<(HelloRefusal, String)> for Unwelcome {
+    fn from((reason, words): (HelloRefusal, String)) -> Unwelcome {
+        Unwelcome::Refused(reason, words)
+    }
+}
 
 impl<N: Network> CoreLoop<N> {
     /// Takes the first frame of a connection.
@@ -24,6 +38,7 @@ impl<N: Network> CoreLoop<N> {
             .map_err(|_| malformed())
             .and_then(|(min, max)| binary::check_versions(min, max))
             .and_then(|version| Hello::decode(kind, payload).map(|hello| (version, hello)).map_err(|_| malformed()))
+            .map_err(Unwelcome::from)
             .and_then(|(version, hello)| self.check_hello(&hello).map(|()| (version, hello.role)));
         match checked {
             Ok((version, role)) => {
@@ -31,14 +46,15 @@ impl<N: Network> CoreLoop<N> {
                 self.seat(id, role);
                 Ok(())
             }
-            Err((reason, words)) => {
+            Err(Unwelcome::Yet) => Err(Fault::NotYet),
+            Err(Unwelcome::Refused(reason, words)) => {
                 self.refuse_hello(id, reason, &words);
                 Err(Fault::Refused)
             }
         }
     }
 
-    fn check_hello(&mut self, hello: &Hello<'_>) -> Result<(), (HelloRefusal, String)> {
+    fn check_hello(&mut self, hello: &Hello<'_>) -> Result<(), Unwelcome> {
         let node = &self.node;
         let is_member = |id| node.peers.iter().any(|peer| peer.id == id);
         binary::check_hello(hello, node.cluster, node.config.node_id, is_member)?;
@@ -46,15 +62,19 @@ impl<N: Network> CoreLoop<N> {
             HelloRole::Client { .. } if is_full(node) => {
                 self.router.counters.connections_refused += 1;
                 let max = node.config.limits.connections_max;
-                Err((HelloRefusal::Connections, format!("{max} clients are connected, the limit (--connections-max)")))
+                let words = format!("{max} clients are connected, the limit (--connections-max)");
+                Err(Unwelcome::Refused(HelloRefusal::Connections, words))
             }
             HelloRole::Client { .. } => Ok(()),
             HelloRole::Snapshots { .. } if self.io.fetchers.len() >= FETCHERS_MAX => {
                 let words = format!("{FETCHERS_MAX} connections fetch snapshots from this core, the limit");
-                Err((HelloRefusal::Connections, words))
+                Err(Unwelcome::Refused(HelloRefusal::Connections, words))
             }
             HelloRole::Peer { node: peer, incarnation, .. } | HelloRole::Snapshots { node: peer, incarnation, .. } => {
-                check_incarnation(node, peer, incarnation).map_err(|words| (HelloRefusal::Incarnation, words))?;
+                check_incarnation(node, peer, incarnation).map_err(|unheard| match unheard {
+                    Unheard::Yet => Unwelcome::Yet,
+                    Unheard::Refused(words) => Unwelcome::Refused(HelloRefusal::Incarnation, words),
+                })?;
                 node.note_peer(peer, hello.features);
                 Ok(())
             }

@@ -16,6 +16,7 @@ use crate::event_loop::{Appetite, Flushed, Input, Output, Received};
 use crate::socket::{Network, Socket, Stream};
 
 use super::node::{Node, Peer};
+use super::records::{Outcome, Record};
 
 /// How long connecting and greeting may take.
 const GREETING: Duration = Duration::from_secs(3);
@@ -285,7 +286,10 @@ pub(super) fn bad_greeting() -> Fault {
 pub(super) fn check_welcome(reply: &HelloReply<'_>, node: &Node, peer: NodeId) -> Result<(), Fault> {
     match reply {
         HelloReply::Welcome { node: answering, incarnation, features, .. } if *answering == peer => {
-            check_incarnation(node, peer, *incarnation).map_err(Fault::refusal)?;
+            check_incarnation(node, peer, *incarnation).map_err(|unheard| match unheard {
+                Unheard::Yet => Fault::of("its data directory is being put on record here"),
+                Unheard::Refused(words) => Fault::refusal(words),
+            })?;
             node.note_peer(peer, *features);
             node.admission.note_welcome(peer);
             Ok(())
@@ -297,18 +301,30 @@ pub(super) fn check_welcome(reply: &HelloReply<'_>, node: &Node, peer: NodeId) -
     }
 }
 
+/// Why a peer is not heard.
+#[derive(Debug)]
+pub(super) enum Unheard {
+    /// Its data directory is being put on record, which is a matter of moments unless the disk hangs: it may dial again.
+    Yet,
+    /// For good, or until somebody sees to it.
+    Refused(String),
+}
+
 /// A node that comes back with another incarnation has lost its disk: it may have voted or acknowledged what it no
-/// longer knows, so nothing it says counts. The first incarnation seen is remembered durably.
-pub(super) fn check_incarnation(node: &Node, peer: NodeId, incarnation: Incarnation) -> Result<(), String> {
-    use crate::storage::data_dir::PeerCheck;
-    match node.data_dir().and_then(|mut data_dir| data_dir.record_peer(peer, incarnation)) {
-        Ok(PeerCheck::Known | PeerCheck::Recorded) => Ok(()),
-        Ok(PeerCheck::Changed { .. }) if mutant!("new-incarnation-accepted") => Ok(()),
-        Ok(PeerCheck::Changed { was }) => Err(format!(
+/// longer knows, so nothing it says counts. The first incarnation seen is remembered, and nothing counts before that is
+/// durable.
+pub(super) fn check_incarnation(node: &Node, peer: NodeId, incarnation: Incarnation) -> Result<(), Unheard> {
+    match node.records.peer(peer) {
+        Some(known) if known == incarnation || mutant!("new-incarnation-accepted") => Ok(()),
+        Some(was) => Err(Unheard::Refused(format!(
             "node {peer} came back with another data directory (incarnation {:016x}, known is {:016x}): it may have \
              forgotten votes and entries; bring its old directory back",
             incarnation.0, was.0
-        )),
-        Err(error) => Err(error.to_string()),
+        ))),
+        None => match node.records.want(Record::Peer(peer, incarnation)) {
+            Outcome::Durable => Ok(()),
+            Outcome::Pending => Err(Unheard::Yet),
+            Outcome::Failed(words) => Err(Unheard::Refused(words)),
+        },
     }
 }

@@ -25,6 +25,7 @@ mod news;
 pub mod node;
 mod placement;
 mod ready;
+pub mod records;
 mod repairs;
 mod room;
 pub mod router;
@@ -57,6 +58,8 @@ mod local_cluster_test;
 mod news_test;
 #[cfg(test)]
 mod placement_test;
+#[cfg(test)]
+mod records_test;
 #[cfg(test)]
 mod room_test;
 #[cfg(test)]

@@ -11,10 +11,11 @@ use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId, Te
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::storage::SalvagedLog;
-use crate::storage::data_dir::DataDir;
+use crate::storage::data_dir::{DataDir, PeerCheck};
 
 use super::admission::Admission;
 use super::health::Health;
+use super::records::{Record, Records};
 use super::together::Together;
 
 /// Another node of the cluster.
@@ -57,7 +58,9 @@ pub struct Node {
     pub health: Health,
     /// What the cores do once between them.
     pub together: Together,
-    /// Where peers' incarnations are remembered. Locked at hellos, and once when the node is admitted.
+    /// What is put on record while the node runs.
+    pub records: Records,
+    /// Where it is put on record. Locked while a file is written: no loop may wait for it.
     pub data_dir: Mutex<DataDir>,
 }
 
@@ -65,7 +68,9 @@ impl Node {
     /// A node as it starts. `sockets_max` connections are accepted at once.
     #[must_use]
     pub fn new(config: Config, peers: Vec<Peer>, data_dir: DataDir, sockets_max: usize) -> Node {
+        let known = |peer: &Peer| Some((peer.id, data_dir.incarnation_of(peer.id)?));
         Node {
+            records: Records::new(peers.iter().filter_map(known).collect()),
             cluster: config.cluster_id(),
             incarnation: data_dir.incarnation(),
             admission: Admission::new(data_dir.is_admitted(), peers.iter().map(|peer| peer.id)),
@@ -151,7 +156,7 @@ impl Node {
         ready == usize::from(self.config.cores) && !self.admission.is_admitted()
     }
 
-    /// Admits the node, durably.
+    /// Admits the node, durably. Waits for the disk.
     ///
     /// # Errors
     /// If that cannot be put on record. It is not admitted then, and may be tried again.
@@ -159,6 +164,31 @@ impl Node {
         self.data_dir()?.admit()?;
         self.admission.admit();
         Ok(())
+    }
+
+    /// Puts on record what the loops want, for as long as the process lives.
+    pub fn keep_records(&self) {
+        loop {
+            self.records.wait();
+            self.write_record();
+        }
+    }
+
+    /// Puts the next thing on record that is wanted. Whether there was one. Waits for the disk.
+    pub fn write_record(&self) -> bool {
+        self.records.work(|record| self.write(record).map_err(|error| error.to_string()))
+    }
+
+    /// Of a peer, returns which data directory is on record now.
+    fn write(&self, record: Record) -> Result<Option<Incarnation>, Fatal> {
+        match record {
+            Record::Peer(peer, incarnation) => match self.data_dir()?.record_peer(peer, incarnation)? {
+                PeerCheck::Known | PeerCheck::Recorded => Ok(Some(incarnation)),
+                PeerCheck::Changed { was } => Ok(Some(was)),
+            },
+            Record::Admitted => self.admit().map(|()| None),
+            Record::Healed(shard) => self.data_dir()?.mark_healed(shard).map(|()| None),
+        }
     }
 
     /// Whether the node is to end.

@@ -6,6 +6,7 @@ use crate::shard::Shard;
 
 use super::message::ReplyTo;
 use super::node::Node;
+use super::records::{Outcome, Record};
 
 /// After the admission could not be put on record: a full disk, most likely.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -16,10 +17,12 @@ pub(super) enum CoreReadiness {
     /// Some shard of the core is not ready.
     #[default]
     Awaited,
-    /// All cores are ready; the node is to be admitted by this one, and could not be yet.
+    /// All cores are ready; the node is to be admitted by this one, and is not yet.
     ToAdmit {
-        /// When to try again.
+        /// When to look again.
         retry_at: Instant,
+        /// It could not be put on record, and that was said.
+        has_failed: bool,
     },
     /// There is nothing left to do here.
     Told,
@@ -29,25 +32,26 @@ impl CoreReadiness {
     /// Tells the node once that this core is ready. The last core admits the node; until that is on record the node goes
     /// on without being admitted, which loses nothing.
     pub(super) fn tick(&mut self, now: Instant, shards: &[Shard<ReplyTo>], node: &Node) {
-        match self {
+        let has_failed = match self {
             CoreReadiness::Told => return,
-            CoreReadiness::ToAdmit { retry_at } if now < *retry_at => return,
-            CoreReadiness::ToAdmit { .. } => {}
+            CoreReadiness::ToAdmit { retry_at, .. } if now < *retry_at => return,
+            CoreReadiness::ToAdmit { has_failed, .. } => *has_failed,
             CoreReadiness::Awaited if !shards.iter().all(Shard::is_ready) => return,
             CoreReadiness::Awaited if !node.core_is_ready() => {
                 *self = CoreReadiness::Told;
                 return;
             }
-            CoreReadiness::Awaited => {}
-        }
-        match node.admit() {
-            Ok(()) => *self = CoreReadiness::Told,
-            Err(error) => {
-                if matches!(self, CoreReadiness::Awaited) {
+            CoreReadiness::Awaited => false,
+        };
+        *self = match node.records.want(Record::Admitted) {
+            Outcome::Durable => CoreReadiness::Told,
+            Outcome::Pending => CoreReadiness::ToAdmit { retry_at: now, has_failed },
+            Outcome::Failed(error) => {
+                if !has_failed {
                     log::warn!("every shard has had a leader, but that cannot be put on record: {error}; trying again");
                 }
-                *self = CoreReadiness::ToAdmit { retry_at: now + RETRY_AFTER };
+                CoreReadiness::ToAdmit { retry_at: now + RETRY_AFTER, has_failed: true }
             }
-        }
+        };
     }
 }

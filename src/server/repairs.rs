@@ -8,6 +8,7 @@ use crate::shard::Shard;
 
 use super::message::ReplyTo;
 use super::node::Node;
+use super::records::{Outcome, Record};
 
 /// After the note of the damage could not be taken back: a full disk, most likely.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -40,18 +41,24 @@ impl Repairs {
         }
         for shard in shards.iter().filter(|shard| !shard.raft().is_damaged()).map(Shard::id) {
             let Some(at) = self.shards.iter().position(|damaged| *damaged == shard) else { continue };
-            if let Err(error) = node.data_dir().and_then(|mut data_dir| data_dir.mark_healed(shard)) {
-                // It takes part already. At the worst a start repairs it once more.
-                if self.retry_at.is_none() {
-                    log::warn!("shard {shard} is repaired, but that cannot be put on record: {error}; trying again");
+            match node.records.want(Record::Healed(shard)) {
+                Outcome::Pending => continue,
+                Outcome::Durable => {}
+                Outcome::Failed(error) => {
+                    // It takes part already. At the worst a start repairs it once more.
+                    if self.retry_at.is_none() {
+                        log::warn!(
+                            "shard {shard} is repaired, but that cannot be put on record: {error}; trying again"
+                        );
+                    }
+                    self.retry_at = Some(now + RETRY_AFTER);
+                    return;
                 }
-                self.retry_at = Some(now + RETRY_AFTER);
-                return;
             }
+            self.retry_at = None;
             self.shards.swap_remove(at);
             node.health.repair_ends();
             log::info!("shard {shard} is repaired: what the log had lost is back, and this node votes for it again");
         }
-        self.retry_at = None;
     }
 }

@@ -60,6 +60,7 @@ pub fn run(mut config: Config) -> Result<(), Fatal> {
     let logs = logs::open(&node, &wakes)?;
     let stores = open_snapshots(&node)?;
     let stored = load_snapshots(&node, logs, &stores)?;
+    start_records(&node)?;
     let epoch = Instant::now();
     for ((core, seat), stored) in (0..).map(CoreId).zip(seats).zip(stored) {
         let network = network(&seat.poll, listen)?;
@@ -183,6 +184,13 @@ fn load_snapshots(
     let now_s = logs::seconds_now();
     let cores = (0..).map(CoreId).zip(logs.into_iter().zip(found));
     cores.map(|(core, (log, found))| stored(node, core, log, found?, now_s)).collect()
+}
+
+/// The small files of the data directory, which no loop waits for.
+fn start_records(node: &Arc<Node>) -> Result<(), Fatal> {
+    let node = Arc::clone(node);
+    let thread = std::thread::Builder::new().name("records".to_owned()).spawn(move || node.keep_records());
+    thread.map(|_| ()).map_err(|error| resource("a thread", &error))
 }
 
 /// Snapshots may wait for everything else.

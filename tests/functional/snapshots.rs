@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use raftkv::client::SnapshotOutcome;
-use raftkv_protocol::client::{Code, Operation, Request};
+use raftkv_protocol::client::{Operation, Request};
 use raftkv_protocol::hello::{Hello, HelloRole};
 use raftkv_protocol::peer::{ChunkResult, PeerFrame, SnapshotChunk, SnapshotRead};
 use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId, SnapshotId};
 
 use crate::support::cluster::{Builder, Cluster};
 use crate::support::wait::{PATIENCE, eventually};
-use crate::support::wire::{Wire, client_hello, encoded, stale_get};
+use crate::support::wire::{Wire, client_hello, encoded};
 
 /// Few bytes of everything, so that little has to be written.
 fn small(nodes: u64) -> Builder {
@@ -181,10 +181,8 @@ fn a_node_that_was_away_while_the_log_went_catches_up_by_snapshots() {
 fn with_one_left_behind(rate: &str) -> (Cluster, Contents) {
     let builder = small(3).shards(1).flag("--snapshot-log-bytes=1MiB").flag(&format!("--snapshot-rate={rate}"));
     let mut cluster = builder.start();
-    // Once it has been ready it has a say in elections, also after it was away.
-    eventually(PATIENCE, "node 3 is ready", || {
-        (cluster.wire(3).ask(stale_get(b"key")).said.code() == Some(Code::NotFound)).then_some(())
-    });
+    // Once it is admitted it has a say in elections, also after it was away.
+    eventually(PATIENCE, "node 3 is admitted", || cluster.is_admitted(3).then_some(()));
     cluster.kill_9(3);
     cluster.await_leaders();
     let mut contents = Contents::new();

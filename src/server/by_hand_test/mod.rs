@@ -27,7 +27,7 @@ use crate::shard::Shard;
 use crate::socket::{Network, Socket};
 use crate::storage::FileLog;
 use cluster::{CORES, Cluster, NODES, SHARDS, address};
-use network::Bell;
+use network::{Bell, MemoryNetwork};
 
 fn key_of(shard: ShardId) -> Vec<u8> {
     let mut keys = (0..).map(|n: u64| format!("key{n}").into_bytes());
@@ -213,14 +213,8 @@ fn kill_all_nodes(mut cluster: Cluster) {
     }
 }
 
-#[test]
-fn a_link_whose_peer_ends_right_behind_its_welcome_falls() {
-    let mut cluster = Cluster::without_nodes(7);
-    cluster.start_node(1);
-    let mut peer = cluster.wires.network(address(2), Bell::default());
-    // It dials, and then it says hello.
-    cluster.step();
-    cluster.step();
+/// Whoever takes the part of node 2 answers every hello with a welcome and ends.
+fn welcome_and_end(cluster: &mut Cluster, peer: &mut MemoryNetwork) {
     for core in 0..CORES {
         let socket = peer.accept().expect("each core dials");
         let mut welcome = Vec::new();
@@ -242,7 +236,44 @@ fn a_link_whose_peer_ends_right_behind_its_welcome_falls() {
     for core in cluster.node(1).cores.iter().flatten() {
         assert!(core.io.links.iter().all(|link| !link.is_up()), "{:?}", core.io.links);
     }
-    assert!(cluster.node(1).node().data_dir().expect("a data directory").incarnation_of(NodeId(2)).is_some());
+}
+
+#[test]
+fn a_link_whose_peer_ends_right_behind_its_welcome_falls() {
+    let mut cluster = Cluster::without_nodes(7);
+    cluster.start_node(1);
+    let mut peer = cluster.wires.network(address(2), Bell::default());
+    // It dials, and then it says hello.
+    cluster.step();
+    cluster.step();
+    welcome_and_end(&mut cluster, &mut peer);
+    let records = &cluster.node(1).node().records;
+    assert_eq!(records.peer(NodeId(2)), Some(Incarnation(2)), "it was put on record, and is heard the next time");
+    cluster.run(Duration::from_millis(50));
+    welcome_and_end(&mut cluster, &mut peer);
+}
+
+/// Whatever the files of the data directory wait for: clients and the other nodes are served, and nothing counts that is
+/// not on record.
+// rule 17
+#[test]
+fn a_disk_that_hangs_under_the_small_files_holds_up_no_loop() {
+    let mut cluster = Cluster::without_nodes(8);
+    (1..=NODES).for_each(|id| cluster.start_node(id));
+    cluster.node_mut(1).hold_records(true);
+    cluster.run(Duration::from_secs(5));
+    for core in cluster.node(1).cores.iter().flatten() {
+        assert!(core.io.links.iter().all(|link| !link.is_up()), "nobody is heard who is not on record");
+    }
+    assert!((0..SHARDS).map(ShardId).all(|shard| cluster.known_leader(1, shard).is_none()));
+    assert!((0..SHARDS).map(ShardId).all(|shard| cluster.known_leader(2, shard).is_some()), "the others go on");
+    let before = cluster.now;
+    assert_eq!(status_of(&mut cluster, 1).shards.len(), usize::from(SHARDS));
+    assert!(cluster.now - before < Duration::from_millis(10), "the loop answers");
+    cluster.node_mut(1).hold_records(false);
+    cluster.run_until("it is heard", Cluster::has_leaders);
+    write(&mut cluster, 1, &key_of(ShardId(0)), b"value");
+    cluster.run_until("it is admitted", |cluster| cluster.node(1).node().admission.is_admitted());
 }
 
 /// Every byte that nodes and a client say in half a minute, in order.
