@@ -23,7 +23,7 @@ const WAYS: [(&str, &str); 3] =
     [("--log-io=direct", "pwrite64"), ("--log-io=buffered", "pwritev2"), ("--log-io=map", "fdatasync")];
 
 /// Each of the ways, gone by a thread and by the loop: two flags, and the system call.
-fn ways_and_syncs() -> impl Iterator<Item = ([&'static str; 2], &'static str)> {
+fn ways_and_syncs() -> impl Iterator<Item = ([&'static str; 2], &'static str)> + Clone {
     let syncs = ["--log-sync=thread", "--log-sync=inline"];
     WAYS.into_iter().flat_map(move |(log_io, call)| syncs.map(|log_sync| ([log_io, log_sync], call)))
 }
@@ -34,20 +34,42 @@ fn a_single_node_ends_when_a_sync_fails() {
     if !have_strace("a_single_node_ends_when_a_sync_fails") {
         return;
     }
-    for (([log_io, log_sync], sync), failing) in ways_and_syncs().flat_map(|way| [(way, 20), (way, 60)]) {
+    // Others for each way: by hand, each sync of a run fails (`src/server/by_hand_test/failing.rs`).
+    let failing = (20..).step_by(7);
+    for (([log_io, log_sync], sync), failing) in ways_and_syncs().chain(ways_and_syncs()).zip(failing) {
         let mut cluster = Cluster::of(1).flag(log_io).flag(log_sync).idle();
         cluster.spawn_with(1, server_with_fault(sync, &format!("error=EIO:when={failing}+"))).await_listening();
         cluster.await_leaders();
         let writers = Writers::start(&cluster, "key", 2, 4);
-        let ended = cluster.await_end(1);
-        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-        let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("raftkv-server: ")).collect();
-        let [line] = lines[..] else { panic!("one line says why: {}", ended.stderr) };
+        let line = cluster.await_failure(1);
         assert!(line.contains("cannot write the log") && line.contains("Input/output error"), "{line}");
         cluster.restart_all();
         writers.await_progress(50);
         writers.stop().check(&cluster, &[1]);
     }
+}
+
+/// Each of the first syncs, those of the start among them, one start after the other.
+// museum 2, 38
+#[test]
+fn a_node_ends_at_each_of_its_first_syncs_that_fails() {
+    if !have_strace("a_node_ends_at_each_of_its_first_syncs_that_fails") {
+        return;
+    }
+    let mut cluster = Cluster::of(1).start();
+    let writers = Writers::start(&cluster, "key", 2, 4);
+    writers.await_progress(50);
+    cluster.kill_9(1);
+    for (failing, ([log_io, log_sync], sync)) in (1..=18).zip(ways_and_syncs().cycle()) {
+        cluster.set_flag(log_io);
+        cluster.set_flag(log_sync);
+        cluster.spawn_with(1, server_with_fault(sync, &format!("error=EIO:when={failing}+")));
+        let line = cluster.await_failure(1);
+        assert!(line.contains("log") && line.contains("Input/output error"), "{log_io} {log_sync} {failing}: {line}");
+    }
+    cluster.restart_all();
+    writers.await_progress(50);
+    writers.stop().check(&cluster, &[1]);
 }
 
 /// museum 38
@@ -91,10 +113,7 @@ fn a_disk_that_cannot_be_read_for_a_while_has_lost_nothing() {
         |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"segment-"));
     let segment = files.filter(is_segment).min().expect("a segment");
     cluster.spawn_with(1, server_with_fault_of(&segment, "pread64", "error=EIO:when=1+"));
-    let ended = cluster.await_end(1);
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("raftkv-server: ")).collect();
-    let [line] = lines[..] else { panic!("one line says why: {}", ended.stderr) };
+    let line = cluster.await_failure(1);
     assert!(line.contains("cannot read the log") && line.contains("Input/output error"), "{line}");
     for failing in [1, 2, 7] {
         let fault = format!("error=EIO:when={failing}");
@@ -413,10 +432,7 @@ fn a_disk_that_is_full_at_the_first_start_is_one_line_and_exit_code_1() {
     let mut cluster = Cluster::of(1).data(disk.path()).idle();
     disk.fill();
     cluster.spawn(1);
-    let ended = cluster.await_end(1);
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("raftkv-server: ")).collect();
-    let [line] = lines[..] else { panic!("one line says why: {}", ended.stderr) };
+    let line = cluster.await_failure(1);
     assert!(line.contains("No space left on device"), "{line}");
     disk.make_room();
     cluster.restart_all();

@@ -150,15 +150,6 @@ fn a_follower_on_a_full_disk_under_load_votes_and_starts_again() {
     }
 }
 
-/// The one line of a process that could not start.
-fn why_it_ended(cluster: &mut Cluster) -> String {
-    let ended = cluster.await_end(1);
-    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("raftkv-server: ")).collect();
-    let [line] = lines[..] else { panic!("one line says why: {}", ended.stderr) };
-    line.to_owned()
-}
-
 // museum 41
 #[test]
 fn a_directory_that_may_not_be_written_is_one_line_and_exit_code_1() {
@@ -171,7 +162,7 @@ fn a_directory_that_may_not_be_written_is_one_line_and_exit_code_1() {
     for _ in 0..2 {
         disk.set_writable(false);
         cluster.spawn(1);
-        let line = why_it_ended(&mut cluster);
+        let line = cluster.await_failure(1);
         assert!(line.contains("Read-only file system") && line.contains(&name), "{line}");
         disk.set_writable(true);
         cluster.restart_all();

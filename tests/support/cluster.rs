@@ -255,6 +255,16 @@ impl Cluster {
         self.running.remove(&id).expect("the node runs").await_end(PATIENCE)
     }
 
+    /// Waits for a node to end by itself with exit code 1, and the one line that says why.
+    #[track_caller]
+    pub fn await_failure(&mut self, id: u64) -> String {
+        let ended = self.await_end(id);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let lines: Vec<&str> = ended.stderr.lines().filter(|line| line.starts_with("raftkv-server: ")).collect();
+        let [line] = lines[..] else { panic!("one line says why: {}", ended.stderr) };
+        line.to_owned()
+    }
+
     /// Starts every node that does not run, and waits until every shard has a leader.
     pub fn restart_all(&mut self) {
         let down: Vec<u64> = self.ids().into_iter().filter(|id| !self.running.contains_key(id)).collect();
