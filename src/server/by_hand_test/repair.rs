@@ -87,6 +87,22 @@ fn a_node_whose_log_is_damaged_gets_everything_back_and_takes_part_again() {
     }
 }
 
+/// Nothing is lost with a byte that holds nothing: the node starts like any other, alone too, and counts it.
+#[test]
+fn a_blemish_in_the_log_is_counted_and_repairs_nothing() {
+    let mut cluster = cluster(7, 1);
+    cluster.kill(1);
+    let (segment, _) = middle(&cluster, 1);
+    cluster.disk(1, 0).flip(&segment, 200, 3);
+    cluster.start_node(1);
+    cluster.run_until("leaders", Cluster::has_leaders);
+    cluster.run_until("it is counted", |cluster| counted(cluster, 1, |counters| counters.log_blemishes) == 1);
+    assert_eq!(counted(&cluster, 1, |counters| counters.log_salvages), 0);
+    for shard in (0..SHARDS).map(ShardId) {
+        expect_value(&mut cluster, 1, &key_of(shard), b"two");
+    }
+}
+
 /// A sector of the log that cannot be read any more is damage like any other: of the others the node gets it back, and alone
 /// it says so.
 // museum 42
