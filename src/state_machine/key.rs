@@ -1,6 +1,5 @@
-//! A key as the map holds it: short ones in place, long ones shared. Nothing but the bytes decides order and equality.
+//! A key as the map holds it: short ones in place, long ones shared. Nothing but the bytes decides the order.
 
-use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
@@ -35,41 +34,52 @@ impl SmallKey {
 
 impl From<&[u8]> for SmallKey {
     fn from(key: &[u8]) -> SmallKey {
-        if key.len() <= INLINE_BYTES_MAX {
-            let mut bytes = [0; INLINE_BYTES_MAX];
-            bytes[..key.len()].copy_from_slice(key);
-            SmallKey(Repr::Inline { len: key.len() as u8, bytes })
-        } else {
-            SmallKey(Repr::Shared(Arc::from(key)))
+        SmallKey(match padded(key) {
+            Some(bytes) => Repr::Inline { len: key.len() as u8, bytes },
+            None => Repr::Shared(Arc::from(key)),
+        })
+    }
+}
+
+/// A key to look for, made ready to be compared with many.
+pub struct Probe<'a> {
+    bytes: &'a [u8],
+    /// As the map would hold it in place, if it would.
+    padded: Option<[u8; INLINE_BYTES_MAX]>,
+}
+
+impl<'a> Probe<'a> {
+    /// Copies a short key.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Probe<'a> {
+        Probe { bytes, padded: padded(bytes) }
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether a key of the map comes before this one, is it, or comes behind it. Two short ones are compared with
+    /// their padding, which takes no call, as the length is known: it is the least that can follow a key.
+    #[inline]
+    #[must_use]
+    pub fn order_of(&self, key: &SmallKey) -> Ordering {
+        match (&key.0, &self.padded) {
+            (Repr::Inline { len, bytes }, Some(padded)) => {
+                bytes.cmp(padded).then_with(|| usize::from(*len).cmp(&self.bytes.len()))
+            }
+            _ => key.as_bytes().cmp(self.bytes),
         }
     }
 }
 
-// Looking up by `&[u8]` is sound because order and equality are those of the slice.
-impl Borrow<[u8]> for SmallKey {
-    fn borrow(&self) -> &[u8] {
-        self.as_bytes()
-    }
-}
-
-impl PartialEq for SmallKey {
-    fn eq(&self, other: &SmallKey) -> bool {
-        self.as_bytes() == other.as_bytes()
-    }
-}
-
-impl Eq for SmallKey {}
-
-impl PartialOrd for SmallKey {
-    fn partial_cmp(&self, other: &SmallKey) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for SmallKey {
-    fn cmp(&self, other: &SmallKey) -> Ordering {
-        self.as_bytes().cmp(other.as_bytes())
-    }
+/// A short key and the zeros behind it.
+fn padded(key: &[u8]) -> Option<[u8; INLINE_BYTES_MAX]> {
+    let mut padded = [0; INLINE_BYTES_MAX];
+    padded.get_mut(..key.len())?.copy_from_slice(key);
+    Some(padded)
 }
 
 impl fmt::Debug for SmallKey {

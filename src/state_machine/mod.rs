@@ -25,6 +25,7 @@ pub mod restore;
 pub mod snapshot;
 pub mod state_hash;
 mod stored;
+mod tree;
 
 #[cfg(test)]
 mod command_test;
@@ -36,10 +37,11 @@ mod model_test;
 mod restore_test;
 #[cfg(test)]
 mod state_machine_test;
+#[cfg(test)]
+mod tree_test;
 
 use std::fmt;
 
-use imbl::OrdMap;
 use raftkv_protocol::client::{Condition, Scan};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index};
 
@@ -49,10 +51,10 @@ pub use snapshot::Snapshot;
 pub use state_hash::{CHECKPOINTS_KEPT, Checkpoint, HASH_FORMAT};
 
 use command::{Change, Command, Operation};
-use key::SmallKey;
 use range::ScanRange;
 use state_hash::StateHash;
 use stored::Stored;
+use tree::{Order, Tree};
 
 /// What an entry did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +76,10 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplyError(pub String);
 
-type Map = OrdMap<SmallKey, Stored>;
-
 /// The state of one shard.
 #[derive(Default)]
 pub struct StateMachine {
-    map: Map,
+    map: Tree,
     applied: EntryId,
     hash: StateHash,
     /// Of all keys and values.
@@ -115,11 +115,15 @@ impl StateMachine {
 
     /// Calls `item(key, version, value)` for the keys that `scan` wants of this shard (its cursor included), in its
     /// order, until `item` returns false. `scan.limit` and `scan.shard` are the caller's business.
-    pub fn scan<'a>(&'a self, scan: &Scan<'_>, item: impl FnMut(&'a [u8], Index, &'a [u8]) -> bool) {
+    pub fn scan<'a>(&'a self, scan: &Scan<'_>, mut item: impl FnMut(&'a [u8], Index, &'a [u8]) -> bool) {
         let range = ScanRange::of(scan);
         let Some(bounds) = range.bounds() else { return };
-        let items = self.map.range::<_, [u8]>(bounds);
-        if scan.reverse { visit(items.rev(), item) } else { visit(items, item) }
+        let order = if scan.reverse { Order::Falling } else { Order::Rising };
+        for (key, stored) in self.map.range(bounds, order) {
+            if !item(key.as_bytes(), stored.version(), stored.value()) {
+                return;
+            }
+        }
     }
 
     /// How many keys there are.
@@ -148,7 +152,12 @@ impl StateMachine {
     /// Changes a byte of a value as bad memory would, behind the hash's back: it comes to light when the key is written
     /// again, or a snapshot is taken. Whether there was one. For tests of how replicas find out that they differ.
     pub fn flip_byte(&mut self, key: &[u8]) -> bool {
-        self.map.get_mut(key).is_some_and(Stored::flip)
+        let Some((version, value)) = self.get(key) else { return false };
+        let mut value = value.to_vec();
+        let Some(first) = value.first_mut() else { return false };
+        *first ^= 1;
+        self.map.put(key, version, &value, |_| {});
+        true
     }
 
     /// Gives a key another value than the log says, hash and all. Whether it was there.
@@ -188,8 +197,8 @@ impl StateMachine {
             Condition::Version(version) => self.get(operation.key).is_some_and(|(current, _)| {
                 current == version || (mutant!("later-version-matches") && current > version)
             }),
-            Condition::Exists => self.map.contains_key(operation.key),
-            Condition::Absent => !self.map.contains_key(operation.key),
+            Condition::Exists => self.map.get(operation.key).is_some(),
+            Condition::Absent => self.map.get(operation.key).is_none(),
         }
     }
 
@@ -211,13 +220,10 @@ impl StateMachine {
     fn put(&mut self, key: &[u8], version: Index, value: &[u8]) {
         self.hash.add(key, version, value);
         self.bytes += size(key, value);
-        let Some(stored) = self.map.get_mut(key) else {
-            self.map.insert(SmallKey::from(key), Stored::new(version, value));
-            return;
-        };
-        self.hash.remove(key, stored.version(), stored.value());
-        self.bytes -= size(key, stored.value());
-        stored.replace(version, value);
+        self.map.put(key, version, value, |old| {
+            self.hash.remove(key, old.version(), old.value());
+            self.bytes -= size(key, old.value());
+        });
     }
 
     /// Takes what a key held out of the hash and the count. Returns whether it held anything.
@@ -226,17 +232,6 @@ impl StateMachine {
         self.hash.remove(key, old.version(), old.value());
         self.bytes -= size(key, old.value());
         true
-    }
-}
-
-fn visit<'m>(
-    items: impl Iterator<Item = (&'m SmallKey, &'m Stored)>,
-    mut item: impl FnMut(&'m [u8], Index, &'m [u8]) -> bool,
-) {
-    for (key, stored) in items {
-        if !item(key.as_bytes(), stored.version(), stored.value()) {
-            return;
-        }
     }
 }
 

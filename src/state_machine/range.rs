@@ -4,6 +4,8 @@ use std::ops::Bound;
 
 use raftkv_protocol::client::Scan;
 
+use super::tree::Bounds;
+
 /// The keys that a page of a scan may hold, lowest bound first whatever the direction. It may be empty.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ScanRange<'a> {
@@ -12,9 +14,6 @@ pub(super) struct ScanRange<'a> {
     /// Exclusive; `None` is beyond every key.
     upper: Option<Upper<'a>>,
 }
-
-/// From, to: what an ordered map is asked for.
-pub(super) type Bounds<'b> = (Bound<&'b [u8]>, Bound<&'b [u8]>);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Upper<'a> {

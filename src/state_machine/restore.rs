@@ -4,24 +4,17 @@ use std::fmt;
 
 use raftkv_protocol::types::{EntryId, Index};
 
-use super::key::SmallKey;
 use super::state_hash::{CHECKPOINT_INTERVAL, FORMAT};
-use super::stored::Stored;
 use super::{Checkpoint, StateMachine, size};
 
 /// What was read is not the state that the snapshot says it is, or one that this version does not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreError(pub String);
 
-/// Items that are put into the map at a time.
-const WINDOW: usize = 4_096;
-
 /// A state machine that is being put together. It becomes one when all items are there and make up the hash that the
 /// snapshot names.
 pub struct Restore {
     machine: StateMachine,
-    /// Items that are not in the map yet.
-    window: Vec<(SmallKey, Stored)>,
 }
 
 impl Restore {
@@ -33,7 +26,7 @@ impl Restore {
                 "its state hash has the format `{found}`, this version knows `{known}`: start the version that wrote it"
             )));
         }
-        Ok(Restore { machine: StateMachine { applied: at, ..StateMachine::default() }, window: Vec::new() })
+        Ok(Restore { machine: StateMachine { applied: at, ..StateMachine::default() } })
     }
 
     /// Adds an item.
@@ -48,33 +41,20 @@ impl Restore {
         }
         machine.hash.add(key, version, value);
         machine.bytes += size(key, value);
-        self.window.push((SmallKey::from(key), Stored::new(version, value)));
-        if self.window.len() < WINDOW { Ok(()) } else { self.insert_window() }
-    }
-
-    /// Puts the window into the map. In rising order every node of the tree would be left half full behind the last
-    /// key. So nine of sixteen go first, and the others fill the nodes up.
-    fn insert_window(&mut self) -> Result<(), RestoreError> {
-        let mut later = Vec::with_capacity(self.window.len() / 2);
-        let mut first = Vec::with_capacity(self.window.len());
-        for (at, item) in self.window.drain(..).enumerate() {
-            if at * 9 % 16 < 9 { first.push(item) } else { later.push(item) }
-        }
-        for (key, stored) in first.into_iter().chain(later) {
-            if self.machine.map.insert(key.clone(), stored).is_some() {
-                return Err(RestoreError(format!("the key \"{}\" is there twice", key.as_bytes().escape_ascii())));
-            }
+        let mut is_new = true;
+        machine.map.put(key, version, value, |_| is_new = false);
+        if !is_new {
+            return Err(RestoreError(format!("the key \"{}\" is there twice", key.escape_ascii())));
         }
         Ok(())
     }
 
     /// Ends with what the snapshot says of the whole state: its hash, and its latest checkpoints, oldest first.
     pub fn finish(
-        mut self,
+        self,
         hash: u128,
         checkpoints: impl IntoIterator<Item = Checkpoint>,
     ) -> Result<StateMachine, RestoreError> {
-        self.insert_window()?;
         let mut machine = self.machine;
         let found = machine.hash();
         if found != hash {
@@ -97,7 +77,7 @@ impl Restore {
 
 impl fmt::Debug for Restore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Restore").field("machine", &self.machine).finish_non_exhaustive()
+        f.debug_struct("Restore").field("machine", &self.machine).finish()
     }
 }
 

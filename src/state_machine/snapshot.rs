@@ -4,7 +4,8 @@ use std::ops::Bound;
 
 use raftkv_protocol::types::{EntryId, Index};
 
-use super::{Checkpoint, Map};
+use super::Checkpoint;
+use super::tree::{Order, Tree};
 
 /// A state as it was. It shares what has not changed since with the state machine it comes from.
 #[derive(Clone)]
@@ -12,11 +13,11 @@ pub struct Snapshot {
     at: EntryId,
     hash: u128,
     checkpoints: Vec<Checkpoint>,
-    map: Map,
+    map: Tree,
 }
 
 impl Snapshot {
-    pub(super) fn new(at: EntryId, hash: u128, checkpoints: Vec<Checkpoint>, map: Map) -> Snapshot {
+    pub(super) fn new(at: EntryId, hash: u128, checkpoints: Vec<Checkpoint>, map: Tree) -> Snapshot {
         Snapshot { at, hash, checkpoints, map }
     }
 
@@ -51,7 +52,7 @@ impl Snapshot {
 
     /// The same for the keys behind this one, for whoever reads it in several goes.
     pub fn iter_after(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
-        let range = self.map.range::<_, [u8]>((Bound::Excluded(key), Bound::Unbounded));
+        let range = self.map.range((Bound::Excluded(key), Bound::Unbounded), Order::Rising);
         range.map(|(key, stored)| (key.as_bytes(), stored.version(), stored.value()))
     }
 }

@@ -38,13 +38,4 @@ impl Stored {
             *self = Stored::new(version, value);
         }
     }
-
-    /// Changes a bit of the value; `false` if it is empty.
-    pub(super) fn flip(&mut self) -> bool {
-        let mut value = self.value().to_vec();
-        let Some(byte) = value.first_mut() else { return false };
-        *byte ^= 1;
-        *self = Stored::new(self.version(), &value);
-        true
-    }
 }
