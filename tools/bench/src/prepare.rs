@@ -123,10 +123,10 @@ fn prefill_once(
     trouble
 }
 
-/// Writes keys through one node. Returns those that were not acknowledged, and the last error.
+/// Writes keys through one node, in the order given. Returns those that were not acknowledged, and the last error.
 fn write_keys(
     address: &str,
-    mut keys: Vec<u32>,
+    keys: Vec<u32>,
     mut operations: Operations,
     value_size: usize,
     timeout: Duration,
@@ -141,8 +141,9 @@ fn write_keys(
     let burst = BURST_PUTS_MAX.min(BURST_BYTES_MAX / value_size.max(1)).max(1);
     let mut left = Vec::new();
     let mut trouble = None;
-    while !keys.is_empty() {
-        let now: Vec<u32> = keys.drain(keys.len().saturating_sub(burst)..).collect();
+    let mut keys = keys.into_iter();
+    while keys.len() > 0 {
+        let now: Vec<u32> = keys.by_ref().take(burst).collect();
         match write_burst(&mut connection, &now, &mut operations) {
             Ok((refused, reason)) => {
                 left.extend(refused);
@@ -150,7 +151,7 @@ fn write_keys(
             }
             Err(error) => {
                 left.extend(now);
-                left.append(&mut keys);
+                left.extend(keys.by_ref());
                 trouble = Some(format!("{address}: {error}"));
             }
         }

@@ -69,7 +69,7 @@ fn killed_nodes_are_asked_until_they_answer() {
 
 #[test]
 fn memory_is_that_of_each_node() {
-    let flags = ["memory", "--keys", "4000", "--value-bytes", "1024", "--still", "500ms"];
+    let flags = ["memory", "--keys", "4000", "--value-bytes", "1024", "--still", "500ms", "--order", "random"];
     let lines = run(&flags, &["--segment-size", "256KiB"]);
     let json = lines.last().unwrap();
     assert_eq!(json.matches("\"rss_bytes\"").count(), 3 * (3 + 1), "{json}");

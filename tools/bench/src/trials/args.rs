@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::args::parse_duration;
 
@@ -75,6 +75,15 @@ pub struct Restart {
     pub site: Site,
 }
 
+/// In which order keys are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Order {
+    /// Each behind all others of its shard
+    Rising,
+    /// Shuffled, the same each time
+    Random,
+}
+
 /// Flags of the memory measurement.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
@@ -91,6 +100,9 @@ pub struct Memory {
     /// What is stored
     #[command(flatten)]
     pub data: Data,
+    /// In which order the keys are written
+    #[arg(long, value_enum, default_value_t = Order::Rising)]
+    pub order: Order,
     /// How long memory must stand still before it is read
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     pub still: Duration,

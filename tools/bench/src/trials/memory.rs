@@ -46,6 +46,7 @@ fn measure(args: &Memory, nodes: u64) -> Result<Found, String> {
     let stored = (args.data.keys, args.data.value_bytes);
     let mut ground = Ground::start(&args.site, "memory", nodes, stored, &[])?;
     let empty = settled_memory(&mut ground, args.still)?;
+    ground.set_order(args.order);
     ground.load()?;
     ground.cluster.settled()?;
     let full = settled_memory(&mut ground, args.still)?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use raftkv_protocol::types::Slot;
 
-use super::args::{Drive, Site};
+use super::args::{Drive, Order, Site};
 use super::figures::KEY_BYTES;
 use crate::args::{Load, Peer, Workload};
 use crate::cluster::{Cluster, Plan};
@@ -16,6 +16,7 @@ use crate::operations::Mix;
 use crate::prepare::{discover, prefill};
 use crate::progress::Progress;
 use crate::report::{Report, faults_text};
+use crate::rng::Rng;
 use crate::signals::stop_on_signals;
 use crate::topology::Topology;
 
@@ -33,6 +34,8 @@ pub(super) struct Ground {
     pub(super) stop: Arc<AtomicBool>,
     keys: u32,
     value_bytes: u32,
+    /// In which order keys are written, if not in the rising one.
+    shuffled: Option<Vec<u32>>,
     own_flags: Vec<String>,
     /// Writes so far: other values each time.
     written: u64,
@@ -52,7 +55,8 @@ impl Ground {
         let plan = Plan { server: &site.server, nodes, dir: &site.dir, name, flags: &all };
         let mut cluster = Cluster::start(&plan, Arc::clone(&stop))?;
         cluster.settled()?;
-        Ok(Ground { cluster, stop, keys, value_bytes, own_flags: site.server_flags.clone(), written: 0 })
+        let own_flags = site.server_flags.clone();
+        Ok(Ground { cluster, stop, keys, value_bytes, shuffled: None, own_flags, written: 0 })
     }
 
     /// Kills all nodes and starts them with other flags.
@@ -61,6 +65,15 @@ impl Ground {
         self.cluster.kill_all()?;
         self.cluster.launch_all()?;
         self.cluster.settled().map(drop)
+    }
+
+    /// In which order keys are to be written from now on.
+    pub(super) fn set_order(&mut self, order: Order) {
+        self.shuffled = (order == Order::Random).then(|| {
+            let (mut keys, mut rng) = (Vec::from_iter(0..self.keys), Rng::new(1));
+            (1..keys.len()).rev().for_each(|at| keys.swap(at, rng.below(at + 1)));
+            keys
+        });
     }
 
     /// Writes one key after the other, from the first on and around. `look` is called now and then.
@@ -75,7 +88,8 @@ impl Ground {
         let mut done = 0;
         while done < writes {
             let count = CHUNK.min(writes - done).min(u64::from(self.keys));
-            let keys = (done..done + count).map(|number| (number % u64::from(self.keys)) as u32);
+            let places = (done..done + count).map(|number| (number % u64::from(self.keys)) as usize);
+            let keys = places.map(|at| self.shuffled.as_ref().map_or(at as u32, |keys| keys[at]));
             let sets = by_shard(&mix.keys, keys, topology.shards());
             self.written += count;
             prefill(&mut topology, &sets, &mix, self.written, TIMEOUT)?;
