@@ -11,8 +11,8 @@
 //! - Two neighbours below the same parent hold more than half a node together.
 //!
 //! A full node is split in the middle, except where a key goes behind all others: then the new node starts with that
-//! key alone, and the full one stays full. Keys that arrive in rising order, as those of a snapshot do, so take no
-//! more room than they need. Room that deletes leave is given back when two neighbours fit into three quarters of a
+//! key alone, and the full one stays full. Of the halves of a split, one may go to a neighbour that has room for it. So
+//! keys that arrive in order, all of them as from a snapshot or those of each prefix, leave full nodes behind. Room that deletes leave is given back when two neighbours fit into three quarters of a
 //! node, so that deletes and puts in turn do not split and join the same nodes again and again.
 
 use std::cmp::Ordering;
@@ -171,9 +171,7 @@ impl<const N: usize> Node<N> {
                 let at = row.child(key);
                 let child_edge = if at + 1 == row.0.len() { edge } else { Edge::Inside };
                 match Arc::make_mut(&mut row.0[at].1).put(key, version, value, replaced, child_edge) {
-                    Done::Split(right) => {
-                        row.insert(at + 1, right.first_key().clone(), Arc::new(right), edge).map(Node::Inner)
-                    }
+                    Done::Split(right) => row.insert_behind(at, right, edge).map(Node::Inner),
                     done => return done,
                 }
             }
@@ -204,6 +202,8 @@ impl<const N: usize> Node<N> {
                 let first = row.0.len();
                 row.0.extend(next.0.iter().cloned());
                 row.0[first].0 = key;
+                // It was no neighbour of the one before it until now.
+                row.join(first);
             }
             _ => unreachable!("all leaves lie equally deep"),
         }
@@ -242,18 +242,38 @@ impl<T, const N: usize> Row<T, N> {
             self.0.insert(at, (key, slot));
             return None;
         }
-        let middle = if edge == Edge::Last && at == N { N } else { N / 2 };
+        let is_behind_all = edge == Edge::Last && at == N;
+        let middle = if is_behind_all { N } else { N / 2 };
         let mut right = Row(self.0.drain(middle..).collect());
-        if at < middle {
-            self.0.insert(at, (key, slot));
-        } else {
+        if is_behind_all || at > middle {
             right.0.insert(at - middle, (key, slot));
+        } else {
+            self.0.insert(at, (key, slot));
         }
         Some(right)
     }
 }
 
 impl<const N: usize> Row<Arc<Node<N>>, N> {
+    /// Puts in what has been split off the child at a place. If a neighbour has room for the half next to it, it takes
+    /// that instead, and there is no child more.
+    fn insert_behind(&mut self, at: usize, right: Node<N>, edge: Edge) -> Option<Self> {
+        let len = |at: usize| self.0.get(at).map_or(N, |(_, child)| child.len());
+        let fits_left = at > 0 && len(at - 1) + len(at) <= N;
+        let fits_right = len(at + 1) + right.len() <= N;
+        let split_off = (right.first_key().clone(), Arc::new(right));
+        if fits_left {
+            let (key, left) = std::mem::replace(&mut self.0[at], split_off);
+            Arc::make_mut(&mut self.0[at - 1].1).append(key, &left);
+        } else if fits_right {
+            let (key, next) = std::mem::replace(&mut self.0[at + 1], split_off);
+            Arc::make_mut(&mut self.0[at + 1].1).append(key, &next);
+        } else {
+            return self.insert(at + 1, split_off.0, split_off.1, edge);
+        }
+        None
+    }
+
     /// Takes a child out that has become empty, or makes one of it and a neighbour if that leaves room for more.
     fn join(&mut self, at: usize) {
         let len = |at: usize| self.0.get(at).map_or(N, |(_, child)| child.len());

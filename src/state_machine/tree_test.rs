@@ -194,12 +194,21 @@ fn keys_in_rising_order_fill_the_leaves() {
 }
 
 #[test]
-fn keys_in_any_other_order_fill_half_of_the_leaves() {
-    assert!(leaves((0..32_000).rev()) <= 2_000);
+fn runs_of_keys_in_order_nearly_fill_the_leaves() {
+    let nearly = 1_000..1_100;
+    assert!(nearly.contains(&leaves((0..32_000).rev())));
+    let later_blocks_first = (0..125).rev().flat_map(|block| block * 256..(block + 1) * 256);
+    assert!(nearly.contains(&leaves((7..32).chain(later_blocks_first.map(|number| number + 100)))));
+    let by_prefix = (0..3_200).flat_map(|number| (0..10).map(move |prefix| prefix << 20 | number));
+    assert!(nearly.contains(&leaves(by_prefix.clone())), "{}", leaves(by_prefix));
     // Up to full leaves, and then back to them from above.
-    assert!(leaves((0..320).chain((400..32_400).rev())) <= 2_010);
-    let at_random = leaves((0..32_000u32).map(|number| number.wrapping_mul(0x9e37_79b1)));
-    assert!(at_random < 1_600, "{at_random}");
+    assert!(leaves((0..320).chain((400..32_400).rev())) <= 1_110);
+}
+
+#[test]
+fn keys_at_random_fill_two_thirds_of_the_leaves() {
+    let at_random = leaves((0..32_000u32).map(|number| xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes()) as u32));
+    assert!((1_000..1_500).contains(&at_random), "{at_random}");
 }
 
 #[test]
