@@ -358,7 +358,7 @@ impl Oracle {
     /// The term of an entry of a replica: of one in its log, or of one that its snapshot covers.
     fn term_of(&self, at: usize, raft: &Raft, index: u64) -> Option<Term> {
         if index < raft.start().index.0 {
-            return self.shards[at].committed.get(index as usize - 1).copied();
+            return self.shards[at].committed.get((index as usize).checked_sub(1)?).copied();
         }
         raft.term_at(Index(index))
     }
