@@ -11,7 +11,7 @@ use super::given::read_given;
 use super::inspect::{Item, inspect_disk};
 use super::salvage_test::{SHARDS, contents, is_prefix, long, rewrite, salvage, segments, small};
 use super::simulated_disk::{SimulatedDisk, Survivors};
-use super::{check, check_closely, damage};
+use super::{Newest, check, check_closely, damage, newest};
 
 const BLOCK: usize = super::batch::BLOCK_BYTES as usize;
 
@@ -99,12 +99,14 @@ fn each_bad_block(healthy: &SimulatedDisk, mut look: impl FnMut(&SimulatedDisk, 
 fn a_bad_sector_is_damage_to_its_bytes_alone() {
     for healthy in [small(), long()] {
         let whole = contents(&healthy);
-        let newest = segments(&healthy).pop().expect("a log");
+        let Newest { name: newest, durable_upto, .. } = newest(&healthy).expect("healthy").expect("a log");
         let (mut lossless, mut damaged) = (0, 0);
         each_bad_block(&healthy, |disk, segment, block| {
             let place = format!("{segment}, block {block}");
             let Some((line, left)) = salvage(disk) else {
                 lossless += 1;
+                let is_proved = segment != newest || ((block * BLOCK) as u64) < durable_upto;
+                assert!(is_proved, "{place}: it may have held a batch, and what proves it");
                 let (shards, blemishes) = check_closely(disk).expect("nothing is lost");
                 assert!(shards.iter().all(|(shard, found)| *found == whole[shard]), "{place}");
                 let told = |offset, spot| offset / BLOCK as u64 == block as u64 && spot == Spot::BadSector;
