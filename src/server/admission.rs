@@ -85,10 +85,18 @@ impl Admission {
         welcomed * 2 > self.peers.len()
     }
 
-    /// What a hello or a welcome of `node` says of it.
+    /// What a hello or a welcome of `node` says of it. Who is admitted stays so: a hello that says otherwise was written
+    /// before, and was long on its way.
     pub fn note_peer(&self, node: NodeId, features: u64) {
+        if features & FEATURE_ADMITTED != 0 {
+            self.note_admitted(node);
+        }
+    }
+
+    /// `node` is admitted.
+    pub fn note_admitted(&self, node: NodeId) {
         if let Some(peer) = self.peers.iter().find(|peer| peer.node == node) {
-            peer.admitted.store(features & FEATURE_ADMITTED != 0, Ordering::Relaxed);
+            peer.admitted.store(true, Ordering::Relaxed);
         }
     }
 

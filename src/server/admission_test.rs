@@ -41,3 +41,13 @@ fn a_node_without_a_past_follows_nobody_in_any_way_before_most_others_have_welco
     admission.note_welcome(NodeId(1));
     assert_eq!(heeds(&admission), [true; 4]);
 }
+
+// museum 34, rule 22
+#[test]
+fn a_hello_of_before_does_not_take_back_that_its_node_is_admitted() {
+    let leader = NodeId(2);
+    let admission = Admission::new(false, [NodeId(1), leader].into_iter());
+    admission.note_peer(leader, FEATURE_ADMITTED);
+    admission.note_peer(leader, 0);
+    assert!(!admission.may_heed(leader, &Body::Vote { last: EntryId::new(7, 1), transfer: false }));
+}

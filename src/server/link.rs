@@ -86,6 +86,8 @@ pub(super) struct Link<S> {
     output: Output,
     pause: Duration,
     blocked: bool,
+    /// What the hello has said of this node.
+    said: u64,
     /// Unsent bytes above which it takes nothing more: its peer does not read.
     bytes_max: usize,
     pub(super) dirty: bool,
@@ -101,6 +103,7 @@ impl<S: Socket> Link<S> {
             output: Output::default(),
             pause: PAUSE_MIN,
             blocked: false,
+            said: 0,
             bytes_max,
             dirty: false,
         }
@@ -131,6 +134,9 @@ impl<S: Socket> Link<S> {
             State::Down { retry_at } if *retry_at <= now => self.dial(node, core, network, now),
             State::Greeting { give_up_at, .. } if *give_up_at <= now => {
                 self.fall(node, network, now, &Fault::of("it does not answer"));
+            }
+            State::Greeting { .. } if self.said != node.features() => {
+                self.fall(node, network, now, &outdated());
             }
             _ => {}
         }
@@ -202,12 +208,13 @@ impl<S: Socket> Link<S> {
         match dialled {
             Ok(socket) => {
                 let role = HelloRole::Peer { node: node.config.node_id, incarnation: node.incarnation, core };
+                self.said = node.features();
                 let hello = Hello {
                     version_min: VERSION_MIN,
                     version_max: VERSION_MAX,
                     cluster: node.cluster,
                     role,
-                    features: node.features(),
+                    features: self.said,
                     auth: Auth::default(),
                 };
                 hello.encode(self.output.buffer());
@@ -238,6 +245,9 @@ impl<S: Socket> Link<S> {
             welcomed = true;
             Ok((found.consumed, Appetite::Hungry))
         })?;
+        if welcomed && self.said != node.features() {
+            return Err(outdated());
+        }
         if welcomed {
             self.rise(node);
         }
@@ -276,6 +286,11 @@ impl<S: Socket> Link<S> {
         self.output = Output::default();
         self.dirty = false;
     }
+}
+
+/// The peer may be a process that came up after this node was admitted, and must not hear that it was not.
+fn outdated() -> Fault {
+    Fault::of("this node was admitted before it answered")
 }
 
 pub(super) fn bad_greeting() -> Fault {

@@ -15,7 +15,8 @@ mod snapshots;
 use std::time::Duration;
 
 use raftkv_protocol::client::{Answer, Condition, Consistency, Operation, Request, Status};
-use raftkv_protocol::hello::{Auth, HelloReply, VERSION_MAX};
+use raftkv_protocol::frame;
+use raftkv_protocol::hello::{Auth, FEATURE_ADMITTED, Hello, HelloReply, VERSION_MAX};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
 use super::connection::Kind;
@@ -274,6 +275,30 @@ fn a_disk_that_hangs_under_the_small_files_holds_up_no_loop() {
     cluster.run_until("it is heard", Cluster::has_leaders);
     write(&mut cluster, 1, &key_of(ShardId(0)), b"value");
     cluster.run_until("it is admitted", |cluster| cluster.node(1).node().admission.is_admitted());
+}
+
+// museum 34, rule 22
+#[test]
+fn a_hello_that_came_too_early_to_say_that_its_node_is_admitted_is_said_again() {
+    let mut cluster = Cluster::without_nodes(7);
+    cluster.start_node(1);
+    let mut peer = cluster.wires.network(address(2), Bell::default());
+    let features = |peer: &mut MemoryNetwork| {
+        let mut said = Vec::new();
+        while let Ok(socket) = peer.accept() {
+            let mut bytes = [0; 1_024];
+            let length = socket.read(&mut bytes).expect("a hello");
+            let found = frame::parse(&bytes[..length], frame::CLIENT_FRAME_MAX).expect("a frame").expect("all of it");
+            said.push(Hello::decode(found.kind, found.payload).expect("a hello").features & FEATURE_ADMITTED);
+        }
+        said
+    };
+    cluster.step();
+    cluster.step();
+    assert_eq!(features(&mut peer), vec![0; usize::from(CORES)]);
+    cluster.node(1).node().admission.admit();
+    cluster.run(Duration::from_millis(100));
+    assert_eq!(features(&mut peer), vec![FEATURE_ADMITTED; usize::from(CORES)]);
 }
 
 /// Every byte that nodes and a client say in half a minute, in order.
