@@ -30,7 +30,8 @@ impl Raft {
     /// up to there (a leader may commit without its own disk): then it is told again when it is.
     pub fn snapshot_taken(&mut self, meta: SnapshotMeta) -> bool {
         let index = meta.at.index;
-        let is_durable = index <= self.applied.min(self.persistence.persisted()) && self.terms.matches(meta.at);
+        let persisted = if mutant!("snapshot-beyond-persisted") { index } else { self.persistence.persisted() };
+        let is_durable = index <= self.applied.min(persisted) && self.terms.matches(meta.at);
         let is_newest = self.snapshot.is_none_or(|known| index >= known.at.index);
         if is_durable && is_newest {
             self.snapshot = Some(meta);
@@ -61,7 +62,7 @@ impl Raft {
         if self.role != Role::Follower || !is_ahead || self.contradicts(at) {
             return false;
         }
-        if !self.terms.matches(at) {
+        if !self.terms.matches(at) || mutant!("restore-always-discards") {
             self.discard_log(meta);
         }
         self.commit = at.index;
@@ -78,7 +79,7 @@ impl Raft {
         self.terms = Terms::new(meta.at, &[]);
         self.persistence.reset();
         self.out.append.clear();
-        self.out.reset = Some((meta.at, meta.id));
+        self.out.reset = Some((meta.at, meta.id)).filter(|_| !mutant!("reset-not-written"));
         self.snapshot = Some(meta);
     }
 

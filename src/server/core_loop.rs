@@ -147,7 +147,12 @@ impl<N: Network> CoreLoop<N> {
 
     /// Takes in what is ready and does all that it brings with it, up to one write per connection.
     pub(super) fn turn(&mut self, ready: impl Iterator<Item = Readiness>) -> Result<Turn, Fatal> {
-        self.router.begin_turn(self.clock.refresh());
+        let now = self.clock.refresh();
+        if self.has_synced {
+            // How long that took is known only now, while the batch still counts as in flight.
+            self.watch_disk(now);
+        }
+        self.router.begin_turn(now);
         self.router.counters.turns += 1;
         for ready in ready {
             self.router.counters.events += 1;
@@ -173,7 +178,9 @@ impl<N: Network> CoreLoop<N> {
             self.router.snapshot_source_lost();
         }
         self.gather_counters();
-        self.sync_inline(now);
+        // Without a thread for it, the batch is placed and synced here: what was to leave the node before its own disk has
+        // it has left.
+        self.has_synced = self.router.log_mut().sync_inline(now);
         Ok(if self.has_stopped(now) { Turn::Ended } else { Turn::GoesOn })
     }
 
@@ -626,16 +633,6 @@ impl<N: Network> CoreLoop<N> {
         }
         self.router.heed_disk();
         self.router.tell_peers(now, &mut self.io);
-    }
-
-    /// Without a thread for it, the batch is placed and synced here. What was to leave the node before its own disk has it
-    /// has left. How long it took is known only now, while the batch still counts as in flight.
-    fn sync_inline(&mut self, now: Instant) {
-        self.has_synced = self.router.log_mut().sync_inline(now);
-        if self.has_synced {
-            let now = self.clock.refresh();
-            self.watch_disk(now);
-        }
     }
 
     /// Whether an ordered stop has come to its end: nothing is led here, nobody waits, everything is written.

@@ -183,7 +183,8 @@ impl Compaction {
 
     /// The state that is to be written, once it is durable here: a snapshot must not say more than the log.
     pub(super) fn take_begun(&mut self, persisted: Index) -> Option<Snapshot> {
-        let is_durable = matches!(&self.next, Next::Begun(state, _) if state.at().index <= persisted);
+        let is_there = |state: &Snapshot| state.at().index <= persisted || mutant!("snapshot-ahead-of-the-log");
+        let is_durable = matches!(&self.next, Next::Begun(state, _) if is_there(state));
         if !is_durable {
             return None;
         }
@@ -242,7 +243,7 @@ impl Compaction {
 
     /// The entry before the first that must stay in the log, by its index, and the snapshot that covers what goes.
     pub(super) fn start(&self) -> Option<(Index, SnapshotMeta)> {
-        let older = self.older?;
+        let older = if mutant!("compacted-to-the-newest") { self.newest? } else { self.older? };
         let start = older.meta.at.index;
         let start = match self.appended - older.appended >= self.marks.tail {
             true => start,

@@ -134,7 +134,8 @@ impl ShardReplay {
     }
 
     fn reset(&mut self, start: EntryId, snapshot: SnapshotId) {
-        *self = ShardReplay { hard_state: self.hard_state, start, snapshot, base: start, ..ShardReplay::default() };
+        let hard_state = if mutant!("reset-forgets-vote") { HardState::default() } else { self.hard_state };
+        *self = ShardReplay { hard_state, start, snapshot, base: start, ..ShardReplay::default() };
     }
 
     fn adopt(&mut self, state: &ShardState) {

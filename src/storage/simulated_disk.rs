@@ -62,6 +62,8 @@ struct State {
     dies_at: Option<u64>,
     /// The operation that fails, once.
     fails_at: Option<u64>,
+    /// Operations that have failed so.
+    failures: u64,
     syncs: u64,
     /// The sync that fails, once.
     fails_sync: Option<u64>,
@@ -85,6 +87,7 @@ impl State {
         let operation = self.operations;
         self.operations += 1;
         if self.fails_at == Some(operation) {
+            self.failures += 1;
             return Err(io_error());
         }
         Ok(self.dies_at == Some(operation))
@@ -312,6 +315,12 @@ impl SimulatedDisk {
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.state().operations
+    }
+
+    /// Operations that have failed at [`SimulatedDisk::fail_at`], so far.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.state().failures
     }
 
     /// Syncs of files so far.

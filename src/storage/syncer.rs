@@ -105,7 +105,12 @@ impl Syncer {
         }
         let placed = self.make_room(batch, spares).and_then(|()| self.append(batch));
         match &placed {
-            Ok(_) => self.unproven = true,
+            Ok(_) => {
+                self.unproven = true;
+                if mutant!("released-before-restated") {
+                    spares.let_go(self.tip.take_needless());
+                }
+            }
             Err(error) => self.failed = Some(error.clone()),
         }
         placed

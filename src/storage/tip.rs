@@ -112,7 +112,7 @@ impl Tip {
     /// Whether nothing that is needed lies in the segments up to this one.
     fn is_needless(&self, sequence: u64) -> bool {
         let oldest = self.shards.values().filter_map(|tip| tip.segments.live().oldest()).min();
-        oldest.is_none_or(|oldest| oldest > sequence)
+        oldest.is_none_or(|oldest| oldest > sequence || mutant!("needed-segment-released"))
     }
 
     /// Whether any segment could go if what is known here were restated.

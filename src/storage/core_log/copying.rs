@@ -153,7 +153,7 @@ impl FileLog {
             copying.bytes += entry_bytes(entry);
             copying.next = entry.id.index.next();
         }
-        if copying.next > copying.last {
+        if copying.next > copying.last || mutant!("copied-in-part") {
             let complete = Record::Copied { shard, first: copying.first, last: copying.last };
             self.make_room(complete.encoded_bytes());
             self.gathering.push(&complete);

@@ -135,7 +135,9 @@ impl SnapshotStore {
             file.give_up();
             return Err(error);
         }
-        file.sync()?;
+        if !mutant!("snapshot-named-early") {
+            file.sync()?;
+        }
         let name = snapshot_name(info.at);
         if let Err(error) = self.disk.rename(file.name(), &name) {
             let error = SnapshotError::disk(&file.path(), error);
@@ -143,7 +145,8 @@ impl SnapshotStore {
             return Err(error);
         }
         file.close();
-        if let Err(error) = self.disk.sync_dir() {
+        let synced = if mutant!("snapshot-name-unsynced") { Ok(()) } else { self.disk.sync_dir() };
+        if let Err(error) = synced {
             // Under this name it would count as durable.
             let _ = self.disk.remove(&name);
             return Err(SnapshotError::disk(&self.disk.path(&name), error));
@@ -155,7 +158,9 @@ impl SnapshotStore {
     /// What a new snapshot makes useless. It is none the worse for what cannot be removed.
     fn remove_older(&self, newest: EntryId) {
         let kept = match self.list() {
-            Ok(entries) => entries.into_iter().take(KEPT).collect::<Vec<_>>(),
+            Ok(entries) => {
+                entries.into_iter().take(if mutant!("one-snapshot-kept") { 1 } else { KEPT }).collect::<Vec<_>>()
+            }
             Err(error) => return log::warn!("{error}"),
         };
         self.remove_if(|name, state| match state {

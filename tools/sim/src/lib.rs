@@ -5,12 +5,15 @@
 //! (`raftkv::storage::simulated_disk`) and the clock ([`agenda`]) are simulated.
 
 pub mod agenda;
+mod counts;
 pub mod coverage;
 mod damage;
+mod demand;
 mod machine;
 mod nemesis;
 pub mod network;
 pub mod oracle;
+mod peace;
 pub mod plan;
 mod promises;
 pub mod random;
@@ -57,6 +60,8 @@ pub const MUST_HAPPEN: &[&str] = &[
     "write of unknown outcome",
     "request forwarded",
     "torn tail cut at recovery",
+    "log synced by its loop",
+    "loop died in the middle of a sync",
     "batches written again at recovery",
     "frame lost",
     "frame doubled",
@@ -103,6 +108,10 @@ pub const MUST_HAPPEN: &[&str] = &[
     "snapshot error",
     "bit rot in a snapshot",
     "snapshot taken",
+    "snapshot asked for, and taken",
+    "snapshot asked for, and there already",
+    "snapshot asked for, and failed",
+    "snapshots asked for, and no answer",
     "snapshot failed",
     "snapshot installed",
     "log begins behind a snapshot",

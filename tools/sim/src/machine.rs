@@ -14,7 +14,7 @@ use raftkv::server::node::{Node, Peer};
 use raftkv::shard::snapshots::{Effort, Stores};
 use raftkv::storage::disk::Disk;
 use raftkv::storage::simulated_disk::{SimulatedDisk, Survivors};
-use raftkv::storage::{FileLog, Options, Workers};
+use raftkv::storage::{self, FileLog, Options, Workers};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId, ShardId};
 
 use crate::agenda::{LoopId, MILLISECOND, Work};
@@ -86,6 +86,8 @@ pub struct Machine {
     pub snapshot_damaged: bool,
     /// By core and kind of work: it is under way.
     busy: Vec<[bool; 5]>,
+    /// By core: until when it stands still, as it syncs its log itself; 0 if it does not.
+    syncs_until: Vec<u64>,
     /// How much faster the clock runs, in millionths; may be negative.
     drift: i64,
     dir: PathBuf,
@@ -123,6 +125,7 @@ impl Machine {
             disks: loops.iter().map(|_| SimulatedDisk::new(random.number())).collect(),
             snapshot_disks: (0..plan.shards).map(|_| SimulatedDisk::new(random.number())).collect(),
             busy: vec![[false; 5]; loops.len()],
+            syncs_until: vec![0; loops.len()],
             loops,
             state: State::Down,
             boot: 0,
@@ -198,6 +201,7 @@ impl Machine {
     ) -> Result<(), Fatal> {
         self.boot += 1;
         self.busy = vec![[false; 5]; self.loops.len()];
+        self.syncs_until = vec![0; self.loops.len()];
         self.drift = draw_drift(plan, random);
         let now_shown = self.clock(now);
         let peers = (0..plan.nodes).filter(|index| *index != self.index);
@@ -217,6 +221,7 @@ impl Machine {
             let mut options = Options::new("simulated", shards, Arc::clone(&wake));
             options.segment_size = plan.segment_size;
             options.tail_bytes_max = plan.tail_bytes_max;
+            options.sync = if plan.inline { storage::LogSync::Inline } else { storage::LogSync::Thread };
             let opened = match FileLog::open_by_hand(Arc::new(self.disks[at].clone()), options.clone()) {
                 Err(error) if !self.salvage(&node, at, &options, is_faulty, random)? => Err(error),
                 Err(_) => FileLog::open_by_hand(Arc::new(self.disks[at].clone()), options),
@@ -279,7 +284,7 @@ impl Machine {
             cluster_name: "simulation".to_owned(),
             segment_size: plan.segment_size,
             log_io: LogIo::default(),
-            log_sync: LogSync::default(),
+            log_sync: if plan.inline { LogSync::Inline } else { LogSync::Thread },
             slow_sync: Duration::from_millis(200),
             log_level: log::LevelFilter::Off,
             limits: Limits {
@@ -302,6 +307,42 @@ impl Machine {
         let State::Up(process) = &self.state else { return Vec::new() };
         let woken = process.woken.iter().zip(&self.loops).filter(|(flag, _)| flag.swap(false, Ordering::Relaxed));
         woken.map(|(_, own)| *own).collect()
+    }
+
+    /// When a core that is syncing its log, and does nothing else meanwhile, is to be looked at again.
+    #[must_use]
+    pub fn stands_until(&self, core: usize, now: u64) -> Option<u64> {
+        match self.syncs_until[core] {
+            0 => None,
+            _ if self.hung => Some(now + 20 * MILLISECOND),
+            until => Some(until).filter(|until| *until > now),
+        }
+    }
+
+    /// A core is about to take a turn, at the end of which it may sync its log. Whoever is doomed dies in the middle of
+    /// that. Returns what is to be told afterwards.
+    pub fn before_turn(&mut self, core: usize, plan: &Plan, random: &mut Random) -> u64 {
+        self.syncs_until[core] = 0;
+        let disk = &self.disks[core];
+        if plan.inline && self.is_doomed.is_some() {
+            let operations = if random.below(4) == 0 { 8 } else { 2 };
+            disk.die_at(random.below(operations));
+        }
+        disk.operations()
+    }
+
+    /// It has: if it has synced, it stands still until that is done, and what was to leave before has left. Whether it died
+    /// of it.
+    pub fn after_turn(&mut self, core: usize, before: u64, plan: &Plan, now: u64, random: &mut Random) -> bool {
+        let disk = &self.disks[core];
+        if !plan.inline || disk.is_off() {
+            return disk.is_off();
+        }
+        disk.die_at(NEVER);
+        if disk.operations() > before {
+            self.syncs_until[core] = now + random.skewed(plan.sync.0, plan.sync.1) + random.below(self.slow + 1);
+        }
+        false
     }
 
     /// What the logs' threads would begin now, and how long it takes.

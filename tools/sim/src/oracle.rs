@@ -8,6 +8,9 @@
 //! - What a salvaged log has lost of what was committed is back when its replica counts as healed.
 //! - A snapshot is of a state that was committed. What a log begins behind is covered by one, and counts as being on disk.
 
+mod snapshots;
+mod writes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftkv::raft::Raft;
@@ -15,15 +18,15 @@ use raftkv::raft::invariants::{self, Observed};
 use raftkv::server::message::ReplyTo;
 use raftkv::shard::Shard;
 use raftkv::storage::CoreLog;
-use raftkv_history::{Hint, Kind, Operation, Outcome};
 use raftkv_protocol::client::Role;
-use raftkv_protocol::types::{EntryId, Index, NodeId, ShardId, Slot, Term};
+use raftkv_protocol::types::{EntryId, Index, NodeId, ShardId, Slot, SnapshotId, Term};
 
 use crate::coverage::Coverage;
 use crate::machine::node_id;
-use crate::plan::number_in;
 use crate::promises::Promises;
 use crate::written::Written;
+
+use self::snapshots::OnDisk;
 
 /// What must not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +115,8 @@ struct Known {
     /// The state after each index at which somebody was seen.
     states: BTreeMap<Index, u128>,
     last_leader: Option<usize>,
+    /// Who has taken which snapshot.
+    takers: BTreeMap<SnapshotId, usize>,
 }
 
 /// See the module.
@@ -120,6 +125,8 @@ pub struct Oracle {
     shards: Vec<Known>,
     /// By shard and node.
     seen: Vec<Vec<Seen>>,
+    /// By shard and node.
+    on_disk: Vec<Vec<OnDisk>>,
     nodes: usize,
     /// Where a put is committed, by the number that its value begins with.
     puts: BTreeMap<u64, (ShardId, u64)>,
@@ -141,6 +148,7 @@ impl Oracle {
         Oracle {
             shards: (0..shards).map(|_| Known::default()).collect(),
             seen: vec![vec![Seen::default(); nodes]; shards],
+            on_disk: vec![vec![OnDisk::default(); nodes]; shards],
             nodes,
             puts: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -160,26 +168,6 @@ impl Oracle {
     #[must_use]
     pub fn shard_of(&self, key: &[u8]) -> ShardId {
         Slot::of(key).shard(self.shards())
-    }
-
-    /// Where an operation took effect, as far as the log says so.
-    #[must_use]
-    pub fn entry_of(&self, operation: &Operation) -> Hint {
-        match (&operation.kind, &operation.outcome) {
-            (_, Outcome::Put { version } | Outcome::Value(Some((version, _)))) => Hint::At(*version),
-            (_, Outcome::Deleted { index: Some(index), .. }) => Hint::At(*index),
-            (Kind::Put { value, .. }, _) => {
-                let put = number_in(value).and_then(|number| self.puts.get(&number));
-                put.map_or_else(|| self.absence(&operation.key), |(_, index)| Hint::At(*index))
-            }
-            _ => Hint::Unknown,
-        }
-    }
-
-    /// What it means that a put is no entry that is known: entries that nobody had in memory were not looked at.
-    fn absence(&self, key: &[u8]) -> Hint {
-        let shard = &self.shards[usize::from(self.shard_of(key).0)];
-        if shard.unread == 0 { Hint::Never } else { Hint::Unknown }
     }
 
     /// A process has ended: what it remembers of itself starts anew, what it has on disk stays.
@@ -218,6 +206,7 @@ impl Oracle {
             let had = std::mem::take(&mut seen.persisted);
             seen.lost.push(had);
         }
+        self.on_disk.iter_mut().for_each(|shard| shard[node] = OnDisk::default());
     }
 
     /// A node is healed, or its damage was none.
@@ -239,6 +228,7 @@ impl Oracle {
         coverage: &mut Coverage,
     ) -> Result<(), Violation> {
         let at = usize::from(shard.id().0);
+        self.check_beginning(node, shard)?;
         if is_less {
             let committed = self.shards[at].committed.iter();
             let seen = &mut self.seen[at][node];
@@ -361,29 +351,6 @@ impl Oracle {
             return self.shards[at].committed.get((index as usize).checked_sub(1)?).copied();
         }
         raft.term_at(Index(index))
-    }
-
-    /// What a replica has a snapshot of, and what its log begins behind, is committed.
-    fn check_snapshot(&self, at: usize, node: usize, raft: &Raft, coverage: &mut Coverage) -> Result<(), Violation> {
-        let seen = &self.seen[at][node];
-        let snapshot = raft.snapshot().map(|snapshot| snapshot.at);
-        if (seen.start, seen.snapshot) == (raft.start(), snapshot) {
-            return Ok(());
-        }
-        if seen.role.is_none() && snapshot.is_some() {
-            coverage.note("node started from a snapshot");
-        }
-        if raft.start().index > seen.start.index {
-            coverage.note("log begins behind a snapshot");
-        }
-        for id in [Some(raft.start()), snapshot].into_iter().flatten().filter(|id| *id != EntryId::ZERO) {
-            let committed = self.shards[at].committed.get(id.index.0 as usize - 1);
-            if committed != Some(&id.term) {
-                let what = format!("{id} of {} is not committed: {committed:?}", raft.state_line());
-                return Err(Violation::of("a snapshot is of what is committed", what));
-            }
-        }
-        Ok(())
     }
 
     /// A replica that has just started knows what it has said, and has what counted as on its disk.
@@ -539,68 +506,6 @@ impl Oracle {
             }
         }
         Ok(())
-    }
-
-    fn note_committed(&mut self, shard: ShardId, id: EntryId) -> Result<(), Violation> {
-        let known = &mut self.shards[usize::from(shard.0)];
-        let Some(content) = known.written.get(id) else {
-            known.unread += 1;
-            return Ok(());
-        };
-        self.entries.insert((shard, id.index.0), content.put);
-        content.put.map_or(Ok(()), |number| self.note_put(shard, id.index.0, number))
-    }
-
-    fn note_put(&mut self, shard: ShardId, index: u64, number: u64) -> Result<(), Violation> {
-        let (known_shard, known) = *self.puts.entry(number).or_insert((shard, index));
-        if (known_shard, known) == (shard, index) {
-            return Ok(());
-        }
-        let what = format!("put {number} is entry {known} of shard {known_shard} and entry {index} of shard {shard}");
-        Err(Violation::of("a write is committed once", what))
-    }
-
-    /// What a client was told of a put fits what became of it.
-    pub fn check_told(&self, operation: &Operation) -> Result<(), Violation> {
-        let Kind::Put { value, .. } = &operation.kind else { return Ok(()) };
-        let own = self.shard_of(&operation.key);
-        if let Outcome::Put { version } = operation.outcome
-            && let Some(entry) = self.entries.get(&(own, version))
-            && *entry != number_in(value)
-        {
-            let what = format!(
-                "put {:?} is confirmed as entry {version} of shard {own}, which is {entry:?}",
-                number_in(value)
-            );
-            return Err(Violation::of("what a client is told of a write is true", what));
-        }
-        let Some((shard, index)) = number_in(value).and_then(|number| self.puts.get(&number)) else { return Ok(()) };
-        let fits = match &operation.outcome {
-            Outcome::Put { version } => version == index,
-            Outcome::Failed => false,
-            _ => true,
-        };
-        if fits {
-            return Ok(());
-        }
-        let what = format!("entry {index} of shard {shard} is committed; the client was told {:?}", operation.outcome);
-        Err(Violation::of("what a client is told of a write is true", what))
-    }
-
-    /// What a read shows is what the entry of its version has written.
-    ///
-    /// # Errors
-    /// If that entry is another.
-    pub fn check_shown(&self, key: &[u8], version: u64, value: &[u8]) -> Result<(), Violation> {
-        let shard = self.shard_of(key);
-        let Some(entry) = self.entries.get(&(shard, version)) else { return Ok(()) };
-        if *entry == number_in(value) {
-            return Ok(());
-        }
-        let (key, number) = (key.escape_ascii(), number_in(value));
-        let what =
-            format!("key {key} was read as put {number:?} @{version}; that entry of shard {shard} is put {entry:?}");
-        Err(Violation::of("a read shows what the entry of its version has written", what))
     }
 
     fn check_majority(

@@ -188,6 +188,10 @@ pub struct Plan {
     pub net: NetPlan,
     /// Whether single frames have faults.
     pub frame_faults: bool,
+    /// How many of a thousand requests are for snapshots of all shards of a node.
+    pub demands: u64,
+    /// The loops themselves sync their logs, and stand still meanwhile.
+    pub inline: bool,
     /// The shortest and the longest time of a sync.
     pub sync: (u64, u64),
     /// Of the log.
@@ -246,6 +250,8 @@ impl Plan {
             faults,
             net: draw_net(random),
             frame_faults: random.below(100) < 40,
+            demands: *random.pick(&[0, 5, 5, 20]),
+            inline: random.below(4) == 0,
             sync: *random.pick(&[
                 (50 * MICROSECOND, 400 * MICROSECOND),
                 (200 * MICROSECOND, 4 * MILLISECOND),
@@ -369,7 +375,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "{} nodes of {} cores, {} shards, {} clients x {}, {} keys{}, {} % scans, {} s, election {:?}, \
-             syncs up to {} us, network up to {} us{}, snapshots every {} bytes, tails of {}, logs of {}{}{}; {}",
+             syncs {}up to {} us, network up to {} us{}, snapshots every {} bytes, tails of {}, logs of {}{}{}; {}",
             self.nodes,
             self.cores,
             self.shards,
@@ -380,6 +386,7 @@ impl fmt::Display for Plan {
             self.scans.percent,
             self.duration / SECOND,
             self.election_timeout,
+            if self.inline { "inline, " } else { "" },
             self.sync.1 / MICROSECOND,
             self.net.delay_max / MICROSECOND,
             if self.frame_faults { ", frames with faults" } else { "" },

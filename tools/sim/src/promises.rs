@@ -189,10 +189,17 @@ impl Promises {
             }
             Body::VoteReply { granted: true } => self.voted(shard, from, term, to),
             Body::PreVoteReply { granted } => {
+                let is_repaired = self.repairs.contains_key(&(shard, to));
                 if let Some(repair) = self.repairs.get_mut(&(shard, to)) {
                     repair.told.insert(from);
                 }
-                if *granted { self.check_may_vote(shard, from, "would vote").map(|()| false) } else { Ok(false) }
+                // Who repairs itself asks everybody for their terms with a pre-vote of term 1. Who has entered none grants it,
+                // and it stands for nothing.
+                if *granted && !(is_repaired && term == Term(1)) {
+                    self.check_may_vote(shard, from, "would vote").map(|()| false)
+                } else {
+                    Ok(false)
+                }
             }
             Body::AppendReply { result: AppendResult::Accepted { matched }, .. } => {
                 self.check_is_heard(from, "acknowledges entries")?;

@@ -149,3 +149,15 @@ fn nobody_is_healed_before_all_others_have_told_their_terms() {
     let too_early = listener.heals(3, 5, 3);
     assert_eq!(too_early, Some("a healed node knows all terms in which it has promised anything"));
 }
+
+/// museum 42: a term that is asked for is told with the answer to a pre-vote, whatever that says.
+#[test]
+fn whoever_has_entered_no_term_may_tell_so_to_a_node_that_repairs_itself() {
+    let mut listener = Listener::new();
+    listener.0.lost(1);
+    let grants = |listener: &mut Listener, term| listener.hears(2, 3, term, Body::PreVoteReply { granted: true });
+    assert_eq!(grants(&mut listener, 1), Some("a node that lost its disk has no say"));
+    listener.forgets(3, 2);
+    assert_eq!(grants(&mut listener, 1), None);
+    assert_eq!(grants(&mut listener, 2), Some("a node that lost its disk has no say"));
+}

@@ -26,6 +26,8 @@ pub enum Ticket {
     Glance(usize),
     /// A page of a scan, by its number.
     Page(u64),
+    /// Snapshots of a node, by the number of the request.
+    Snapshots(u64),
 }
 
 /// A read that any node may answer from what it has.
@@ -96,6 +98,10 @@ impl Transcript {
                 let applied_by_all = (0..oracle.shards()).map(|shard| oracle.applied_by_all(ShardId(shard))).collect();
                 self.asked.insert(call, Asked { scan, user, client, timeout, call, applied_by_all });
                 Ticket::Page(call)
+            }
+            What::Snapshots(_) => {
+                self.stamp += 1;
+                Ticket::Snapshots(self.stamp)
             }
             What::Key { key, stale: true, .. } => {
                 let applied_by_all = oracle.applied_by_all(oracle.shard_of(key));
@@ -235,7 +241,7 @@ impl Transcript {
     pub fn forget(&mut self, ticket: Ticket, coverage: &mut Coverage) {
         match ticket {
             Ticket::Operation(_) => coverage.note("write of unknown outcome"),
-            Ticket::Glance(_) => {}
+            Ticket::Glance(_) | Ticket::Snapshots(_) => {}
             Ticket::Page(number) => _ = self.asked.remove(&number),
         }
     }

@@ -3,11 +3,14 @@
 use std::time::{Duration, Instant};
 
 use raftkv::client::by_hand::ByHand;
-use raftkv::client::{Client, Condition, Consistency, Error, ErrorKind, Item, Page, Pending, Value, Version};
+use raftkv::client::{
+    Client, Condition, Consistency, Error, ErrorKind, Item, Page, Pending, ShardSnapshot, Value, Version,
+};
 use raftkv::socket::Readiness;
 use raftkv_history::{Kind, Outcome};
 
 use crate::agenda::{LoopId, MILLISECOND};
+use crate::machine::node_id;
 use crate::network::{SharedNet, node_address};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -21,6 +24,7 @@ enum Waiting {
     Delete(Pending<bool>),
     Get(Pending<Option<Value>>),
     Page(Pending<Page>),
+    Snapshots(Pending<Vec<ShardSnapshot>>),
 }
 
 /// What came of a request.
@@ -37,6 +41,8 @@ pub enum Answer {
     Outcome(Outcome),
     /// Of many; none if the scan failed.
     Page(Option<Page>),
+    /// Of a node's snapshots; none if it was refused or lost.
+    Snapshots(Option<Vec<ShardSnapshot>>),
 }
 
 impl Answer {
@@ -45,7 +51,8 @@ impl Answer {
     pub fn digest(&self) -> u64 {
         match self {
             Answer::Outcome(Outcome::Put { version } | Outcome::Value(Some((version, _)))) => *version,
-            Answer::Outcome(_) | Answer::Page(None) => 0,
+            Answer::Outcome(_) | Answer::Page(None) | Answer::Snapshots(None) => 0,
+            Answer::Snapshots(Some(snapshots)) => snapshots.len() as u64,
             Answer::Page(Some(page)) => {
                 let mix = |digest: u64, item: &Item| digest.rotate_left(5).wrapping_mul(31) ^ item.version.0;
                 page.items.iter().fold(1 + u64::from(page.cursor.is_some()), mix)
@@ -75,6 +82,8 @@ pub enum What {
     },
     /// The next page of a scan.
     Page(Scan),
+    /// Snapshots of all shards of a node, by its index.
+    Snapshots(usize),
 }
 
 /// One client.
@@ -123,6 +132,7 @@ impl User {
         let client = &mut self.client;
         let waiting = match &question.what {
             What::Page(scan) => Waiting::Page(client.scan(scan.options(), now, timeout)),
+            What::Snapshots(node) => Waiting::Snapshots(client.snapshot(node_id(*node), now, timeout)),
             What::Key { key, kind: Kind::Put { value, condition }, .. } => {
                 Waiting::Put(client.put_if(key, value, wire(condition), now, timeout))
             }
@@ -173,6 +183,9 @@ impl Waiting {
             }
             Waiting::Get(pending) => pending.try_wait().map(get_outcome).map(Answer::Outcome).map_err(Waiting::Get),
             Waiting::Page(pending) => pending.try_wait().map(|page| Answer::Page(page.ok())).map_err(Waiting::Page),
+            Waiting::Snapshots(pending) => {
+                pending.try_wait().map(|snapshots| Answer::Snapshots(snapshots.ok())).map_err(Waiting::Snapshots)
+            }
         }
     }
 }
@@ -213,7 +226,9 @@ fn wire(condition: &raftkv_history::Condition) -> Condition {
 
 /// What a client might ask next. `unique` is no other request's, `seen` a version that somebody was told.
 pub fn next_question(plan: &Plan, now: u64, unique: u64, seen: Option<u64>, random: &mut Random) -> Question {
-    let what = if random.below(100) < plan.scans.percent {
+    let what = if random.below(1_000) < plan.demands {
+        What::Snapshots(random.below(plan.nodes as u64) as usize)
+    } else if random.below(100) < plan.scans.percent {
         What::Page(Scan::of(Wish::draw(plan, now, random)))
     } else {
         let key = plan.key(now / plan.keys_live, random.below(plan.keys));

@@ -2,29 +2,28 @@
 //! after the other, and lets the oracle look after each.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use raftkv::error::Fatal;
 use raftkv::server::by_hand::Progress;
 use raftkv::storage::FileLog;
-use raftkv::storage::simulated_disk::SimulatedDisk;
-use raftkv_history::{Kind, Outcome};
-use raftkv_protocol::types::{CoreId, ShardId};
+use raftkv_protocol::types::CoreId;
 use tempfile::TempDir;
 
 use crate::agenda::{Event, HostId, LoopId, MICROSECOND, MILLISECOND, SECOND, Work};
 use crate::coverage::Coverage;
 use crate::damage::Harm;
+use crate::demand::Demand;
 use crate::machine::{Machine, State};
 use crate::network::{Net, SharedNet, node_address};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::Plan;
 use crate::random::Random;
-use crate::scan::{Scan, Wish};
 use crate::trace::Trace;
 use crate::transcript::{Ticket, Transcript, Witness};
-use crate::user::{Answered, Question, User, What, next_question};
+use crate::user::{Answer, Answered, Question, User, What, next_question};
 use crate::verdict::{self, Judged};
 
 /// Who owns a loop.
@@ -51,6 +50,8 @@ pub struct World {
     pub(crate) random: Random,
     /// What the clients asked and were told.
     pub transcript: Transcript,
+    /// Snapshots that clients have asked for.
+    pub(crate) demands: BTreeMap<u64, Demand>,
     unique: u64,
     /// Faults go on.
     pub(crate) faulty: bool,
@@ -59,7 +60,7 @@ pub struct World {
     /// Clients ask.
     asking: bool,
     /// They ask for the next page of what they scan.
-    scanning: bool,
+    pub(crate) scanning: bool,
     epoch: Instant,
     /// Events that happened.
     pub events: u64,
@@ -109,6 +110,7 @@ impl World {
             owners,
             random,
             transcript: Transcript::default(),
+            demands: BTreeMap::new(),
             unique: 0,
             faulty: true,
             away_until: 0,
@@ -174,42 +176,8 @@ impl World {
         Ok(())
     }
 
-    /// A node that was told to stop does so first; then somebody starts it again.
-    fn run_until_all_are_up(&mut self) -> Result<(), Violation> {
-        let end = self.now() + 20 * SECOND;
-        let is_there = |machine: &Machine| match &machine.state {
-            State::Up(process) => !process.node.node().is_stopping(),
-            State::Down => false,
-            State::Gone => true,
-        };
-        while !self.machines.iter().all(is_there) {
-            if self.now() > end {
-                return Err(Violation::of(
-                    "a node that is told to stop does so, and can be started",
-                    "20 s have passed",
-                ));
-            }
-            self.step()?;
-        }
-        Ok(())
-    }
-
-    fn run_until_converged(&mut self, end: u64) -> Result<(), Violation> {
-        let mut next_look = self.now();
-        loop {
-            if self.now() >= next_look {
-                let Some(why_not) = self.why_not_converged() else { return Ok(()) };
-                if self.now() > end {
-                    return Err(Violation::of("after the faults everything comes right within ten elections", why_not));
-                }
-                next_look = self.now() + 50 * MILLISECOND;
-            }
-            self.step()?;
-        }
-    }
-
     /// One event.
-    fn step(&mut self) -> Result<(), Violation> {
+    pub(crate) fn step(&mut self) -> Result<(), Violation> {
         let event = self.net.0.borrow_mut().agenda.take_next();
         let Some(event) = event else {
             return Err(Violation::of("something is always going to happen", "nothing is"));
@@ -247,17 +215,28 @@ impl World {
             return Ok(());
         }
         let clock = machine.clock(now);
-        let Some(process) = machine.process().filter(|process| process.node.wake_at(CoreId(core as u16)).is_some())
-        else {
+        if let Some(until) = machine.stands_until(core, now) {
+            self.net.0.borrow_mut().wake_at(owner, until);
             return Ok(());
-        };
-        let ready = self.net.0.borrow_mut().take_ready(owner);
+        }
         let id = CoreId(core as u16);
+        if machine.process().is_none_or(|process| process.node.wake_at(id).is_none()) {
+            return Ok(());
+        }
+        let before = machine.before_turn(core, &self.plan, &mut self.random);
+        let Some(process) = machine.process() else { return Ok(()) };
+        let ready = self.net.0.borrow_mut().take_ready(owner);
         let turned = process.node.turn(id, clock, &ready);
+        let has_died = machine.after_turn(core, before, &self.plan, now, &mut self.random);
         self.note_repairs(index, id)?;
         let has_voted = self.hear()?;
         match turned {
             Ok(Progress::GoesOn) => {}
+            Ok(Progress::Ended(_)) if has_died => {
+                self.oracle.stopping(index);
+                self.crash_doomed(index);
+                return Ok(());
+            }
             Ok(Progress::Ended(log)) => return self.core_stopped(index, *log),
             Err(fatal) => return self.node_failed(index, &fatal),
         }
@@ -274,10 +253,15 @@ impl World {
         }
         self.trace.digest(&digest);
         // A loop that is busy goes round again; even that takes some time.
-        let when = self.machines[index].when(wake_at).max(now + 10 * MICROSECOND);
+        let stands_until = self.machines[index].stands_until(core, now).unwrap_or(0);
+        self.coverage.add("log synced by its loop", u64::from(stands_until > 0));
+        let when = self.machines[index].when(wake_at).max(now + 10 * MICROSECOND).max(stands_until);
         self.net.0.borrow_mut().wake_at(owner, when);
         self.after_node(index);
-        if has_voted {
+        if has_died {
+            self.coverage.note("loop died in the middle of a sync");
+            self.crash_doomed(index);
+        } else if has_voted {
             self.node_voted(index);
         }
         Ok(())
@@ -321,6 +305,9 @@ impl World {
             return Ok(());
         }
         machine.work(core, work);
+        if work == Work::Snapshot {
+            self.look_at_snapshots(index, Some(CoreId(core as u16)))?;
+        }
         let now = self.now();
         self.trace.digest(&[now, index as u64, core as u64, work as u64]);
         self.after_node(index);
@@ -341,6 +328,9 @@ impl World {
 
     fn take_answer(&mut self, Answered { ticket, answer }: Answered) -> Result<(), Violation> {
         let told = answer.digest();
+        if let (Ticket::Snapshots(number), Answer::Snapshots(snapshots)) = (ticket, &answer) {
+            self.judge_demand(number, snapshots.as_deref())?;
+        }
         let witness = Witness { plan: &self.plan, oracle: &self.oracle, coverage: &mut self.coverage };
         let next = self.transcript.told(ticket, answer, witness)?;
         self.trace.digest(&[self.transcript.stamp(), told]);
@@ -353,6 +343,9 @@ impl World {
     /// What a client that is gone has asked for.
     pub(crate) fn forget(&mut self, tickets: Vec<Ticket>) {
         for ticket in tickets {
+            if let Ticket::Snapshots(number) = ticket {
+                self.demands.remove(&number);
+            }
             self.transcript.forget(ticket, &mut self.coverage);
         }
     }
@@ -371,10 +364,13 @@ impl World {
         }
     }
 
-    fn put_question(&mut self, index: usize, question: &Question) -> Ticket {
+    pub(crate) fn put_question(&mut self, index: usize, question: &Question) -> Ticket {
         let clock = self.clock();
         let user = &mut self.users[index];
         let ticket = self.transcript.asks(question, index, user.name(), &self.oracle);
+        if let (Ticket::Snapshots(number), What::Snapshots(node)) = (ticket, &question.what) {
+            self.demands.insert(number, Demand::of(&self.machines[*node]));
+        }
         user.ask(ticket, question, clock);
         self.net.0.borrow_mut().wake(user.own);
         ticket
@@ -392,6 +388,8 @@ impl World {
         match machine.start(&self.plan, &self.net, now, self.faulty, &mut self.random) {
             Ok(()) => {
                 self.coverage.note("node started");
+                self.oracle.forget_snapshots(index);
+                self.look_at_snapshots(index, None)?;
                 self.note_start(index)?;
                 self.note_recovery(index)?;
                 let mut net = self.net.0.borrow_mut();
@@ -406,27 +404,6 @@ impl World {
             }
             Err(fatal) => self.node_failed(index, &fatal),
         }
-    }
-
-    fn note_recovery(&mut self, index: usize) -> Result<(), Violation> {
-        let is_aside = |disk: &SimulatedDisk| disk.names().iter().any(|name| name.starts_with("damaged-"));
-        if self.machines[index].snapshot_disks.iter().any(is_aside) {
-            self.coverage.note("older snapshot took the place of a damaged one");
-        }
-        let has_flipped = self.machines[index].has_flipped;
-        let Some(process) = self.machines[index].process() else { return Ok(()) };
-        for core in 0..process.workers.len() {
-            let Some(router) = process.node.router(CoreId(core as u16)) else { continue };
-            let report = router.log().recovery();
-            self.coverage.add("torn tail cut at recovery", u64::from(report.torn_bytes > 0));
-            self.coverage.add("batches written again at recovery", report.batches_kept);
-            self.coverage.add("flip that lost nothing told at recovery", report.blemishes);
-            if report.blemishes > 0 && !has_flipped {
-                let what = format!("node {}: {report:?}", index + 1);
-                return Err(Violation::of("what a crash leaves is no blemish of the disk", what));
-            }
-        }
-        Ok(())
     }
 
     /// The process has ended with an error: what its program would print.
@@ -506,159 +483,6 @@ impl World {
             disk.set_full(false);
         }
         self.after_node(index);
-    }
-
-    /// How long a node may need to fetch the snapshots of all its shards at the rate that it keeps to, twice over: what it
-    /// fetches may be out of date when it has come.
-    fn fetch_time(&self) -> u64 {
-        let mut largest = vec![0; usize::from(self.plan.shards)];
-        for machine in &self.machines {
-            let State::Up(process) = &machine.state else { continue };
-            let routers = (0..self.plan.cores).filter_map(|core| process.node.router(CoreId(core)));
-            for shard in routers.flat_map(|router| router.shards()) {
-                let bytes = &mut largest[usize::from(shard.id().0)];
-                *bytes = shard.state_bytes().max(*bytes);
-            }
-        }
-        2 * largest.iter().sum::<u64>() * SECOND / self.plan.snapshot_rate
-    }
-
-    /// What is not right yet.
-    fn why_not_converged(&self) -> Option<String> {
-        // Whoever has lost its disk tells nobody a term, and a damaged node waits for that of every other.
-        let can_heal = self.machines.iter().all(|machine| machine.harm != Harm::Lost);
-        let mut common: Vec<Option<(u64, u64, u128)>> = vec![None; usize::from(self.plan.shards)];
-        let mut leaders = vec![0; common.len()];
-        for machine in &self.machines {
-            let index = machine.index;
-            let process = match &machine.state {
-                State::Gone => return None,
-                State::Down => return Some(format!("node {} is down", index + 1)),
-                State::Up(process) => process,
-            };
-            if machine.harm == Harm::Repairing && can_heal {
-                return Some(format!("node {} is not healed", index + 1));
-            }
-            for core in 0..self.plan.cores {
-                let Some(router) = process.node.router(CoreId(core)) else {
-                    return Some(format!("node {} is stopping", index + 1));
-                };
-                for shard in router.shards() {
-                    let status = shard.status();
-                    let at = usize::from(shard.id().0);
-                    let state = (status.last.index.0, status.applied.0, status.state_hash);
-                    leaders[at] += usize::from(shard.leads());
-                    // A node that has lost its disk is refused by its peers; it is out until somebody replaces it.
-                    if machine.harm == Harm::Lost {
-                        continue;
-                    }
-                    let agreed = *common[at].get_or_insert(state);
-                    let is_ready = shard.is_ready() || (shard.raft().is_damaged() && !can_heal);
-                    if !is_ready || status.last.index != status.applied || state != agreed {
-                        let id = shard.id();
-                        let how = format!("last, applied, state {state:x?}, agreed {agreed:x?}, ready {is_ready}");
-                        return Some(format!(
-                            "node {} differs in shard {id} ({how}): {}",
-                            index + 1,
-                            self.replicas_of(id)
-                        ));
-                    }
-                }
-            }
-        }
-        let odd = leaders.iter().position(|leaders| *leaders != 1)?;
-        let id = ShardId(odd as u16);
-        Some(format!("shard {id} has {} leaders: {}", leaders[odd], self.replicas_of(id)))
-    }
-
-    /// Every replica of a shard, for people.
-    fn replicas_of(&self, shard: ShardId) -> String {
-        let core = CoreId(shard.0 % self.plan.cores);
-        let of = |machine: &Machine| {
-            let State::Up(process) = &machine.state else { return None };
-            let router = process.node.router(core)?;
-            router.shards().iter().find(|found| found.id() == shard).map(|found| found.raft().state_line())
-        };
-        let lines: Vec<String> = self.machines.iter().filter_map(of).collect();
-        format!("{}; links {}", lines.join("; "), self.net.0.borrow().describe_links())
-    }
-
-    /// Reads every key that was ever written, so that the history tells of each acknowledged write; then once more in
-    /// scans.
-    fn read_everything(&mut self) -> Result<(), Violation> {
-        for key in self.transcript.written.clone() {
-            let what = What::Key { key, kind: Kind::Get, stale: false };
-            let Ticket::Operation(asked) = self.ask_in_peace(what)? else { continue };
-            let operation = &self.transcript.operations[asked];
-            if !matches!(operation.outcome, Outcome::Value(_)) {
-                return Err(Violation::of("without faults a read succeeds", format!("{operation:?}")));
-            }
-        }
-        self.scanning = true;
-        for reverse in [false, true] {
-            let refused = self.coverage.count("scan refused");
-            self.ask_in_peace(What::Page(Scan::of(Wish::everything(reverse))))?;
-            if self.coverage.count("scan refused") > refused {
-                return Err(Violation::of("without faults a read succeeds", "a scan of everything was refused"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks, and waits for the answer, or for all pages of it.
-    fn ask_in_peace(&mut self, what: What) -> Result<Ticket, Violation> {
-        let ticket = self.put_question(0, &Question { what, timeout: Duration::from_secs(20) });
-        let (mut stamp, mut end) = (0, 0);
-        while self.users[0].waiting() > 0 {
-            if stamp != self.transcript.stamp() {
-                (stamp, end) = (self.transcript.stamp(), self.now() + 20 * SECOND);
-            }
-            if self.now() > end {
-                return Err(Violation::of("every request is answered", "a read without faults has no answer"));
-            }
-            self.step()?;
-        }
-        Ok(ticket)
-    }
-
-    fn count_what_happened(&mut self) {
-        let stats = self.net.0.borrow().stats;
-        self.coverage.add("segment arrived", stats.segments);
-        self.coverage.add("frame lost", stats.frames_lost);
-        self.coverage.add("frame doubled", stats.frames_doubled);
-        self.coverage.add("frame overtaken", stats.frames_late);
-        self.coverage.add("connection reset", stats.resets);
-        self.coverage.add("kernel gave up on a connection", stats.given_up);
-        self.coverage.add("segment waited for a cut", stats.held);
-        self.coverage.add("write blocked", stats.blocked);
-        self.coverage.add("entry committed", self.oracle.committed());
-        for index in 0..self.machines.len() {
-            self.count_node(index);
-        }
-    }
-
-    /// What a node has counted, before it ends.
-    pub(crate) fn count_node(&mut self, index: usize) {
-        let Some(process) = self.machines[index].process() else { return };
-        for core in 0..process.workers.len() {
-            let Some(router) = process.node.router(CoreId(core as u16)) else { continue };
-            let counters = &router.counters;
-            self.coverage.add("raft message received", counters.raft_messages_received);
-            self.coverage.add("request forwarded", counters.forwards_sent);
-            self.coverage.add("write refused for want of space", counters.refused_no_space);
-            self.coverage.add("write refused as too much waits", counters.refused_overloaded);
-            self.coverage.add("request timed out at a node", counters.timeouts);
-            self.coverage.add("vote withheld from an admitted node", counters.votes_withheld);
-            self.coverage.add("leader that is not to be followed", counters.leaders_unheeded);
-            self.coverage.add("disk found to be full", counters.disk_full);
-            self.coverage.add("shard left a slow or full disk", counters.transfers_away);
-            self.coverage.add("replica found to differ", counters.divergences);
-            self.coverage.add("loop turned", counters.turns);
-            self.coverage.add("snapshot taken", counters.snapshots_taken);
-            self.coverage.add("snapshot failed", counters.snapshots_failed);
-            self.coverage.add("snapshot installed", counters.snapshots_installed);
-            self.coverage.add("bytes of snapshots sent", counters.snapshot_bytes_sent);
-        }
     }
 
     /// Where the run keeps what nodes have besides their logs; gone with it.
