@@ -93,7 +93,6 @@ pub const ALL: &[Mutant] = &[
     bug("compacted-to-the-newest", "the log is let go up to the newer of two snapshots", "rule 14, museum 32"),
     bug("one-snapshot-kept", "an older snapshot is removed at once", "rule 14, museum 32"),
     bug("snapshot-ahead-of-the-log", "a snapshot is taken of what this node's disk does not have", "rule 8"),
-    bug("snapshot-beyond-persisted", "the log may start after what is not durable in it", "rule 8"),
     bug("snapshot-named-early", "a snapshot gets its name before it is durable", "rule 10, museum 29"),
     bug("snapshot-name-unsynced", "the name of a snapshot is not made durable", "rule 10, museum 40"),
     bug("restore-always-discards", "a snapshot takes the place of a log that holds all of it", "rule 10, museum 28"),

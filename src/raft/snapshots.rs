@@ -30,8 +30,7 @@ impl Raft {
     /// up to there (a leader may commit without its own disk): then it is told again when it is.
     pub fn snapshot_taken(&mut self, meta: SnapshotMeta) -> bool {
         let index = meta.at.index;
-        let persisted = if mutant!("snapshot-beyond-persisted") { index } else { self.persistence.persisted() };
-        let is_durable = index <= self.applied.min(persisted) && self.terms.matches(meta.at);
+        let is_durable = index <= self.applied.min(self.persistence.persisted()) && self.terms.matches(meta.at);
         let is_newest = self.snapshot.is_none_or(|known| index >= known.at.index);
         if is_durable && is_newest {
             self.snapshot = Some(meta);
