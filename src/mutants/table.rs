@@ -95,7 +95,6 @@ pub const ALL: &[Mutant] = &[
     bug("snapshot-ahead-of-the-log", "a snapshot is taken of what this node's disk does not have", "rule 8"),
     bug("snapshot-named-early", "a snapshot gets its name before it is durable", "rule 10, museum 29"),
     bug("snapshot-name-unsynced", "the name of a snapshot is not made durable", "rule 10, museum 40"),
-    bug("restore-always-discards", "a snapshot takes the place of a log that holds all of it", "rule 10, museum 28"),
     bug("reset-not-written", "a snapshot takes the place of the log, and the log is not told", "rule 10, museum 26"),
     bug("cut-short-install-ignored", "a snapshot ahead of the log is loaded, and the log kept", "rule 10, museum 29"),
     bug("earlier-snapshot-told", "who asks for a snapshot is told of one that covers less", "rule 10"),
