@@ -48,10 +48,14 @@ pub(super) struct Sight {
 /// The logs as they are found. The batch that was in flight is there as a whole, or not at all.
 fn judge_logs(opened: &Opened, memory: &Memory) -> Result<(Logs, bool), String> {
     let next = BatchNumber(memory.durable.0 + 1);
+    let live = memory.logs_after(BatchNumber(u64::MAX));
     for (batch, is_in_flight) in [(memory.durable, false), (next, true)] {
         let shards = memory.logs_after(batch).iter().zip(&opened.shards);
         let found: Option<Logs> = shards
-            .map(|((shard, log), (known, entries))| Some((*shard, Arc::new(log.found(known, entries)?))))
+            .map(|((shard, log), (known, entries))| {
+                let told = memory.ahead.get(shard).copied();
+                Some((*shard, Arc::new(log.found(known, entries, &live[shard], told)?)))
+            })
             .collect();
         if let Some(logs) = found {
             return Ok((logs, is_in_flight));
@@ -95,7 +99,7 @@ fn memory_of(opened: &Opened, logs: &Logs, memory: &Memory) -> Memory {
     let durable = BatchNumber::default();
     let kept = opened.snapshots.iter().map(|taken| super::model::Kept { taken: taken.clone(), finishing: None });
     let after = BTreeMap::from([(durable, logs.clone())]);
-    Memory { after, durable, kept: kept.collect(), resets: memory.resets.clone() }
+    Memory { after, durable, ahead: BTreeMap::new(), kept: kept.collect(), resets: memory.resets.clone() }
 }
 
 /// The power goes, and nothing is left but what was durable.

@@ -10,6 +10,9 @@ use raftkv_protocol::types::{Entry, EntryId, HardState, ShardId, SnapshotId};
 #[derive(Clone, Debug, Default)]
 pub(super) struct ShardLog {
     pub(super) hard_state: HardState,
+    /// All that it had in this life, and from where on it was compacted: on a full disk they may get ahead of entries.
+    hard_states: Vec<HardState>,
+    compacted: Vec<(EntryId, SnapshotId)>,
     /// Where it begins in memory, and where it began before that: a crash may find any of these. The last counts.
     pub(super) starts: Vec<(EntryId, SnapshotId)>,
     /// The index before the first of `entries`.
@@ -20,7 +23,8 @@ pub(super) struct ShardLog {
 impl ShardLog {
     /// A log that never held anything.
     pub(super) fn empty() -> ShardLog {
-        ShardLog { starts: vec![(EntryId::ZERO, SnapshotId(0))], ..ShardLog::default() }
+        let (starts, hard_states) = (vec![(EntryId::ZERO, SnapshotId(0))], vec![HardState::default()]);
+        ShardLog { starts, hard_states, ..ShardLog::default() }
     }
 
     pub(super) fn start(&self) -> EntryId {
@@ -47,6 +51,12 @@ impl ShardLog {
 
     pub(super) fn compact(&mut self, start: EntryId, snapshot: SnapshotId) {
         self.starts.push((start, snapshot));
+        self.compacted.push((start, snapshot));
+    }
+
+    pub(super) fn vote(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+        self.hard_states.push(hard_state);
     }
 
     pub(super) fn reset(&mut self, start: EntryId, snapshot: SnapshotId) {
@@ -54,16 +64,34 @@ impl ShardLog {
         self.entries.clear();
     }
 
-    /// What a start found of it: the same, but the log may begin earlier.
-    pub(super) fn found(&self, known: &RecoveredShard, entries: &[Entry]) -> Option<ShardLog> {
+    /// Whether a later compaction may have got ahead.
+    fn may_start_at(&self, known: &RecoveredShard, live: &ShardLog) -> bool {
         let start = known.start.index.0;
-        let is_it = self.hard_state == known.hard_state
-            && self.starts.contains(&(known.start, known.snapshot))
+        let is_there = self.start().index.0 < start && start <= self.last() && self.id(start) == Some(known.start);
+        is_there && live.compacted.contains(&(known.start, known.snapshot))
+    }
+
+    /// What a start found of it: the same, but the log may begin earlier. Terms and votes, and where it starts, may have
+    /// got ahead, towards what it was when the process ended; a term and vote must have that was `told` to be durable.
+    pub(super) fn found(
+        &self,
+        known: &RecoveredShard,
+        entries: &[Entry],
+        live: &ShardLog,
+        told: Option<HardState>,
+    ) -> Option<ShardLog> {
+        let start = known.start.index.0;
+        let at = |wanted: HardState| live.hard_states.iter().position(|hard_state| *hard_state == wanted);
+        let least = at(self.hard_state).max(told.and_then(at));
+        let is_it = at(known.hard_state) >= least
+            && (self.starts.contains(&(known.start, known.snapshot)) || self.may_start_at(known, live))
             && start + entries.len() as u64 == self.last()
             && self.entries[(start - self.floor) as usize..] == *entries;
         is_it.then(|| {
             let starts = vec![(known.start, known.snapshot)];
-            ShardLog { hard_state: self.hard_state, starts, floor: start, entries: entries.to_vec() }
+            let hard_state = known.hard_state;
+            let (hard_states, compacted) = (vec![hard_state], Vec::new());
+            ShardLog { hard_state, hard_states, compacted, starts, floor: start, entries: entries.to_vec() }
         })
     }
 

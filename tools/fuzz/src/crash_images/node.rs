@@ -86,6 +86,8 @@ pub(super) struct Memory {
     pub(super) after: BTreeMap<BatchNumber, Logs>,
     /// The newest batch that was told to be durable.
     pub(super) durable: BatchNumber,
+    /// Terms and votes that were told to be durable although their batches are not.
+    pub(super) ahead: BTreeMap<ShardId, HardState>,
     /// By shard.
     pub(super) kept: Vec<Kept>,
     /// Where each shard's log was made to start anew.
@@ -163,7 +165,7 @@ impl Node {
             Kept { taken, finishing: None }
         });
         let after = BTreeMap::from([(durable, logs.clone())]);
-        let memory = Memory { after, durable, kept: kept.collect(), resets };
+        let memory = Memory { after, durable, ahead: BTreeMap::new(), kept: kept.collect(), resets };
         let desks = legacy.offers.into_iter().map(|offer| Desk { offer, ..Desk::default() }).collect();
         let (term, deeds) = (legacy.term, Deeds::default());
         let mut node = Node { log, workers, stores, logs, desks, memory, term, deeds };
@@ -234,7 +236,7 @@ impl Node {
         let vote = random.one_in(2).then(|| NodeId(1 + random.below(3) as u64));
         let hard_state = HardState { term: Term(self.next_term()), vote };
         self.log.set_hard_state(SHARDS[shard], hard_state);
-        self.shard(shard).hard_state = hard_state;
+        self.shard(shard).vote(hard_state);
         self.remember();
     }
 
@@ -356,6 +358,8 @@ impl Node {
     /// Learns what is durable.
     fn look(&mut self) -> Result<(), String> {
         self.memory.durable = self.log.durable().map_err(|error| error.to_string())?;
+        let ahead = SHARDS.iter().filter_map(|shard| Some((*shard, self.log.hard_state_ahead(*shard)?)));
+        self.memory.ahead = ahead.collect();
         let newest = self.memory.after.range(..=self.memory.durable).next_back().map(|(batch, _)| *batch);
         self.memory.after = self.memory.after.split_off(&newest.expect("the newest durable batch is remembered"));
         Ok(())
