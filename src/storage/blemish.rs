@@ -14,6 +14,7 @@ use std::{fmt, io, mem};
 use super::batch::{BLOCK_BYTES, BatchHeader, HardStateCopy, PlacedBatch};
 use super::disk::DiskFile;
 use super::given::read_given;
+use super::record::Record;
 use super::segment::{BATCHES_AT, HEADER_BYTES, SegmentHeader};
 
 /// Bytes that are not what was written, and that nobody needs.
@@ -38,6 +39,8 @@ pub enum Spot {
     Unused,
     /// One copy of a batch's hard states.
     HardState(HardStateCopy),
+    /// What says behind a segment's cut that the log goes on in the next one, which is there.
+    Continued,
     /// A block that the disk does not give, with nothing in it that is not somewhere else too.
     BadSector,
 }
@@ -48,6 +51,7 @@ impl fmt::Display for Spot {
             Spot::HeaderPadding => "there should be zeros behind the segment's header",
             Spot::BatchPadding => "there should be zeros behind the records of a batch",
             Spot::Unused => "there should be zeros in the unused end of the segment",
+            Spot::Continued => "what says that the log goes on in the next segment, which is there, is damaged",
             Spot::BadSector => "the disk does not give this block",
             Spot::HardState(HardStateCopy::First) => "the first of two copies of hard states is damaged",
             Spot::HardState(HardStateCopy::Second) => "the second of two copies of hard states is damaged",
@@ -104,6 +108,34 @@ impl<'p> Search<'p> {
         }
     }
 
+    /// What says behind the cut that the log goes on in the next segment. An older version wrote none, and a crash may leave
+    /// anything of it, unless the next segment `has_data`. Tells where the unused end begins.
+    pub(super) fn continued(
+        &mut self,
+        file: &dyn DiskFile,
+        segment: &SegmentHeader,
+        cut: u64,
+        has_data: bool,
+    ) -> io::Result<u64> {
+        let mut block = [0; BLOCK_BYTES as usize];
+        let before = self.found.len();
+        let length = read_given(file, cut, &mut block, |at, _| self.note(at, Spot::BadSector))?;
+        if is_zeros(&block[..length]) && self.found.len() == before {
+            return Ok(cut);
+        }
+        let header = BatchHeader::decode(&block[..length], segment.key, cut);
+        let batch = header.filter(|header| header.length as usize == length).map(|header| {
+            let batch = PlacedBatch::new(header, segment.key, &block);
+            (header, batch)
+        });
+        match batch.filter(|(_, batch)| says_continued(batch).is_some()) {
+            Some((header, batch)) => self.batch(&header, &batch),
+            None if has_data && self.found.len() == before => self.note(cut, Spot::Continued),
+            None => {}
+        }
+        Ok(cut + BLOCK_BYTES)
+    }
+
     /// The end of a segment from `at` on, which was never used: up to the first byte that is not zero.
     pub(super) fn unused(&mut self, file: &dyn DiskFile, mut at: u64) -> io::Result<()> {
         let end = file.size()?;
@@ -138,6 +170,21 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// Whether the end of a segment behind its seal must be as the allocator left it. `is_reused`: not for this segment.
 pub(super) fn is_end_known(segment: &SegmentHeader, next: &SegmentHeader, is_reused: bool) -> bool {
     next.key.epoch == segment.key.epoch && !is_reused
+}
+
+/// In which segment the log goes on, if this is the batch that says so.
+pub(super) fn says_continued(batch: &PlacedBatch<'_>) -> Option<u64> {
+    match batch.records().next() {
+        Some(Ok((_, Record::Continued { sequence, .. }))) => Some(sequence),
+        _ => None,
+    }
+}
+
+/// Whether there are batches behind what a segment began with.
+pub(super) fn has_data(file: &dyn DiskFile, segment: &SegmentHeader) -> bool {
+    let mut head = [0; super::batch::HEADER_BYTES];
+    let length = file.read_at(segment.durable_upto, &mut head).unwrap_or(0);
+    BatchHeader::decode(&head[..length], segment.key, segment.durable_upto).is_some()
 }
 
 /// A block that nothing was written into.

@@ -65,14 +65,14 @@ fn blemishes(disk: &dyn Disk) -> Vec<Blemish> {
     check_closely(disk).expect("nothing is lost").1
 }
 
-/// A log of two segments; the first has batches of 3 blocks, the second of which holds a vote, and an unused end.
+/// A log of two segments; the first has batches of 3 and 4 blocks, the second of which holds a vote, and an unused end.
 fn two_segments() -> SimulatedDisk {
     let disk = SimulatedDisk::new(5);
     let mut node = Node::open(Arc::new(disk.clone())).expect("an empty disk");
     node.put(10_000, None);
     node.put(6_000, Some(2));
     while node.newest() == 1 {
-        node.put(10_000, None);
+        node.put(13_000, None);
     }
     disk.crash(Survivors::None)
 }
@@ -123,6 +123,9 @@ fn a_byte_that_means_nothing_is_named_where_it_changed() {
         (second_copy + 5, second_copy, Spot::HardState(HardStateCopy::Second)),
         (second_copy + u64::from(vote.hard_states), second_copy + u64::from(vote.hard_states), Spot::BatchPadding),
         (vote.end() - 1, vote.end() - 1, Spot::BatchPadding),
+        (unused - BLOCK_BYTES + 5, unused - BLOCK_BYTES, Spot::Continued),
+        (unused - BLOCK_BYTES + 60, unused - BLOCK_BYTES, Spot::Continued),
+        (unused - 1, unused - 1, Spot::BatchPadding),
         (unused, unused, Spot::Unused),
         (SEGMENT - 1, SEGMENT - 1, Spot::Unused),
     ];

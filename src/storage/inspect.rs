@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::batch::{self, BLOCK_BYTES, BatchHeader, Damage, HardStateCopy, PlacedBatch};
-use super::blemish::{Blemish, Search, is_end_known};
+use super::blemish::{Blemish, Search, has_data, is_end_known};
 use super::disk::{Access, Disk, DiskFile, RealDisk};
 use super::record::Record;
 use super::segment::{self, BATCHES_AT, FileState, SegmentHeader, segment_name};
@@ -78,7 +78,8 @@ pub fn inspect_disk(disk: &dyn Disk, mut visit: impl FnMut(Item<'_>) -> ControlF
     sequences.sort_unstable();
     for sequence in sequences {
         let path = disk.path(&segment_name(sequence));
-        let next = sequence.checked_add(1).and_then(|next| read_header(disk, next).ok()).map(|(_, next)| next);
+        let next = sequence.checked_add(1).and_then(|next| read_header(disk, next).ok());
+        let next = next.map(|(file, next)| (has_data(&*file, &next), next));
         let walked = match read_header(disk, sequence) {
             Ok((file, header)) => walk(&path, &*file, &header, next.as_ref(), &mut visit),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -113,10 +114,11 @@ fn walk(
     path: &str,
     file: &dyn DiskFile,
     header: &SegmentHeader,
-    next: Option<&SegmentHeader>,
+    next: Option<&(bool, SegmentHeader)>,
     visit: &mut impl FnMut(Item<'_>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     visit(Item::Segment { path, header })?;
+    let (has_data, next) = next.map_or((false, None), |(has_data, next)| (*has_data, Some(next)));
     let mut search = Search::new(path);
     let mut first_block = [0; BLOCK_BYTES as usize];
     if let Ok(length) = file.read_at(0, &mut first_block) {
@@ -160,7 +162,7 @@ fn walk(
     };
     if next.is_some_and(|next| is_end_known(header, next, is_reused)) && matches!(reason, End::Sealed) {
         // What cannot be read there is nothing to be shown.
-        let _ = search.unused(file, at);
+        let _ = search.continued(file, header, at, has_data).and_then(|at| search.unused(file, at));
         search.take_found().iter().try_for_each(|blemish| visit(Item::Blemish(blemish)))?;
     }
     visit(Item::End { path, offset: at, reason: &reason })

@@ -4,9 +4,10 @@
 //! offset  bytes  field
 //!      0      4  CRC-32 (IEEE) over the seed, then everything that follows in the record
 //!      4      4  length of the record, these 8 bytes included
-//!      8      1  kind: 1 entry, 2 hard state, 3 reset, 4 restatement, 5 watermark, 6 seal, 7 copy, 8 copied, 9 reused
+//!      8      1  kind: 1 entry, 2 hard state, 3 reset, 4 restatement, 5 watermark, 6 seal, 7 copy, 8 copied, 9 reused,
+//!                10 continued
 //!      9      1  kind of the entry (0 no-op, 1 command, 2 configuration) and its copies; 0 in other records
-//!     10      2  shard; 0 in watermark, seal and reused
+//!     10      2  shard; 0 in watermark, seal, reused and continued
 //!     12      8  term
 //!     20      8  index
 //!     28      …  body
@@ -23,6 +24,7 @@
 //! | copy | the entry's | the entry's body. An entry that is in the log already, written again so that the segment with the original can go. It means nothing until the shard's next copied record. |
 //! | copied | 0, the last copy's index | 8 bytes: the first copy's index. Replay: from here on the copies are the entries, as far as they were not discarded meanwhile. |
 //! | reused | 0, 0 | empty. The segment's file was in use before: what lies behind the batches is left from then. |
+//! | continued | 0, the successor's sequence number | 16 bytes: the successor's id. It lies behind the cut: whoever meets it at the end of a log misses the next segment. |
 //!
 //! The seed is the segment's id (16 bytes), the epoch (8) and the number of the batch (8): a record that was left
 //! behind by an earlier life of the file, or that belongs to another batch, has the wrong checksum.
@@ -54,6 +56,7 @@ const SEAL: u8 = 6;
 const COPY: u8 = 7;
 const COPIED: u8 = 8;
 const REUSED: u8 = 9;
+const CONTINUED: u8 = 10;
 
 /// What the log says of one shard at the beginning of a segment, so that older segments can be let go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,6 +145,13 @@ pub enum Record<'a> {
     },
     /// The file of this segment was in use before.
     Reused,
+    /// The log goes on in this segment, which has its durable name.
+    Continued {
+        /// Its sequence number.
+        sequence: u64,
+        /// Its id.
+        segment: SegmentId,
+    },
 }
 
 /// Why bytes are not a record.
@@ -251,7 +261,7 @@ impl<'a> Record<'a> {
             Record::Entry { body, .. } | Record::Copy { body, .. } => body.len(),
             Record::HardState { .. } | Record::Reset { .. } | Record::Copied { .. } => 8,
             Record::Restate { .. } => RESTATE_BODY_BYTES,
-            Record::Seal(_) => 16,
+            Record::Seal(_) | Record::Continued { .. } => 16,
             Record::Watermark | Record::Reused => 0,
         };
         HEADER_BYTES + body
@@ -280,6 +290,10 @@ impl<'a> Record<'a> {
                 encode(COPIED, 0, shard, id, &first.0.to_le_bytes(), out);
             }
             Record::Reused => encode(REUSED, 0, ShardId(0), EntryId::ZERO, &[], out),
+            Record::Continued { sequence, segment } => {
+                let id = EntryId { index: Index(sequence), term: Term(0) };
+                encode(CONTINUED, 0, ShardId(0), id, &segment.0.to_le_bytes(), out);
+            }
         }
     }
 
@@ -325,6 +339,9 @@ fn interpret(head: Head, record: &[u8]) -> Option<Record<'_>> {
         COPY => Record::Copy { shard, id, kind: entry_kind(record[ENTRY_KIND_AT])?, body },
         COPIED if body.len() == 8 => Record::Copied { shard, first: Index(u64_at(body, 0)), last: id.index },
         REUSED if body.is_empty() => Record::Reused,
+        CONTINUED if body.len() == 16 => {
+            Record::Continued { sequence: id.index.0, segment: SegmentId(u128_at(body, 0)) }
+        }
         _ => return None,
     })
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, SnapshotId, Term};
 
 use super::BatchNumber;
-use super::batch::{Batch, BatchHeader, HardStateCopy, PlacedBatch, Placement};
+use super::batch::{BLOCK_BYTES, Batch, BatchHeader, HardStateCopy, PlacedBatch, Placement};
 use super::record::{BadRecord, Record, Seal, Seed, ShardState, stamp};
 use super::segment::{BadHeader, FileState, SegmentHeader, SegmentId, SegmentKey, segment_name};
 
@@ -96,6 +96,18 @@ fn golden_copies() {
     golden("copies", &bytes);
     let header = BatchHeader::decode(&bytes, KEY, 0x1000).expect("its own header");
     assert_eq!(PlacedBatch::new(header, KEY, &bytes).records().filter(Result::is_ok).count(), 4);
+}
+
+#[test]
+fn golden_continued() {
+    let mut batch = Batch::new(BatchNumber(1));
+    batch.push(&Record::Continued { sequence: 8, segment: SegmentId(0x1122_3344_5566_7788_99aa_bbcc_ddee_ff00) });
+    let bytes = batch.finish(&PLACEMENT, |_| {}).to_vec();
+    assert_eq!(bytes.len() as u64, BLOCK_BYTES, "there is room for one block");
+    golden("continued", &bytes);
+    let header = BatchHeader::decode(&bytes, KEY, 0x1000).expect("its own header");
+    let found = PlacedBatch::new(header, KEY, &bytes).records().next().expect("a record").expect("right").1;
+    assert!(matches!(found, Record::Continued { sequence: 8, segment } if segment.0 as u8 == 0), "{found:?}");
 }
 
 #[test]

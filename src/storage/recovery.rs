@@ -18,7 +18,7 @@ use std::io;
 use raftkv_protocol::types::{EntryId, HardState, ShardId};
 
 use super::batch::{BLOCK_BYTES, Batch, BatchHeader, Damage, HardStateCopy, PlacedBatch};
-use super::blemish::{Blemish, Search, Spot, is_end_known, is_zeros};
+use super::blemish::{Blemish, Search, Spot, has_data, is_end_known, is_zeros, says_continued};
 use super::disk::{Access, Disk, DiskFile};
 use super::given::read_given;
 use super::record::{self, Record, Seal};
@@ -72,6 +72,8 @@ pub(super) struct Recovery {
     pub(super) blemishes: Vec<Blemish>,
     /// The file of the segment that was read last was in use before.
     is_reused: bool,
+    /// The segment that was read last says that the log goes on in this one.
+    continued_in: Option<u64>,
 }
 
 /// What the log on a disk holds, by shard, as the next start would find it. Nothing is changed.
@@ -353,7 +355,9 @@ impl Recovery {
         self.read_durable(segment, seal.cut)?;
         if is_end_known(&segment.header, &next.header, self.is_reused) {
             let mut search = Search::new(&segment.path);
-            let searched = search.unused(&*segment.file, seal.cut);
+            let continued =
+                search.continued(&*segment.file, &segment.header, seal.cut, has_data(&*next.file, &next.header));
+            let searched = continued.and_then(|at| search.unused(&*segment.file, at));
             searched.map_err(|error| unreadable(&segment.path, &error))?;
             self.blemishes.extend(search.take_found());
         }
@@ -368,7 +372,14 @@ impl Recovery {
             let what = format!("the file has {} bytes, it had {}", segment.size, segment.header.size);
             return Err(corrupt(&segment.path, segment.size, &what, None));
         }
-        read
+        match (&read, self.continued_in) {
+            (Ok(()), Some(sequence)) => {
+                let missing = segment.path.replace(&segment_name(segment.header.sequence), &segment_name(sequence));
+                let what = format!("the log is incomplete: {missing} is missing, in which {} goes on", segment.path);
+                Err(Refusal::Damaged(what))
+            }
+            _ => read,
+        }
     }
 
     fn read_end(&mut self, segment: &Segment) -> Result<(), Refusal> {
@@ -459,6 +470,10 @@ impl Recovery {
             let batch = PlacedBatch::new(header, segment.header.key, bytes);
             let whole = Some(header.number) == number.checked_add(1) && batch.records().all(|record| record.is_ok());
             let Some(hard_states) = hard_states(&batch).ok().filter(|_| whole) else { break };
+            self.continued_in = says_continued(&batch);
+            if self.continued_in.is_some() {
+                break;
+            }
             let numbered = self.replay.batches();
             self.replay_batch(segment, &header, &batch, Ok(hard_states.clone()))?;
             let mut kept = Batch::new(BatchNumber::default());

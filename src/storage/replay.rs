@@ -226,7 +226,7 @@ impl Replay {
             Record::Restate { shard, state } if self.has_begun => self.shard(shard).confirm(&state)?,
             Record::Restate { shard, state } => self.shard(shard).adopt(&state),
             Record::HardState { shard, hard_state } => self.hard_state(shard, hard_state),
-            Record::Watermark | Record::Seal(_) | Record::Reused => {}
+            Record::Watermark | Record::Seal(_) | Record::Reused | Record::Continued { .. } => {}
         }
         Ok(())
     }

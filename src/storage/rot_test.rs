@@ -11,9 +11,9 @@ use raftkv_protocol::types::{Index, ShardId};
 use super::batch::BLOCK_BYTES;
 use super::conformance_test::entry;
 use super::disk::{Access, Disk, DiskFile};
-use super::segment::BATCHES_AT;
+use super::segment::{BATCHES_AT, SegmentHeader};
 use super::simulated_disk::{SimulatedDisk, Survivors};
-use super::{CoreLog, Fetch, FetchError, Fetched, FileLog, LogError, Options};
+use super::{CoreLog, Fetch, FetchError, Fetched, FileLog, LogError, Options, check_closely};
 
 const A: ShardId = ShardId(0);
 
@@ -94,6 +94,38 @@ fn a_newest_segment_that_is_gone_is_missed() {
     disk.remove_quietly(&newest);
     let LogError(line) = open(Arc::new(disk.clone())).expect_err("entries 41 and 42 are gone");
     assert!(line.contains("restore the file"), "{line}");
+}
+
+/// Within one life of the process nothing shortens a segment: there it says itself that the log goes on.
+// museum 42
+#[test]
+fn a_newest_segment_that_is_gone_before_the_next_start_is_missed() {
+    let disk = written();
+    let mut names = segments(&disk);
+    let newest = names.pop().expect("there are several");
+    disk.remove_quietly(&newest);
+    let LogError(line) = open(Arc::new(disk.fork())).expect_err("what it held is gone");
+    let expected = format!("/simulated/{newest} is missing, in which /simulated/{} goes on", names[names.len() - 1]);
+    assert!(line.contains(&expected) && line.contains("restore the file") && !line.contains('\n'), "{line}");
+    // All others of them have a successor that is not missed.
+    disk.remove_quietly(&names.pop().expect("there are several"));
+    open(Arc::new(disk.fork())).expect_err("what they held is gone");
+}
+
+/// An older version did not say so: there are zeros. So there are, or parts of it, where a crash came between.
+#[test]
+fn a_segment_need_not_say_that_the_log_goes_on() {
+    let disk = written();
+    let header = |name: &String| SegmentHeader::decode(&disk.bytes(name)).expect("a segment");
+    for pair in segments(&disk).windows(2) {
+        let cut = header(&pair[1]).predecessor.expect("it seals the one before").cut as usize;
+        let block = &disk.bytes(&pair[0])[cut..cut + BLOCK_BYTES as usize];
+        assert!(block.starts_with(b"RKVB"), "what says so lies at the cut");
+        disk.edit(&pair[0], |bytes| bytes[cut..cut + BLOCK_BYTES as usize].fill(0));
+    }
+    let (shards, blemishes) = check_closely(&disk).expect("healthy");
+    assert_eq!((shards[&A].entries.len(), blemishes), (40, Vec::new()));
+    assert_eq!(open(Arc::new(disk)).expect("healthy").1, 40);
 }
 
 /// What the disk refuses to give is an error of the disk, and never an absence of entries.

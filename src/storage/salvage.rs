@@ -173,7 +173,7 @@ fn proves(record: &Record<'_>) -> Option<(ShardId, HardState)> {
         Record::Restate { shard, state } => Some((shard, state.hard_state)),
         Record::Entry { shard, id, .. } | Record::Copy { shard, id, .. } => term(shard, id.term),
         Record::Reset { shard, start, .. } => term(shard, start.term),
-        Record::Copied { .. } | Record::Watermark | Record::Seal(_) | Record::Reused => None,
+        Record::Copied { .. } | Record::Watermark | Record::Seal(_) | Record::Reused | Record::Continued { .. } => None,
     }
 }
 

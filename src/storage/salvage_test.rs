@@ -433,7 +433,7 @@ fn what_is_sound_is_written_anew() {
     let entries = recovered[0].entries.clone();
     let expected: Vec<Bytes> =
         (1..).zip(&entries).map(|(index, (term, _))| Bytes::from(body(index, term.0, 3_000))).collect();
-    assert!(expected.len() > 10, "{}", expected.len());
+    assert!(expected.len() > 8, "{}", expected.len());
     assert_eq!(node.bodies(A, &recovered[0]), expected);
     node.put(A, expected.len() as u64 + 1, 70, 10);
     node.close();

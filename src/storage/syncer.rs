@@ -70,6 +70,8 @@ pub(crate) struct Syncer {
 
 /// A watermark must always fit: without one the last data batch could not be told from a torn one.
 const WATERMARK_BYTES: u64 = super::batch::BLOCK_BYTES;
+/// So must what says, behind the cut, that the log goes on in another segment.
+const CONTINUED_BYTES: u64 = super::batch::BLOCK_BYTES;
 
 impl Syncer {
     /// Goes on where the log ended: in a new segment that seals the last one and holds the `kept` batches, all of it
@@ -230,13 +232,7 @@ impl Syncer {
         current.end += length as u64;
         self.shared.sync_ended(started);
         self.shared.batch_placed(length);
-        written.map_err(|error| {
-            LogError(format!(
-                "cannot write the log {} at offset {}: {error}; check the disk, then start the node again",
-                self.disk.path(&segment_name(place.segment)),
-                place.offset
-            ))
-        })?;
+        written.map_err(|error| self.cannot_write(place, &error))?;
         Ok(place)
     }
 
@@ -274,6 +270,7 @@ impl Syncer {
         spares: &mut dyn SpareSource,
     ) -> Result<Vec<Place>, LogError> {
         let sequence = self.tip.seal.map_or(1, |seal| seal.sequence + 1);
+        let number = self.tip.number + 1;
         let spare = spares.take(segment_bytes(&self.beginning(Filling::Remains), kept, room))?;
         let mut restatement = self.beginning(spare.filling);
         let explain = |disk: &dyn Disk, doing: &str, error: io::Error| {
@@ -292,11 +289,37 @@ impl Syncer {
         disk.rename(&spare.name, &segment_name(sequence))
             .and_then(|()| if mutant!("segment-name-unsynced") { Ok(()) } else { disk.sync_dir() })
             .map_err(|error| explain(&*disk, "rename the log segment", error))?;
+        self.write_continued(current.key.id, sequence, number)?;
         self.shared.segment_begun(current.file());
         let sealed = self.current.replace(current);
         self.tip.sealed.extend(sealed.map(|sealed| sealed.file()));
         spares.let_go(self.tip.take_needless());
         Ok(places)
+    }
+
+    /// Says behind the cut of the segment that was sealed that the log goes on in the new one, which has its durable name.
+    /// A start would not know otherwise, when that file is gone, that the log is longer. The number is the next of the
+    /// sealed segment: whatever a crash leaves of this is no batch of the log.
+    fn write_continued(&mut self, segment: SegmentId, sequence: u64, number: u64) -> Result<(), LogError> {
+        // A process finds its first segment sealed: that one is shortened to its cut, which says the same.
+        let Some(sealed) = &mut self.current else { return Ok(()) };
+        let placement = Placement { key: sealed.key, number, start: sealed.end, durable_upto: sealed.end };
+        let mut batch = Batch::new(BatchNumber::default());
+        batch.push(&Record::Continued { sequence, segment });
+        let started = self.shared.sync_started();
+        let bytes = batch.finish(&placement, |_| {});
+        let written = sealed.file.write_at(sealed.end, bytes).and_then(|()| sealed.file.sync());
+        self.shared.sync_ended(started);
+        self.shared.batch_placed(bytes.len());
+        written.map_err(|error| self.cannot_write(Place { segment: sequence - 1, offset: placement.start }, &error))
+    }
+
+    fn cannot_write(&self, place: Place, error: &io::Error) -> LogError {
+        LogError(format!(
+            "cannot write the log {} at offset {}: {error}; check the disk, then start the node again",
+            self.disk.path(&segment_name(place.segment)),
+            place.offset
+        ))
     }
 
     fn write_beginning(
@@ -375,13 +398,13 @@ pub(super) fn is_later(one: &HardState, other: &HardState) -> bool {
 
 /// The bytes that must be left in a segment for a batch to be placed there.
 fn room_for(batch: &Batch) -> u64 {
-    batch.placed_bytes() + WATERMARK_BYTES
+    batch.placed_bytes() + WATERMARK_BYTES + CONTINUED_BYTES
 }
 
 /// The bytes of a segment that begins with these batches and has room for more.
 fn segment_bytes(restatement: &Batch, kept: &[Batch], room: u64) -> u64 {
     let begin = restatement.placed_bytes() + kept.iter().map(Batch::placed_bytes).sum::<u64>();
-    BATCHES_AT + begin + room.max(WATERMARK_BYTES)
+    BATCHES_AT + begin + room.max(WATERMARK_BYTES + CONTINUED_BYTES)
 }
 
 /// Completes a batch and takes note of what it says of each shard.

@@ -89,6 +89,7 @@ impl Tip {
                 self.begin_after(&[Start { shard, at: state.start, snapshot: state.snapshot }]);
             }
             Record::HardState { .. } | Record::Watermark | Record::Seal(_) | Record::Reused => {}
+            Record::Continued { .. } => {}
         }
     }
 

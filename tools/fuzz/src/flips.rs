@@ -130,8 +130,9 @@ impl Writer {
 fn sealed() -> (SimulatedDisk, Found) {
     let mut writer = Writer::new();
     writer.vote();
-    // The header, the restatement and the vote have four blocks; the watermark gets the last one.
-    (0..5).for_each(|_| writer.put(1, 0));
+    // The header, the restatement and the vote have four blocks; the watermark gets one, what says that the log goes on
+    // the last.
+    (0..4).for_each(|_| writer.put(1, 0));
     writer.put(3, 0);
     writer.put(2, 1200);
     writer.put(1, 17);
@@ -149,8 +150,9 @@ fn found(disk: &SimulatedDisk) -> Result<Found, String> {
     Ok((shard, blemishes))
 }
 
-/// What each byte of a segment means, up to the end of its batches. Behind `proved` a batch may be torn.
-fn meanings(bytes: &[u8], proved: u64) -> Vec<Meaning> {
+/// What each byte of a segment means, up to the end of its batches. Behind `proved` a batch may be torn. The one at `cut`
+/// says that the log goes on in the next segment, which says so too.
+fn meanings(bytes: &[u8], proved: u64, cut: u64) -> Vec<Meaning> {
     let header = SegmentHeader::decode(bytes).expect("a segment");
     let mut meanings = vec![Meaning::Held; segment::HEADER_BYTES];
     meanings.resize(BATCHES_AT as usize, Meaning::Gap);
@@ -162,13 +164,21 @@ fn meanings(bytes: &[u8], proved: u64) -> Vec<Meaning> {
             continue;
         }
         let (records, copy) = (HEADER_BYTES + batch.records as usize, batch.hard_states as usize);
-        meanings.resize(start + records, Meaning::Held);
+        meanings.resize(start + records, if batch.start < cut { Meaning::Held } else { Meaning::Copy });
         meanings.resize(start + records + copy, Meaning::Copy);
         meanings.resize(meanings.len().next_multiple_of(BLOCK_BYTES as usize), Meaning::Gap);
         meanings.resize(meanings.len() + copy, Meaning::Copy);
         meanings.resize(batch.end() as usize, Meaning::Gap);
     }
     meanings
+}
+
+/// Where the second segment says that the first ends; what is behind the file's end if there is none.
+fn cut_of(disk: &SimulatedDisk) -> u64 {
+    let second = segment_name(2);
+    let is_there = disk.names().contains(&second);
+    let header = is_there.then(|| SegmentHeader::decode(&disk.bytes(&second)).expect("a segment"));
+    header.and_then(|header| header.predecessor).map_or(FILE_BYTES, |seal| seal.cut)
 }
 
 /// The bits to change together: one, or each alone and then all.
@@ -218,7 +228,7 @@ fn is_named(found: &Found, whole: &Found, name: &str, at: u64, meaning: Meaning)
 /// Changes bytes of a log up to the end of its batches, and compares what a start finds with what each byte means.
 fn flip_log(disk: &SimulatedDisk, proved: u64, whole: &Found, cut: &Found, plan: &Plan) -> (Tally, Unnoticed) {
     let name = segment_name(1);
-    let meanings = meanings(&disk.bytes(&name), proved);
+    let meanings = meanings(&disk.bytes(&name), proved, cut_of(disk));
     each(disk, &name, meanings.len() as u64, plan, &mut |at, tally| {
         let meaning = meanings[at as usize];
         match (found(disk), meaning) {
@@ -240,7 +250,7 @@ fn flip_log(disk: &SimulatedDisk, proved: u64, whole: &Found, cut: &Found, plan:
 #[must_use]
 pub fn segment(plan: &Plan) -> (Tally, Unnoticed) {
     let (disk, whole) = sealed();
-    let end = meanings(&disk.bytes(&segment_name(1)), FILE_BYTES).len() as u64;
+    let end = meanings(&disk.bytes(&segment_name(1)), FILE_BYTES, FILE_BYTES).len() as u64;
     assert_eq!(end, FILE_BYTES, "the segment is full");
     flip_log(&disk, FILE_BYTES, &whole, &whole, plan)
 }
@@ -252,10 +262,10 @@ pub fn tail(has_watermark: bool, plan: &Plan) -> (Tally, Unnoticed) {
     writer.vote();
     writer.put(1, 300);
     let before = found(&writer.disk).expect("a healthy disk");
-    let proved = meanings(&writer.disk.bytes(&segment_name(1)), FILE_BYTES).len() as u64;
+    let proved = meanings(&writer.disk.bytes(&segment_name(1)), FILE_BYTES, FILE_BYTES).len() as u64;
     writer.put(2, 900);
     let whole = found(&writer.disk).expect("a healthy disk");
-    let end = meanings(&writer.disk.bytes(&segment_name(1)), FILE_BYTES).len() as u64;
+    let end = meanings(&writer.disk.bytes(&segment_name(1)), FILE_BYTES, FILE_BYTES).len() as u64;
     if !has_watermark {
         return flip_log(&writer.disk, proved, &whole, &before, plan);
     }

@@ -137,6 +137,7 @@ fn print_record(record: &Record<'_>, out: &mut dyn Write) -> io::Result<()> {
         }
         Record::Watermark => writeln!(out, "watermark"),
         Record::Reused => writeln!(out, "the file was in use before"),
+        Record::Continued { sequence, .. } => writeln!(out, "the log goes on in segment {sequence}"),
         Record::Seal(seal) => writeln!(out, "seal of segment {} at {}", seal.sequence, seal.cut),
     }
 }

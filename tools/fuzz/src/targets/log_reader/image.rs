@@ -360,6 +360,6 @@ fn replay_record(contents: &mut Contents, record: &Record<'_>) {
         }
         // They say again what is known, or where it is.
         Record::Restate { .. } | Record::Seal(_) | Record::Watermark | Record::Reused => {}
-        Record::Copy { .. } | Record::Copied { .. } => {}
+        Record::Copy { .. } | Record::Copied { .. } | Record::Continued { .. } => {}
     }
 }
