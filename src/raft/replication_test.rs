@@ -8,6 +8,7 @@ use raftkv_protocol::types::{EntryId, EntryKind, Index, NodeId, Term};
 
 use super::Outgoing;
 use super::cluster::{BEAT, Cluster, Disk, T};
+use super::invariants::{Observed, check_step};
 use super::solo::{Solo, accepted, append, bodies, fresh, heartbeat, recovered, rejected};
 
 /// A leader of term 2 with the log 1@1 2@2, its no-op 2@2 on its disk and 1@1 committed nowhere.
@@ -214,6 +215,17 @@ fn a_leader_commits_without_its_own_disk() {
     assert_eq!(solo.raft.commit(), Index(2), "node 2 alone is no majority");
     solo.step(3, 2, accepted(3));
     assert_eq!((solo.raft.commit(), solo.raft.persisted_index()), (Index(3), Index(2)));
+}
+
+/// A turn may bring an acknowledgement, and that its link was followed by another.
+#[test]
+fn what_was_acknowledged_before_its_link_broke_is_committed() {
+    let mut solo = leader();
+    let before = Observed::of(&solo.raft);
+    solo.step(2, 2, accepted(2));
+    solo.act(|raft| raft.link_up(NodeId(2)));
+    assert_eq!((solo.raft.commit(), solo.raft.matched(NodeId(2))), (Index(2), Some(Index(0))));
+    check_step(&before, &solo.raft);
 }
 
 #[test]
