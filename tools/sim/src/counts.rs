@@ -12,7 +12,7 @@ impl World {
         if self.machines[index].snapshot_disks.iter().any(is_aside) {
             self.coverage.note("older snapshot took the place of a damaged one");
         }
-        let has_flipped = self.machines[index].has_flipped;
+        let has_rotted = self.machines[index].has_rotted;
         let Some(process) = self.machines[index].process() else { return Ok(()) };
         for core in 0..process.workers.len() {
             let Some(router) = process.node.router(CoreId(core as u16)) else { continue };
@@ -20,7 +20,7 @@ impl World {
             self.coverage.add("torn tail cut at recovery", u64::from(report.torn_bytes > 0));
             self.coverage.add("batches written again at recovery", report.batches_kept);
             self.coverage.add("flip that lost nothing told at recovery", report.blemishes);
-            if report.blemishes > 0 && !has_flipped {
+            if report.blemishes > 0 && !has_rotted {
                 let what = format!("node {}: {report:?}", index + 1);
                 return Err(Violation::of("what a crash leaves is no blemish of the disk", what));
             }

@@ -187,6 +187,7 @@ impl World {
         let length = disk.bytes(&name).len() as u64;
         if fault == Fault::ShortSegment {
             disk.truncate_quietly(&name, self.random.below(length));
+            self.machines[node].has_rotted = true;
             return true;
         }
         let used = if is_live { newest.written_upto.min(length) } else { length };
@@ -199,7 +200,7 @@ impl World {
             let flip = Flip { core, name: name.clone(), at, bit: self.random.below(8) as u8 };
             flip.turn(&disk);
             self.machines[node].flips.push(flip);
-            self.machines[node].has_flipped = true;
+            self.machines[node].has_rotted = true;
         }
         true
     }

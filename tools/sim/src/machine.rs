@@ -78,8 +78,8 @@ pub struct Machine {
     pub was_cut_short: bool,
     /// Bits that have flipped since the last start.
     pub flips: Vec<Flip>,
-    /// A bit of these disks has flipped once.
-    pub has_flipped: bool,
+    /// A bit of these disks has flipped once, or a file lost its end.
+    pub has_rotted: bool,
     /// A sync fails soon, or has failed.
     pub sync_fails: bool,
     /// A snapshot was damaged: no second one is, or none may be left.
@@ -139,7 +139,7 @@ impl Machine {
             salvaged: Vec::new(),
             was_cut_short: false,
             flips: Vec::new(),
-            has_flipped: false,
+            has_rotted: false,
             sync_fails: false,
             snapshot_damaged: false,
             drift: draw_drift(plan, random),
@@ -446,7 +446,7 @@ impl Machine {
 
     /// The machine gets empty disks.
     pub fn lose_disk(&mut self, random: &mut Random) {
-        (self.harm, self.was_admitted, self.has_flipped) = (Harm::Lost, false, false);
+        (self.harm, self.was_admitted, self.has_rotted) = (Harm::Lost, false, false);
         let fresh = format!("node{}-{}", self.index + 1, self.boot);
         self.dir.set_file_name(fresh);
         for disk in self.disks.iter_mut().chain(&mut self.snapshot_disks) {
