@@ -55,6 +55,15 @@ impl Flip {
     }
 }
 
+/// When damage can be found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// By whoever reads what is damaged.
+    WhenRead,
+    /// By the next start: a process goes on with the files that it has open.
+    AtTheStart,
+}
+
 impl World {
     /// Damage stays on a minority: more is more than any number of copies survives. A node counts until it is healed. And
     /// it comes after every node has been admitted: one that never was cannot be told from one that has lost its disk,
@@ -79,12 +88,10 @@ impl World {
             }
             self.lose_disk(node);
         } else {
-            if !self.damage_segment(fault, node) {
-                return false;
-            }
+            let Some(found) = self.damage_segment(fault, node) else { return false };
             self.machines[node].harm = Harm::Lurking;
             // Damage shows when somebody reads it: at the next start, or when a follower asks for old entries.
-            if is_lone || self.random.below(4) > 0 {
+            if is_lone || self.random.below(4) > 0 || found == Found::AtTheStart {
                 self.crash(node, false);
             }
         }
@@ -175,20 +182,29 @@ impl World {
         }
     }
 
-    fn damage_segment(&mut self, fault: Fault, node: usize) -> bool {
+    /// `None` if there is nothing to damage.
+    fn damage_segment(&mut self, fault: Fault, node: usize) -> Option<Found> {
         let machine = &self.machines[node];
         let core = self.random.below(machine.disks.len() as u64) as usize;
         let disk = machine.disks[core].clone();
-        let Ok(Some(newest)) = storage::newest(&disk) else { return false };
+        let newest = storage::newest(&disk).ok()??;
         let sealed = disk.names().into_iter().filter(|name| name.starts_with("segment") && *name != newest.name);
         let sealed: Vec<String> = sealed.collect();
-        let is_live = sealed.is_empty() || self.random.coin();
+        let is_only = sealed.is_empty();
+        let is_live = is_only || self.random.coin();
         let name = if is_live { newest.name.clone() } else { self.random.pick(&sealed).clone() };
         let length = disk.bytes(&name).len() as u64;
         if fault == Fault::ShortSegment {
-            disk.truncate_quietly(&name, self.random.below(length));
+            let length = self.random.below(length);
             self.machines[node].has_rotted = true;
-            return true;
+            // One that has not even its header is as good as gone. The one before it tells that it was there.
+            if length < BLOCK && is_live && !is_only {
+                disk.remove_quietly(&name);
+                self.coverage.note("newest segment gone");
+                return Some(Found::AtTheStart);
+            }
+            disk.truncate_quietly(&name, length);
+            return Some(Found::WhenRead);
         }
         let used = if is_live { newest.written_upto.min(length) } else { length };
         let places = match self.random.below(4) {
@@ -202,7 +218,7 @@ impl World {
             self.machines[node].flips.push(flip);
             self.machines[node].has_rotted = true;
         }
-        true
+        Some(Found::WhenRead)
     }
 
     fn any_place(&mut self, used: u64) -> u64 {

@@ -76,6 +76,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "node stopped in order",
     "damage refused at the start",
     "flip that lost nothing told at recovery",
+    "newest segment gone",
     "damage noticed while running",
     "damaged log salvaged",
     "salvage cut short by a crash",

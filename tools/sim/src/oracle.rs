@@ -247,6 +247,13 @@ impl Oracle {
         self.note_repair(node, shard, coverage)
     }
 
+    /// A core of a node has had its last turn. What it has said in it is not heard yet.
+    pub fn last_turn(&mut self, node: usize) {
+        for (shard, known) in (0..).map(ShardId).zip(&self.shards) {
+            self.promises.last_turn(node, shard, Index(known.committed.len() as u64));
+        }
+    }
+
     /// Looks whether a replica has come to count as healed.
     ///
     /// # Errors

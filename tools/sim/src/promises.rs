@@ -144,6 +144,13 @@ impl Promises {
         Ok(true)
     }
 
+    /// A replica has had the last turn of its process, and cannot be asked any more how far it knew entries to be committed.
+    pub fn last_turn(&mut self, node: usize, shard: ShardId, committed: Index) {
+        if let Some(repair) = self.repairs.get_mut(&(shard, node_id(node))) {
+            repair.commit = repair.commit.max(committed);
+        }
+    }
+
     /// A process ended: a read round that it began it will not finish.
     pub fn ended(&mut self, node: usize) {
         for (_, given) in self.given.iter_mut().filter(|((_, of), _)| *of == node_id(node)) {

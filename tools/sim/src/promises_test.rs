@@ -140,6 +140,18 @@ fn a_damaged_node_votes_for_nobody_and_helps_nobody_too_early() {
     );
 }
 
+/// museum 42: in its last turn a core may have heard that more is committed than anybody can ask it for.
+#[test]
+fn what_is_committed_may_be_acknowledged_in_the_last_turn() {
+    let mut listener = Listener::new();
+    listener.forgets(3, 2);
+    let accepted = |matched| Body::AppendReply { link: 1, result: AppendResult::Accepted { matched: Index(matched) } };
+    listener.0.last_turn(2, SHARD, Index(7));
+    assert_eq!(listener.hears(3, 1, 5, accepted(7)), None);
+    let too_early = Some("a damaged node helps nobody before it knows all terms");
+    assert_eq!(listener.hears(3, 1, 5, accepted(8)), too_early);
+}
+
 /// museum 42: whoever counts as healed before all have told their terms may have promised what it does not know.
 #[test]
 fn nobody_is_healed_before_all_others_have_told_their_terms() {

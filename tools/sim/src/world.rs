@@ -229,6 +229,9 @@ impl World {
         let turned = process.node.turn(id, clock, &ready);
         let has_died = machine.after_turn(core, before, &self.plan, now, &mut self.random);
         self.note_repairs(index, id)?;
+        if matches!(turned, Ok(Progress::Ended(_))) {
+            self.oracle.last_turn(index);
+        }
         let has_voted = self.hear()?;
         match turned {
             Ok(Progress::GoesOn) => {}
