@@ -5,7 +5,7 @@
 //! there is something to do again.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
 use mio::Token;
@@ -21,6 +21,11 @@ pub trait Socket: fmt::Debug {
 
     /// Writes as much as there is room for.
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Writes as much of several buffers as there is room for, in their order.
+    fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        buffers.iter().find(|buffer| !buffer.is_empty()).map_or(Ok(0), |buffer| self.write(buffer))
+    }
 
     /// Whether a dialled connection stands by now; its error if it never will.
     fn is_connected(&self) -> io::Result<bool>;
@@ -38,7 +43,7 @@ pub trait Socket: fmt::Debug {
 /// possible since before, too. There may be readiness for nothing. Dropping a socket takes it out and closes it.
 pub trait Network: fmt::Debug {
     /// What it deals in.
-    type Socket: Socket;
+    type Socket: Socket + 'static;
 
     /// Begins to connect, and registers the socket under `token`.
     fn dial(&mut self, address: SocketAddr, token: Token) -> io::Result<Self::Socket>;
@@ -46,6 +51,11 @@ pub trait Network: fmt::Debug {
     /// The next connection that somebody else has dialled to this loop, [`io::ErrorKind::WouldBlock`] if there is none
     /// left. It is not registered yet.
     fn accept(&mut self) -> io::Result<Self::Socket>;
+
+    /// The next connection that somebody has dialled for HTTP, as with [`Network::accept`].
+    fn accept_http(&mut self) -> io::Result<Self::Socket> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
 
     /// Registers a socket for reading and writing.
     fn register(&mut self, socket: &mut Self::Socket, token: Token) -> io::Result<()>;
@@ -111,6 +121,11 @@ impl Socket for TcpStream {
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut stream = self;
         Write::write(&mut stream, bytes)
+    }
+
+    fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut stream = self;
+        Write::write_vectored(&mut stream, buffers)
     }
 
     fn is_connected(&self) -> io::Result<bool> {

@@ -15,13 +15,21 @@ use super::listener::{dial, prepare};
 pub struct MioNetwork {
     registry: Registry,
     listener: TcpListener,
+    http_listener: Option<TcpListener>,
 }
 
 impl MioNetwork {
     /// The network of the poll that `registry` belongs to. Whoever dials the listener's address shows under `token`.
     pub fn new(registry: Registry, mut listener: TcpListener, token: Token) -> io::Result<MioNetwork> {
         registry.register(&mut listener, token, Interest::READABLE)?;
-        Ok(MioNetwork { registry, listener })
+        Ok(MioNetwork { registry, listener, http_listener: None })
+    }
+
+    /// Whoever dials this listener's address shows under `token`, and is accepted by [`Network::accept_http`].
+    pub fn listen_for_http(&mut self, mut listener: TcpListener, token: Token) -> io::Result<()> {
+        self.registry.register(&mut listener, token, Interest::READABLE)?;
+        self.http_listener = Some(listener);
+        Ok(())
     }
 }
 
@@ -35,14 +43,11 @@ impl Network for MioNetwork {
     }
 
     fn accept(&mut self) -> io::Result<TcpStream> {
-        loop {
-            let (stream, remote) = self.listener.accept()?;
-            match prepare(&stream) {
-                Ok(()) => return Ok(stream),
-                // No reason to stop accepting: only this one is lost.
-                Err(error) => log::debug!("the connection from {remote} was gone before it could be served: {error}"),
-            }
-        }
+        accept(&self.listener)
+    }
+
+    fn accept_http(&mut self) -> io::Result<TcpStream> {
+        self.http_listener.as_ref().map_or(Err(io::ErrorKind::WouldBlock.into()), accept)
     }
 
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
@@ -51,5 +56,16 @@ impl Network for MioNetwork {
 
     fn deregister(&mut self, socket: &mut TcpStream) -> io::Result<()> {
         self.registry.deregister(socket)
+    }
+}
+
+fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    loop {
+        let (stream, remote) = listener.accept()?;
+        match prepare(&stream) {
+            Ok(()) => return Ok(stream),
+            // No reason to stop accepting: only this one is lost.
+            Err(error) => log::debug!("the connection from {remote} was gone before it could be served: {error}"),
+        }
     }
 }
