@@ -56,6 +56,18 @@ pub struct Limits {
     pub snapshot_rate: u64,
     /// For how long nothing may come of a snapshot from the node that it is fetched from, not a byte.
     pub snapshot_timeout: Duration,
+    /// The longest head of an HTTP request, in bytes.
+    pub http_header_bytes_max: usize,
+    /// Requests in flight on an HTTP/2 connection.
+    pub http_streams_max: usize,
+    /// Bytes of bodies of HTTP requests that a core may hold before they are whole, then `overloaded`.
+    pub core_http_body_bytes_max: usize,
+    /// How long the head of an HTTP request may take.
+    pub http_header_timeout: Duration,
+    /// How long the body of an HTTP request may take.
+    pub http_body_timeout: Duration,
+    /// How long an HTTP connection may rest.
+    pub http_idle_timeout: Duration,
     /// How long a connection may take to say hello.
     pub hello_timeout: Duration,
     /// How long a request may take before it is answered `timeout` or `no_leader`.
@@ -90,6 +102,12 @@ impl Default for Limits {
             core_log_memory_max: 8 << 20,
             snapshot_rate: 16 << 20,
             snapshot_timeout: Duration::from_secs(10),
+            http_header_bytes_max: 16 << 10,
+            http_streams_max: 128,
+            core_http_body_bytes_max: 64 << 20,
+            http_header_timeout: Duration::from_secs(10),
+            http_body_timeout: Duration::from_secs(30),
+            http_idle_timeout: Duration::from_secs(60),
             hello_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
             stop_timeout: Duration::from_secs(5),
@@ -115,10 +133,12 @@ impl Limits {
             ("--core-parked-bytes-max", self.core_parked_bytes_max),
             ("--core-forwarded-bytes-max", self.core_forwarded_bytes_max),
             ("--core-inbox-bytes-max", self.core_inbox_bytes_max),
+            ("--core-http-body-bytes-max", self.core_http_body_bytes_max),
         ] {
             at_least(setting, value, item, "the longest write")?;
         }
         at_least("--link-bytes-max", self.link_bytes_max, LINK_BYTES_MIN, "appends and answers between nodes")?;
+        within("--http-header-bytes-max", self.http_header_bytes_max, HTTP_HEADER_BYTES_MIN, HTTP_HEADER_BYTES_MAX)?;
         self.check_snapshots()
     }
 
@@ -176,6 +196,10 @@ pub const SCAN_ITEMS_MAX: u32 = 10_000;
 pub const SCAN_BYTES_MAX: usize = 1 << 20;
 /// Room for everything but key and value of an item in a page of a scan.
 pub const SCAN_ITEM_OVERHEAD_BYTES: usize = 32;
+/// The least that the head of an HTTP request must be allowed: browsers send some KiB.
+pub const HTTP_HEADER_BYTES_MIN: usize = 8 << 10;
+/// The most that it may be allowed.
+pub const HTTP_HEADER_BYTES_MAX: usize = 1 << 20;
 /// The least bytes of a log segment.
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The most bytes of a log segment.

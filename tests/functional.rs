@@ -1,5 +1,5 @@
 //! What a node and a cluster do for their users, with real processes, sockets and disks: every operation, restarts,
-//! the command line, wrong bytes, limits of connections, snapshots, and who may join.
+//! the command line, wrong bytes, limits of connections, snapshots, HTTP, and who may join.
 
 mod support;
 
@@ -11,6 +11,8 @@ mod connections;
 mod cores;
 #[path = "functional/hostile_bytes.rs"]
 mod hostile_bytes;
+#[path = "functional/http_limits.rs"]
+mod http_limits;
 #[path = "functional/identity.rs"]
 mod identity;
 #[path = "functional/limits.rs"]
@@ -21,6 +23,8 @@ mod links;
 mod members;
 #[path = "functional/operations.rs"]
 mod operations;
+#[path = "functional/rest.rs"]
+mod rest;
 #[path = "functional/restarts.rs"]
 mod restarts;
 #[path = "functional/snapshots.rs"]

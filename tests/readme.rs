@@ -244,7 +244,7 @@ fn every_flag_that_the_documents_name_exists() {
     ];
     let of_cargo = ["--bench", "--lib", "--open", "--profile", "--release", "--test", "--workspace"];
     let known: BTreeSet<&str> = texts.iter().flat_map(|text| flags(text)).chain(of_cargo).collect();
-    let documents = ["architecture.md", "durable-path.md", "features.md", "operations.md", "raftkv.toml"];
+    let documents = ["architecture.md", "durable-path.md", "features.md", "operations.md", "raftkv.toml", "rest.md"];
     for document in documents.map(|name| format!("docs/{name}")).into_iter().chain(["README.md".to_owned()]) {
         let text = read(&document);
         let unknown: Vec<&str> = flags(&text).difference(&known).copied().collect();

@@ -1,6 +1,10 @@
 //! The faces of the server: what bytes mean, and which requests are within the limits. Knows neither sockets nor shards.
 
+#[cfg(feature = "http")]
+pub mod ask;
 pub mod binary;
+#[cfg(feature = "http")]
+pub mod rest;
 
 #[cfg(test)]
 mod binary_test;

@@ -91,36 +91,45 @@ fn every_flag_is_understood() {
     assert_eq!((config.log_sync, config.slow_sync), (LogSync::Inline, Duration::from_millis(300)));
 }
 
+/// Every limit, with another value than its default.
+const LIMITS: &[&str] = &[
+    "--key-bytes-max=1KiB",
+    "--value-bytes-max=64KiB",
+    "--scan-items-max=10",
+    "--scan-bytes-max=1000",
+    "--connections-max=7",
+    "--inflight-max=8",
+    "--reply-bytes-max=100KiB",
+    "--uncommitted-bytes-max=128KiB",
+    "--core-uncommitted-bytes-max=129KiB",
+    "--core-backlog-bytes-max=130KiB",
+    "--core-parked-bytes-max=131KiB",
+    "--core-forwarded-bytes-max=132KiB",
+    "--core-inbox-bytes-max=133KiB",
+    "--core-reply-bytes-max=134KiB",
+    "--core-scans-max=2",
+    "--core-scans-waiting-max=3",
+    "--link-bytes-max=5MiB",
+    "--snapshot-log-bytes=1MiB",
+    "--log-tail-bytes=0",
+    "--core-log-bytes-max=1GiB",
+    "--core-log-memory-max=9MiB",
+    "--snapshot-rate=2MiB",
+    "--snapshot-timeout=1m",
+    "--http-header-bytes-max=9KiB",
+    "--http-header-timeout=2s",
+    "--http-body-timeout=3s",
+    "--http-idle-timeout=4s",
+    "--http-streams-max=5",
+    "--core-http-body-bytes-max=135KiB",
+    "--hello-timeout=1s",
+    "--request-timeout=2m",
+    "--stop-timeout=10s",
+];
+
 #[test]
 fn every_limit_is_understood() {
-    let config = node(&[
-        "--key-bytes-max=1KiB",
-        "--value-bytes-max=64KiB",
-        "--scan-items-max=10",
-        "--scan-bytes-max=1000",
-        "--connections-max=7",
-        "--inflight-max=8",
-        "--reply-bytes-max=100KiB",
-        "--uncommitted-bytes-max=128KiB",
-        "--core-uncommitted-bytes-max=129KiB",
-        "--core-backlog-bytes-max=130KiB",
-        "--core-parked-bytes-max=131KiB",
-        "--core-forwarded-bytes-max=132KiB",
-        "--core-inbox-bytes-max=133KiB",
-        "--core-reply-bytes-max=134KiB",
-        "--core-scans-max=2",
-        "--core-scans-waiting-max=3",
-        "--link-bytes-max=5MiB",
-        "--snapshot-log-bytes=1MiB",
-        "--log-tail-bytes=0",
-        "--core-log-bytes-max=1GiB",
-        "--core-log-memory-max=9MiB",
-        "--snapshot-rate=2MiB",
-        "--snapshot-timeout=1m",
-        "--hello-timeout=1s",
-        "--request-timeout=2m",
-        "--stop-timeout=10s",
-    ]);
+    let config = node(LIMITS);
     let limits = Limits {
         key_bytes_max: 1 << 10,
         value_bytes_max: 64 << 10,
@@ -145,6 +154,12 @@ fn every_limit_is_understood() {
         core_log_memory_max: 9 << 20,
         snapshot_rate: 2 << 20,
         snapshot_timeout: Duration::from_secs(60),
+        http_header_bytes_max: 9 << 10,
+        http_header_timeout: Duration::from_secs(2),
+        http_body_timeout: Duration::from_secs(3),
+        http_idle_timeout: Duration::from_secs(4),
+        http_streams_max: 5,
+        core_http_body_bytes_max: 135 << 10,
         hello_timeout: Duration::from_secs(1),
         request_timeout: Duration::from_secs(120),
         stop_timeout: Duration::from_secs(10),
@@ -162,6 +177,17 @@ fn the_log_s_ways_are_understood_wherever_they_are_set() {
     for config in [&from_file, &from_env] {
         assert_eq!((config.log_io, config.log_sync), (LogIo::Buffered, LogSync::Inline));
     }
+}
+
+#[test]
+fn http_is_a_thousand_ports_above_unless_it_is_set() {
+    let http = |args: &[&str]| node(args).http_listen.map(|address| address.to_string());
+    assert_eq!(http(&[]).as_deref(), Some("127.0.0.1:8001"));
+    assert_eq!(http(&["--listen=127.0.0.1:64535"]).as_deref(), Some("127.0.0.1:65535"));
+    assert_eq!(http(&["--listen=127.0.0.1:64536", "--http-listen=127.0.0.2:80"]).as_deref(), Some("127.0.0.2:80"));
+    assert_eq!(http(&["--http-listen=off"]), None);
+    let refused = refusal(&["--listen=127.0.0.1:64536"]);
+    assert!(refused.contains("--http-listen"), "{refused}");
 }
 
 #[test]

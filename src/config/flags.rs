@@ -42,6 +42,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7001")]
     pub listen: String,
 
+    /// Where it listens for HTTP, or `off` [default: 1000 ports above --listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http_listen: Option<String>,
+
     /// Where clients and peers reach it [default: its address in --initial-cluster, or --listen]
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
@@ -155,6 +159,27 @@ pub(super) struct Flags {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, help_heading = "Limits")]
     pub snapshot_timeout: Duration,
 
+    /// The longest head of an HTTP request
+    #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = memory_size, help_heading = "Limits")]
+    pub http_header_bytes_max: usize,
+
+    /// How long the head of an HTTP request may take
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, help_heading = "Limits")]
+    pub http_header_timeout: Duration,
+
+    /// How long the body of an HTTP request may take
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration, help_heading = "Limits")]
+    pub http_body_timeout: Duration,
+
+    /// How long an HTTP connection may rest before it is closed
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration, help_heading = "Limits")]
+    pub http_idle_timeout: Duration,
+
+    /// Requests in flight on an HTTP/2 connection
+    #[arg(long, value_name = "N", default_value = "128", help_heading = "Limits")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub http_streams_max: u32,
+
     /// How long a request may take before it is given up
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Limits")]
     pub request_timeout: Duration,
@@ -182,6 +207,10 @@ pub(super) struct Flags {
     /// Bytes of requests that wait for a core before the other cores' are refused as overloaded
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = PER_CORE)]
     pub core_inbox_bytes_max: usize,
+
+    /// Bytes of bodies of HTTP requests that are not whole yet before others are refused as overloaded
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = PER_CORE)]
+    pub core_http_body_bytes_max: usize,
 
     /// Reply bytes asked for and not read, on all connections, before reads are refused as overloaded
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = memory_size, help_heading = PER_CORE)]

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::flags::Flags;
 use super::layers::{Given, Layered};
 use super::{Config, address, available_cores, check, layers};
 use crate::error::Fatal;
@@ -39,13 +40,39 @@ pub(super) fn plan(layered: &Layered, nodes: u16) -> Result<LocalCluster, Fatal>
         return Err(Fatal::usage(format!("--listen {host}:{port} leaves no room for the ports of {nodes} nodes")));
     }
     let addresses: Vec<String> = (0..nodes).map(|offset| format!("{host}:{}", port + offset)).collect();
+    let http = http_addresses(&layered.flags, nodes)?;
     let members: Vec<String> = (1..).zip(&addresses).map(|(id, address)| format!("{id}={address}")).collect();
     let members = members.join(",");
-    let plans = (1..).zip(&addresses).map(|(id, address)| plan_node(layered, id, nodes, address, &members));
+    let plans = (1..).zip(addresses.iter().zip(&http)).map(|(id, (address, http))| {
+        let node = Node { id, nodes, address, http: http.as_deref(), members: &members };
+        plan_node(layered, &node)
+    });
     Ok(LocalCluster { nodes: plans.collect::<Result<_, _>>()? })
 }
 
-fn plan_node(layered: &Layered, id: u16, nodes: u16, address: &str, members: &str) -> Result<LocalNode, Fatal> {
+/// Where the nodes listen for HTTP, if that is told: at consecutive ports too.
+fn http_addresses(flags: &Flags, nodes: u16) -> Result<Vec<Option<String>>, Fatal> {
+    let Some(listen) = flags.http_listen.as_deref().filter(|listen| *listen != "off") else {
+        return Ok(vec![flags.http_listen.clone(); usize::from(nodes)]);
+    };
+    let (host, port) = address::split("--http-listen", listen)?;
+    if port.checked_add(nodes - 1).is_none() {
+        return Err(Fatal::usage(format!("--http-listen {listen} leaves no room for the ports of {nodes} nodes")));
+    }
+    Ok((0..nodes).map(|offset| Some(format!("{host}:{}", port + offset))).collect())
+}
+
+/// What one node is told that the others are not.
+struct Node<'a> {
+    id: u16,
+    nodes: u16,
+    address: &'a str,
+    http: Option<&'a str>,
+    members: &'a str,
+}
+
+fn plan_node(layered: &Layered, node: &Node<'_>) -> Result<LocalNode, Fatal> {
+    let Node { id, nodes, address, http, members } = *node;
     let is_given = |name: &str| layered.given.iter().any(|given| given.name == name);
     let base = layered.flags.data_dir.clone().unwrap_or_else(|| PathBuf::from("./data"));
     let data_dir = base.join(format!("node{id}"));
@@ -53,6 +80,7 @@ fn plan_node(layered: &Layered, id: u16, nodes: u16, address: &str, members: &st
     flags.local_cluster = None;
     flags.node_id = u64::from(id);
     address.clone_into(&mut flags.listen);
+    flags.http_listen = http.map(str::to_owned);
     flags.initial_cluster = Some(members.to_owned());
     flags.data_dir = Some(data_dir.clone());
     if flags.cores.is_none() && data_dir::recorded_cores(&data_dir)?.is_none() {
@@ -71,7 +99,9 @@ fn plan_node(layered: &Layered, id: u16, nodes: u16, address: &str, members: &st
         ("cores", config.cores.to_string().into()),
         ("segment-size", config.segment_size.to_string().into()),
     ];
-    let own = own.map(|(name, value)| Given { name: name.to_owned(), value });
+    let http = http.map(|address| ("http-listen", OsString::from(address)));
+    let own: Vec<Given> =
+        own.into_iter().chain(http).map(|(name, value)| Given { name: name.to_owned(), value }).collect();
     let handed_on = layered.given.iter().filter(|given| {
         given.name != "local-cluster" && given.name != "config" && own.iter().all(|own| own.name != given.name)
     });

@@ -93,3 +93,20 @@ fn what_the_launcher_chooses_cannot_be_given() {
     );
     assert!(refusal(&["--local-cluster=3", "--cores=9", "--shards=8"]).starts_with("--cores 9 is more than"));
 }
+
+#[test]
+fn nodes_listen_for_http_on_ports_of_their_own() {
+    let http = |args: &[&str]| {
+        let cluster = plan(args, &[]);
+        let listen = cluster.nodes.iter().map(|node| node.config.http_listen.map(|address| address.to_string()));
+        listen.collect::<Vec<_>>()
+    };
+    let ports = |ports: [u16; 2]| ports.map(|port| Some(format!("127.0.0.1:{port}"))).to_vec();
+    assert_eq!(http(&["--local-cluster=2"]), ports([8001, 8002]));
+    assert_eq!(http(&["--local-cluster=2", "--http-listen=127.0.0.1:9000"]), ports([9000, 9001]));
+    assert_eq!(http(&["--local-cluster=2", "--http-listen=off"]), [None, None]);
+    let cluster = plan(&["--local-cluster=2", "--http-listen=127.0.0.1:9000"], &[]);
+    assert!(texts(&cluster.nodes[1].args).contains(&"--http-listen=127.0.0.1:9001"));
+    let refused = refusal(&["--local-cluster=2", "--http-listen=127.0.0.1:65535"]);
+    assert!(refused.contains("--http-listen"), "{refused}");
+}

@@ -51,6 +51,8 @@ pub struct Config {
     pub node_id: NodeId,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it listens for HTTP, if it does.
+    pub http_listen: Option<SocketAddr>,
     /// Where clients and peers reach it: its address in `initial_cluster`.
     pub advertise: String,
     /// Its data directory.
@@ -141,6 +143,7 @@ fn check(flags: &Flags) -> Result<Config, Fatal> {
     Ok(Config {
         node_id,
         listen,
+        http_listen: http_listen(flags, listen)?,
         advertise,
         data_dir,
         initial_cluster,
@@ -156,6 +159,25 @@ fn check(flags: &Flags) -> Result<Config, Fatal> {
         log_level: flags.log_level,
         limits,
     })
+}
+
+/// How far above the port of `--listen` the one for HTTP lies, unless it is set.
+const HTTP_PORT_OFFSET: u16 = 1_000;
+
+/// Where the node listens for HTTP: a thousand ports above `--listen` unless it is told otherwise.
+fn http_listen(flags: &Flags, listen: SocketAddr) -> Result<Option<SocketAddr>, Fatal> {
+    match flags.http_listen.as_deref() {
+        Some("off") => Ok(None),
+        Some(address) => address::resolve("--http-listen", address).map(Some),
+        None if listen.port() == 0 => Ok(Some(listen)),
+        None => match listen.port().checked_add(HTTP_PORT_OFFSET) {
+            Some(port) => Ok(Some(SocketAddr::new(listen.ip(), port))),
+            None => Err(Fatal::usage(format!(
+                "--listen {listen} leaves no room for the port of HTTP, which is {HTTP_PORT_OFFSET} above it: set \
+                 --http-listen HOST:PORT, or --http-listen off"
+            ))),
+        },
+    }
 }
 
 /// Every member and its address, sorted by id.
@@ -234,6 +256,12 @@ fn limits(flags: &Flags) -> Limits {
         core_log_memory_max: flags.core_log_memory_max,
         snapshot_rate: flags.snapshot_rate,
         snapshot_timeout: flags.snapshot_timeout,
+        http_header_bytes_max: flags.http_header_bytes_max,
+        http_streams_max: flags.http_streams_max as usize,
+        core_http_body_bytes_max: flags.core_http_body_bytes_max,
+        http_header_timeout: flags.http_header_timeout,
+        http_body_timeout: flags.http_body_timeout,
+        http_idle_timeout: flags.http_idle_timeout,
         hello_timeout: flags.hello_timeout,
         request_timeout: flags.request_timeout,
         stop_timeout: flags.stop_timeout,

@@ -32,6 +32,24 @@ counters! {
     connections_refused,
     /// Client connections that are open.
     connections_open,
+    /// HTTP connections accepted.
+    http_connections_accepted,
+    /// HTTP connections that are open.
+    http_connections_open,
+    /// HTTP connections closed because they rested, hung, or did not send a head in time.
+    http_connections_late,
+    /// HTTP connections closed because of bytes that are no HTTP, over a limit or broken off.
+    http_connections_broken,
+    /// Requests over HTTP.
+    http_requests,
+    /// Those that were answered with a status from 400 to 499.
+    http_refused_4xx,
+    /// Those that were answered with a status from 500 on.
+    http_refused_5xx,
+    /// Requests over HTTP whose bodies did not come in time.
+    http_bodies_late,
+    /// Requests over HTTP whose bodies had no room.
+    overloaded_bodies,
     /// Hellos refused: wrong magic, version, cluster, node or incarnation.
     hellos_refused,
     /// Connections closed because no hello came in time.

@@ -131,11 +131,11 @@ impl<N: Network> NodeByHand<N> {
         for ((core, parts), inbox) in (0..).map(CoreId).zip(cores).zip(inboxes) {
             let CoreParts { network, log, recovered, wake, seed } = parts;
             let found = find_snapshots(&node, core, &recovered, stores)?;
-            let (snapshots, worker) = snapshots(&node, stores, wake);
+            let (snapshots, worker) = snapshots(&node, stores, Arc::clone(&wake));
             hands.push(SnapshotHands::new(worker));
             let stored = stored(&node, core, (log, recovered), found, 0)?;
             let router = router(&node, core, stored, snapshots, seed, now)?;
-            let parts = Parts { node: Arc::clone(&node), core, network, inbox, posts: posts.clone(), router };
+            let parts = Parts { node: Arc::clone(&node), core, network, inbox, posts: posts.clone(), router, wake };
             started.push(Some(CoreLoop::new(parts, Clock::by_hand(now))));
         }
         Ok(NodeByHand { node, cores: started, snapshots: hands, posts, holds_records: false })

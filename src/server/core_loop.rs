@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll};
 use raftkv_protocol::client::{Code, Refusal, Reply, Request};
 use raftkv_protocol::frame::{self, DecodeError, FrameError};
-use raftkv_protocol::health::DiskHealth;
 use raftkv_protocol::hello::HelloRefusal;
 use raftkv_protocol::peer::{Body, PeerFrame, SnapshotChunk};
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
@@ -22,18 +21,19 @@ use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 use crate::api::binary;
 use crate::error::Fatal;
 use crate::event_loop::{
-    Appetite, Clock, Inbox, InboxSender, Input, MioNetwork, Received, SCRATCH_BYTES, TimeoutQueue,
+    Appetite, Clock, Inbox, InboxSender, Input, MioNetwork, Received, SCRATCH_BYTES, TimeoutQueue, Wake,
 };
-use crate::shard::Shard;
 use crate::socket::{Network, Readiness, Socket, Stream};
-use crate::storage::{CoreLog as _, FileLog};
+use crate::storage::FileLog;
 
 use super::budget;
 use super::connection::{Connection, Kind};
-use super::disk_watch::{DiskWatch, HEALTHY_AFTER};
+use super::disk_watch::DiskWatch;
+#[cfg(feature = "http")]
+use super::http::{Http, Probes};
 use super::io::{Adopted, Io, PIECE_CHARGE, Post, Source};
 use super::link::{Link, LinkEvent};
-use super::message::{ConnectionId, CoreMessage, Origin, ReplyTo};
+use super::message::{ConnectionId, CoreMessage, Origin, Reader, ReplyTo};
 use super::node::Node;
 use super::placement::Placement;
 use super::ready::CoreReadiness;
@@ -46,13 +46,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// The longest sleep while the node stops.
 const SLEEP_MAX_STOPPING: Duration = Duration::from_millis(5);
 /// After accepting failed for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was told to go may take to go by itself.
 const LINGER: Duration = Duration::from_secs(1);
-/// While it stops, a node that had no request for so long has no clients left that do not know where else to go.
-const STOP_QUIET: Duration = Duration::from_millis(100);
-/// While it stops, and nothing is led here: how long clients who go on asking are told so.
-const STOP_GRACE: Duration = Duration::from_millis(500);
 
 /// Why a connection is closed from this side.
 #[derive(Debug)]
@@ -86,9 +82,13 @@ pub(super) enum Turn {
 pub(super) struct CoreLoop<N: Network> {
     pub(super) node: Arc<Node>,
     core: CoreId,
-    clock: Clock,
+    pub(super) clock: Clock,
     accept_again_at: Option<Instant>,
-    inbox: Inbox<Post<N::Socket>>,
+    #[cfg(feature = "http")]
+    pub(super) http: Http<N::Socket>,
+    #[cfg(feature = "http")]
+    pub(super) accept_http_again_at: Option<Instant>,
+    pub(super) inbox: Inbox<Post<N::Socket>>,
     pub(super) router: Router<FileLog>,
     pub(super) io: Io<N>,
     scratch: Vec<u8>,
@@ -96,17 +96,17 @@ pub(super) struct CoreLoop<N: Network> {
     /// Connections that were told to go: what they still send is thrown away for a while, so that the last words reach them.
     lingering: TimeoutQueue<ConnectionId>,
     placement: Placement,
-    disk: DiskWatch,
+    pub(super) disk: DiskWatch,
     pub(super) repairs: Repairs,
     /// The loop itself has synced the log at the end of the last turn: there are news for the next.
-    has_synced: bool,
-    stop_at: Option<Instant>,
+    pub(super) has_synced: bool,
+    pub(super) stop_at: Option<Instant>,
     /// The node knows that all shards of this core have had a leader.
     readiness: CoreReadiness,
     /// While it stops: how many requests had come, and when the last of them was noticed.
-    last_request: (u64, Option<Instant>),
+    pub(super) last_request: (u64, Option<Instant>),
     /// While it stops: since when nothing is led here that somebody else could lead.
-    handed_over_at: Option<Instant>,
+    pub(super) handed_over_at: Option<Instant>,
 }
 
 /// What a core is made from; unlike the loop itself it can be moved to its thread.
@@ -117,15 +117,23 @@ pub(super) struct Parts<N: Network> {
     pub(super) inbox: Inbox<Post<N::Socket>>,
     pub(super) posts: Vec<InboxSender<Post<N::Socket>>>,
     pub(super) router: Router<FileLog>,
+    /// Makes the core turn.
+    pub(super) wake: Wake,
 }
 
 impl<N: Network> CoreLoop<N> {
     pub(super) fn new(parts: Parts<N>, clock: Clock) -> CoreLoop<N> {
-        let Parts { node, core, network, inbox, posts, router } = parts;
+        let Parts { node, core, network, inbox, posts, router, wake } = parts;
+        #[cfg(not(feature = "http"))]
+        drop(wake);
         let io = Io::new(Arc::clone(&node), network, posts, clock.now());
         CoreLoop {
             core,
             accept_again_at: None,
+            #[cfg(feature = "http")]
+            http: Http::new(&node.config.limits, Arc::new(Probes(Arc::clone(&node))), wake, clock.now()),
+            #[cfg(feature = "http")]
+            accept_http_again_at: None,
             inbox,
             repairs: Repairs::new(router.shards(), &node),
             router,
@@ -154,6 +162,8 @@ impl<N: Network> CoreLoop<N> {
         }
         self.router.begin_turn(now);
         self.router.counters.turns += 1;
+        #[cfg(feature = "http")]
+        self.http.begin_turn();
         for ready in ready {
             self.router.counters.events += 1;
             self.handle(ready);
@@ -166,7 +176,12 @@ impl<N: Network> CoreLoop<N> {
         // Timers are judged only now that everything that has arrived was taken in.
         let now = self.clock.refresh();
         self.tick_sockets(now);
+        #[cfg(feature = "http")]
+        self.run_http(now);
         self.router.finish_turn(now, &mut self.io)?;
+        #[cfg(feature = "http")]
+        self.poll_http(now);
+        self.node.vitals.note(self.core, now, self.router.shards());
         self.readiness.tick(now, self.router.shards(), &self.node);
         self.repairs.tick(now, self.router.shards(), &self.node);
         self.watch_disk(now);
@@ -220,6 +235,10 @@ impl<N: Network> CoreLoop<N> {
             self.placement.deadline(),
             self.disk.deadline(),
             self.router.log().sync_inline_at(),
+            #[cfg(feature = "http")]
+            self.accept_http_again_at,
+            #[cfg(feature = "http")]
+            self.http.deadline(now),
         ];
         let longest = now + if self.stop_at.is_some() { SLEEP_MAX_STOPPING } else { SLEEP_MAX };
         let due = links.chain(timers.into_iter().flatten()).chain([self.router.deadline()]);
@@ -230,6 +249,12 @@ impl<N: Network> CoreLoop<N> {
         match Source::from(ready.token) {
             Source::Waker => {}
             Source::Listener => self.accept(),
+            #[cfg(feature = "http")]
+            Source::HttpListener => self.accept_http(),
+            #[cfg(feature = "http")]
+            Source::Http(place) => self.http.note(place, &ready),
+            #[cfg(not(feature = "http"))]
+            Source::HttpListener | Source::Http(_) => {}
             Source::Link(at) => self.link_ready(at, ready.read_closed),
             Source::Snapshots => self.snapshot_link_ready(ready.read_closed),
             Source::Connection(slot) => {
@@ -290,7 +315,11 @@ impl<N: Network> CoreLoop<N> {
             match post {
                 Post::Message(message) => self.router.core_message(message, &mut self.io),
                 Post::Adopt(adopted) => self.adopt(*adopted),
-                Post::Stop => self.stop_at = Some(self.clock.now() + self.node.config.limits.stop_timeout),
+                Post::Stop => {
+                    self.stop_at = Some(self.clock.now() + self.node.config.limits.stop_timeout);
+                    #[cfg(feature = "http")]
+                    self.http.stop();
+                }
             }
         }
     }
@@ -369,8 +398,14 @@ impl<N: Network> CoreLoop<N> {
     /// Goes on with the reads that have waited for room. Those that come to wait meanwhile have the next turn.
     fn resume_reads(&mut self) {
         let end = self.io.queue_end();
-        while let Some(id) = self.io.call(end) {
-            self.receive(id);
+        while let Some(reader) = self.io.call(end) {
+            match reader {
+                Reader::Connection(id) => self.receive(id),
+                #[cfg(feature = "http")]
+                Reader::Exchange(exchange) => self.resume_question(exchange),
+                #[cfg(not(feature = "http"))]
+                Reader::Exchange(_) => {}
+            }
         }
     }
 
@@ -590,76 +625,6 @@ impl<N: Network> CoreLoop<N> {
         if let Err(Post::Adopt(adopted)) = self.io.posts[usize::from(core.0)].send(Post::Adopt(adopted)) {
             self.adopt(*adopted);
         }
-    }
-
-    /// Looks whether the disk keeps up and has room, and says so once when it does not, and once when it has for a while.
-    fn watch_disk(&mut self, now: Instant) {
-        let before = (self.disk.health(), self.disk.stalls());
-        self.disk.look(self.router.log().in_flight(), self.router.log().space(), now);
-        self.node.health.note_sync(self.core, self.disk.in_flight());
-        let (health, stalls) = (self.disk.health(), self.disk.stalls());
-        if (health, stalls) == before {
-            return;
-        }
-        let budget = self.node.config.slow_sync;
-        match self.node.health.note_core(self.core, health, stalls) {
-            (DiskHealth::Healthy | DiskHealth::Recovering | DiskHealth::Slow, DiskHealth::Full) => {
-                self.router.counters.disk_full += 1;
-                log::warn!(
-                    "the disk of this node is full: the log of core {} has only its reserve left; shards are handed to \
-                     nodes that have space, if a majority has",
-                    self.core
-                );
-            }
-            (DiskHealth::Full, DiskHealth::Recovering) => {
-                log::info!(
-                    "the disk of this node has space again; it leads what it should after {HEALTHY_AFTER:?} of that"
-                );
-            }
-            (DiskHealth::Healthy, DiskHealth::Slow) => {
-                self.router.counters.disk_slow += 1;
-                log::warn!(
-                    "the disk of this node is slow: core {} waits for a sync of its log for longer than {budget:?} \
-                     (--slow-sync); shards are handed to nodes that do better, if a majority does",
-                    self.core
-                );
-            }
-            (DiskHealth::Recovering | DiskHealth::Slow | DiskHealth::Full, DiskHealth::Healthy) => {
-                log::info!(
-                    "the disk of this node is well again: it had space and no sync took {budget:?} for {HEALTHY_AFTER:?}"
-                );
-            }
-            _ => {}
-        }
-        self.router.heed_disk();
-        self.router.tell_peers(now, &mut self.io);
-    }
-
-    /// Whether an ordered stop has come to its end: nothing is led here, nobody waits, everything is written.
-    fn has_stopped(&mut self, now: Instant) -> bool {
-        let Some(stop_at) = self.stop_at else { return false };
-        if now >= stop_at {
-            let patience = self.node.config.limits.stop_timeout;
-            log::warn!("stopping although not everything is answered: {patience:?} have passed");
-            return true;
-        }
-        let requests = self.router.counters.requests;
-        if self.last_request.0 != requests || self.last_request.1.is_none() {
-            self.last_request = (requests, Some(now));
-        }
-        // Where nobody can be reached there is nobody to hand leadership to.
-        let has_heirs = self.io.links.iter().any(Link::is_up);
-        if has_heirs && self.router.shards().iter().any(Shard::leads) {
-            self.handed_over_at = None;
-            return false;
-        }
-        let handed_over_at = *self.handed_over_at.get_or_insert(now);
-        let is_quiet = self.io.clients_open == 0
-            || self.last_request.1.is_some_and(|at| now.saturating_duration_since(at) >= STOP_QUIET)
-            || now.saturating_duration_since(handed_over_at) >= STOP_GRACE;
-        let is_idle = self.router.is_idle() && self.io.reads_waiting() == 0 && self.io.is_flushed();
-        // What another core has asked meanwhile would be answered by nobody.
-        is_quiet && is_idle && self.inbox.is_empty()
     }
 }
 

@@ -16,8 +16,11 @@ use crate::limits::{OVERHEAD_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MAX};
 use crate::socket::{Network, Socket, Stream};
 
 use super::connection::{Connection, Connections, Kind};
+use super::exchanges::Exchanges;
+#[cfg(feature = "http")]
+use super::exchanges::Listener;
 use super::link::{Link, LinkEvent};
-use super::message::{Charge, ConnectionId, CoreMessage};
+use super::message::{Charge, ConnectionId, CoreMessage, ExchangeId, Reader};
 use super::node::Node;
 use super::room::{Place, ReplyBytes, Room};
 use super::snapshot_link::SnapshotLink;
@@ -32,6 +35,18 @@ const CONNECTIONS: usize = 1 << 16;
 /// The name of the connection on which snapshots are fetched.
 const SNAPSHOTS: usize = CONNECTIONS - 1;
 
+/// The name of the readiness to accept HTTP connections.
+const HTTP_LISTENER: usize = CONNECTIONS - 2;
+/// See [`HTTP_LISTENER`].
+pub const HTTP: Token = Token(HTTP_LISTENER);
+const HTTP_CONNECTIONS: usize = 1 << 32;
+
+/// The name of an HTTP connection.
+#[cfg(feature = "http")]
+pub(super) fn http_token(place: usize) -> Token {
+    Token(HTTP_CONNECTIONS + place)
+}
+
 /// What the answer to a question for a piece of a snapshot is taken to weigh.
 pub(super) const PIECE_CHARGE: Charge = Charge::Other(SNAPSHOT_CHUNK_BYTES_MAX + OVERHEAD_BYTES_MAX as u32);
 
@@ -43,6 +58,8 @@ pub(super) enum Source {
     Link(usize),
     Snapshots,
     Connection(usize),
+    HttpListener,
+    Http(usize),
 }
 
 impl From<Token> for Source {
@@ -51,8 +68,10 @@ impl From<Token> for Source {
             0 => Source::Waker,
             1 => Source::Listener,
             SNAPSHOTS => Source::Snapshots,
+            HTTP_LISTENER => Source::HttpListener,
             link if link < CONNECTIONS => Source::Link(link - LINKS),
-            slot => Source::Connection(slot - CONNECTIONS),
+            slot if slot < HTTP_CONNECTIONS => Source::Connection(slot - CONNECTIONS),
+            place => Source::Http(place - HTTP_CONNECTIONS),
         }
     }
 }
@@ -111,6 +130,10 @@ pub(super) struct Io<N: Network> {
     reply_bytes: ReplyBytes,
     pub(super) replies_dropped: u64,
     pub(super) clients_open: u64,
+    /// What came over HTTP and is not answered.
+    pub(super) exchanges: Exchanges,
+    /// The bytes of replies over HTTP that were counted as unread.
+    http_unread: usize,
 }
 
 impl<N: Network> Io<N> {
@@ -135,6 +158,8 @@ impl<N: Network> Io<N> {
             reply_bytes,
             replies_dropped: 0,
             clients_open: 0,
+            exchanges: Exchanges::default(),
+            http_unread: 0,
         }
     }
 
@@ -232,7 +257,7 @@ impl<N: Network> Io<N> {
     /// connection is not read from until then.
     pub(super) fn room(&mut self, id: ConnectionId, charge: Charge) -> Room {
         let Charge::Read(_) = charge else { return Room::Now };
-        let room = self.reply_bytes.ask(id, charge.bytes());
+        let room = self.reply_bytes.ask(Reader::Connection(id), charge.bytes());
         if let Room::Later(place) = room
             && let Some(connection) = self.connections.get(id)
         {
@@ -255,14 +280,16 @@ impl<N: Network> Io<N> {
         self.reply_bytes.unread_bytes()
     }
 
-    /// The connection whose read has waited longest for room, if it came before `end` and need not wait any more: it
-    /// is to be read from now.
-    pub(super) fn call(&mut self, end: Place) -> Option<ConnectionId> {
-        let id = self.reply_bytes.call(end)?;
-        if let Some(connection) = self.connections.get(id) {
+    /// Whose read has waited longest for room, if it came before `end` and need not wait any more: a connection is to be
+    /// read from now.
+    pub(super) fn call(&mut self, end: Place) -> Option<Reader> {
+        let reader = self.reply_bytes.call(end)?;
+        if let Reader::Connection(id) = reader
+            && let Some(connection) = self.connections.get(id)
+        {
             (connection.paused, connection.place) = (false, None);
         }
-        Some(id)
+        Some(reader)
     }
 
     /// The end of the queue of reads that wait for room.
@@ -350,6 +377,25 @@ fn newer(one: ConnectionId, other: ConnectionId) -> ConnectionId {
     if other.generation.wrapping_sub(one.generation) < u32::MAX / 2 { other } else { one }
 }
 
+#[cfg(feature = "http")]
+impl<N: Network> Io<N> {
+    /// Whether there is room for the reply to a read that came over HTTP.
+    pub(super) fn room_for(&mut self, reader: Reader, charge: Charge) -> Room {
+        self.reply_bytes.ask(reader, charge.bytes())
+    }
+
+    /// Charges a request that came over HTTP, and remembers who waits for its outcome.
+    pub(super) fn open_exchange(&mut self, exchange: ExchangeId, charge: Charge, listener: Listener) {
+        self.reply_bytes.add(charge);
+        self.exchanges.open(exchange, listener);
+    }
+
+    /// So many bytes of replies over HTTP wait for their readers.
+    pub(super) fn count_http_unread(&mut self, bytes: usize) {
+        self.reply_bytes.count_unread(&mut self.http_unread, bytes);
+    }
+}
+
 impl<N: Network> Transport for Io<N> {
     fn reply(
         &mut self,
@@ -368,6 +414,11 @@ impl<N: Network> Transport for Io<N> {
             self.reply_bytes.settle(charge);
             self.mark_dirty(connection);
         }
+    }
+
+    fn exchange(&mut self, exchange: ExchangeId, charge: Charge, at: EntryId, result: Result<Answer<'_>, Refusal<'_>>) {
+        self.reply_bytes.settle(charge);
+        self.exchanges.close(exchange, at, result);
     }
 
     fn peer(&mut self, node: NodeId) -> Option<&mut Vec<u8>> {

@@ -17,6 +17,19 @@ pub struct ConnectionId {
     pub generation: u32,
 }
 
+/// A request that came over HTTP, at its core. No two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExchangeId(pub u64);
+
+/// Who has asked for a read that may have to wait for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A connection, which has the request still.
+    Connection(ConnectionId),
+    /// Somebody who came over HTTP.
+    Exchange(ExchangeId),
+}
+
 /// The most bytes that the reply to a request may have, as they are charged when it is taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charge {
@@ -59,6 +72,13 @@ pub enum Origin {
         connection: ConnectionId,
         /// Its name for the request.
         request: RequestId,
+        /// What the reply was taken to weigh when the request was taken in.
+        charge: Charge,
+    },
+    /// Somebody who came over HTTP.
+    Exchange {
+        /// Its name at the core.
+        exchange: ExchangeId,
         /// What the reply was taken to weigh when the request was taken in.
         charge: Charge,
     },

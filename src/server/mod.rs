@@ -9,13 +9,17 @@ mod connection;
 mod core_loop;
 mod demand;
 mod desk;
+mod disk_turn;
 mod disk_watch;
+mod exchanges;
 mod fan_out;
 mod fetcher;
 mod gather;
 mod greeting;
 pub mod health;
 mod holds;
+#[cfg(feature = "http")]
+mod http;
 mod io;
 mod link;
 pub mod local_cluster;
@@ -32,9 +36,11 @@ pub mod router;
 mod snapshot_link;
 mod snapshots;
 mod start;
+mod stopping;
 mod tally;
 pub mod together;
 pub mod transport;
+pub mod vitals;
 
 #[cfg(test)]
 mod admission_test;

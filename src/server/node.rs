@@ -17,6 +17,7 @@ use super::admission::Admission;
 use super::health::Health;
 use super::records::{Record, Records};
 use super::together::Together;
+use super::vitals::Vitals;
 
 /// Another node of the cluster.
 #[derive(Clone, Debug)]
@@ -54,6 +55,8 @@ pub struct Node {
     pub admission: Admission,
     /// Cores of this node all of whose shards are ready.
     cores_ready: AtomicUsize,
+    /// What the cores show of themselves.
+    pub vitals: Vitals,
     /// How the nodes' disks do.
     pub health: Health,
     /// What the cores do once between them.
@@ -75,6 +78,7 @@ impl Node {
             incarnation: data_dir.incarnation(),
             admission: Admission::new(data_dir.is_admitted(), peers.iter().map(|peer| peer.id)),
             cores_ready: AtomicUsize::new(0),
+            vitals: Vitals::new(config.cores),
             health: Health::new(config.cores, peers.iter().map(|peer| peer.id)),
             peers,
             together: Together::default(),

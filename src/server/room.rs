@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::limits::Limits;
 
 use super::budget::Debt;
-use super::message::{Charge, ConnectionId};
+use super::message::{Charge, Reader};
 
 /// A place in the queue: who came first has the lowest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,10 +27,10 @@ pub(super) enum Room {
     No,
 }
 
-/// A read that waits: it is still with its connection, and may weigh so many bytes.
+/// A read that waits: it is still with whoever has asked, and may weigh so many bytes.
 #[derive(Debug)]
 struct Waiting {
-    id: ConnectionId,
+    reader: Reader,
     bytes: usize,
 }
 
@@ -48,8 +48,8 @@ pub(super) struct ReplyBytes {
     /// What the reads in the queue may weigh together.
     queued: usize,
     next: Place,
-    /// The connection whose turn it is, and the place that its read had in the queue until that is taken in.
-    called: Option<(ConnectionId, Option<Place>)>,
+    /// Whose turn it is, and the place that its read had in the queue until that is taken in.
+    called: Option<(Reader, Option<Place>)>,
 }
 
 impl ReplyBytes {
@@ -97,13 +97,13 @@ impl ReplyBytes {
         self.reads = self.reads.saturating_sub(debt.reads());
     }
 
-    /// Whether a read that a connection has brought may be taken in.
-    pub(super) fn ask(&mut self, id: ConnectionId, bytes: usize) -> Room {
+    /// Whether a read may be taken in.
+    pub(super) fn ask(&mut self, reader: Reader, bytes: usize) -> Room {
         if self.is_overloaded() {
             return Room::No;
         }
         let (is_called, place) = match &mut self.called {
-            Some((called, place)) if *called == id => (true, place.take()),
+            Some((called, place)) if *called == reader => (true, place.take()),
             _ => (false, None),
         };
         let has_room = if place.is_some() || self.queue.is_empty() {
@@ -118,7 +118,7 @@ impl ReplyBytes {
         }
         // What was called keeps its place if the longest entry of its shard has grown meanwhile.
         let place = place.unwrap_or_else(|| self.new_place());
-        self.queue.insert(place, Waiting { id, bytes });
+        self.queue.insert(place, Waiting { reader, bytes });
         self.queued += bytes;
         Room::Later(place)
     }
@@ -129,17 +129,17 @@ impl ReplyBytes {
         first.is_some_and(|(_, waiting)| self.is_overloaded() || self.fits(waiting.bytes))
     }
 
-    /// Takes the read that waits longest out of the queue if it is due and came before `end`: its connection is to ask
+    /// Takes the read that waits longest out of the queue if it is due and came before `end`: its reader is to ask
     /// for it again now, and may ask for more until the next is called.
-    pub(super) fn call(&mut self, end: Place) -> Option<ConnectionId> {
+    pub(super) fn call(&mut self, end: Place) -> Option<Reader> {
         self.called = None;
         let place = *self.queue.first_key_value()?.0;
         if place >= end || !self.is_due() {
             return None;
         }
-        let id = self.leave(place)?;
-        self.called = Some((id, Some(place)));
-        Some(id)
+        let reader = self.leave(place)?;
+        self.called = Some((reader, Some(place)));
+        Some(reader)
     }
 
     /// The place that the next read would have.
@@ -153,10 +153,10 @@ impl ReplyBytes {
     }
 
     /// The read in this place waits no longer.
-    pub(super) fn leave(&mut self, place: Place) -> Option<ConnectionId> {
-        let Waiting { id, bytes } = self.queue.remove(&place)?;
+    pub(super) fn leave(&mut self, place: Place) -> Option<Reader> {
+        let Waiting { reader, bytes } = self.queue.remove(&place)?;
         self.queued -= bytes;
-        Some(id)
+        Some(reader)
     }
 
     fn new_place(&mut self) -> Place {

@@ -1,7 +1,7 @@
 //! Who gets a core's room for replies, and when.
 
 use super::budget::Debt;
-use super::message::{Charge, ConnectionId};
+use super::message::{Charge, ConnectionId, Reader};
 use super::room::{Place, ReplyBytes, Room};
 use crate::limits::Limits;
 
@@ -10,8 +10,8 @@ fn core() -> ReplyBytes {
     ReplyBytes::new(&Limits { core_reply_bytes_max: 10_000, ..Limits::default() })
 }
 
-fn connection(slot: u32) -> ConnectionId {
-    ConnectionId { slot, generation: slot }
+fn connection(slot: u32) -> Reader {
+    Reader::Connection(ConnectionId { slot, generation: slot })
 }
 
 /// A connection brings a read, which is taken in if there is room.
@@ -34,7 +34,8 @@ fn place(room: Room) -> Place {
 fn turn(core: &mut ReplyBytes, reads: &[(u32, u32)]) -> Vec<u32> {
     let end = core.end();
     let mut called = Vec::new();
-    while let Some(id) = core.call(end) {
+    while let Some(reader) = core.call(end) {
+        let Reader::Connection(id) = reader else { panic!("not a connection: {reader:?}") };
         let (_, bytes) = reads.iter().find(|(slot, _)| *slot == id.slot).expect("it waits");
         assert_eq!(bring(core, id.slot, *bytes), Room::Now, "connection {}", id.slot);
         called.push(id.slot);
@@ -73,7 +74,7 @@ fn a_read_beside_which_no_other_is_under_way_is_taken_in_whatever_it_may_weigh()
     assert_eq!(bring(&mut core, 1, 20_000), Room::Now);
     place(bring(&mut core, 2, 20_000));
     place(bring(&mut core, 3, 1));
-    assert_eq!(turn(&mut core, &[]), []);
+    assert_eq!(turn(&mut core, &[]), [0; 0]);
     core.settle(Charge::Read(20_000));
     assert_eq!(turn(&mut core, &[(2, 20_000)]), [2], "one at a time");
     core.settle(Charge::Read(20_000));
@@ -89,10 +90,10 @@ fn a_long_read_is_not_overtaken_by_short_ones() {
     }
     place(bring(&mut core, 9, 8_000));
     place(bring(&mut core, 5, 1_000));
-    assert_eq!(turn(&mut core, &[]), [], "4 short ones");
+    assert_eq!(turn(&mut core, &[]), [0; 0], "4 short ones");
     core.settle(Charge::Read(1_000));
     place(bring(&mut core, 6, 1_000));
-    assert_eq!(turn(&mut core, &[]), [], "3 short ones");
+    assert_eq!(turn(&mut core, &[]), [0; 0], "3 short ones");
     core.settle(Charge::Read(1_000));
     place(bring(&mut core, 7, 1_000));
     assert_eq!(turn(&mut core, &[(9, 8_000)]), [9]);

@@ -125,6 +125,7 @@ impl<T: Transport> Outbox<ReplyTo> for Exit<'_, T> {
             Origin::Client { connection, request, charge } => {
                 self.transport.reply(connection, request, charge, at, result);
             }
+            Origin::Exchange { exchange, charge } => self.transport.exchange(exchange, charge, at, result),
             Origin::Gather { job, shard } => self.desk.gathers.part(job, shard, at, result),
         }
     }

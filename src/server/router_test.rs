@@ -89,6 +89,7 @@ fn config(id: NodeId, dir: &Path) -> Config {
     Config {
         node_id: id,
         listen: "127.0.0.1:1".parse().unwrap(),
+        http_listen: None,
         advertise: String::new(),
         data_dir: dir.to_owned(),
         initial_cluster: (1..=3).map(|id| (NodeId(id), format!("127.0.0.{id}:1"))).collect(),

@@ -25,7 +25,7 @@ use super::assembly::{
     FoundOrGone, Stored, ask_to_stop, find_snapshots, mailbox, router, snapshots, sockets_max, stored,
 };
 use super::core_loop::{CoreLoop, Parts};
-use super::io::{LISTENER, Post, WAKER};
+use super::io::{HTTP, LISTENER, Post, WAKER};
 use super::logs;
 use super::node::{Node, Peer};
 
@@ -49,7 +49,10 @@ enum Event {
 /// Runs a node until it is told to stop (SIGTERM, SIGINT) or fails.
 pub fn run(mut config: Config) -> Result<(), Fatal> {
     let listen = config.listen;
-    wait_until_free(listen)?;
+    wait_until_free(listen, "--listen")?;
+    if let Some(address) = config.http_listen {
+        wait_until_free(address, "--http-listen")?;
+    }
     let sockets_max = within_open_files(&mut config);
     let node = Arc::new(open_node(config, sockets_max)?);
     let seats = seats(&node.config).map_err(|error| resource("an event loop", &error))?;
@@ -63,11 +66,19 @@ pub fn run(mut config: Config) -> Result<(), Fatal> {
     start_records(&node)?;
     let epoch = Instant::now();
     for ((core, seat), stored) in (0..).map(CoreId).zip(seats).zip(stored) {
-        let network = network(&seat.poll, listen)?;
+        let network = network(&seat.poll, &node.config)?;
         let (snapshots, worker) = snapshots(&node, &stores, Arc::clone(&seat.wake));
         start_worker(core, worker)?;
         let router = router(&node, core, stored, snapshots, random_u64()?, epoch)?;
-        let parts = Parts { node: Arc::clone(&node), core, network, inbox: seat.inbox, posts: posts.clone(), router };
+        let parts = Parts {
+            node: Arc::clone(&node),
+            core,
+            network,
+            inbox: seat.inbox,
+            posts: posts.clone(),
+            router,
+            wake: seat.wake,
+        };
         start_core(parts, seat.poll, events_in.clone())?;
     }
     announce(&node);
@@ -75,13 +86,13 @@ pub fn run(mut config: Config) -> Result<(), Fatal> {
 }
 
 /// A process that was killed a moment ago may hold the address still, and whoever restarts it at once must not fail.
-fn wait_until_free(listen: SocketAddr) -> Result<(), Fatal> {
+fn wait_until_free(listen: SocketAddr, flag: &str) -> Result<(), Fatal> {
     let give_up_at = Instant::now() + LISTEN_PATIENCE;
     loop {
         match prove_free(listen) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < give_up_at => pause(),
-            Err(error) => return Err(cannot_listen(listen, &error)),
+            Err(error) => return Err(cannot_listen(listen, flag, &error)),
         }
     }
 }
@@ -91,8 +102,8 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
-fn cannot_listen(listen: SocketAddr, error: &std::io::Error) -> Fatal {
-    Fatal::failure(format!("cannot listen on {listen}: {error}; is another server running there? (--listen)"))
+fn cannot_listen(listen: SocketAddr, flag: &str, error: &std::io::Error) -> Fatal {
+    Fatal::failure(format!("cannot listen on {listen}: {error}; is another server running there? ({flag})"))
 }
 
 /// Asks for as many open files as the system grants, and takes no more clients than leave room for everything else.
@@ -133,11 +144,16 @@ fn seats(config: &Config) -> std::io::Result<Vec<Seat>> {
         .collect()
 }
 
-fn network(poll: &Poll, listen: SocketAddr) -> Result<MioNetwork, Fatal> {
-    let listener = bind_listener(listen).map_err(|error| cannot_listen(listen, &error))?;
-    let registry = poll.registry().try_clone();
-    let network = registry.and_then(|registry| MioNetwork::new(registry, listener, LISTENER));
-    network.map_err(|error| resource("an event loop", &error))
+fn network(poll: &Poll, config: &Config) -> Result<MioNetwork, Fatal> {
+    let bind = |address, flag| bind_listener(address).map_err(|error| cannot_listen(address, flag, &error));
+    let broken = |error| resource("an event loop", &error);
+    let listener = bind(config.listen, "--listen")?;
+    let registry = poll.registry().try_clone().map_err(broken)?;
+    let mut network = MioNetwork::new(registry, listener, LISTENER).map_err(broken)?;
+    if let Some(address) = config.http_listen.filter(|_| cfg!(feature = "http")) {
+        network.listen_for_http(bind(address, "--http-listen")?, HTTP).map_err(broken)?;
+    }
+    Ok(network)
 }
 
 fn open_node(config: Config, sockets_max: usize) -> Result<Node, Fatal> {
@@ -232,10 +248,11 @@ fn forward_signals(events: Sender<Event>) -> Result<(), Fatal> {
 
 /// The one line that programs wait for.
 fn announce(node: &Node) {
-    let Config { node_id, listen, shards, cores, .. } = &node.config;
+    let Config { node_id, listen, http_listen, shards, cores, .. } = &node.config;
+    let http = http_listen.map_or("off".to_owned(), |address| address.to_string());
     let pid = std::process::id();
     let line = format!(
-        "raftkv-server listening node={node_id} client={listen} cluster={} shards={shards} cores={cores} pid={pid}",
+        "raftkv-server listening node={node_id} client={listen} http={http} cluster={} shards={shards} cores={cores} pid={pid}",
         node.cluster
     );
     // Whoever closed our standard output does not want the line.

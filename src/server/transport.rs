@@ -4,7 +4,7 @@ use raftkv_protocol::client::{Answer, Refusal};
 use raftkv_protocol::peer::SnapshotChunk;
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
-use super::message::{Charge, ConnectionId, CoreMessage};
+use super::message::{Charge, ConnectionId, CoreMessage, ExchangeId};
 
 /// The way to clients, peers and the other cores.
 pub trait Transport {
@@ -17,6 +17,16 @@ pub trait Transport {
         at: EntryId,
         result: Result<Answer<'_>, Refusal<'_>>,
     );
+
+    /// Answers somebody who came over HTTP. Nobody does where there is no such face.
+    fn exchange(
+        &mut self,
+        _exchange: ExchangeId,
+        _charge: Charge,
+        _at: EntryId,
+        _result: Result<Answer<'_>, Refusal<'_>>,
+    ) {
+    }
 
     /// Where to append frames for a peer; `None` while its link is down or full.
     fn peer(&mut self, node: NodeId) -> Option<&mut Vec<u8>>;

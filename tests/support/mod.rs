@@ -10,6 +10,8 @@
 pub mod clients;
 pub mod cluster;
 pub mod history;
+pub mod http;
+pub mod http2;
 pub mod netns;
 pub mod process;
 pub mod random;

@@ -1,0 +1,197 @@
+//! What a face over HTTP asks its node, and how it hears the answer.
+//!
+//! A handler is a future on the core's own loop. It leaves its question with the [`Backend`] and waits; the loop takes
+//! the questions of a turn together ([`Questions::take`]), has the router serve them, and answers each when its shard
+//! has. What is asked and answered is owned here, as it outlives the bytes that it came in.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_channel::oneshot;
+use raftkv_protocol::client::{
+    Answer, Code, Condition, Consistency, Operation, Refusal, Scan, ShardSnapshot, SlotTable, Status,
+};
+use raftkv_protocol::types::{EntryId, Index, NodeId};
+
+/// An operation that owns its keys and values. The fields are those of [`Operation`].
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "see `Operation`")]
+pub enum OwnedOperation {
+    Put { key: Bytes, value: Bytes, condition: Condition },
+    Delete { key: Bytes, condition: Condition },
+    Get { key: Bytes, consistency: Consistency },
+    Scan(OwnedScan),
+    Slots,
+    Status,
+    Snapshot { wait_ms: u32 },
+}
+
+/// A scan over all shards that owns its bounds. The fields are those of [`Scan`].
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "see `Scan`")]
+pub struct OwnedScan {
+    pub prefix: Bytes,
+    pub start: Bytes,
+    pub end: Bytes,
+    pub cursor: Bytes,
+    pub limit: u32,
+    pub reverse: bool,
+    pub consistency: Consistency,
+}
+
+impl OwnedOperation {
+    /// The operation, borrowing from this one.
+    #[must_use]
+    pub fn borrow(&self) -> Operation<'_> {
+        match self {
+            OwnedOperation::Put { key, value, condition } => Operation::Put { key, value, condition: *condition },
+            OwnedOperation::Delete { key, condition } => Operation::Delete { key, condition: *condition },
+            OwnedOperation::Get { key, consistency } => Operation::Get { key, consistency: *consistency },
+            OwnedOperation::Scan(scan) => Operation::Scan(Scan {
+                prefix: &scan.prefix,
+                start: &scan.start,
+                end: &scan.end,
+                cursor: &scan.cursor,
+                limit: scan.limit,
+                reverse: scan.reverse,
+                consistency: scan.consistency,
+                shard: None,
+            }),
+            OwnedOperation::Slots => Operation::Slots,
+            OwnedOperation::Status => Operation::Status,
+            OwnedOperation::Snapshot { wait_ms } => Operation::Snapshot { wait_ms: *wait_ms },
+        }
+    }
+}
+
+/// A good outcome that owns its values. The fields are those of [`Answer`].
+#[derive(Debug)]
+#[expect(missing_docs, reason = "see `Answer`")]
+pub enum OwnedAnswer {
+    Put,
+    Deleted { existed: bool },
+    Value { version: Index, value: Bytes },
+    Page { items: Vec<OwnedItem>, more: bool },
+    Slots(SlotTable),
+    Status(Box<Status>),
+    Snapshots(Vec<ShardSnapshot>),
+}
+
+/// One key of a page.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "see `Item`")]
+pub struct OwnedItem {
+    pub key: Bytes,
+    pub version: Index,
+    pub value: Bytes,
+}
+
+/// Why a request was not served.
+#[derive(Clone, Debug)]
+pub struct OwnedRefusal {
+    /// What kind.
+    pub code: Code,
+    /// Who leads the shard, where it is known.
+    pub leader: Option<NodeId>,
+    /// For people: what, where, and what to do.
+    pub message: String,
+}
+
+impl OwnedRefusal {
+    /// A refusal that names no leader.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> OwnedRefusal {
+        OwnedRefusal { code, leader: None, message: message.into() }
+    }
+}
+
+impl From<Refusal<'_>> for OwnedRefusal {
+    fn from(refusal: Refusal<'_>) -> OwnedRefusal {
+        OwnedRefusal { code: refusal.code, leader: refusal.leader, message: refusal.message.to_owned() }
+    }
+}
+
+/// What has become of a question: the answer with the term and index that it was given at, or a refusal.
+pub type Outcome = Result<(EntryId, OwnedAnswer), OwnedRefusal>;
+
+impl OwnedAnswer {
+    /// Copies an answer; `None` if it is none that anybody asks for over HTTP.
+    #[must_use]
+    pub fn copy(answer: Answer<'_>) -> Option<OwnedAnswer> {
+        Some(match answer {
+            Answer::Put => OwnedAnswer::Put,
+            Answer::Deleted { existed } => OwnedAnswer::Deleted { existed },
+            Answer::Value { version, value } => OwnedAnswer::Value { version, value: Bytes::copy_from_slice(value) },
+            Answer::Page(page) => {
+                let items = page.items.iter().map(|item| OwnedItem {
+                    key: Bytes::copy_from_slice(item.key),
+                    version: item.version,
+                    value: Bytes::copy_from_slice(item.value),
+                });
+                OwnedAnswer::Page { items: items.collect(), more: page.more }
+            }
+            Answer::Slots(table) => OwnedAnswer::Slots(table),
+            Answer::Status(status) => OwnedAnswer::Status(status),
+            Answer::Snapshots(snapshots) => OwnedAnswer::Snapshots(snapshots),
+            _ => return None,
+        })
+    }
+}
+
+/// A question that nobody has looked at yet.
+#[derive(Debug)]
+pub struct Question {
+    /// What is asked.
+    pub operation: OwnedOperation,
+    /// Who waits for the answer. A client that has gone waits no longer.
+    pub answer: oneshot::Sender<Outcome>,
+}
+
+/// The handlers' way to their node.
+#[derive(Clone, Default)]
+pub struct Backend {
+    questions: Arc<Mutex<Vec<Question>>>,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").finish_non_exhaustive()
+    }
+}
+
+impl Backend {
+    /// Asks the node and waits for what comes of it.
+    pub async fn ask(&self, operation: OwnedOperation) -> Outcome {
+        let (answer, outcome) = oneshot::channel();
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).push(Question { operation, answer });
+        let gone = || Err(OwnedRefusal::new(Code::Timeout, "the node ended before it could answer"));
+        outcome.await.unwrap_or_else(|_| gone())
+    }
+
+    /// The loop's side.
+    #[must_use]
+    pub fn questions(&self) -> Questions {
+        Questions { backend: self.clone() }
+    }
+}
+
+/// The loop's end of a [`Backend`].
+#[derive(Debug)]
+pub struct Questions {
+    backend: Backend,
+}
+
+impl Questions {
+    /// What was asked since the last look.
+    #[must_use]
+    pub fn take(&self) -> Vec<Question> {
+        std::mem::take(&mut self.backend.questions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether nothing was.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.backend.questions.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}

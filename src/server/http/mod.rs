@@ -1,0 +1,206 @@
+//! HTTP on a core's loop: its connections, the tasks that serve them, and the questions that these ask of the router.
+//!
+//! In a turn, [`CoreLoop`](super::core_loop::CoreLoop) notes what the poll reports of the sockets, polls the tasks whose
+//! sockets are ready ([`Http::run`]), takes what they ask, and polls them again when the shards have answered. A loop does
+//! not sleep while something is asked that nobody has taken, or a task is to be polled.
+
+mod probes;
+mod serve;
+mod turn;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use slab::Slab;
+
+use crate::api::ask::{Backend, Question, Questions};
+use crate::api::rest::{self, Health, Held, Rest};
+use crate::event_loop::{HttpSocket, LoopTimer, Scratch, TaskId, Tasks, Wake, scratch};
+use crate::limits::Limits;
+use crate::metrics::Counters;
+use crate::socket::{Readiness, Socket};
+
+use super::message::ExchangeId;
+
+pub(super) use probes::Probes;
+use serve::{Counts, Shared, turn_away};
+
+/// A connection as the loop sees it.
+struct Entry<S> {
+    socket: Rc<HttpSocket<S>>,
+    task: TaskId,
+}
+
+/// The HTTP connections of a core.
+pub(super) struct Http<S> {
+    connections: Slab<Entry<S>>,
+    /// Connections that have ended; their tasks say so as they go.
+    ended: Ended,
+    tasks: Tasks,
+    timer: LoopTimer,
+    shared: Rc<Shared>,
+    questions: Questions,
+    /// Reads that wait for room.
+    parked: BTreeMap<ExchangeId, Question>,
+    bodies: Held,
+    replies: Held,
+    scratch: Scratch,
+}
+
+impl<S> fmt::Debug for Http<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("connections", &self.connections.len()).finish_non_exhaustive()
+    }
+}
+
+/// Where tasks leave the places of connections that have ended.
+type Ended = Rc<RefCell<Vec<usize>>>;
+
+/// Says that a connection has ended when its task does, in whatever way.
+struct Farewell {
+    place: usize,
+    ended: Ended,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.ended.borrow_mut().push(self.place);
+    }
+}
+
+impl<S: Socket + 'static> Http<S> {
+    /// No connections yet. `wake` makes the core's loop turn.
+    pub(super) fn new(limits: &Limits, health: Arc<dyn Health>, wake: Wake, now: Instant) -> Http<S> {
+        let tasks = Tasks::new(wake);
+        let timer = LoopTimer::new(now);
+        let (backend, replies) = (Backend::default(), Held::new(limits.core_reply_bytes_max));
+        let questions = backend.questions();
+        let bodies = Held::new(limits.core_http_body_bytes_max);
+        let rest = Rest {
+            backend,
+            limits: Arc::new(limits.clone()),
+            timer: Arc::new(timer.clone()),
+            bodies: bodies.clone(),
+            replies: replies.clone(),
+            health,
+        };
+        let shared = Rc::new(Shared {
+            router: rest::router(rest),
+            timer: timer.clone(),
+            spawner: tasks.spawner(),
+            limits: limits.clone(),
+            stopping: false.into(),
+            counts: Counts::default(),
+        });
+        Http {
+            connections: Slab::new(),
+            ended: Ended::default(),
+            tasks,
+            timer,
+            shared,
+            questions,
+            parked: BTreeMap::new(),
+            bodies,
+            replies,
+            scratch: scratch(),
+        }
+    }
+
+    /// The place that the next connection will have.
+    pub(super) fn next_place(&self) -> usize {
+        self.connections.vacant_key()
+    }
+
+    /// Takes in a connection that was registered for [`Http::next_place`].
+    pub(super) fn add(&mut self, socket: S) {
+        let socket = Rc::new(HttpSocket::new(socket, Rc::clone(&self.scratch)));
+        let vacant = self.connections.vacant_entry();
+        let farewell = Farewell { place: vacant.key(), ended: Rc::clone(&self.ended) };
+        let served = serve::serve(Rc::clone(&socket), Rc::clone(&self.shared));
+        let task = self.tasks.spawn(async move {
+            let _farewell = farewell;
+            served.await;
+        });
+        vacant.insert(Entry { socket, task });
+    }
+
+    /// Takes down what the poll reports of a connection.
+    pub(super) fn note(&self, place: usize, ready: &Readiness) {
+        if let Some(entry) = self.connections.get(place) {
+            entry.socket.note(ready);
+            self.tasks.wake(entry.task);
+        }
+    }
+
+    /// The loop is up, and will poll what is ready before it sleeps.
+    pub(super) fn begin_turn(&self) {
+        self.tasks.wake_up();
+    }
+
+    /// Polls the tasks that are ready, and returns how many connections have ended with that.
+    pub(super) fn run(&mut self, now: Instant) -> usize {
+        self.timer.advance(now);
+        self.tasks.run_ready();
+        let ended = std::mem::take(&mut *self.ended.borrow_mut());
+        for place in &ended {
+            self.connections.remove(*place);
+        }
+        ended.len()
+    }
+
+    /// What the tasks have asked.
+    pub(super) fn questions(&self) -> Vec<Question> {
+        self.questions.take()
+    }
+
+    /// Keeps a read until there is room for its answer.
+    fn park(&mut self, exchange: ExchangeId, question: Question) {
+        self.parked.insert(exchange, question);
+    }
+
+    /// Takes such a read back.
+    fn unpark(&mut self, exchange: ExchangeId) -> Option<Question> {
+        self.parked.remove(&exchange)
+    }
+
+    /// Bytes of replies that wait for their readers.
+    pub(super) fn unread_bytes(&self) -> usize {
+        self.replies.bytes()
+    }
+
+    /// When the loop must turn again at the latest; `None` if nothing is to be done here before something comes in.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        if !self.questions.is_empty() || !self.ended.borrow().is_empty() || !self.tasks.may_sleep() {
+            return Some(now);
+        }
+        self.timer.deadline()
+    }
+
+    /// Has the connections finish what they have begun, and end.
+    pub(super) fn stop(&self) {
+        if !self.shared.stopping.replace(true) {
+            self.tasks.wake_all();
+        }
+    }
+
+    /// Whether no connection is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Adds what was counted here.
+    pub(super) fn count(&self, counters: &mut Counters) {
+        let counts = &self.shared.counts;
+        counters.http_requests = counts.requests.get();
+        counters.http_connections_open = self.connections.len() as u64;
+        [counters.http_refused_4xx, counters.http_refused_5xx] = [0, 1].map(|at: usize| counts.refused[at].get());
+        counters.http_bodies_late = counts.bodies_late.get();
+        counters.overloaded_bodies = self.bodies.refusals();
+        counters.http_connections_late = counts.late.get();
+        counters.http_connections_broken = counts.broken.get();
+    }
+}

@@ -1,0 +1,315 @@
+//! One HTTP connection, from its first byte to its end: a task of the core's loop.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::rt::Timer as _;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
+use tower_service::Service as _;
+
+use crate::event_loop::{HttpSocket, HttpStream, LoopSleep, LoopTimer, Spawner};
+use crate::limits::Limits;
+use crate::socket::Socket;
+
+/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How many streams of an HTTP/2 connection may wait in the state in which their client has reset them.
+const RESET_STREAMS_MAX: usize = 20;
+/// How many streams an HTTP/2 client may make this side reset before the connection is closed.
+const ERROR_STREAMS_MAX: usize = 100;
+/// How much of a request's body an HTTP/2 client may send ahead, on a stream and on all.
+const WINDOW_BYTES: u32 = 256 << 10;
+/// How much of the responses to one stream may wait in the connection.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+
+/// A connection that moves fewer bytes in the time in which it may rest does rest.
+const PROGRESS_BYTES_MIN: u64 = 1 << 10;
+
+/// What the connections of a core share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) router: Router,
+    pub(super) timer: LoopTimer,
+    pub(super) spawner: Spawner,
+    pub(super) limits: Limits,
+    /// The node is to end: connections finish what they have begun.
+    pub(super) stopping: Cell<bool>,
+    pub(super) counts: Counts,
+}
+
+/// What is counted of HTTP.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) requests: Cell<u64>,
+    /// Responses with a status from 400 to 499, and from 500 on.
+    pub(super) refused: [Cell<u64>; 2],
+    pub(super) bodies_late: Cell<u64>,
+    pub(super) late: Cell<u64>,
+    pub(super) broken: Cell<u64>,
+}
+
+impl Counts {
+    fn count(&self, status: StatusCode) {
+        let [client, server] = &self.refused;
+        if status.is_client_error() {
+            add(client);
+        } else if status.is_server_error() {
+            add(server);
+        }
+        if status == StatusCode::REQUEST_TIMEOUT {
+            add(&self.bodies_late);
+        }
+    }
+}
+
+fn add(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}
+
+/// What happens on one connection, to tell one that rests from one that hangs.
+#[derive(Debug, Default)]
+struct Activity {
+    /// Requests.
+    begun: Cell<u64>,
+    /// Requests that have no response yet.
+    under_way: Cell<u64>,
+    /// Bytes that had been read when the last request began.
+    read_at_request: Cell<u64>,
+}
+
+/// Counts a request for as long as it lives: if its client goes, its future is dropped.
+struct UnderWay(Rc<Activity>);
+
+impl UnderWay {
+    fn begin(activity: &Rc<Activity>, bytes_read: u64) -> UnderWay {
+        add(&activity.begun);
+        add(&activity.under_way);
+        activity.read_at_request.set(bytes_read);
+        UnderWay(Rc::clone(activity))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get() - 1);
+    }
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve<S: Socket + 'static>(socket: Rc<HttpSocket<S>>, shared: Rc<Shared>) {
+    match sniff(&socket, &shared).await {
+        Some(Version::Http1) => serve_http1(&socket, &shared).await,
+        Some(Version::Http2) => serve_http2(&socket, &shared).await,
+        None => {}
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// Tells the version by the connection's first bytes, which are put back. `None` if the connection ends before that, or
+/// takes too long.
+async fn sniff<S: Socket>(socket: &HttpSocket<S>, shared: &Shared) -> Option<Version> {
+    let mut seen = Vec::with_capacity(PREFACE.len());
+    let mut sleep = pin!(shared.timer.after(shared.limits.http_header_timeout));
+    poll_fn(|context| {
+        if socket.has_failed() || shared.stopping.get() {
+            return Poll::Ready(None);
+        }
+        let mut buffer = [0; PREFACE.len()];
+        loop {
+            match socket.read(&mut buffer[..PREFACE.len() - seen.len()]) {
+                Ok(Some(0)) | Err(_) => return Poll::Ready(None),
+                Ok(Some(got)) => seen.extend_from_slice(&buffer[..got]),
+                Ok(None) => break,
+            }
+            if seen == PREFACE || !PREFACE.starts_with(&seen) {
+                socket.unread(&seen);
+                return Poll::Ready(Some(if seen == PREFACE { Version::Http2 } else { Version::Http1 }));
+            }
+        }
+        sleep.as_mut().poll(context).map(|()| {
+            add(&shared.counts.late);
+            None
+        })
+    })
+    .await
+}
+
+type Served = Pin<Box<dyn Future<Output = Result<Response, Infallible>>>>;
+
+/// What hyper asks for the response to a request.
+fn service<S: Socket + 'static>(
+    socket: &Rc<HttpSocket<S>>,
+    shared: &Rc<Shared>,
+    activity: &Rc<Activity>,
+) -> impl Fn(Request<Incoming>) -> Served + use<S> {
+    let (socket, shared, activity) = (Rc::clone(socket), Rc::clone(shared), Rc::clone(activity));
+    move |request| {
+        add(&shared.counts.requests);
+        let under_way = UnderWay::begin(&activity, socket.bytes_read());
+        let response = shared.router.clone().call(request.map(Body::new));
+        let shared = Rc::clone(&shared);
+        Box::pin(async move {
+            let response = response.await;
+            drop(under_way);
+            if let Ok(answered) = &response {
+                shared.counts.count(answered.status());
+            }
+            response
+        })
+    }
+}
+
+async fn serve_http1<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &Rc<Shared>) {
+    let activity = Rc::default();
+    let mut builder = http1::Builder::new();
+    // hyper counts the time that a connection rests as that of its next head: a head that has begun is timed here.
+    let rest = shared.limits.http_idle_timeout + Duration::from_secs(1);
+    builder.timer(shared.timer.clone()).header_read_timeout(rest);
+    builder.half_close(true).max_buf_size(shared.limits.http_header_bytes_max);
+    let service = service_fn(service(socket, shared, &activity));
+    let connection = pin!(builder.serve_connection(HttpStream(Rc::clone(socket)), service));
+    let watch = Watch::new(socket, shared, &activity, true);
+    watch.over(connection, |connection| connection.graceful_shutdown()).await;
+}
+
+async fn serve_http2<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &Rc<Shared>) {
+    let activity = Rc::default();
+    let limits = &shared.limits;
+    let mut builder = http2::Builder::new(shared.spawner.clone());
+    builder.timer(shared.timer.clone());
+    builder.max_concurrent_streams(u32::try_from(limits.http_streams_max).unwrap_or(u32::MAX));
+    builder.max_header_list_size(u32::try_from(limits.http_header_bytes_max).unwrap_or(u32::MAX));
+    builder.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(2 * WINDOW_BYTES);
+    builder.max_send_buf_size(SEND_BUFFER_BYTES);
+    builder.max_pending_accept_reset_streams(RESET_STREAMS_MAX).max_local_error_reset_streams(ERROR_STREAMS_MAX);
+    builder.keep_alive_interval(limits.http_idle_timeout / 2).keep_alive_timeout(limits.http_header_timeout);
+    let service = service_fn(service(socket, shared, &activity));
+    let connection = pin!(builder.serve_connection(HttpStream(Rc::clone(socket)), service));
+    let watch = Watch::new(socket, shared, &activity, false);
+    watch.over(connection, |connection| connection.graceful_shutdown()).await;
+}
+
+/// Ends connections that rest too long, hang, or send their heads byte by byte.
+struct Watch<'a, S> {
+    socket: &'a HttpSocket<S>,
+    shared: &'a Shared,
+    activity: &'a Activity,
+    /// What comes between requests is the head of the next one.
+    has_heads: bool,
+    sleep: Pin<Box<LoopSleep>>,
+    wake_at: Instant,
+    /// Requests that had begun at the last progress.
+    begun: u64,
+    /// Bytes that had moved at the last progress.
+    moved: u64,
+    progress_at: Instant,
+    /// Since when a head is on its way.
+    head_since: Option<Instant>,
+}
+
+impl<'a, S: Socket> Watch<'a, S> {
+    fn new(socket: &'a HttpSocket<S>, shared: &'a Shared, activity: &'a Activity, has_heads: bool) -> Watch<'a, S> {
+        let now = shared.timer.now();
+        let wake_at = now + shared.limits.http_header_timeout;
+        Watch {
+            socket,
+            shared,
+            activity,
+            has_heads,
+            sleep: Box::pin(shared.timer.until(wake_at)),
+            wake_at,
+            begun: 0,
+            moved: 0,
+            progress_at: now,
+            // What was read to tell the version begins a head.
+            head_since: has_heads.then_some(now),
+        }
+    }
+
+    /// Runs a connection to its end, or until it is to be ended.
+    async fn over<C>(mut self, mut connection: Pin<&mut C>, shut_down: impl Fn(Pin<&mut C>))
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut is_stopping = false;
+        poll_fn(move |context| {
+            if self.shared.stopping.get() && !is_stopping {
+                is_stopping = true;
+                shut_down(connection.as_mut());
+            }
+            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                if let Err(error) = ended {
+                    log::debug!("an HTTP connection broke: {error}");
+                    add(&self.shared.counts.broken);
+                }
+                return Poll::Ready(());
+            }
+            if self.socket.has_failed() {
+                return Poll::Ready(());
+            }
+            self.poll(context)
+        })
+        .await;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let now = self.shared.timer.now();
+        self.look(now);
+        let limits = &self.shared.limits;
+        let rest_until = self.progress_at + limits.http_idle_timeout;
+        let due = self.head_since.map_or(rest_until, |since| rest_until.min(since + limits.http_header_timeout));
+        if due <= now {
+            add(&self.shared.counts.late);
+            return Poll::Ready(());
+        }
+        // An alarm that comes too early costs less than setting it anew with every request.
+        if due < self.wake_at || self.wake_at <= now {
+            self.wake_at = due;
+            self.sleep.reset(due);
+        }
+        // Not ready: it is not due yet.
+        self.sleep.as_mut().poll(context)
+    }
+
+    /// Looks whether something has moved since the last time.
+    fn look(&mut self, now: Instant) {
+        let (begun, moved) = (self.activity.begun.get(), self.socket.bytes_read() + self.socket.bytes_written());
+        let is_waiting = self.activity.under_way.get() > 0;
+        if begun != self.begun || is_waiting || moved >= self.moved + PROGRESS_BYTES_MIN {
+            (self.begun, self.moved, self.progress_at) = (begun, moved, now);
+        }
+        if self.has_heads && begun > 0 {
+            let is_head = !is_waiting && self.socket.bytes_read() > self.activity.read_at_request.get();
+            self.head_since = is_head.then(|| self.head_since.unwrap_or(now));
+        }
+    }
+}
+
+/// A refusal for a connection that cannot be served at all.
+pub(super) fn turn_away(socket: &impl Socket) -> io::Result<usize> {
+    const WORDS: &str = "{\"type\":\"urn:raftkv:problem:overloaded\",\"title\":\"too much is in flight\",\"status\":503,\
+        \"code\":\"overloaded\",\"detail\":\"this node has as many connections as it may (--connections-max)\"}";
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{WORDS}",
+        WORDS.len()
+    );
+    socket.write(head.as_bytes())
+}

@@ -1,0 +1,128 @@
+//! HTTP's part in a core's turn.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use raftkv_protocol::client::Code;
+
+use super::super::budget;
+use super::super::core_loop::{ACCEPT_PAUSE, CoreLoop, is_full};
+use super::super::io::http_token;
+use super::super::message::{Charge, ExchangeId, Origin, Reader, ReplyTo};
+use super::super::room::Room;
+use super::turn_away;
+use crate::api::ask::{OwnedAnswer, OwnedRefusal, Question};
+use crate::api::binary;
+use crate::socket::Network;
+
+impl<N: Network> CoreLoop<N> {
+    /// Accepts what has been dialled for HTTP.
+    pub(in crate::server) fn accept_http(&mut self) {
+        self.accept_http_again_at = None;
+        loop {
+            match self.io.network.accept_http() {
+                Ok(socket) => self.welcome_http(socket),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    log::warn!(
+                        "cannot accept HTTP connections: {error}; trying again (is the limit of open files too low?)"
+                    );
+                    self.accept_http_again_at = Some(self.now() + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn welcome_http(&mut self, mut socket: N::Socket) {
+        self.router.counters.http_connections_accepted += 1;
+        if is_full(&self.node) || self.node.sockets.load(Ordering::Relaxed) >= self.node.sockets_max {
+            self.router.counters.connections_refused += 1;
+            // Whoever has gone already hears nothing.
+            turn_away(&socket).ok();
+            return;
+        }
+        let registered = self.io.network.register(&mut socket, http_token(self.http.next_place()));
+        match registered {
+            Ok(()) => {
+                self.http.add(socket);
+                self.node.sockets.fetch_add(1, Ordering::Relaxed);
+                self.node.connections.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => log::debug!("an HTTP connection was gone before it could be served: {error}"),
+        }
+    }
+
+    /// Polls the tasks that are ready, and hands what they ask to the router.
+    pub(in crate::server) fn run_http(&mut self, now: Instant) {
+        if self.accept_http_again_at.is_some_and(|at| at <= now) {
+            self.accept_http();
+        }
+        self.poll_http(now);
+        for question in self.http.questions() {
+            let exchange = self.io.exchanges.name();
+            self.take_question(exchange, question);
+        }
+    }
+
+    /// Polls the tasks whose answers have come, so that they are on their way before the turn ends.
+    pub(in crate::server) fn poll_http(&mut self, now: Instant) {
+        let ended = self.http.run(now);
+        self.node.sockets.fetch_sub(ended, Ordering::Relaxed);
+        self.node.connections.fetch_sub(ended, Ordering::Relaxed);
+        self.io.count_http_unread(self.http.unread_bytes());
+        self.http.count(&mut self.router.counters);
+    }
+
+    /// Goes on with a read that has waited for room.
+    pub(in crate::server) fn resume_question(&mut self, exchange: ExchangeId) {
+        if let Some(question) = self.http.unpark(exchange) {
+            self.take_question(exchange, question);
+        }
+    }
+
+    fn take_question(&mut self, exchange: ExchangeId, question: Question) {
+        if question.answer.is_canceled() {
+            return;
+        }
+        let charge = budget::charge(&question.operation.borrow(), &self.node);
+        let room = match charge {
+            Charge::Read(_) => self.io.room_for(Reader::Exchange(exchange), charge),
+            Charge::Other(_) => Room::Now,
+        };
+        match room {
+            Room::Now => {}
+            Room::Later(_) => return self.http.park(exchange, question),
+            Room::No => {
+                self.router.counters.overloaded_replies += 1;
+                let message = "the clients of this core leave too many replies unread; try again later";
+                question.answer.send(Err(OwnedRefusal::new(Code::Overloaded, message))).ok();
+                return;
+            }
+        }
+        let Question { operation, answer } = question;
+        self.io.open_exchange(
+            exchange,
+            charge,
+            Box::new(move |at, result| {
+                let outcome = match result {
+                    Ok(given) => OwnedAnswer::copy(given).map(|answer| (at, answer)).ok_or_else(unexpected),
+                    Err(refusal) => Err(refusal.into()),
+                };
+                // A client that has gone waits for nothing.
+                answer.send(outcome).ok();
+            }),
+        );
+        let to = ReplyTo { core: self.core(), origin: Origin::Exchange { exchange, charge } };
+        match binary::check(&operation.borrow(), &self.node.config.limits) {
+            Ok(()) => self.router.request(operation.borrow(), to, self.now(), &mut self.io),
+            Err((code, message)) => self.router.refuse(to, code, None, &message, &mut self.io),
+        }
+    }
+}
+
+fn unexpected() -> OwnedRefusal {
+    OwnedRefusal::new(Code::Timeout, "the node has an answer that this face does not know; please report this")
+}

@@ -1,0 +1,292 @@
+//! HTTP clients that are slow, greedy or hostile: each is refused within its limit, memory stays where it is, and nobody
+//! else notices.
+
+use std::time::{Duration, Instant};
+
+use crate::support::cluster::Cluster;
+use crate::support::http::{Http, http_address, request};
+use crate::support::http2::{GOAWAY, HEADERS, Http2, RST_STREAM};
+use crate::support::wait::{PATIENCE, eventually, pause};
+
+const TIMEOUT: Duration = Duration::from_millis(400);
+/// What a hundred hostile connections may cost.
+const GROWTH_BYTES_MAX: u64 = 24 << 20;
+
+fn http(cluster: &Cluster) -> Http {
+    Http::connect(http_address(cluster.address(1)))
+}
+
+/// Another client is served at once.
+fn is_served(cluster: &Cluster) {
+    let started = Instant::now();
+    assert_eq!(http(cluster).ask("GET", "/livez", &[], b"").status, 200);
+    assert_eq!(http(cluster).ask("PUT", "/v1/kv/other", &[], b"v").status, 200);
+    assert!(started.elapsed() < Duration::from_secs(2), "it took {:?}", started.elapsed());
+}
+
+fn all_are_gone(cluster: &Cluster) {
+    let mut wire = cluster.wire(1);
+    eventually(PATIENCE, "all connections are let go", || (wire.counter("http_connections_open") == 0).then_some(()));
+}
+
+#[test]
+fn a_head_that_does_not_come_to_its_end_ends_the_connection() {
+    let cluster = Cluster::of(1).flag("--http-header-timeout=400ms").start();
+    let mut silent = http(&cluster);
+    let mut slow = http(&cluster);
+    let mut second = http(&cluster);
+    assert_eq!(second.ask("GET", "/livez", &[], b"").status, 200);
+    let started = Instant::now();
+    slow.send(b"GET /livez HTTP/1.1\r\nhost: te");
+    second.send(b"GET /liv");
+    // Byte by byte, for longer than the whole may take.
+    for byte in b"st\r\nx-a: b" {
+        if !slow.try_send(&[*byte]) {
+            break;
+        }
+        pause(TIMEOUT / 5);
+    }
+    assert!(slow.ends_within(TIMEOUT));
+    for (name, mut http) in [("the silent", silent), ("the second head", second)] {
+        assert!(http.ends_within(3 * TIMEOUT), "{name}");
+    }
+    assert!(started.elapsed() >= TIMEOUT);
+    assert_eq!(cluster.wire(1).counter("http_connections_late"), 3);
+    silent = http(&cluster);
+    assert_eq!(silent.ask("GET", "/livez", &[], b"").status, 200, "in time");
+}
+
+#[test]
+fn a_body_that_does_not_come_to_its_end_is_refused() {
+    let cluster = Cluster::of(1).flag("--http-body-timeout=400ms").start();
+    let mut slow = http(&cluster);
+    slow.send(b"PUT /v1/kv/k HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nabc");
+    let refused = slow.response(false).expect("a response");
+    assert_eq!(refused.status, 408);
+    assert!(refused.text().contains("--http-body-timeout"), "{}", refused.text());
+    assert_eq!(http(&cluster).ask("GET", "/v1/kv/k", &[], b"").status, 404, "nothing was written");
+}
+
+#[test]
+fn a_connection_that_rests_too_long_is_closed() {
+    let cluster = Cluster::of(1).flag("--http-idle-timeout=400ms").start();
+    let mut http1 = http(&cluster);
+    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    let started = Instant::now();
+    assert_eq!(http1.ask("GET", "/livez", &[], b"").status, 200);
+    assert!(http2.get(1, "/livez"));
+    assert_eq!(http2.body(1), b"ok\n");
+    assert!(http1.ends_within(5 * TIMEOUT));
+    while let Some(frame) = http2.frame() {
+        assert_eq!(frame.kind, GOAWAY);
+    }
+    assert!(started.elapsed() >= TIMEOUT && started.elapsed() < 10 * TIMEOUT, "{:?}", started.elapsed());
+    all_are_gone(&cluster);
+}
+
+#[test]
+fn values_are_taken_up_to_their_limit() {
+    let cluster = Cluster::of(1).flag("--value-bytes-max=1000").start();
+    for (bytes, status) in [(999, 200), (1_000, 200), (1_001, 413)] {
+        assert_eq!(http(&cluster).ask("PUT", "/v1/kv/k", &[], &vec![7; bytes]).status, status, "{bytes} bytes");
+        let mut chunked = b"PUT /v1/kv/c HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+        chunked.extend_from_slice(format!("{bytes:x}\r\n").as_bytes());
+        chunked.extend(vec![7; bytes]);
+        chunked.extend_from_slice(b"\r\n0\r\n\r\n");
+        let mut http = http(&cluster);
+        http.send(&chunked);
+        assert_eq!(http.response(false).expect("a response").status, status, "{bytes} bytes in chunks");
+    }
+    for key in [4_096, 4_097] {
+        let path = format!("/v1/kv/{}", "k".repeat(key));
+        let status = if key == 4_096 { 200 } else { 413 };
+        assert_eq!(http(&cluster).ask("PUT", &path, &[], b"v").status, status, "a key of {key} bytes");
+    }
+}
+
+#[test]
+fn a_gigabyte_is_refused_before_it_comes() {
+    let mut cluster = Cluster::start(1);
+    let before = cluster.process(1).rss_bytes();
+    let heads = ["", "expect: 100-continue\r\n"];
+    let mut waiting: Vec<Http> = (0..50).map(|_| http(&cluster)).collect();
+    for (n, http) in waiting.iter_mut().enumerate() {
+        let expect = heads[n % 2];
+        let head = format!("PUT /v1/kv/k HTTP/1.1\r\nhost: test\r\ncontent-length: 1073741824\r\n{expect}\r\n");
+        http.send(head.as_bytes());
+        let refused = http.response(false).expect("a response");
+        assert_eq!(refused.status, 413, "{refused:?}");
+    }
+    is_served(&cluster);
+    let grown = cluster.process(1).rss_bytes().saturating_sub(before);
+    assert!(grown < GROWTH_BYTES_MAX, "the node has grown by {grown} bytes");
+}
+
+#[test]
+fn bodies_on_their_way_take_no_more_memory_than_they_may() {
+    let cluster = Cluster::of(1).flag("--core-http-body-bytes-max=2MiB").start();
+    let mut waiting: Vec<Http> = (0..4).map(|_| http(&cluster)).collect();
+    for http in &mut waiting {
+        http.send(b"PUT /v1/kv/k HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n");
+        http.try_send(&vec![7; 999_999]);
+    }
+    let mut wire = cluster.wire(1);
+    eventually(PATIENCE, "two have no room", || (wire.counter("overloaded_bodies") == 2).then_some(()));
+    let mut statuses = Vec::new();
+    for http in &mut waiting {
+        http.try_send(&[7]);
+        let response = http.response(false).expect("a response");
+        if response.status == 503 {
+            assert!(response.text().contains("--core-http-body-bytes-max"), "{}", response.text());
+        }
+        statuses.push(response.status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 503, 503]);
+}
+
+#[test]
+fn heads_are_taken_up_to_their_limit() {
+    let mut cluster = Cluster::start(1);
+    let padding = |bytes: usize| "x".repeat(bytes);
+    for (bytes, status) in [(15_000, 200), (17_000, 431)] {
+        let mut http = http(&cluster);
+        let response = http.ask("GET", "/livez", &[("x-padding", &padding(bytes))], b"");
+        assert_eq!(response.status, status, "a head with {bytes} bytes of padding");
+    }
+    let before = cluster.process(1).rss_bytes();
+    for _ in 0..50 {
+        let mut flood = http(&cluster);
+        flood.send(b"GET /livez HTTP/1.1\r\nhost: test\r\n");
+        for n in 0..10_000 {
+            if !flood.try_send(format!("x-{n}: {}\r\n", padding(100)).as_bytes()) {
+                break;
+            }
+        }
+    }
+    is_served(&cluster);
+    let grown = cluster.process(1).rss_bytes().saturating_sub(before);
+    assert!(grown < GROWTH_BYTES_MAX, "the node has grown by {grown} bytes");
+    all_are_gone(&cluster);
+}
+
+#[test]
+fn http_2_clients_that_open_and_reset_streams_are_sent_away() {
+    let mut cluster = Cluster::start(1);
+    let before = cluster.process(1).rss_bytes();
+    for _ in 0..10 {
+        let mut hostile = Http2::connect(http_address(cluster.address(1)));
+        for n in 0..20_000 {
+            if !(hostile.get(2 * n + 1, "/v1/kv/k") && hostile.reset(2 * n + 1)) {
+                break;
+            }
+        }
+        // Answers that were under way come first.
+        while let Some(frame) = hostile.frame() {
+            if frame.kind == GOAWAY {
+                break;
+            }
+        }
+        is_served(&cluster);
+    }
+    let grown = cluster.process(1).rss_bytes().saturating_sub(before);
+    assert!(grown < GROWTH_BYTES_MAX, "the node has grown by {grown} bytes");
+    all_are_gone(&cluster);
+}
+
+#[test]
+fn an_http_2_client_has_no_more_streams_than_it_may() {
+    let cluster = Cluster::of(1).flag("--http-streams-max=4").start();
+    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    for n in 0..20 {
+        assert!(http2.get(2 * n + 1, "/livez"));
+    }
+    let (mut served, mut refused) = (0, 0);
+    while served + refused < 20 {
+        match http2.frame().expect("it goes on").kind {
+            HEADERS => served += 1,
+            RST_STREAM => refused += 1,
+            _ => {}
+        }
+    }
+    assert!(served >= 4 && refused > 0, "{served} served, {refused} refused");
+    // Who does not heed that is sent away.
+    for n in 20..1_000 {
+        if !http2.get(2 * n + 1, "/livez") {
+            break;
+        }
+    }
+    while let Some(frame) = http2.frame() {
+        if frame.kind == GOAWAY {
+            break;
+        }
+    }
+    is_served(&cluster);
+    all_are_gone(&cluster);
+}
+
+#[test]
+fn readers_that_do_not_read_keep_no_more_than_their_share() {
+    let mut cluster = Cluster::of(1).flag("--core-reply-bytes-max=8MiB").start();
+    cluster.wire(1).put("long", vec![7; 1 << 20]);
+    let before = cluster.process(1).rss_bytes();
+    let mut readers: Vec<Http> = (0..100).map(|_| http(&cluster)).collect();
+    for reader in &mut readers {
+        reader.send(&request("GET", "/v1/kv/long", &[], b""));
+    }
+    is_served(&cluster);
+    let grown = cluster.process(1).rss_bytes().saturating_sub(before);
+    assert!(grown < 2 * GROWTH_BYTES_MAX, "the node has grown by {grown} bytes");
+    let statuses: Vec<u16> = readers.iter_mut().filter_map(|reader| Some(reader.response(false)?.status)).collect();
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&200));
+}
+
+#[test]
+fn clients_that_vanish_free_everything() {
+    let mut cluster = Cluster::of(3).flag("--request-timeout=2s").start();
+    cluster.kill_9(2);
+    cluster.kill_9(3);
+    // Nobody answers these for a while.
+    let mut waiting: Vec<Http> = (0..50).map(|_| http(&cluster)).collect();
+    for http in &mut waiting {
+        http.send(&request("PUT", "/v1/kv/k", &[], b"v"));
+    }
+    drop(waiting);
+    all_are_gone(&cluster);
+}
+
+#[test]
+fn connections_are_taken_up_to_the_limit_and_told_so_beyond() {
+    let cluster = Cluster::of(1).flag("--connections-max=3").start();
+    let mut kept: Vec<Http> = (0..3).map(|_| http(&cluster)).collect();
+    for http in &mut kept {
+        assert_eq!(http.ask("GET", "/livez", &[], b"").status, 200);
+    }
+    let mut one_more = http(&cluster);
+    let refused = one_more.response(false).expect("a response");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert!(refused.text().contains("--connections-max"), "{}", refused.text());
+    drop(kept);
+    eventually(PATIENCE, "there is room again", || {
+        let mut http = http(&cluster);
+        http.try_send(&request("GET", "/livez", &[], b""));
+        http.response(false).filter(|response| response.status == 200)
+    });
+}
+
+#[test]
+fn bytes_that_are_no_http_are_refused() {
+    let cluster = Cluster::start(1);
+    for bytes in [&b"\x16\x03\x01\x02\x00\x01\x00"[..], b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", b"GET\r\n\r\n", &[0; 100]]
+    {
+        let mut http = http(&cluster);
+        http.send(bytes);
+        if let Some(response) = http.response(false) {
+            assert_eq!(response.status, 400, "{bytes:?}");
+        }
+        assert!(http.ends_within(PATIENCE), "{bytes:?}");
+    }
+    is_served(&cluster);
+    all_are_gone(&cluster);
+}

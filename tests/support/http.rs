@@ -1,0 +1,144 @@
+//! Raw HTTP connections: requests byte by byte as a test wants them, responses taken apart.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::wait::PATIENCE;
+
+/// The port of HTTP lies so far above that of `--listen`.
+const PORT_OFFSET: u16 = 1_000;
+
+/// Where a node that listens at `listen` listens for HTTP.
+pub fn http_address(listen: SocketAddr) -> SocketAddr {
+    SocketAddr::new(listen.ip(), listen.port() + PORT_OFFSET)
+}
+
+/// One HTTP/1.1 connection.
+#[derive(Debug)]
+pub struct Http {
+    stream: TcpStream,
+    /// Read and not taken yet.
+    unread: Vec<u8>,
+}
+
+/// A response, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// Its code.
+    pub status: u16,
+    /// Names in lower case, in their order.
+    pub headers: Vec<(String, String)>,
+    /// What came behind them.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body, as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+}
+
+impl Http {
+    /// Connects.
+    pub fn connect(address: SocketAddr) -> Http {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.set_nodelay(true).expect("the delay can be switched off");
+        Http { stream, unread: Vec::new() }
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("sent");
+    }
+
+    /// Sends bytes, unless the other side has had enough.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Says that nothing more will come.
+    pub fn end(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("half closed");
+    }
+
+    /// A request with a body, and its response.
+    pub fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        self.send(&request(method, path, headers, body));
+        self.response(method == "HEAD").expect("a response")
+    }
+
+    /// The next response; `None` if the connection ends instead.
+    pub fn response(&mut self, is_head: bool) -> Option<Response> {
+        let end = loop {
+            if let Some(end) = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break end + 4;
+            }
+            self.read().then_some(())?;
+        };
+        let head = String::from_utf8(self.unread.drain(..end).collect()).expect("heads are text");
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        let mut response = Response { status: status.expect("a status line"), headers, body: Vec::new() };
+        let length = response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        if !is_head && response.status != 304 {
+            while self.unread.len() < length {
+                self.read().then_some(())?;
+            }
+            response.body = self.unread.drain(..length).collect();
+        }
+        Some(response)
+    }
+
+    /// Whether the other side ends the connection within `patience`, whatever it sends before.
+    pub fn ends_within(&mut self, patience: Duration) -> bool {
+        self.stream.set_read_timeout(Some(patience)).expect("a timeout can be set");
+        let mut buffer = [0; 4_096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Reads what comes next; false at the end.
+    fn read(&mut self) -> bool {
+        let mut buffer = [0; 64 << 10];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => false,
+            Ok(got) => {
+                self.unread.extend_from_slice(&buffer[..got]);
+                true
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("no response within {PATIENCE:?}: {error}"),
+        }
+    }
+}
+
+/// A request as bytes.
+pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !body.is_empty() || method == "PUT" {
+        head.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    head.push_str("\r\n");
+    let mut bytes = head.into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
