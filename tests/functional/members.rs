@@ -100,11 +100,15 @@ fn a_node_whose_log_is_damaged_repairs_itself_from_the_others() {
     type Choose = fn(usize) -> usize;
     type Damage = fn(&Path);
     let (middle, newest): (Choose, Choose) = (|count| count / 2, |count| count - 1);
-    let damages: [(Choose, Damage); 4] = [
+    let remove: Damage = |segment| fs::remove_file(segment).expect("removed");
+    // The newest is missed twice: where the log has gone on in it, and where a start has begun it.
+    let damages: [(Choose, Damage); 6] = [
+        (newest, remove),
+        (newest, remove),
         (middle, spoil),
         (newest, |segment| shorten(segment, |_| 8_192)),
         (newest, |segment| shorten(segment, |length| length - 1)),
-        (middle, |segment| fs::remove_file(segment).expect("removed")),
+        (middle, remove),
     ];
     for (choose, damage) in damages {
         cluster.kill_all();
@@ -204,6 +208,19 @@ fn a_node_that_is_alone_refuses_a_damaged_log_and_says_what_can_be_done() {
     );
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(1), line.as_str()));
     fs::write(&segment, healthy).expect("written");
+    let newest = segments(&cluster.data_dir(1)).pop().expect("a segment");
+    let aside = newest.with_extension("aside");
+    fs::rename(&newest, &aside).expect("moved");
+    cluster.spawn(1);
+    let ended = cluster.await_end(1);
+    let missing = format!("{} is missing, in which ", newest.display());
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains(&missing) && ended.stderr.contains("no other node has what is lost"),
+        "{}",
+        ended.stderr
+    );
+    fs::rename(&aside, &newest).expect("moved back");
     cluster.restart_all();
     assert!(cluster.wire(1).get("key39").is_some());
 }
