@@ -101,7 +101,6 @@ pub const ALL: &[Mutant] = &[
     bug("snapshots-told-in-part", "who asks for snapshots is told of those of the first core", "rule 10"),
     bug("reset-keeps-claims", "what was durable before the log was reset counts for the new one", "rule 10"),
     bug("offer-taken-for-done", "a snapshot that is offered is acknowledged before it is there", "rule 1, museum 31"),
-    bug("skipped-write-refused", "a write at an index that a snapshot skips is a definite no", "rule 25, museum 45"),
     // The state machine.
     bug("version-is-the-term", "a key's version is the term of the entry that wrote it", "rule 18"),
     bug("later-version-matches", "a condition holds for later versions than its own too", "rule 32"),

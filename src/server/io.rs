@@ -16,11 +16,12 @@ use crate::limits::{OVERHEAD_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MAX};
 use crate::socket::{Network, Socket, Stream};
 
 use super::connection::{Connection, Connections, Kind};
-use super::exchanges::Exchanges;
 #[cfg(feature = "http")]
-use super::exchanges::Listener;
+use super::exchanges::{Exchanges, Listener};
 use super::link::{Link, LinkEvent};
-use super::message::{Charge, ConnectionId, CoreMessage, ExchangeId, Reader};
+#[cfg(feature = "http")]
+use super::message::ExchangeId;
+use super::message::{Charge, ConnectionId, CoreMessage, Reader};
 use super::node::Node;
 use super::room::{Place, ReplyBytes, Room};
 use super::snapshot_link::SnapshotLink;
@@ -131,8 +132,10 @@ pub(super) struct Io<N: Network> {
     pub(super) replies_dropped: u64,
     pub(super) clients_open: u64,
     /// What came over HTTP and is not answered.
+    #[cfg(feature = "http")]
     pub(super) exchanges: Exchanges,
     /// The bytes of replies over HTTP that were counted as unread.
+    #[cfg(feature = "http")]
     http_unread: usize,
 }
 
@@ -158,7 +161,9 @@ impl<N: Network> Io<N> {
             reply_bytes,
             replies_dropped: 0,
             clients_open: 0,
+            #[cfg(feature = "http")]
             exchanges: Exchanges::default(),
+            #[cfg(feature = "http")]
             http_unread: 0,
         }
     }
@@ -416,6 +421,7 @@ impl<N: Network> Transport for Io<N> {
         }
     }
 
+    #[cfg(feature = "http")]
     fn exchange(&mut self, exchange: ExchangeId, charge: Charge, at: EntryId, result: Result<Answer<'_>, Refusal<'_>>) {
         self.reply_bytes.settle(charge);
         self.exchanges.close(exchange, at, result);

@@ -11,6 +11,7 @@ mod demand;
 mod desk;
 mod disk_turn;
 mod disk_watch;
+#[cfg(feature = "http")]
 mod exchanges;
 mod fan_out;
 mod fetcher;

@@ -219,8 +219,7 @@ impl<R: Copy> Shard<R> {
         self.entry_bytes_max = self.entry_bytes_max.max(longest + ENTRY_OVERHEAD_BYTES);
         self.writes.skipped(meta.at.index, |to, id| {
             let message = "this node went on by a snapshot; the write may or may not have taken effect";
-            let code = if mutant!("skipped-write-refused") { Code::NotLeader } else { Code::Timeout };
-            out.reply(to, id, Err(Refusal { code, leader: None, message }));
+            out.reply(to, id, Err(Refusal { code: Code::Timeout, leader: None, message }));
         });
         settled
     }
