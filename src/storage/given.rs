@@ -54,6 +54,14 @@ pub(super) fn read_given(
     Ok(filled)
 }
 
+/// Reads like [`DiskFile::read_at`], and once more after an input/output error: one that passes costs nothing.
+pub(super) fn read_again(file: &dyn DiskFile, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    match file.read_at(at, buffer) {
+        Err(error) if is_of_sector(&error) => file.read_at(at, buffer),
+        read => read,
+    }
+}
+
 /// Tries blocks all over a file.
 fn gives_something(file: &dyn DiskFile) -> bool {
     let Ok(size) = file.size() else { return false };

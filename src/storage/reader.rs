@@ -18,7 +18,7 @@ use raftkv_protocol::types::{Entry, ShardId};
 
 use super::batch::{BLOCK_BYTES, BatchHeader, PlacedBatch};
 use super::disk::{Access, Disk, DiskFile};
-use super::given::read_given;
+use super::given::{read_again, read_given};
 use super::record::Record;
 use super::runs::Part;
 use super::segment::{self, SegmentHeader, SegmentKey, segment_name};
@@ -216,7 +216,7 @@ impl Segments {
     fn open_segment(&self, sequence: u64) -> io::Result<OpenSegment> {
         let file = self.disk.open(&segment_name(sequence), Access::Read)?;
         let mut bytes = [0; segment::HEADER_BYTES];
-        let length = file.read_at(0, &mut bytes)?;
+        let length = read_again(&*file, 0, &mut bytes)?;
         let header = SegmentHeader::decode(&bytes[..length]).map_err(|bad| io::Error::other(bad.to_string()))?;
         if header.sequence != sequence {
             return Err(io::Error::other(format!("the segment's header has sequence number {}", header.sequence)));
@@ -228,7 +228,7 @@ impl Segments {
 fn read_batch(file: &dyn DiskFile, key: SegmentKey, at: u64, care: Care) -> io::Result<(BatchHeader, Bytes)> {
     let mut block = [0; BLOCK_BYTES as usize];
     let read = |at, buffer: &mut [u8]| match care {
-        Care::Whole => file.read_at(at, buffer),
+        Care::Whole => read_again(file, at, buffer),
         Care::Sound => read_given(file, at, buffer, |_, _| {}),
     };
     let mut length = read(at, &mut block)?;

@@ -61,7 +61,8 @@ pub(crate) trait SpareSource: Send {
     /// A file of at least this many bytes.
     fn take(&mut self, size_min: u64) -> Result<Spare, LogError>;
 
-    /// Bytes at the end of the current segment that no entry is written into now.
+    /// Bytes at the end of the current segment that no entry is written into now: a quarter of it if the last spare is
+    /// what comes next, half of it if none is left.
     fn kept_bytes(&self) -> u64;
 
     /// These segments are not needed any more, oldest first. If a file was taken, it is a segment now, durably.
@@ -262,7 +263,8 @@ impl SpareSource for Pool {
 
     fn kept_bytes(&self) -> u64 {
         match self.spares.len() {
-            0 if self.was_filled || self.is_low() => self.segment_size,
+            // A leader's first entry must find room, or a node whose disk is full after its start answers no read.
+            0 if self.was_filled || self.is_low() => (self.segment_size / 2).next_multiple_of(BLOCK_BYTES),
             ..=LAST => (self.segment_size / 4).next_multiple_of(BLOCK_BYTES),
             _ => 0,
         }
