@@ -1,7 +1,7 @@
 //! What a face over HTTP asks its node, and how it hears the answer.
 //!
 //! A handler is a future on the core's own loop. It leaves its question with the [`Backend`] and waits; the loop takes
-//! the questions of a turn together ([`Questions::take`]), has the router serve them, and answers each when its shard
+//! the questions of a turn together ([`Backend::take`]), has the router serve them, and answers each when its shard
 //! has. What is asked and answered is owned here, as it outlives the bytes that it came in.
 
 use std::fmt;
@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_channel::oneshot;
-use raftkv_protocol::client::{
-    Answer, Code, Condition, Consistency, Operation, Refusal, Scan, ShardSnapshot, SlotTable, Status,
-};
+use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Operation, Refusal, Scan, SlotTable, Status};
 use raftkv_protocol::types::{EntryId, Index, NodeId};
 
 /// An operation that owns its keys and values. The fields are those of [`Operation`].
@@ -24,7 +22,6 @@ pub enum OwnedOperation {
     Scan(OwnedScan),
     Slots,
     Status,
-    Snapshot { wait_ms: u32 },
 }
 
 /// A scan over all shards that owns its bounds. The fields are those of [`Scan`].
@@ -60,7 +57,6 @@ impl OwnedOperation {
             }),
             OwnedOperation::Slots => Operation::Slots,
             OwnedOperation::Status => Operation::Status,
-            OwnedOperation::Snapshot { wait_ms } => Operation::Snapshot { wait_ms: *wait_ms },
         }
     }
 }
@@ -75,7 +71,6 @@ pub enum OwnedAnswer {
     Page { items: Vec<OwnedItem>, more: bool },
     Slots(SlotTable),
     Status(Box<Status>),
-    Snapshots(Vec<ShardSnapshot>),
 }
 
 /// One key of a page.
@@ -133,7 +128,6 @@ impl OwnedAnswer {
             }
             Answer::Slots(table) => OwnedAnswer::Slots(table),
             Answer::Status(status) => OwnedAnswer::Status(status),
-            Answer::Snapshots(snapshots) => OwnedAnswer::Snapshots(snapshots),
             _ => return None,
         })
     }
@@ -148,7 +142,7 @@ pub struct Question {
     pub answer: oneshot::Sender<Outcome>,
 }
 
-/// The handlers' way to their node.
+/// The way of a core's handlers to their node: copies of it are the same.
 #[derive(Clone, Default)]
 pub struct Backend {
     questions: Arc<Mutex<Vec<Question>>>,
@@ -169,29 +163,15 @@ impl Backend {
         outcome.await.unwrap_or_else(|_| gone())
     }
 
-    /// The loop's side.
-    #[must_use]
-    pub fn questions(&self) -> Questions {
-        Questions { backend: self.clone() }
-    }
-}
-
-/// The loop's end of a [`Backend`].
-#[derive(Debug)]
-pub struct Questions {
-    backend: Backend,
-}
-
-impl Questions {
-    /// What was asked since the last look.
+    /// What was asked since the last look, for the loop.
     #[must_use]
     pub fn take(&self) -> Vec<Question> {
-        std::mem::take(&mut self.backend.questions.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.questions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether nothing was.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.backend.questions.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 }

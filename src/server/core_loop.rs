@@ -29,7 +29,7 @@ use crate::storage::FileLog;
 use super::budget;
 use super::connection::{Connection, Kind};
 use super::disk_watch::DiskWatch;
-#[cfg(feature = "http")]
+#[cfg(feature = "rest")]
 use super::http::{Http, Probes};
 use super::io::{Adopted, Io, PIECE_CHARGE, Post, Source};
 use super::link::{Link, LinkEvent};
@@ -84,9 +84,9 @@ pub(super) struct CoreLoop<N: Network> {
     core: CoreId,
     pub(super) clock: Clock,
     accept_again_at: Option<Instant>,
-    #[cfg(feature = "http")]
+    #[cfg(feature = "rest")]
     pub(super) http: Http<N::Socket>,
-    #[cfg(feature = "http")]
+    #[cfg(feature = "rest")]
     pub(super) accept_http_again_at: Option<Instant>,
     pub(super) inbox: Inbox<Post<N::Socket>>,
     pub(super) router: Router<FileLog>,
@@ -124,15 +124,15 @@ pub(super) struct Parts<N: Network> {
 impl<N: Network> CoreLoop<N> {
     pub(super) fn new(parts: Parts<N>, clock: Clock) -> CoreLoop<N> {
         let Parts { node, core, network, inbox, posts, router, wake } = parts;
-        #[cfg(not(feature = "http"))]
+        #[cfg(not(feature = "rest"))]
         drop(wake);
         let io = Io::new(Arc::clone(&node), network, posts, clock.now());
         CoreLoop {
             core,
             accept_again_at: None,
-            #[cfg(feature = "http")]
+            #[cfg(feature = "rest")]
             http: Http::new(&node.config.limits, Arc::new(Probes(Arc::clone(&node))), wake, clock.now()),
-            #[cfg(feature = "http")]
+            #[cfg(feature = "rest")]
             accept_http_again_at: None,
             inbox,
             repairs: Repairs::new(router.shards(), &node),
@@ -162,7 +162,7 @@ impl<N: Network> CoreLoop<N> {
         }
         self.router.begin_turn(now);
         self.router.counters.turns += 1;
-        #[cfg(feature = "http")]
+        #[cfg(feature = "rest")]
         self.http.begin_turn();
         for ready in ready {
             self.router.counters.events += 1;
@@ -176,10 +176,10 @@ impl<N: Network> CoreLoop<N> {
         // Timers are judged only now that everything that has arrived was taken in.
         let now = self.clock.refresh();
         self.tick_sockets(now);
-        #[cfg(feature = "http")]
+        #[cfg(feature = "rest")]
         self.run_http(now);
         self.router.finish_turn(now, &mut self.io)?;
-        #[cfg(feature = "http")]
+        #[cfg(feature = "rest")]
         self.poll_http(now);
         self.node.vitals.note(self.core, now, self.router.shards());
         self.readiness.tick(now, self.router.shards(), &self.node);
@@ -235,9 +235,9 @@ impl<N: Network> CoreLoop<N> {
             self.placement.deadline(),
             self.disk.deadline(),
             self.router.log().sync_inline_at(),
-            #[cfg(feature = "http")]
+            #[cfg(feature = "rest")]
             self.accept_http_again_at,
-            #[cfg(feature = "http")]
+            #[cfg(feature = "rest")]
             self.http.deadline(now),
         ];
         let longest = now + if self.stop_at.is_some() { SLEEP_MAX_STOPPING } else { SLEEP_MAX };
@@ -249,11 +249,11 @@ impl<N: Network> CoreLoop<N> {
         match Source::from(ready.token) {
             Source::Waker => {}
             Source::Listener => self.accept(),
-            #[cfg(feature = "http")]
+            #[cfg(feature = "rest")]
             Source::HttpListener => self.accept_http(),
-            #[cfg(feature = "http")]
+            #[cfg(feature = "rest")]
             Source::Http(place) => self.http.note(place, &ready),
-            #[cfg(not(feature = "http"))]
+            #[cfg(not(feature = "rest"))]
             Source::HttpListener | Source::Http(_) => {}
             Source::Link(at) => self.link_ready(at, ready.read_closed),
             Source::Snapshots => self.snapshot_link_ready(ready.read_closed),
@@ -317,7 +317,7 @@ impl<N: Network> CoreLoop<N> {
                 Post::Adopt(adopted) => self.adopt(*adopted),
                 Post::Stop => {
                     self.stop_at = Some(self.clock.now() + self.node.config.limits.stop_timeout);
-                    #[cfg(feature = "http")]
+                    #[cfg(feature = "rest")]
                     self.http.stop();
                 }
             }
@@ -401,9 +401,9 @@ impl<N: Network> CoreLoop<N> {
         while let Some(reader) = self.io.call(end) {
             match reader {
                 Reader::Connection(id) => self.receive(id),
-                #[cfg(feature = "http")]
+                #[cfg(feature = "rest")]
                 Reader::Exchange(exchange) => self.resume_question(exchange),
-                #[cfg(not(feature = "http"))]
+                #[cfg(not(feature = "rest"))]
                 Reader::Exchange(_) => {}
             }
         }

@@ -16,10 +16,10 @@ use crate::limits::{OVERHEAD_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MAX};
 use crate::socket::{Network, Socket, Stream};
 
 use super::connection::{Connection, Connections, Kind};
-#[cfg(feature = "http")]
+#[cfg(feature = "rest")]
 use super::exchanges::{Exchanges, Listener};
 use super::link::{Link, LinkEvent};
-#[cfg(feature = "http")]
+#[cfg(feature = "rest")]
 use super::message::ExchangeId;
 use super::message::{Charge, ConnectionId, CoreMessage, Reader};
 use super::node::Node;
@@ -43,7 +43,7 @@ pub const HTTP: Token = Token(HTTP_LISTENER);
 const HTTP_CONNECTIONS: usize = 1 << 32;
 
 /// The name of an HTTP connection.
-#[cfg(feature = "http")]
+#[cfg(feature = "rest")]
 pub(super) fn http_token(place: usize) -> Token {
     Token(HTTP_CONNECTIONS + place)
 }
@@ -132,10 +132,10 @@ pub(super) struct Io<N: Network> {
     pub(super) replies_dropped: u64,
     pub(super) clients_open: u64,
     /// What came over HTTP and is not answered.
-    #[cfg(feature = "http")]
+    #[cfg(feature = "rest")]
     pub(super) exchanges: Exchanges,
     /// The bytes of replies over HTTP that were counted as unread.
-    #[cfg(feature = "http")]
+    #[cfg(feature = "rest")]
     http_unread: usize,
 }
 
@@ -161,9 +161,9 @@ impl<N: Network> Io<N> {
             reply_bytes,
             replies_dropped: 0,
             clients_open: 0,
-            #[cfg(feature = "http")]
+            #[cfg(feature = "rest")]
             exchanges: Exchanges::default(),
-            #[cfg(feature = "http")]
+            #[cfg(feature = "rest")]
             http_unread: 0,
         }
     }
@@ -382,7 +382,7 @@ fn newer(one: ConnectionId, other: ConnectionId) -> ConnectionId {
     if other.generation.wrapping_sub(one.generation) < u32::MAX / 2 { other } else { one }
 }
 
-#[cfg(feature = "http")]
+#[cfg(feature = "rest")]
 impl<N: Network> Io<N> {
     /// Whether there is room for the reply to a read that came over HTTP.
     pub(super) fn room_for(&mut self, reader: Reader, charge: Charge) -> Room {
@@ -421,7 +421,7 @@ impl<N: Network> Transport for Io<N> {
         }
     }
 
-    #[cfg(feature = "http")]
+    #[cfg(feature = "rest")]
     fn exchange(&mut self, exchange: ExchangeId, charge: Charge, at: EntryId, result: Result<Answer<'_>, Refusal<'_>>) {
         self.reply_bytes.settle(charge);
         self.exchanges.close(exchange, at, result);

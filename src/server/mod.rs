@@ -11,7 +11,7 @@ mod demand;
 mod desk;
 mod disk_turn;
 mod disk_watch;
-#[cfg(feature = "http")]
+#[cfg(feature = "rest")]
 mod exchanges;
 mod fan_out;
 mod fetcher;
@@ -19,7 +19,7 @@ mod gather;
 mod greeting;
 pub mod health;
 mod holds;
-#[cfg(feature = "http")]
+#[cfg(feature = "rest")]
 mod http;
 mod io;
 mod link;

@@ -57,7 +57,11 @@ impl Vitals {
     pub(super) fn note(&self, core: CoreId, now: Instant, shards: &[Shard<ReplyTo>]) {
         let vitals = &self.cores[usize::from(core.0)];
         let started = *self.started.get_or_init(|| now);
-        vitals.turned_ms.store(millis(now.saturating_duration_since(started)), Ordering::Relaxed);
+        let now_ms = millis(now.saturating_duration_since(started));
+        // A busy core turns thousands of times a second, and nobody looks that often.
+        if vitals.turned_ms.swap(now_ms, Ordering::Relaxed) == now_ms && now_ms > 0 {
+            return;
+        }
         let leaderless = tally(shards, |shard| shard.raft().leader().is_none());
         let behind = tally(shards, |shard| shard.raft().leader().is_some() && !shard.is_ready());
         vitals.leaderless.store(leaderless, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::api::ask::{Backend, Question, Questions};
+use crate::api::ask::{Backend, Question};
 use crate::api::rest::{self, Health, Held, Rest};
 use crate::event_loop::{HttpSocket, LoopTimer, Scratch, TaskId, Tasks, Wake, scratch};
 use crate::limits::Limits;
@@ -43,7 +43,7 @@ pub(super) struct Http<S> {
     tasks: Tasks,
     timer: LoopTimer,
     shared: Rc<Shared>,
-    questions: Questions,
+    backend: Backend,
     /// Reads that wait for room.
     parked: BTreeMap<ExchangeId, Question>,
     bodies: Held,
@@ -78,10 +78,9 @@ impl<S: Socket + 'static> Http<S> {
         let tasks = Tasks::new(wake);
         let timer = LoopTimer::new(now);
         let (backend, replies) = (Backend::default(), Held::new(limits.core_reply_bytes_max));
-        let questions = backend.questions();
         let bodies = Held::new(limits.core_http_body_bytes_max);
         let rest = Rest {
-            backend,
+            backend: backend.clone(),
             limits: Arc::new(limits.clone()),
             timer: Arc::new(timer.clone()),
             bodies: bodies.clone(),
@@ -102,7 +101,7 @@ impl<S: Socket + 'static> Http<S> {
             tasks,
             timer,
             shared,
-            questions,
+            backend,
             parked: BTreeMap::new(),
             bodies,
             replies,
@@ -141,8 +140,12 @@ impl<S: Socket + 'static> Http<S> {
         self.tasks.wake_up();
     }
 
-    /// Polls the tasks that are ready, and returns how many connections have ended with that.
+    /// Polls the tasks that are ready, and returns how many connections have ended with that. Without connections it costs
+    /// nothing.
     pub(super) fn run(&mut self, now: Instant) -> usize {
+        if self.tasks.is_empty() {
+            return 0;
+        }
         self.timer.advance(now);
         self.tasks.run_ready();
         let ended = std::mem::take(&mut *self.ended.borrow_mut());
@@ -154,7 +157,7 @@ impl<S: Socket + 'static> Http<S> {
 
     /// What the tasks have asked.
     pub(super) fn questions(&self) -> Vec<Question> {
-        self.questions.take()
+        self.backend.take()
     }
 
     /// Keeps a read until there is room for its answer.
@@ -174,7 +177,10 @@ impl<S: Socket + 'static> Http<S> {
 
     /// When the loop must turn again at the latest; `None` if nothing is to be done here before something comes in.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
-        if !self.questions.is_empty() || !self.ended.borrow().is_empty() || !self.tasks.may_sleep() {
+        if self.tasks.is_empty() {
+            return None;
+        }
+        if !self.backend.is_empty() || !self.ended.borrow().is_empty() || !self.tasks.may_sleep() {
             return Some(now);
         }
         self.timer.deadline()

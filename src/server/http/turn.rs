@@ -73,7 +73,6 @@ impl<N: Network> CoreLoop<N> {
         self.node.sockets.fetch_sub(ended, Ordering::Relaxed);
         self.node.connections.fetch_sub(ended, Ordering::Relaxed);
         self.io.count_http_unread(self.http.unread_bytes());
-        self.http.count(&mut self.router.counters);
     }
 
     /// Goes on with a read that has waited for room.
