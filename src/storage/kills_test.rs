@@ -1,17 +1,13 @@
 //! A process that is killed at any of its operations while its log goes on in another segment, is compacted and lets
 //! segments go; with the power, or by itself.
 
-use std::sync::Arc;
-
 use raftkv_protocol::types::{Entry, EntryId, Index, ShardId, SnapshotId};
 
 use super::conformance_test::{entry, hard_state};
+use super::log_by_hand::{A, B, Node};
 use super::simulated_disk::{SimulatedDisk, Survivors};
-use super::{CoreLog, Fetch, FileLog, LogError, Options, RecoveredShard, Workers};
+use super::{CoreLog, Fetch, LogError};
 
-const A: ShardId = ShardId(0);
-const B: ShardId = ShardId(1);
-const SEGMENT: u64 = 64 << 10;
 /// The entries of a run, in two shards by turns.
 const ENTRIES: u64 = 60;
 /// After each so many entries of shard A, the log lets go of what lies half as far back.
@@ -21,51 +17,36 @@ fn body(shard: ShardId, index: u64) -> Entry {
     entry(index, 1, &format!("{shard}/{index}.").repeat(1500)[..6_000])
 }
 
-struct Node {
-    log: FileLog,
-    workers: Workers,
-    recovered: Vec<RecoveredShard>,
+/// Makes everything durable that was added. An error if the disk ends it.
+fn settle(node: &mut Node) -> Result<(), LogError> {
+    node.log.flush();
+    while node.log.durable()? < node.log.last_batch() {
+        if !node.workers.can_sync() && !node.workers.allocate() {
+            return Err(LogError("there is no space".to_owned()));
+        }
+        node.workers.sync();
+        node.log.flush();
+    }
+    // Compaction is a note of its own; segments are let go and made beside the batches.
+    node.workers.sync();
+    while node.workers.can_allocate() && node.workers.allocate() {}
+    node.log.durable().map(drop)
 }
 
-impl Node {
-    fn open(disk: &SimulatedDisk) -> Result<Node, LogError> {
-        let mut options = Options::new("unused", vec![A, B], Arc::new(|| {}));
-        (options.segment_size, options.tail_bytes_max) = (SEGMENT, 0);
-        let (log, recovered, workers) = FileLog::open_by_hand(Arc::new(disk.clone()), options)?;
-        Ok(Node { log, workers, recovered })
-    }
-
-    /// Makes everything durable that was added. An error if the disk ends it.
-    fn settle(&mut self) -> Result<(), LogError> {
-        self.log.flush();
-        while self.log.durable()? < self.log.last_batch() {
-            if !self.workers.can_sync() && !self.workers.allocate() {
-                return Err(LogError("there is no space".to_owned()));
-            }
-            self.workers.sync();
-            self.log.flush();
+/// The last entry of a shard that a start has found; all from its start on can be read.
+fn found(node: &mut Node, shard: ShardId, context: &str) -> u64 {
+    let known = &node.recovered[usize::from(shard.0)];
+    let (start, last) = (known.start.index.0, known.start.index.0 + known.entries.len() as u64);
+    let mut next = start + 1;
+    while next <= last {
+        node.log.fetch(Fetch { shard, tag: 0, first: Index(next), last: Index(last), bytes_max: 1 << 20 });
+        node.workers.read();
+        for entry in node.log.fetched().expect("it was read").result.expect("what was found can be read") {
+            assert_eq!(entry, body(shard, next), "{context}");
+            next += 1;
         }
-        // Compaction is a note of its own; segments are let go and made beside the batches.
-        self.workers.sync();
-        while self.workers.can_allocate() && self.workers.allocate() {}
-        self.log.durable().map(drop)
     }
-
-    /// The last entry of a shard that a start has found; all from its start on can be read.
-    fn check(&mut self, shard: ShardId, context: &str) -> u64 {
-        let known = &self.recovered[usize::from(shard.0)];
-        let (start, last) = (known.start.index.0, known.start.index.0 + known.entries.len() as u64);
-        let mut next = start + 1;
-        while next <= last {
-            self.log.fetch(Fetch { shard, tag: 0, first: Index(next), last: Index(last), bytes_max: 1 << 20 });
-            self.workers.read();
-            for entry in self.log.fetched().expect("it was read").result.expect("what was found can be read") {
-                assert_eq!(entry, body(shard, next), "{context}");
-                next += 1;
-            }
-        }
-        last
-    }
+    last
 }
 
 /// What was acknowledged: the last entries of both shards, the term, and where the log of A may begin.
@@ -84,18 +65,18 @@ fn run(disk: &SimulatedDisk) -> (Acknowledged, Result<(), LogError>) {
         for number in 0..ENTRIES {
             let (shard, index) = if number % 2 == 0 { (A, number / 2 + 1) } else { (B, number / 2 + 1) };
             node.log.append(shard, &mut vec![body(shard, index)]);
-            node.settle()?;
+            settle(&mut node)?;
             told.last[usize::from(shard.0)] = index;
             if shard == A && index % COMPACTED_EVERY == 0 {
                 node.log.set_hard_state(A, hard_state(index, 2));
-                node.settle()?;
+                settle(&mut node)?;
                 told.term = index;
                 // Whoever dies while it is taken in may find either.
                 told.compacted = index - COMPACTED_EVERY / 2;
                 for shard in [A, B] {
                     node.log.compact(shard, EntryId::new(told.compacted.min(index - 1), 1), SnapshotId(index));
                 }
-                node.settle()?;
+                settle(&mut node)?;
             }
         }
         Ok(())
@@ -108,14 +89,14 @@ fn run(disk: &SimulatedDisk) -> (Acknowledged, Result<(), LogError>) {
 fn check(disk: &SimulatedDisk, told: Acknowledged, context: &str) -> u64 {
     let mut node = Node::open(disk).unwrap_or_else(|error| panic!("{context}: {error}"));
     for shard in [A, B] {
-        let (last, acknowledged) = (node.check(shard, context), told.last[usize::from(shard.0)]);
+        let (last, acknowledged) = (found(&mut node, shard, context), told.last[usize::from(shard.0)]);
         assert!(last == acknowledged || last == acknowledged + 1, "{context}: {last} of {acknowledged}");
         let start = node.recovered[usize::from(shard.0)].start.index.0;
         assert!(start <= told.compacted, "{context}: it begins behind {start}");
     }
     let term = node.recovered[0].hard_state.term.0;
     assert!(term == told.term || term == told.term + COMPACTED_EVERY, "{context}: term {term} of {}", told.term);
-    node.settle().unwrap_or_else(|error| panic!("{context}: {error}"));
+    settle(&mut node).unwrap_or_else(|error| panic!("{context}: {error}"));
     node.log.stats().oldest_segment
 }
 

@@ -58,6 +58,8 @@ mod compaction_test;
 #[cfg(test)]
 mod conformance_test;
 #[cfg(test)]
+mod copy_forward_test;
+#[cfg(test)]
 mod core_log_test;
 #[cfg(test)]
 mod given_test;
@@ -66,9 +68,13 @@ mod inline_test;
 #[cfg(test)]
 mod kills_test;
 #[cfg(test)]
+mod log_by_hand;
+#[cfg(test)]
 mod record_test;
 #[cfg(test)]
 mod recovery_test;
+#[cfg(test)]
+mod recycling_test;
 #[cfg(test)]
 mod release_test;
 #[cfg(test)]
