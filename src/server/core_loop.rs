@@ -46,7 +46,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// The longest sleep while the node stops.
 const SLEEP_MAX_STOPPING: Duration = Duration::from_millis(5);
 /// After accepting failed for want of file descriptors.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was told to go may take to go by itself.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -69,6 +69,16 @@ impl From<io::Error> for Fault {
     }
 }
 
+/// Where others dial this core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    /// Clients with the binary protocol, and peers.
+    Binary,
+    /// Whoever speaks HTTP.
+    #[cfg(feature = "rest")]
+    Http,
+}
+
 /// What a turn has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -86,8 +96,6 @@ pub(super) struct CoreLoop<N: Network> {
     accept_again_at: Option<Instant>,
     #[cfg(feature = "rest")]
     pub(super) http: Http<N::Socket>,
-    #[cfg(feature = "rest")]
-    pub(super) accept_http_again_at: Option<Instant>,
     pub(super) inbox: Inbox<Post<N::Socket>>,
     pub(super) router: Router<FileLog>,
     pub(super) io: Io<N>,
@@ -132,8 +140,6 @@ impl<N: Network> CoreLoop<N> {
             accept_again_at: None,
             #[cfg(feature = "rest")]
             http: Http::new(&node.config.limits, Arc::new(Probes(Arc::clone(&node))), wake, clock.now()),
-            #[cfg(feature = "rest")]
-            accept_http_again_at: None,
             inbox,
             repairs: Repairs::new(router.shards(), &node),
             router,
@@ -236,8 +242,6 @@ impl<N: Network> CoreLoop<N> {
             self.disk.deadline(),
             self.router.log().sync_inline_at(),
             #[cfg(feature = "rest")]
-            self.accept_http_again_at,
-            #[cfg(feature = "rest")]
             self.http.deadline(now),
         ];
         let longest = now + if self.stop_at.is_some() { SLEEP_MAX_STOPPING } else { SLEEP_MAX };
@@ -248,9 +252,9 @@ impl<N: Network> CoreLoop<N> {
     fn handle(&mut self, ready: Readiness) {
         match Source::from(ready.token) {
             Source::Waker => {}
-            Source::Listener => self.accept(),
+            Source::Listener => self.accept(Door::Binary),
             #[cfg(feature = "rest")]
-            Source::HttpListener => self.accept_http(),
+            Source::HttpListener => self.accept(Door::Http),
             #[cfg(feature = "rest")]
             Source::Http(place) => self.http.note(place, &ready),
             #[cfg(not(feature = "rest"))]
@@ -273,14 +277,21 @@ impl<N: Network> CoreLoop<N> {
         }
     }
 
-    fn accept(&mut self) {
-        self.accept_again_at = None;
+    /// Accepts what has been dialled at a door.
+    fn accept(&mut self, door: Door) {
         loop {
-            match self.io.network.accept() {
-                Ok(socket) => self.welcome(socket),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
+            let accepted = match door {
+                Door::Binary => self.io.network.accept(),
+                #[cfg(feature = "rest")]
+                Door::Http => self.io.network.accept_http(),
+            };
+            match (accepted, door) {
+                (Ok(socket), Door::Binary) => self.welcome(socket),
+                #[cfg(feature = "rest")]
+                (Ok(socket), Door::Http) => self.welcome_http(socket),
+                (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => return,
+                (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => {}
+                (Err(error), _) => {
                     // Most likely no file descriptors are left. The poll will not name the listener for what waits
                     // already: ask again by the clock.
                     log::warn!(
@@ -351,7 +362,10 @@ impl<N: Network> CoreLoop<N> {
 
     fn tick_sockets(&mut self, now: Instant) {
         if self.accept_again_at.is_some_and(|at| at <= now) {
-            self.accept();
+            self.accept_again_at = None;
+            self.accept(Door::Binary);
+            #[cfg(feature = "rest")]
+            self.accept(Door::Http);
         }
         while let Some(id) = self.hellos.pop_expired(now) {
             if self.io.connections.get(id).is_some_and(|connection| connection.kind == Kind::Unknown) {

@@ -132,6 +132,17 @@ impl Bench {
     }
 }
 
+/// A snapshot of ten pieces is offered, and the first two are asked for.
+fn asked() -> (Bench, SnapshotMeta) {
+    let mut bench = Bench::new();
+    let snapshot = meta(1, 10 * PIECE);
+    bench.offer(SHARD, 7, snapshot);
+    bench.tend();
+    bench.received(snapshot, 0);
+    assert_eq!(bench.tend(), [(0, PIECE as u32), (PIECE, PIECE as u32)]);
+    (bench, snapshot)
+}
+
 #[test]
 fn pieces_are_asked_for_two_at_a_time_and_written_in_their_order() {
     let mut bench = Bench::new();
@@ -208,12 +219,7 @@ fn the_rate_is_kept_to_on_the_average() {
 
 #[test]
 fn a_connection_that_breaks_is_asked_again_for_what_did_not_come() {
-    let mut bench = Bench::new();
-    let snapshot = meta(1, 10 * PIECE);
-    bench.offer(SHARD, 7, snapshot);
-    bench.tend();
-    bench.received(snapshot, 0);
-    bench.tend();
+    let (mut bench, snapshot) = asked();
     bench.chunk(snapshot, 0, PIECE as usize);
     bench.received(snapshot, PIECE);
     (bench.line.is_up, _) = (false, bench.fetcher.source_lost());
@@ -224,12 +230,7 @@ fn a_connection_that_breaks_is_asked_again_for_what_did_not_come() {
 
 #[test]
 fn a_source_that_is_silent_is_dialled_anew_and_then_given_up() {
-    let mut bench = Bench::new();
-    let snapshot = meta(1, 10 * PIECE);
-    bench.offer(SHARD, 7, snapshot);
-    bench.tend();
-    bench.received(snapshot, 0);
-    assert_eq!(bench.tend().len(), 2);
+    let (mut bench, snapshot) = asked();
     bench.pass(2_999);
     assert_eq!((bench.tend().len(), bench.line.left), (0, 0));
     bench.pass(1);
@@ -251,12 +252,7 @@ fn a_source_that_is_silent_is_dialled_anew_and_then_given_up() {
 /// A piece takes as long as the link does: 256 KiB at 4 KiB a second are a minute.
 #[test]
 fn a_source_that_is_slow_is_not_given_up() {
-    let mut bench = Bench::new();
-    let snapshot = meta(1, 10 * PIECE);
-    bench.offer(SHARD, 7, snapshot);
-    bench.tend();
-    bench.received(snapshot, 0);
-    assert_eq!(bench.tend().len(), 2);
+    let (mut bench, snapshot) = asked();
     for _ in 0..60 {
         bench.pass(900);
         bench.offer(SHARD, 8, meta(2, 10));
@@ -294,12 +290,7 @@ fn a_snapshot_that_was_gone_is_not_asked_for_at_once() {
 
 #[test]
 fn another_nodes_offer_is_taken_instead_of_waiting_for_a_source_that_is_silent() {
-    let mut bench = Bench::new();
-    let snapshot = meta(1, 10 * PIECE);
-    bench.offer(SHARD, 7, snapshot);
-    bench.tend();
-    bench.received(snapshot, 0);
-    bench.tend();
+    let (mut bench, snapshot) = asked();
     bench.pass(500);
     bench.chunk(snapshot, 0, PIECE as usize);
     bench.received(snapshot, PIECE);
@@ -343,12 +334,7 @@ fn a_worker_that_is_slow_is_not_the_fault_of_the_source() {
 
 #[test]
 fn a_snapshot_that_is_gone_or_not_wanted_any_more_is_abandoned() {
-    let mut bench = Bench::new();
-    let snapshot = meta(1, 10 * PIECE);
-    bench.offer(SHARD, 7, snapshot);
-    bench.tend();
-    bench.received(snapshot, 0);
-    bench.tend();
+    let (mut bench, snapshot) = asked();
     assert_eq!(bench.gone(snapshot), Verdict::Fine);
     bench.offer(SHARD, 7, meta(2, 10));
     bench.tend();
@@ -413,12 +399,7 @@ fn answers_that_make_no_sense_are_noticed() {
 
 #[test]
 fn a_source_may_send_less_than_it_was_asked_for() {
-    let mut bench = Bench::new();
-    let snapshot = meta(1, 10 * PIECE);
-    bench.offer(SHARD, 7, snapshot);
-    bench.tend();
-    bench.received(snapshot, 0);
-    bench.tend();
+    let (mut bench, snapshot) = asked();
     assert_eq!(bench.chunk(snapshot, 0, 1_000), Verdict::Fine);
     assert_eq!(bench.chunk(snapshot, PIECE, 1_000), Verdict::Fine, "it leaves a gap");
     bench.received(snapshot, 1_000);

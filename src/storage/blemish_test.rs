@@ -12,6 +12,7 @@ use super::blemish::{Blemish, Spot, warning};
 use super::conformance_test::{entry, hard_state};
 use super::disk::{Disk, RealDisk};
 use super::inspect::{Item, inspect_disk};
+use super::log_by_hand::write_out;
 use super::record::Record;
 use super::segment::{BATCHES_AT, FileState, SegmentHeader, segment_name};
 use super::simulated_disk::{SimulatedDisk, Survivors};
@@ -37,12 +38,7 @@ impl Node {
     }
 
     fn settle(&mut self) {
-        self.log.flush();
-        while self.log.durable().expect("healthy") < self.log.last_batch() {
-            self.workers.sync();
-            self.workers.allocate();
-            self.log.flush();
-        }
+        write_out(&mut self.log, &self.workers);
         while self.workers.can_allocate() && self.workers.allocate() {}
     }
 

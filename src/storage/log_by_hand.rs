@@ -158,3 +158,13 @@ pub(super) fn about_to_let_go() -> Node {
         }
     }
 }
+
+/// Makes everything durable that was added to a log on a healthy disk.
+pub(super) fn write_out(log: &mut FileLog, workers: &Workers) {
+    log.flush();
+    while log.durable().expect("healthy") < log.last_batch() {
+        workers.sync();
+        workers.allocate();
+        log.flush();
+    }
+}

@@ -12,6 +12,7 @@ use super::batch::BLOCK_BYTES;
 use super::conformance_test::{entry, hard_state};
 use super::disk::Disk;
 use super::inspect::{Item, inspect_disk};
+use super::log_by_hand::write_out;
 use super::record::Record;
 use super::salvage::Salvage;
 use super::segment::{BATCHES_AT, HEADER_BYTES, segment_name};
@@ -51,12 +52,7 @@ impl Node {
     }
 
     fn settle(&mut self) {
-        self.log.flush();
-        while self.log.durable().expect("healthy") < self.log.last_batch() {
-            self.workers.sync();
-            self.workers.allocate();
-            self.log.flush();
-        }
+        write_out(&mut self.log, &self.workers);
     }
 
     /// One entry, one batch, and the term's vote.

@@ -24,6 +24,21 @@ fn is_served(cluster: &Cluster) {
     assert!(started.elapsed() < Duration::from_secs(2), "it took {:?}", started.elapsed());
 }
 
+/// Has hostile clients at work, and looks that the node has not grown by more than `bytes_max` and serves others.
+#[track_caller]
+fn stays_small(cluster: &mut Cluster, bytes_max: u64, hostile: impl FnOnce(&Cluster)) {
+    let before = cluster.process(1).rss_bytes();
+    hostile(cluster);
+    is_served(cluster);
+    let grown = cluster.process(1).rss_bytes().saturating_sub(before);
+    assert!(grown < bytes_max, "the node has grown by {grown} bytes");
+}
+
+/// The other side sends the client away, whatever it says before.
+fn await_goaway(http2: &mut Http2) {
+    while http2.frame().is_some_and(|frame| frame.kind != GOAWAY) {}
+}
+
 fn all_are_gone(cluster: &Cluster) {
     let mut wire = cluster.wire(1);
     eventually(PATIENCE, "all connections are let go", || (wire.counter("http_connections_open") == 0).then_some(()));
@@ -107,19 +122,17 @@ fn values_are_taken_up_to_their_limit() {
 #[test]
 fn a_gigabyte_is_refused_before_it_comes() {
     let mut cluster = Cluster::start(1);
-    let before = cluster.process(1).rss_bytes();
     let heads = ["", "expect: 100-continue\r\n"];
     let mut waiting: Vec<Http> = (0..50).map(|_| http(&cluster)).collect();
-    for (n, http) in waiting.iter_mut().enumerate() {
-        let expect = heads[n % 2];
-        let head = format!("PUT /v1/kv/k HTTP/1.1\r\nhost: test\r\ncontent-length: 1073741824\r\n{expect}\r\n");
-        http.send(head.as_bytes());
-        let refused = http.response(false).expect("a response");
-        assert_eq!(refused.status, 413, "{refused:?}");
-    }
-    is_served(&cluster);
-    let grown = cluster.process(1).rss_bytes().saturating_sub(before);
-    assert!(grown < GROWTH_BYTES_MAX, "the node has grown by {grown} bytes");
+    stays_small(&mut cluster, GROWTH_BYTES_MAX, |_| {
+        for (n, http) in waiting.iter_mut().enumerate() {
+            let expect = heads[n % 2];
+            let head = format!("PUT /v1/kv/k HTTP/1.1\r\nhost: test\r\ncontent-length: 1073741824\r\n{expect}\r\n");
+            http.send(head.as_bytes());
+            let refused = http.response(false).expect("a response");
+            assert_eq!(refused.status, 413, "{refused:?}");
+        }
+    });
 }
 
 #[test]
@@ -154,43 +167,36 @@ fn heads_are_taken_up_to_their_limit() {
         let response = http.ask("GET", "/livez", &[("x-padding", &padding(bytes))], b"");
         assert_eq!(response.status, status, "a head with {bytes} bytes of padding");
     }
-    let before = cluster.process(1).rss_bytes();
-    for _ in 0..50 {
-        let mut flood = http(&cluster);
-        flood.send(b"GET /livez HTTP/1.1\r\nhost: test\r\n");
-        for n in 0..10_000 {
-            if !flood.try_send(format!("x-{n}: {}\r\n", padding(100)).as_bytes()) {
-                break;
+    stays_small(&mut cluster, GROWTH_BYTES_MAX, |cluster| {
+        for _ in 0..50 {
+            let mut flood = http(cluster);
+            flood.send(b"GET /livez HTTP/1.1\r\nhost: test\r\n");
+            for n in 0..10_000 {
+                if !flood.try_send(format!("x-{n}: {}\r\n", padding(100)).as_bytes()) {
+                    break;
+                }
             }
         }
-    }
-    is_served(&cluster);
-    let grown = cluster.process(1).rss_bytes().saturating_sub(before);
-    assert!(grown < GROWTH_BYTES_MAX, "the node has grown by {grown} bytes");
+    });
     all_are_gone(&cluster);
 }
 
 #[test]
 fn http_2_clients_that_open_and_reset_streams_are_sent_away() {
     let mut cluster = Cluster::start(1);
-    let before = cluster.process(1).rss_bytes();
-    for _ in 0..10 {
-        let mut hostile = Http2::connect(http_address(cluster.address(1)));
-        for n in 0..20_000 {
-            if !(hostile.get(2 * n + 1, "/v1/kv/k") && hostile.reset(2 * n + 1)) {
-                break;
+    stays_small(&mut cluster, GROWTH_BYTES_MAX, |cluster| {
+        for _ in 0..10 {
+            let mut hostile = Http2::connect(http_address(cluster.address(1)));
+            for n in 0..20_000 {
+                if !(hostile.get(2 * n + 1, "/v1/kv/k") && hostile.reset(2 * n + 1)) {
+                    break;
+                }
             }
+            // Answers that were under way come first.
+            await_goaway(&mut hostile);
+            is_served(cluster);
         }
-        // Answers that were under way come first.
-        while let Some(frame) = hostile.frame() {
-            if frame.kind == GOAWAY {
-                break;
-            }
-        }
-        is_served(&cluster);
-    }
-    let grown = cluster.process(1).rss_bytes().saturating_sub(before);
-    assert!(grown < GROWTH_BYTES_MAX, "the node has grown by {grown} bytes");
+    });
     all_are_gone(&cluster);
 }
 
@@ -216,11 +222,7 @@ fn an_http_2_client_has_no_more_streams_than_it_may() {
             break;
         }
     }
-    while let Some(frame) = http2.frame() {
-        if frame.kind == GOAWAY {
-            break;
-        }
-    }
+    await_goaway(&mut http2);
     is_served(&cluster);
     all_are_gone(&cluster);
 }
@@ -229,14 +231,12 @@ fn an_http_2_client_has_no_more_streams_than_it_may() {
 fn readers_that_do_not_read_keep_no_more_than_their_share() {
     let mut cluster = Cluster::of(1).flag("--core-reply-bytes-max=8MiB").start();
     cluster.wire(1).put("long", vec![7; 1 << 20]);
-    let before = cluster.process(1).rss_bytes();
     let mut readers: Vec<Http> = (0..100).map(|_| http(&cluster)).collect();
-    for reader in &mut readers {
-        reader.send(&request("GET", "/v1/kv/long", &[], b""));
-    }
-    is_served(&cluster);
-    let grown = cluster.process(1).rss_bytes().saturating_sub(before);
-    assert!(grown < 2 * GROWTH_BYTES_MAX, "the node has grown by {grown} bytes");
+    stays_small(&mut cluster, 2 * GROWTH_BYTES_MAX, |_| {
+        for reader in &mut readers {
+            reader.send(&request("GET", "/v1/kv/long", &[], b""));
+        }
+    });
     let statuses: Vec<u16> = readers.iter_mut().filter_map(|reader| Some(reader.response(false)?.status)).collect();
     assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&200));

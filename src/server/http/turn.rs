@@ -1,13 +1,12 @@
 //! HTTP's part in a core's turn.
 
-use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use raftkv_protocol::client::Code;
 
 use super::super::budget;
-use super::super::core_loop::{ACCEPT_PAUSE, CoreLoop, is_full};
+use super::super::core_loop::{CoreLoop, is_full};
 use super::super::io::http_token;
 use super::super::message::{Charge, ExchangeId, Origin, Reader, ReplyTo};
 use super::super::room::Room;
@@ -17,26 +16,8 @@ use crate::api::binary;
 use crate::socket::Network;
 
 impl<N: Network> CoreLoop<N> {
-    /// Accepts what has been dialled for HTTP.
-    pub(in crate::server) fn accept_http(&mut self) {
-        self.accept_http_again_at = None;
-        loop {
-            match self.io.network.accept_http() {
-                Ok(socket) => self.welcome_http(socket),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    log::warn!(
-                        "cannot accept HTTP connections: {error}; trying again (is the limit of open files too low?)"
-                    );
-                    self.accept_http_again_at = Some(self.now() + ACCEPT_PAUSE);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn welcome_http(&mut self, mut socket: N::Socket) {
+    /// Takes in a connection, if there is room for it.
+    pub(in crate::server) fn welcome_http(&mut self, mut socket: N::Socket) {
         self.router.counters.http_connections_accepted += 1;
         if is_full(&self.node) || self.node.sockets.load(Ordering::Relaxed) >= self.node.sockets_max {
             self.router.counters.connections_refused += 1;
@@ -57,9 +38,6 @@ impl<N: Network> CoreLoop<N> {
 
     /// Polls the tasks that are ready, and hands what they ask to the router.
     pub(in crate::server) fn run_http(&mut self, now: Instant) {
-        if self.accept_http_again_at.is_some_and(|at| at <= now) {
-            self.accept_http();
-        }
         self.poll_http(now);
         for question in self.http.questions() {
             let exchange = self.io.exchanges.name();
