@@ -18,14 +18,17 @@ fn texts(args: &[std::ffi::OsString]) -> Vec<&str> {
 
 #[test]
 fn three_nodes_divide_the_machine() {
-    let cluster = plan(&["--local-cluster=3"], &[]);
+    // The default is where whoever runs the tests may have data, with a number of cores.
+    let dirs = plan(&["--local-cluster=3", "--cores=1"], &[]).nodes.into_iter().map(|node| node.config.data_dir);
+    assert!(dirs.eq((1..=3).map(|id| Path::new("./data").join(format!("node{id}")))));
+    let cluster = plan(&["--local-cluster=3", "--data-dir=/nowhere"], &[]);
     let members = [7001, 7002, 7003].map(|port| format!("127.0.0.1:{port}"));
     for ((id, node), address) in (1..).zip(&cluster.nodes).zip(&members) {
         let config = &node.config;
         assert_eq!(config.node_id, NodeId(id));
         assert_eq!(&config.advertise, address);
         assert_eq!(config.listen.to_string(), *address);
-        assert_eq!(config.data_dir, Path::new("./data").join(format!("node{id}")));
+        assert_eq!(config.data_dir, Path::new("/nowhere").join(format!("node{id}")));
         assert_eq!(config.initial_cluster.len(), 3);
         assert_eq!(config.cores, (available_cores() / 3).clamp(1, 12));
         assert_eq!(config.segment_size, 8 << 20);
@@ -38,7 +41,7 @@ fn three_nodes_divide_the_machine() {
             "--node-id=2",
             "--listen=127.0.0.1:7002",
             "--initial-cluster=1=127.0.0.1:7001,2=127.0.0.1:7002,3=127.0.0.1:7003",
-            "--data-dir=./data/node2",
+            "--data-dir=/nowhere/node2",
             &cores,
             "--segment-size=8388608",
         ]
