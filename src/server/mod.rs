@@ -13,6 +13,7 @@ mod disk_turn;
 mod disk_watch;
 #[cfg(feature = "rest")]
 mod exchanges;
+mod exit;
 mod fan_out;
 mod fetcher;
 mod gather;

@@ -6,14 +6,15 @@
 
 mod ahead;
 mod copying;
+mod fetches;
 mod held;
+mod options;
 mod remains;
 #[cfg(test)]
 mod remains_test;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -22,13 +23,12 @@ use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, SnapshotId};
 
 use super::batch::Batch;
-use super::disk::{Disk, LogIo, RealDisk};
-use super::reader::{FetchAnswer, FetchJob, Reader};
+use super::disk::{Disk, RealDisk};
+use super::reader::Reader;
 use super::record::{Record, entry_bytes};
 use super::recovery::RecoveryReport;
 use super::replay::Replay;
-use super::runs::Part;
-use super::segment::{SEGMENT_BYTES, SEGMENT_BYTES_MIN};
+use super::segment::SEGMENT_BYTES_MIN;
 use super::spares::{Allocator, AllocatorWorker, Quota};
 use super::start::{Started, start};
 use super::stats::{LogStats, Shared};
@@ -41,92 +41,18 @@ use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, Recovere
 
 use ahead::GoesAhead;
 use copying::Copying;
+use fetches::{For, PendingFetch};
 use held::{Held, Places};
 use remains::Remains;
 
-/// The default of [`Options::tail_bytes_max`].
-const TAIL_BYTES_MAX: usize = 8 << 20;
+pub use options::{LogSync, Options};
 
 /// A batch is closed before it exceeds this, or half a segment if that is less.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
 /// Batch buffers kept for reuse: one gathers, one is in flight, one is on its way back.
 const BUFFERS_KEPT: usize = 3;
-/// Batches that one fetch reads from at most.
-const FETCH_PARTS_MAX: usize = 1024;
 /// How often a closing log looks whether its last batch waits for space.
 const CLOSE_POLL: Duration = Duration::from_millis(50);
-
-/// Who places batches and makes them durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogSync {
-    /// A thread of the log, while the loop goes on.
-    #[default]
-    Thread,
-    /// The loop, when it calls [`FileLog::sync_inline`].
-    Inline,
-}
-
-/// How to open a log.
-#[derive(Clone)]
-pub struct Options {
-    /// The directory; created if it does not exist.
-    pub dir: PathBuf,
-    /// The shards of the core.
-    pub shards: Vec<ShardId>,
-    /// Bytes of a segment, a multiple of 4,096 and at least 64 KiB. An entry larger than that gets a larger segment.
-    pub segment_size: u64,
-    /// The most bytes of durable entries that stay in memory.
-    pub tail_bytes_max: usize,
-    /// How batches reach the disk.
-    pub io: LogIo,
-    /// Who brings them there.
-    pub sync: LogSync,
-    /// The most bytes that all files of the log may take together; `None` for as many as the disk has.
-    pub max_bytes: Option<u64>,
-    /// Called by the log's workers when the loop should look.
-    pub wake: Wake,
-}
-
-impl Options {
-    /// The defaults.
-    #[must_use]
-    pub fn new(dir: impl Into<PathBuf>, shards: Vec<ShardId>, wake: Wake) -> Options {
-        Options {
-            dir: dir.into(),
-            shards,
-            segment_size: SEGMENT_BYTES,
-            tail_bytes_max: TAIL_BYTES_MAX,
-            io: LogIo::default(),
-            sync: LogSync::default(),
-            max_bytes: None,
-            wake,
-        }
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("dir", &self.dir).field("shards", &self.shards).finish_non_exhaustive()
-    }
-}
-
-/// Who waits for a fetch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum For {
-    /// Who asked the log for it.
-    Caller,
-    /// The log itself, to copy what it reads.
-    Copy,
-}
-
-/// A fetch that is being read.
-#[derive(Debug)]
-struct PendingFetch {
-    fetch: Fetch,
-    by: For,
-    /// Some of what it reads was discarded meanwhile, or lies elsewhere now.
-    gone: bool,
-}
 
 /// The log of one core on disk.
 pub struct FileLog {
@@ -471,49 +397,6 @@ impl FileLog {
     fn forget_places(&mut self) {
         let oldest = self.shards.values().filter_map(ShardTail::oldest_batch).min();
         self.places.forget_before(oldest.unwrap_or(self.gathering.number()));
-    }
-
-    /// What these fetches of the shard ask for is not where they look for it.
-    fn void_fetches(&mut self, shard: ShardId, is_void: impl Fn(&Fetch) -> bool) {
-        let is_void = |fetch: &Fetch| fetch.shard == shard && is_void(fetch);
-        for pending in self.pending.values_mut().filter(|pending| is_void(&pending.fetch)) {
-            pending.gone = true;
-        }
-        for finished in self.finished.iter_mut().filter(|finished| is_void(&finished.fetch)) {
-            finished.result = Err(FetchError::Gone);
-        }
-    }
-
-    /// Asks the reader for entries that are in the log.
-    fn read(&mut self, fetch: Fetch, by: For) -> u64 {
-        let located = self.shards[&fetch.shard].locate(fetch.first, fetch.last);
-        let parts = located
-            .map_while(|Part { at, first, last }| Some(Part { at: self.places.get(at)?, first, last }))
-            .take(FETCH_PARTS_MAX)
-            .collect();
-        self.last_fetch += 1;
-        self.pending.insert(self.last_fetch, PendingFetch { fetch, by, gone: false });
-        self.reader.fetch(FetchJob { id: self.last_fetch, fetch, parts });
-        self.last_fetch
-    }
-
-    /// Picks up what the reader has read.
-    fn collect_reads(&mut self) {
-        while let Some(FetchAnswer { id, mut fetched }) = self.reader.fetched() {
-            let pending = self.pending.remove(&id).expect("only what is pending is read");
-            if pending.gone {
-                fetched.result = Err(FetchError::Gone);
-            }
-            match pending.by {
-                For::Caller => self.finished.push_back(fetched),
-                For::Copy => self.copy_read(id, fetched),
-            }
-        }
-    }
-
-    fn finish_fetch(&mut self, fetch: Fetch, result: Result<Vec<Entry>, FetchError>) {
-        self.finished.push_back(Fetched { fetch, result });
-        (self.wake)();
     }
 }
 
