@@ -8,7 +8,7 @@ use std::env;
 use std::io::{self, Write};
 use std::process;
 
-use raftkv::config::{self, Mode};
+use raftkv::config::{self, Mode, Reading};
 use raftkv::error::Fatal;
 use raftkv::server;
 
@@ -22,13 +22,22 @@ fn main() {
 }
 
 fn run() -> Result<(), Fatal> {
-    match config::read(env::args_os().skip(1).collect(), |name| env::var_os(name))? {
-        // Whoever closes the pipe has read enough.
-        Mode::Print(text) => _ = io::stdout().write_all(text.as_bytes()),
-        Mode::LocalCluster(cluster) => return server::local_cluster::run(cluster),
+    let Reading { mode, warnings } = config::read(env::args_os().skip(1).collect(), env::vars_os())?;
+    let warn = |warning| eprintln!("raftkv-server: {warning}");
+    match mode {
+        Mode::Print(text) => {
+            warnings.iter().for_each(warn);
+            // Whoever closes the pipe has read enough.
+            _ = io::stdout().write_all(text.as_bytes());
+        }
+        Mode::LocalCluster(cluster) => {
+            warnings.iter().for_each(warn);
+            return server::local_cluster::run(cluster);
+        }
         Mode::Node(config) => {
             logging::start(config.node_id, config.log_level);
             logging::end_on_panic();
+            warnings.iter().for_each(|warning| log::warn!("{warning}"));
             return server::run(*config);
         }
     }

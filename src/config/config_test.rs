@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,18 +8,19 @@ use log::LevelFilter;
 use raftkv_protocol::types::{ClusterId, NodeId};
 
 use super::flags::Flags;
-use super::{Config, LogIo, LogSync, Mode, layers, read, units};
+use super::{Config, LogIo, LogSync, Mode, names, read, units};
 use crate::error::Fatal;
 use crate::limits::Limits;
 use crate::storage::data_dir::{DataDir, Identity};
 
 /// Reads settings with the environment given and nothing else of the real one.
 pub fn read_with(args: &[&str], env: &[(&str, &str)]) -> Result<Mode, Fatal> {
-    let env: BTreeMap<&str, &str> = env.iter().copied().collect();
-    read(args.iter().map(OsString::from).collect(), |name| env.get(name).map(OsString::from))
+    let env = env.iter().map(|(name, value)| (name.into(), value.into()));
+    read(args.iter().map(OsString::from).collect(), env).map(|reading| reading.mode)
 }
 
-fn node(args: &[&str]) -> Config {
+/// The one node that these flags make.
+pub fn node(args: &[&str]) -> Config {
     match read_with(args, &[]).expect("valid") {
         Mode::Node(config) => *config,
         other => panic!("no node: {other:?}"),
@@ -32,14 +32,16 @@ pub fn refusal(args: &[&str]) -> String {
     line(read_with(args, &[]).expect_err("refused"))
 }
 
-fn line(error: Fatal) -> String {
+/// The one line of a refusal.
+pub fn line(error: Fatal) -> String {
     assert_eq!(error.exit_code(), 2);
     let line = error.to_string();
     assert!(!line.contains('\n'), "{line}");
     line
 }
 
-fn write(dir: &Path, toml: &str) -> String {
+/// A settings file in `dir`.
+pub fn write(dir: &Path, toml: &str) -> String {
     let file = dir.join("raftkv.toml");
     fs::write(&file, toml).expect("writes");
     file.to_str().expect("text").to_owned()
@@ -234,12 +236,15 @@ fn wrong_values_say_where_they_come_from() {
     let refused = read_with(&[], &[("RAFTKV_SHARDS", "x")]).expect_err("refused");
     assert_eq!(
         line(refused),
-        "in the environment: invalid value 'x' for '--shards <N>': invalid digit found in string; see --help"
+        "environment, RAFTKV_SHARDS: invalid value 'x' for '--shards <N>': invalid digit found in string; see --help"
     );
     let temp = tempfile::tempdir().expect("a temporary directory");
-    let file = write(temp.path(), "shards = 0");
+    let file = write(temp.path(), "node-id = 2\n\nshards = 0");
     let shown = refusal(&["--config", &file]);
-    assert_eq!(shown, format!("in {file}: invalid value '0' for '--shards <N>': 0 is not in 1..=4096; see --help"));
+    assert_eq!(
+        shown,
+        format!("{file}, line 3: invalid value '0' for '--shards <N>': 0 is not in 1..=4096; see --help")
+    );
 }
 
 #[test]
@@ -249,13 +254,13 @@ fn a_wrong_file_is_refused() {
         let file = write(temp.path(), toml);
         refusal(&["--config", &file]).replace(&file, "FILE")
     };
-    assert_eq!(refused("shrads = 3"), "FILE: there is no setting `shrads`; did you mean `shards`?");
-    assert_eq!(refused("node_id = 3"), "FILE: there is no setting `node_id`; did you mean `node-id`?");
-    assert_eq!(refused("colour = \"red\""), "FILE: there is no setting `colour`");
-    assert_eq!(refused("config = \"other\""), "FILE: there is no setting `config`");
-    assert_eq!(refused("help = 1"), "FILE: there is no setting `help`");
-    assert_eq!(refused("shards = true"), "FILE: `shards` must be a number or a string in quotes");
-    assert_eq!(refused("[shards]\nn = 1"), "FILE: `shards` must be a number or a string in quotes");
+    assert_eq!(refused("shrads = 3"), "FILE, line 1: there is no setting `shrads`; did you mean `shards`?");
+    assert_eq!(refused("node_id = 3"), "FILE, line 1: there is no setting `node_id`; did you mean `node-id`?");
+    assert_eq!(refused("colour = \"red\""), "FILE, line 1: there is no setting `colour`");
+    assert_eq!(refused("config = \"other\""), "FILE, line 1: there is no setting `config`");
+    assert_eq!(refused("help = 1"), "FILE, line 1: there is no setting `help`");
+    assert_eq!(refused("shards = true"), "FILE, line 1: `shards` must be a number or a string in quotes");
+    assert_eq!(refused("[shards]\nn = 1"), "FILE, line 1: `shards` must be a number or a string in quotes");
     let syntax = refused("shards = 3\nheartbeat = 30ms\n");
     assert!(syntax.starts_with("FILE, line 2: "), "{syntax}");
     let missing = refusal(&["--config", "/not/there.toml"]);
@@ -428,7 +433,7 @@ fn help_and_version_are_printed() {
     };
     assert_eq!(printed(&["--version"]), format!("raftkv-server {}\n", env!("CARGO_PKG_VERSION")));
     let help = printed(&["--help"]);
-    for name in layers::names() {
+    for name in names::flags() {
         assert!(help.contains(&format!("--{name} ")), "--{name} is not in\n{help}");
     }
     assert!(help.contains("--node-id 3 --listen 10.0.0.3:7001 --initial-cluster $ALL"));
@@ -437,7 +442,7 @@ fn help_and_version_are_printed() {
 #[test]
 fn the_parser_is_consistent() {
     Flags::command().debug_assert();
-    assert_eq!(layers::variable("node-id"), "RAFTKV_NODE_ID");
+    assert_eq!(names::variable("node-id"), "RAFTKV_NODE_ID");
 }
 
 #[test]
@@ -462,8 +467,8 @@ fn the_sample_file_shows_every_default() {
     assert_eq!(format!("{config:?}"), format!("{:?}", node(&["--cores=1"])));
     let mut shown: Vec<&str> = settings.iter().filter_map(|line| line.split(' ').next()).collect();
     shown.sort_unstable();
-    let names = layers::names();
-    let all: Vec<&String> = names.iter().filter(|name| *name != "config" && *name != "local-cluster").collect();
+    let names = names::settings();
+    let all: Vec<&String> = names.iter().filter(|name| *name != "local-cluster").collect();
     assert_eq!(shown, all);
 }
 

@@ -58,6 +58,14 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
+    /// Check all settings as a start would, say so in one line, and end with exit code 0 or 2
+    #[arg(long, conflicts_with = "print_config")]
+    pub check_config: bool,
+
+    /// Print every setting as it is, as a settings file, with where it comes from, and end
+    #[arg(long)]
+    pub print_config: bool,
+
     /// What it logs to stderr: off, error, warn, info, debug or trace. RUST_LOG goes before it
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level)]
     pub log_level: LevelFilter,

@@ -3,16 +3,17 @@
 //! Each later layer is turned into flags for what the earlier ones left open, so that a value means the same and is
 //! refused with the same words wherever it was written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::path::Path;
+use std::fmt;
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use super::flags::Flags;
+use super::{file, names};
 use crate::error::Fatal;
 
 /// The flags after all layers, and which were given by any of them.
@@ -20,6 +21,8 @@ use crate::error::Fatal;
 pub(super) struct Layered {
     pub flags: Flags,
     pub given: Vec<Given>,
+    /// Variables of the environment that look like settings, and are not.
+    pub ignored: Vec<String>,
 }
 
 /// A setting that is not left to its default.
@@ -27,6 +30,27 @@ pub(super) struct Layered {
 pub(super) struct Given {
     pub name: String,
     pub value: OsString,
+    pub origin: Origin,
+}
+
+/// Where a setting was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Flag,
+    /// The name of the variable.
+    Environment(String),
+    /// The file, and the line in it.
+    File(PathBuf, usize),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag => f.write_str("flag"),
+            Origin::Environment(variable) => write!(f, "environment, {variable}"),
+            Origin::File(path, line) => write!(f, "{}, line {line}", path.display()),
+        }
+    }
 }
 
 /// What the command line asks for.
@@ -38,42 +62,70 @@ pub(super) enum Asked {
     Print(String),
 }
 
-/// Reads all layers. `args` are those after the program's name.
-pub(super) fn read(args: Vec<OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Asked, Fatal> {
-    let mut layers = Layers { args, names: names() };
+/// Reads all layers. `args` are those after the program's name, `env` the variables of the environment.
+pub(super) fn read(args: Vec<OsString>, env: &BTreeMap<OsString, OsString>) -> Result<Asked, Fatal> {
+    let mut layers = Layers { args, names: names::settings(), origins: BTreeMap::new() };
     let matches = match Flags::command().try_get_matches_from(layers.argv()) {
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Asked::Print(error.to_string()));
         }
         other => other.map_err(|error| Fatal::usage(one_line(&error)))?,
     };
-    let from_env = layers.names.iter().filter_map(|name| Some((name.clone(), env(&variable(name))?))).collect();
-    let matches = layers.add(from_env, matches, "the environment")?;
-    let matches = match matches.get_one::<std::path::PathBuf>("config").cloned() {
+    let ignored = unknown_variables(env, &layers.names)?;
+    let matches = layers.add(from_environment(env, &layers.names), matches)?;
+    let matches = match matches.get_one::<PathBuf>(names::CONFIG).cloned() {
         None => matches,
         Some(path) => {
-            let from_file = read_file(&path, &layers.names)?;
-            layers.add(from_file, matches, &path.display().to_string())?
+            let given = |entry: file::Entry| Given {
+                name: entry.name,
+                value: entry.value,
+                origin: Origin::File(path.clone(), entry.line),
+            };
+            let from_file = file::read(&path, &layers.names)?.into_iter().map(given).collect();
+            layers.add(from_file, matches)?
         }
     };
     let given = layers.given(&matches);
     let flags = Flags::from_arg_matches(&matches).map_err(|error| Fatal::usage(one_line(&error)))?;
-    Ok(Asked::Run(Box::new(Layered { flags, given })))
+    Ok(Asked::Run(Box::new(Layered { flags, given, ignored })))
 }
 
-/// The environment variable of a flag: `RAFTKV_NODE_ID` of `node-id`.
-pub(super) fn variable(name: &str) -> String {
-    format!("RAFTKV_{}", name.replace('-', "_").to_uppercase())
+/// What the environment says.
+fn from_environment(env: &BTreeMap<OsString, OsString>, settings: &BTreeSet<String>) -> Vec<Given> {
+    let names = settings.iter().map(String::as_str).chain([names::CONFIG]);
+    let given = names.filter_map(|name| {
+        let variable = names::variable(name);
+        let value = env.get(OsStr::new(&variable))?.clone();
+        Some(Given { name: name.to_owned(), value, origin: Origin::Environment(variable) })
+    });
+    given.collect()
 }
 
-/// The names of all flags.
-pub(super) fn names() -> BTreeSet<String> {
-    Flags::command().get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
+/// The variables that are named like settings and are none. One that is close to a setting's is refused; others may have
+/// another reason: Kubernetes, for one, tells of a service `raftkv` in `RAFTKV_SERVICE_HOST`.
+fn unknown_variables(env: &BTreeMap<OsString, OsString>, settings: &BTreeSet<String>) -> Result<Vec<String>, Fatal> {
+    let mut unknown = Vec::new();
+    for variable in env.keys().map(|variable| variable.to_string_lossy()) {
+        let Some(name) = names::of_variable(&variable) else { continue };
+        if (settings.contains(&name) || name == names::CONFIG) && *variable == names::variable(&name) {
+            continue;
+        }
+        if let Some(nearest) = names::nearest(&name, settings) {
+            return Err(Fatal::usage(format!(
+                "the environment has {variable}, which is no setting; did you mean {}?",
+                names::variable(nearest)
+            )));
+        }
+        unknown.push(variable.into_owned());
+    }
+    Ok(unknown)
 }
 
 struct Layers {
     args: Vec<OsString>,
     names: BTreeSet<String>,
+    /// Of what was not given by a flag.
+    origins: BTreeMap<String, Origin>,
 }
 
 impl Layers {
@@ -82,25 +134,34 @@ impl Layers {
     }
 
     /// Adds what a layer says about flags that `matches` has no value for.
-    fn add(&mut self, layer: Vec<(String, OsString)>, matches: ArgMatches, place: &str) -> Result<ArgMatches, Fatal> {
-        let missing: Vec<OsString> = layer
-            .into_iter()
-            .filter(|(name, _)| !is_given(&matches, name))
-            .map(|(name, value)| flag(&name, &value))
-            .collect();
+    fn add(&mut self, layer: Vec<Given>, matches: ArgMatches) -> Result<ArgMatches, Fatal> {
+        let missing: Vec<Given> = layer.into_iter().filter(|given| !is_given(&matches, &given.name)).collect();
         if missing.is_empty() {
             return Ok(matches);
         }
-        self.args.splice(0..0, missing);
-        let in_place = |error| Fatal::usage(format!("in {place}: {}", one_line(&error)));
-        Flags::command().try_get_matches_from(self.argv()).map_err(in_place)
+        self.args.splice(0..0, missing.iter().map(|given| flag(&given.name, &given.value)));
+        self.origins.extend(missing.into_iter().map(|given| (given.name, given.origin)));
+        Flags::command().try_get_matches_from(self.argv()).map_err(|error| self.refusal(&error))
+    }
+
+    /// The complaint about a value, with the place where it was given.
+    fn refusal(&self, error: &clap::Error) -> Fatal {
+        let name = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(arg)) => arg.trim_start_matches('-').split(' ').next(),
+            _ => None,
+        };
+        Fatal::usage(match name.and_then(|name| self.origins.get(name)) {
+            Some(origin) => format!("{origin}: {}", one_line(error)),
+            None => one_line(error),
+        })
     }
 
     fn given(&self, matches: &ArgMatches) -> Vec<Given> {
-        let given = self.names.iter().filter(|name| is_given(matches, name));
-        given
-            .filter_map(|name| Some(Given { name: name.clone(), value: matches.get_raw(&id(name))?.next()?.into() }))
-            .collect()
+        let given = self.names.iter().filter(|name| is_given(matches, name)).filter_map(|name| {
+            let value = matches.get_raw(&id(name))?.next()?.into();
+            Some(Given { name: name.clone(), value, origin: self.origins.get(name).cloned().unwrap_or(Origin::Flag) })
+        });
+        given.collect()
     }
 }
 
@@ -117,50 +178,6 @@ pub(super) fn flag(name: &str, value: &OsStr) -> OsString {
     let mut flag = OsString::from(format!("--{name}="));
     flag.push(value);
     flag
-}
-
-fn read_file(path: &Path, names: &BTreeSet<String>) -> Result<Vec<(String, OsString)>, Fatal> {
-    let shown = path.display();
-    let text =
-        fs::read_to_string(path).map_err(|error| Fatal::usage(format!("cannot read --config {shown}: {error}")))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        Fatal::usage(format!("{shown}, line {line}: {}", error.message().replace('\n', ", ")))
-    })?;
-    let settings = table.into_iter().map(|(key, value)| {
-        if key == "config" || !names.contains(&key) {
-            let nearest = nearest(&key, names).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
-            return Err(Fatal::usage(format!("{shown}: there is no setting `{key}`{nearest}")));
-        }
-        match value {
-            toml::Value::String(text) => Ok((key, text.into())),
-            toml::Value::Integer(number) => Ok((key, number.to_string().into())),
-            _ => Err(Fatal::usage(format!("{shown}: `{key}` must be a number or a string in quotes"))),
-        }
-    });
-    settings.collect()
-}
-
-/// The name that differs least from `key`, if any is close.
-fn nearest<'n>(key: &str, names: &'n BTreeSet<String>) -> Option<&'n str> {
-    let distances = names.iter().filter(|name| *name != "config").map(|name| (edit_distance(key, name), name));
-    let (distance, name) = distances.min()?;
-    (distance <= 1 + key.len() / 4).then_some(name)
-}
-
-/// How many insertions, removals and replacements of a character turn one word into the other (Levenshtein).
-fn edit_distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, c) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, d) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(c != *d);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 /// The parser's complaint without its layout, and what to do.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::flags::Flags;
-use super::layers::{Given, Layered};
+use super::layers::{Given, Layered, Origin};
 use super::{Config, address, available_cores, check, layers};
 use crate::error::Fatal;
 use crate::storage::data_dir;
@@ -100,11 +100,15 @@ fn plan_node(layered: &Layered, node: &Node<'_>) -> Result<LocalNode, Fatal> {
         ("segment-size", config.segment_size.to_string().into()),
     ];
     let http = http.map(|address| ("http-listen", OsString::from(address)));
-    let own: Vec<Given> =
-        own.into_iter().chain(http).map(|(name, value)| Given { name: name.to_owned(), value }).collect();
-    let handed_on = layered.given.iter().filter(|given| {
-        given.name != "local-cluster" && given.name != "config" && own.iter().all(|own| own.name != given.name)
-    });
+    let own: Vec<Given> = own
+        .into_iter()
+        .chain(http)
+        .map(|(name, value)| Given { name: name.to_owned(), value, origin: Origin::Flag })
+        .collect();
+    let handed_on = layered
+        .given
+        .iter()
+        .filter(|given| given.name != "local-cluster" && own.iter().all(|own| own.name != given.name));
     let args = own.iter().chain(handed_on).map(|given| layers::flag(&given.name, &given.value)).collect();
     Ok(LocalNode { config, args })
 }

@@ -71,7 +71,7 @@ fn what_is_not_about_one_node_is_handed_on() {
 fn a_child_understands_what_the_launcher_planned() {
     let args = ["--local-cluster=3", "--shards=5", "--log-io=direct", "--value-bytes-max=1KiB", "--log-level=warn"];
     for node in plan(&args, &[("RAFTKV_CLUSTER_NAME", "trial")]).nodes {
-        let Mode::Node(child) = read(node.args, |_| None).expect("valid") else { panic!("no node") };
+        let Mode::Node(child) = read(node.args, []).expect("valid").mode else { panic!("no node") };
         let shown = |config: &Config| format!("{config:?}");
         assert_eq!(shown(&child), shown(&node.config));
     }

@@ -5,16 +5,22 @@
 //! do; the process ends with exit code 2.
 
 mod address;
+mod file;
 mod flags;
 mod layers;
 mod local;
+mod names;
+mod print;
 mod units;
 
+#[cfg(test)]
+mod asking_test;
 #[cfg(test)]
 mod config_test;
 #[cfg(test)]
 mod local_test;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,7 +37,7 @@ pub use flags::{LogIo, LogSync};
 pub use local::{LocalCluster, LocalNode};
 
 use flags::Flags;
-use layers::Asked;
+use layers::{Asked, Layered};
 
 /// What the process is to do.
 #[derive(Debug)]
@@ -90,6 +96,13 @@ impl Config {
         ClusterId::derive(&self.cluster_name, &self.initial_cluster, self.shards)
     }
 
+    /// The other voters, and where they are reached. Host names are looked up now.
+    pub fn peer_addresses(&self) -> Result<Vec<(NodeId, SocketAddr)>, Fatal> {
+        let others = self.initial_cluster.iter().filter(|(id, _)| *id != self.node_id);
+        let resolve = |id, address| address::resolve(&format!("--initial-cluster: node {id} at"), address);
+        others.map(|(id, address)| Ok((*id, resolve(*id, address)?))).collect()
+    }
+
     /// Whose data directory this node opens.
     #[must_use]
     pub fn identity(&self) -> Identity {
@@ -104,16 +117,52 @@ impl Config {
     }
 }
 
-/// Reads the settings. `args` are those after the program's name, `env` looks up a variable.
-pub fn read(args: Vec<OsString>, env: impl Fn(&str) -> Option<OsString>) -> Result<Mode, Fatal> {
+/// What was read.
+#[derive(Debug)]
+pub struct Reading {
+    /// What the process is to do.
+    pub mode: Mode,
+    /// What its operator should hear of the settings, in one line each.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the settings. `args` are those after the program's name, `env` the variables of the environment.
+pub fn read(args: Vec<OsString>, env: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Reading, Fatal> {
+    let env: BTreeMap<OsString, OsString> = env.into_iter().collect();
     let layered = match layers::read(args, &env)? {
-        Asked::Print(text) => return Ok(Mode::Print(text)),
+        Asked::Print(text) => return Ok(Reading { mode: Mode::Print(text), warnings: Vec::new() }),
         Asked::Run(layered) => *layered,
     };
-    match layered.flags.local_cluster {
-        Some(nodes) => local::plan(&layered, nodes).map(Mode::LocalCluster),
-        None => check(&layered.flags).map(|config| Mode::Node(Box::new(config))),
+    let mode = match layered.flags.local_cluster {
+        Some(nodes) => several_nodes(&layered, nodes)?,
+        None => one_node(&layered)?,
+    };
+    let ignored = |variable: &String| format!("the environment has {variable}, which is no setting: it is ignored");
+    Ok(Reading { mode, warnings: layered.ignored.iter().map(ignored).collect() })
+}
+
+fn one_node(layered: &Layered) -> Result<Mode, Fatal> {
+    let (flags, config) = (&layered.flags, check(&layered.flags)?);
+    if flags.print_config {
+        return print::settings(layered, &config).map(Mode::Print);
     }
+    if flags.check_config {
+        config.peer_addresses()?;
+        let (id, nodes, name) = (config.node_id, config.initial_cluster.len(), &config.cluster_name);
+        return Ok(Mode::Print(format!("the settings are right: node {id} of {nodes} of the cluster {name}\n")));
+    }
+    Ok(Mode::Node(Box::new(config)))
+}
+
+fn several_nodes(layered: &Layered, nodes: u16) -> Result<Mode, Fatal> {
+    let cluster = local::plan(layered, nodes)?;
+    if layered.flags.print_config {
+        return Err(Fatal::usage("--print-config prints the settings of one node: leave --local-cluster out"));
+    }
+    if layered.flags.check_config {
+        return Ok(Mode::Print(format!("the settings are right: {nodes} nodes on this machine\n")));
+    }
+    Ok(Mode::LocalCluster(cluster))
 }
 
 /// Makes the settings of one node of its flags.

@@ -22,7 +22,9 @@ const OBEDIENT: &str = "trap 'echo ending; exit 0' TERM
 /// A cluster whose nodes are shells that run these scripts, with their node's name as `$0`.
 fn cluster(scripts: &[&str]) -> LocalCluster {
     let args = vec![OsString::from(format!("--local-cluster={}", scripts.len())), "--data-dir=/not/there".into()];
-    let Ok(Mode::LocalCluster(mut cluster)) = config::read(args, |_| None) else { panic!("no cluster") };
+    let Ok(Mode::LocalCluster(mut cluster)) = config::read(args, []).map(|reading| reading.mode) else {
+        panic!("no cluster")
+    };
     for (node, script) in cluster.nodes.iter_mut().zip(scripts) {
         node.args = vec!["-c".into(), script.into(), format!("node{}", node.config.node_id).into()];
     }

@@ -1,14 +1,14 @@
 //! From settings to running cores, and from a signal to the end.
 
 use std::io::{ErrorKind, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use mio::net::TcpStream;
 use mio::{Poll, Waker};
-use raftkv_protocol::types::{CoreId, NodeId, ShardId};
+use raftkv_protocol::types::{CoreId, ShardId};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -157,22 +157,9 @@ fn network(poll: &Poll, config: &Config) -> Result<MioNetwork, Fatal> {
 }
 
 fn open_node(config: Config, sockets_max: usize) -> Result<Node, Fatal> {
-    let peers = resolve_peers(&config)?;
+    let peers = config.peer_addresses()?.into_iter().map(|(id, address)| Peer { id, address }).collect();
     let data_dir = DataDir::open(&config.data_dir, &config.identity())?;
     Ok(Node::new(config, peers, data_dir, sockets_max))
-}
-
-fn resolve_peers(config: &Config) -> Result<Vec<Peer>, Fatal> {
-    let others = config.initial_cluster.iter().filter(|(id, _)| *id != config.node_id);
-    others.map(|(id, address)| Ok(Peer { id: *id, address: resolve(*id, address)? })).collect()
-}
-
-fn resolve(id: NodeId, address: &str) -> Result<SocketAddr, Fatal> {
-    let unusable = |why: &str| {
-        Fatal::usage(format!("the address {address} of node {id} cannot be used: {why}; it should be HOST:PORT"))
-    };
-    let mut found = address.to_socket_addrs().map_err(|error| unusable(&error.to_string()))?;
-    found.next().ok_or_else(|| unusable("the name has no address"))
 }
 
 fn open_snapshots(node: &Node) -> Result<Stores, Fatal> {

@@ -61,6 +61,48 @@ fn help_and_version_are_printed_and_nothing_is_started() {
 }
 
 #[test]
+fn settings_are_checked_and_printed_and_nothing_is_touched() {
+    // Whoever checks the settings of a node that runs disturbs nothing.
+    let mut cluster = Cluster::start(1);
+    let mut args = cluster.args(1);
+    args.push("--check-config".to_owned());
+    let checked = run_to_end(&args, cluster.files());
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
+    assert_eq!(checked.stdout, "the settings are right: node 1 of 1 of the cluster test\n");
+    *args.last_mut().expect("just pushed") = "--print-config".to_owned();
+    let printed = run_to_end(&args, cluster.files());
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    // What was printed starts the same node.
+    assert_eq!(cluster.stop(1).code, Some(0));
+    fs::write(cluster.files().join("printed.toml"), printed.stdout).expect("written");
+    let mut command = server();
+    command.current_dir(cluster.files()).arg("--config=printed.toml");
+    let line = Process::spawn("printed", &mut command, cluster.files()).await_listening();
+    assert_names(&line, &["node=1", &format!("client={}", cluster.address(1)), "shards=6", "cores=1"]);
+
+    let dir = temp_dir();
+    let refused = run_to_end(&["--check-config", "--segment-size=1"], dir.path());
+    assert_names(&last_words(&refused, 2), &["--segment-size"]);
+    assert_eq!(run_to_end(&["--check-config"], dir.path()).code, Some(0));
+    assert!(!dir.path().join("data").exists(), "nothing is left behind");
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_refused_if_one_was_meant_and_else_named() {
+    let dir = temp_dir();
+    let mut command = server();
+    command.current_dir(&dir).env("RAFTKV_SHRADS", "3");
+    let ended = Process::spawn("meant", &mut command, dir.path()).await_end(PATIENCE);
+    assert_names(&last_words(&ended, 2), &["RAFTKV_SHRADS", "RAFTKV_SHARDS"]);
+    let mut command = server();
+    command.current_dir(&dir).env("RAFTKV_SERVICE_HOST", "10.0.0.1");
+    command.args([&format!("--listen={}", fresh_addresses(1)[&1]), "--segment-size=1MiB"]);
+    let mut process = Process::spawn("other", &mut command, dir.path());
+    process.await_listening();
+    eventually(PATIENCE, "it is named", || process.stderr().contains("RAFTKV_SERVICE_HOST").then_some(()));
+}
+
+#[test]
 fn a_flag_goes_before_the_environment_before_the_file() {
     let dir = temp_dir();
     let address = fresh_addresses(1)[&1];
