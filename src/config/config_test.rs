@@ -454,7 +454,8 @@ fn durations_and_sizes_have_units() {
     assert_eq!(["0", "7", "8B", "1KiB", "2MiB", "3GiB"].map(size), [0, 7, 8, 1 << 10, 2 << 20, 3 << 30].map(Some));
     assert_eq!(["", "1K", "1kib", "1.5MiB", "-1", "17179869184GiB"].map(size), [None; 6]);
     assert_eq!([0, 1_000, 64 << 10, 3 << 29].map(units::show_size), ["0", "1000", "64KiB", "1536MiB"]);
-    assert_eq!([999, 2_000].map(|ms| units::show_duration(Duration::from_millis(ms))), ["999ms", "2s"]);
+    let durations = [999, 2_000, 90_000, 7_200_000].map(|ms| units::show_duration(Duration::from_millis(ms)));
+    assert_eq!(durations, ["999ms", "2s", "90s", "2h"]);
 }
 
 #[test]
@@ -469,7 +470,7 @@ fn the_sample_file_shows_every_default() {
     shown.sort_unstable();
     let names = names::settings();
     let all: Vec<&String> = names.iter().filter(|name| *name != "local-cluster").collect();
-    assert_eq!(shown, all);
+    assert_eq!(shown, all, "docs/raftkv.toml shows every setting once, with its default");
 }
 
 #[test]

@@ -95,8 +95,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "TIME", default_value = "800ms", value_parser = duration, help_heading = "Cluster")]
     pub election_timeout: Duration,
 
-    /// Event loops, each with its own log; fixed when the data directory is born
-    /// [default: the machine's cores, at most --shards]
+    /// Event loops, each with its own log; with another number a start moves the shards to as many logs
+    /// [default: those that the data directory has, or else the machine's cores, at most --shards]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Tuning")]
     pub cores: Option<u16>,
 

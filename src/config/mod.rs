@@ -19,6 +19,8 @@ mod asking_test;
 mod config_test;
 #[cfg(test)]
 mod local_test;
+#[cfg(test)]
+mod reference_test;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

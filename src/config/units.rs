@@ -49,12 +49,16 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// A duration as a setting writes it.
 pub(super) fn show_duration(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    if ms.is_multiple_of(1_000) { format!("{}s", ms / 1_000) } else { format!("{ms}ms") }
+    show(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), &DURATIONS)
 }
 
 /// A size as a setting writes it.
 pub(super) fn show_size(bytes: u64) -> String {
-    let fits = SIZES.iter().rev().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
-    fits.map_or(bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
+    show(bytes, &SIZES)
+}
+
+/// In the biggest unit that leaves a whole number.
+fn show(number: u64, units: &[(&str, u64)]) -> String {
+    let fits = units.iter().rev().find(|(_, factor)| number >= *factor && number.is_multiple_of(*factor));
+    fits.map_or(number.to_string(), |(unit, factor)| format!("{}{unit}", number / factor))
 }
