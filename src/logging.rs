@@ -22,6 +22,9 @@ const LINES_MAX: usize = 4_096;
 /// How long the end of the process waits for the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The environment's own say on what is logged, by module.
+const RUST_LOG: &str = "RUST_LOG";
+
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// The near end of the queue, as the logger sees it: each write is one or more whole lines.
@@ -45,9 +48,11 @@ pub fn start(node: NodeId, level: LevelFilter) {
     thread::Builder::new().name("logger".into()).spawn(write).expect("a thread starts");
     let target = env_logger::Target::Pipe(Box::new(QUEUE.get_or_init(|| queue).clone()));
     let mut builder = env_logger::Builder::new();
-    match env::var("RUST_LOG") {
-        Ok(filters) => builder.parse_filters(&filters),
-        Err(_) => builder.filter_level(level),
+    let filters = env::var(RUST_LOG);
+    match &filters {
+        Ok(filters) => builder.parse_filters(filters),
+        // All of it, so that the level can be changed: what is above it comes no further than the macros.
+        Err(_) => builder.filter_level(LevelFilter::Trace),
     };
     builder.target(target).write_style(env_logger::WriteStyle::Never);
     builder.format(move |out, record| {
@@ -55,6 +60,22 @@ pub fn start(node: NodeId, level: LevelFilter) {
         writeln!(out, "{time} {level:5} n{node} {}: {}", record.target(), record.args())
     });
     builder.init();
+    if filters.is_err() {
+        log::set_max_level(level);
+    }
+}
+
+/// `RUST_LOG` says what is logged, and no level goes before it.
+#[derive(Debug)]
+pub struct FilteredByRustLog;
+
+/// Changes how much is logged from now on.
+pub fn set_level(level: LevelFilter) -> Result<(), FilteredByRustLog> {
+    if env::var(RUST_LOG).is_ok() {
+        return Err(FilteredByRustLog);
+    }
+    log::set_max_level(level);
+    Ok(())
 }
 
 /// Makes a panic end the process: a node must not live on with a dead thread.

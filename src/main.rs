@@ -3,6 +3,7 @@
 mod logging;
 #[cfg(test)]
 mod logging_test;
+mod reload;
 
 use std::env;
 use std::io::{self, Write};
@@ -22,7 +23,7 @@ fn main() {
 }
 
 fn run() -> Result<(), Fatal> {
-    let Reading { mode, warnings } = config::read(env::args_os().skip(1).collect(), env::vars_os())?;
+    let Reading { mode, settings, warnings } = config::read(env::args_os().skip(1).collect(), env::vars_os())?;
     let warn = |warning| eprintln!("raftkv-server: {warning}");
     match mode {
         Mode::Print(text) => {
@@ -38,7 +39,7 @@ fn run() -> Result<(), Fatal> {
             logging::start(config.node_id, config.log_level);
             logging::end_on_panic();
             warnings.iter().for_each(|warning| log::warn!("{warning}"));
-            return server::run(*config);
+            return server::run(*config, &mut || reload::reload(&settings));
         }
     }
     Ok(())

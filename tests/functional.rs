@@ -23,6 +23,8 @@ mod links;
 mod members;
 #[path = "functional/operations.rs"]
 mod operations;
+#[path = "functional/reload.rs"]
+mod reload;
 #[path = "functional/rest.rs"]
 mod rest;
 #[path = "functional/restarts.rs"]

@@ -160,6 +160,13 @@ const LAYERS: &[Layer] = &[
         why: "a part of the program: lines to stderr, whoever logs them",
     },
     Layer {
+        files: "src/reload.rs",
+        module: "reload",
+        uses: &["config", "logging"],
+        never: &["std::fs", "std::net"],
+        why: "a part of the program: what a running one takes over from its settings",
+    },
+    Layer {
         files: "src/lib.rs",
         module: "lib",
         uses: &["client"],

@@ -59,6 +59,21 @@ fn what_is_printed_gives_the_same_node() {
 }
 
 #[test]
+fn settings_that_mean_something_else_have_changed() {
+    let settings = |args: &[&str]| {
+        let args = args.iter().map(OsString::from).chain([OsString::from("--data-dir=/nowhere")]);
+        read(args.collect(), []).expect("valid").settings
+    };
+    let before = settings(&["--heartbeat=100ms", "--segment-size=1MiB", "--log-level=info"]);
+    let same = settings(&["--segment-size=1048576", "--log-level=INFO", "--request-timeout=5000ms"]);
+    assert_eq!(same.changed(&before), Vec::<String>::new());
+    // By default others follow from where it listens.
+    let other = settings(&["--heartbeat=99ms", "--segment-size=1MiB", "--listen=127.0.0.1:7002"]);
+    assert_eq!(other.changed(&before), ["advertise", "heartbeat", "http-listen", "initial-cluster", "listen"]);
+    assert_eq!(before.changed(&other), other.changed(&before));
+}
+
+#[test]
 fn what_no_file_can_hold_is_not_printed() {
     let data_dir = OsStr::from_bytes(b"--data-dir=/data/\xff").to_owned();
     let refused = read(vec![OsString::from("--print-config"), data_dir], []).expect_err("refused");

@@ -66,7 +66,7 @@ pub(super) struct Flags {
     #[arg(long)]
     pub print_config: bool,
 
-    /// What it logs to stderr: off, error, warn, info, debug or trace. RUST_LOG goes before it
+    /// What it logs to stderr: off, error, warn, info, debug or trace. RUST_LOG goes before it; SIGHUP reads it again
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level)]
     pub log_level: LevelFilter,
 

@@ -12,6 +12,7 @@ mod local;
 mod names;
 mod print;
 mod units;
+mod written;
 
 #[cfg(test)]
 mod asking_test;
@@ -37,6 +38,7 @@ use crate::storage::data_dir::{self, Identity};
 
 pub use flags::{LogIo, LogSync};
 pub use local::{LocalCluster, LocalNode};
+pub use written::Settings;
 
 use flags::Flags;
 use layers::{Asked, Layered};
@@ -124,6 +126,8 @@ impl Config {
 pub struct Reading {
     /// What the process is to do.
     pub mode: Mode,
+    /// The settings of a node as they were written; none for several nodes.
+    pub settings: Settings,
     /// What its operator should hear of the settings, in one line each.
     pub warnings: Vec<String>,
 }
@@ -132,28 +136,33 @@ pub struct Reading {
 pub fn read(args: Vec<OsString>, env: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Reading, Fatal> {
     let env: BTreeMap<OsString, OsString> = env.into_iter().collect();
     let layered = match layers::read(args, &env)? {
-        Asked::Print(text) => return Ok(Reading { mode: Mode::Print(text), warnings: Vec::new() }),
         Asked::Run(layered) => *layered,
-    };
-    let mode = match layered.flags.local_cluster {
-        Some(nodes) => several_nodes(&layered, nodes)?,
-        None => one_node(&layered)?,
+        Asked::Print(text) => {
+            return Ok(Reading { mode: Mode::Print(text), settings: Settings::default(), warnings: Vec::new() });
+        }
     };
     let ignored = |variable: &String| format!("the environment has {variable}, which is no setting: it is ignored");
-    Ok(Reading { mode, warnings: layered.ignored.iter().map(ignored).collect() })
+    let warnings = layered.ignored.iter().map(ignored).collect();
+    let (mode, settings) = match layered.flags.local_cluster {
+        Some(nodes) => (several_nodes(&layered, nodes)?, Settings::default()),
+        None => one_node(&layered)?,
+    };
+    Ok(Reading { mode, settings, warnings })
 }
 
-fn one_node(layered: &Layered) -> Result<Mode, Fatal> {
+fn one_node(layered: &Layered) -> Result<(Mode, Settings), Fatal> {
     let (flags, config) = (&layered.flags, check(&layered.flags)?);
-    if flags.print_config {
-        return print::settings(layered, &config).map(Mode::Print);
-    }
-    if flags.check_config {
+    let settings = Settings::new(layered, &config);
+    let mode = if flags.print_config {
+        Mode::Print(print::settings(&settings)?)
+    } else if flags.check_config {
         config.peer_addresses()?;
         let (id, nodes, name) = (config.node_id, config.initial_cluster.len(), &config.cluster_name);
-        return Ok(Mode::Print(format!("the settings are right: node {id} of {nodes} of the cluster {name}\n")));
-    }
-    Ok(Mode::Node(Box::new(config)))
+        Mode::Print(format!("the settings are right: node {id} of {nodes} of the cluster {name}\n"))
+    } else {
+        Mode::Node(Box::new(config))
+    };
+    Ok((mode, settings))
 }
 
 fn several_nodes(layered: &Layered, nodes: u16) -> Result<Mode, Fatal> {

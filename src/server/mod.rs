@@ -40,6 +40,7 @@ mod snapshots;
 mod start;
 mod stopping;
 mod tally;
+mod terminal;
 pub mod together;
 pub mod transport;
 pub mod vitals;

@@ -10,7 +10,7 @@ use mio::net::TcpStream;
 use mio::{Poll, Waker};
 use raftkv_protocol::types::{CoreId, ShardId};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Config;
@@ -28,6 +28,7 @@ use super::core_loop::{CoreLoop, Parts};
 use super::io::{HTTP, LISTENER, Post, WAKER};
 use super::logs;
 use super::node::{Node, Peer};
+use super::terminal::Terminal;
 
 /// A second signal so soon is the same one, sent to the process and to its group.
 const SIGNAL_ECHO: Duration = Duration::from_millis(500);
@@ -42,12 +43,17 @@ const NICE: i32 = 19;
 
 /// What the main thread waits for.
 enum Event {
-    Signal,
+    /// To stop.
+    Stop,
+    /// To read the settings again, or that the terminal has gone.
+    HangUp,
     Ended(CoreId, Result<(), Fatal>),
 }
 
-/// Runs a node until it is told to stop (SIGTERM, SIGINT) or fails.
-pub fn run(mut config: Config) -> Result<(), Fatal> {
+/// Runs a node until it is told to stop (SIGTERM, SIGINT, or its terminal has gone) or fails. When it is told to (SIGHUP), it
+/// has the settings read again by `reload`.
+pub fn run(mut config: Config, reload: &mut dyn FnMut()) -> Result<(), Fatal> {
+    let terminal = Terminal::at_start();
     let listen = config.listen;
     wait_until_free(listen, "--listen")?;
     if let Some(address) = config.http_listen {
@@ -82,7 +88,7 @@ pub fn run(mut config: Config) -> Result<(), Fatal> {
         start_core(parts, seat.poll, events_in.clone())?;
     }
     announce(&node);
-    supervise(&node, &posts, &events)
+    supervise(&node, &posts, &events, reload, &terminal)
 }
 
 /// A process that was killed a moment ago may hold the address still, and whoever restarts it at once must not fail.
@@ -221,10 +227,11 @@ fn start_core(parts: Parts<MioNetwork>, poll: Poll, events: Sender<Event>) -> Re
 }
 
 fn forward_signals(events: Sender<Event>) -> Result<(), Fatal> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| resource("a signal handler", &error))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| resource("a signal handler", &error))?;
     let body = move || {
-        for _ in signals.forever() {
-            if events.send(Event::Signal).is_err() {
+        for signal in signals.forever() {
+            let event = if signal == SIGHUP { Event::HangUp } else { Event::Stop };
+            if events.send(event).is_err() {
                 return;
             }
         }
@@ -247,16 +254,23 @@ fn announce(node: &Node) {
 }
 
 /// Waits for the cores. The first failure ends the process; a signal asks all of them to end.
-fn supervise(node: &Node, posts: &[InboxSender<Post<TcpStream>>], events: &Receiver<Event>) -> Result<(), Fatal> {
+fn supervise(
+    node: &Node,
+    posts: &[InboxSender<Post<TcpStream>>],
+    events: &Receiver<Event>,
+    reload: &mut dyn FnMut(),
+    terminal: &Terminal,
+) -> Result<(), Fatal> {
     let mut running = posts.len();
     let mut told_at = None;
     while let Ok(event) = events.recv() {
         match event {
-            Event::Signal if told_at.is_some_and(|at: Instant| at.elapsed() < SIGNAL_ECHO) => {}
-            Event::Signal if node.is_stopping() => {
+            Event::HangUp if !terminal.has_gone() => reload(),
+            Event::Stop | Event::HangUp if told_at.is_some_and(|at: Instant| at.elapsed() < SIGNAL_ECHO) => {}
+            Event::Stop | Event::HangUp if node.is_stopping() => {
                 return Err(Fatal::failure("told to stop a second time: ended without finishing what was in flight"));
             }
-            Event::Signal => {
+            Event::Stop | Event::HangUp => {
                 log::info!("stopping: handing leadership over and finishing what is in flight");
                 told_at = Some(Instant::now());
                 ask_to_stop(node, posts);
