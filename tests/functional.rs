@@ -1,5 +1,5 @@
 //! What a node and a cluster do for their users, with real processes, sockets and disks: every operation, restarts,
-//! the command line, wrong bytes, limits of connections, snapshots, HTTP, and who may join.
+//! the command line, reloads and the service manager, wrong bytes, limits of connections, snapshots, HTTP, and who may join.
 
 mod support;
 
@@ -29,5 +29,7 @@ mod reload;
 mod rest;
 #[path = "functional/restarts.rs"]
 mod restarts;
+#[path = "functional/service_manager.rs"]
+mod service_manager;
 #[path = "functional/snapshots.rs"]
 mod snapshots;

@@ -24,6 +24,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// After a refusal there is no hurry.
 const PAUSE_REFUSED: Duration = Duration::from_secs(1);
+/// What is over in moments is not worth a warning before it has lasted for so long.
+const PASSING: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 enum State<S> {
@@ -45,23 +47,35 @@ enum State<S> {
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) words: String,
+    kind: FaultKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FaultKind {
+    Broken,
     /// The peer has said no, so that there is no hurry to ask again.
-    refused: bool,
+    Refused,
+    /// Part of how nodes meet: they hang up until each has put the other on record. Over in moments, if all is well.
+    Passing,
 }
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Fault {
-        Fault { words: error.to_string(), refused: false }
+        Fault { words: error.to_string(), kind: FaultKind::Broken }
     }
 }
 
 impl Fault {
     pub(super) fn of(words: impl Into<String>) -> Fault {
-        Fault { words: words.into(), refused: false }
+        Fault { words: words.into(), kind: FaultKind::Broken }
     }
 
     fn refusal(words: String) -> Fault {
-        Fault { words, refused: true }
+        Fault { words, kind: FaultKind::Refused }
+    }
+
+    fn passing(words: &str) -> Fault {
+        Fault { words: words.to_owned(), kind: FaultKind::Passing }
     }
 }
 
@@ -85,6 +99,8 @@ pub(super) struct Link<S> {
     input: Input,
     output: Output,
     pause: Duration,
+    /// Since when it has had no other faults than passing ones.
+    passing_since: Option<Instant>,
     blocked: bool,
     /// What the hello has said of this node.
     said: u64,
@@ -102,6 +118,7 @@ impl<S: Socket> Link<S> {
             input: Input::default(),
             output: Output::default(),
             pause: PAUSE_MIN,
+            passing_since: None,
             blocked: false,
             said: 0,
             bytes_max,
@@ -252,7 +269,8 @@ impl<S: Socket> Link<S> {
             self.rise(node);
         }
         if received == Received::Closed {
-            return Err(Fault::of("it has closed the link"));
+            let words = "it has closed the link";
+            return Err(if is_greeting && !welcomed { Fault::passing(words) } else { Fault::of(words) });
         }
         Ok(())
     }
@@ -265,6 +283,7 @@ impl<S: Socket> Link<S> {
         let level = self.level(node, "up", Level::Info);
         log::log!(level, "link to node {} at {} is up", self.peer.id, self.peer.address);
         self.pause = PAUSE_MIN;
+        self.passing_since = None;
     }
 
     /// How loud to say what the link is like now: once, if the other cores' links are the same.
@@ -278,9 +297,10 @@ impl<S: Socket> Link<S> {
         {
             log::debug!("cannot deregister the link to node {}: {error}", self.peer.id);
         }
-        let level = self.level(node, &fault.words, Level::Warn);
+        let level =
+            if self.is_passing(fault, now) { Level::Debug } else { self.level(node, &fault.words, Level::Warn) };
         log::log!(level, "link to node {} at {}: {}; trying again", self.peer.id, self.peer.address, fault.words);
-        let pause = if fault.refused { PAUSE_REFUSED } else { self.pause };
+        let pause = if fault.kind == FaultKind::Refused { PAUSE_REFUSED } else { self.pause };
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.state = State::Down { retry_at: now + pause };
         self.output = Output::default();
@@ -288,9 +308,20 @@ impl<S: Socket> Link<S> {
     }
 }
 
+impl<S> Link<S> {
+    /// Whether a fault may be over in a moment by itself.
+    fn is_passing(&mut self, fault: &Fault, now: Instant) -> bool {
+        if fault.kind != FaultKind::Passing {
+            self.passing_since = None;
+            return false;
+        }
+        now.saturating_duration_since(*self.passing_since.get_or_insert(now)) < PASSING
+    }
+}
+
 /// The peer may be a process that came up after this node was admitted, and must not hear that it was not.
 fn outdated() -> Fault {
-    Fault::of("this node was admitted before it answered")
+    Fault::passing("this node was admitted before it answered")
 }
 
 pub(super) fn bad_greeting() -> Fault {
@@ -302,7 +333,7 @@ pub(super) fn check_welcome(reply: &HelloReply<'_>, node: &Node, peer: NodeId) -
     match reply {
         HelloReply::Welcome { node: answering, incarnation, features, .. } if *answering == peer => {
             check_incarnation(node, peer, *incarnation).map_err(|unheard| match unheard {
-                Unheard::Yet => Fault::of("its data directory is being put on record here"),
+                Unheard::Yet => Fault::passing("its data directory is being put on record here"),
                 Unheard::Refused(words) => Fault::refusal(words),
             })?;
             node.note_peer(peer, *features);

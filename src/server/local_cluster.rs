@@ -313,6 +313,8 @@ pub(super) fn spawn(exe: &Path, plan: &LocalNode) -> io::Result<Child> {
     for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"RAFTKV_")) {
         command.env_remove(name);
     }
+    // The service manager is told by the process that it has started, or by nobody.
+    command.env_remove("NOTIFY_SOCKET");
     // A Ctrl-C at the terminal is for the launcher, which stops its children in its own way.
     command.process_group(0);
     die_with_parent(&mut command);

@@ -35,6 +35,7 @@ pub mod records;
 mod repairs;
 mod room;
 pub mod router;
+mod service_manager;
 mod snapshot_link;
 mod snapshots;
 mod start;
@@ -75,6 +76,8 @@ mod room_test;
 mod router_limits_test;
 #[cfg(test)]
 mod router_test;
+#[cfg(test)]
+mod service_manager_test;
 #[cfg(test)]
 mod together_test;
 

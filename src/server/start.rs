@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::net::TcpStream;
 use mio::{Poll, Waker};
 use raftkv_protocol::types::{CoreId, ShardId};
@@ -28,6 +28,7 @@ use super::core_loop::{CoreLoop, Parts};
 use super::io::{HTTP, LISTENER, Post, WAKER};
 use super::logs;
 use super::node::{Node, Peer};
+use super::service_manager::ServiceManager;
 use super::terminal::Terminal;
 
 /// A second signal so soon is the same one, sent to the process and to its group.
@@ -54,6 +55,8 @@ enum Event {
 /// has the settings read again by `reload`.
 pub fn run(mut config: Config, reload: &mut dyn FnMut()) -> Result<(), Fatal> {
     let terminal = Terminal::at_start();
+    let mut manager = ServiceManager::from_environment();
+    manager.starting();
     let listen = config.listen;
     wait_until_free(listen, "--listen")?;
     if let Some(address) = config.http_listen {
@@ -88,7 +91,7 @@ pub fn run(mut config: Config, reload: &mut dyn FnMut()) -> Result<(), Fatal> {
         start_core(parts, seat.poll, events_in.clone())?;
     }
     announce(&node);
-    supervise(&node, &posts, &events, reload, &terminal)
+    Supervisor { node, posts, terminal, manager }.run(&events, reload)
 }
 
 /// A process that was killed a moment ago may hold the address still, and whoever restarts it at once must not fail.
@@ -253,40 +256,60 @@ fn announce(node: &Node) {
     writeln!(std::io::stdout(), "{line}").ok();
 }
 
-/// Waits for the cores. The first failure ends the process; a signal asks all of them to end.
-fn supervise(
-    node: &Node,
-    posts: &[InboxSender<Post<TcpStream>>],
-    events: &Receiver<Event>,
-    reload: &mut dyn FnMut(),
-    terminal: &Terminal,
-) -> Result<(), Fatal> {
-    let mut running = posts.len();
-    let mut told_at = None;
-    while let Ok(event) = events.recv() {
-        match event {
-            Event::HangUp if !terminal.has_gone() => reload(),
-            Event::Stop | Event::HangUp if told_at.is_some_and(|at: Instant| at.elapsed() < SIGNAL_ECHO) => {}
-            Event::Stop | Event::HangUp if node.is_stopping() => {
-                return Err(Fatal::failure("told to stop a second time: ended without finishing what was in flight"));
-            }
-            Event::Stop | Event::HangUp => {
-                log::info!("stopping: handing leadership over and finishing what is in flight");
-                told_at = Some(Instant::now());
-                ask_to_stop(node, posts);
-            }
-            Event::Ended(_, Err(fatal)) => return Err(fatal),
-            Event::Ended(core, Ok(())) => {
-                log::debug!("core {core} has ended");
-                running -= 1;
-                if running == 0 {
-                    log::info!("stopped");
-                    return Ok(());
+/// What the main thread does while the cores run.
+struct Supervisor {
+    node: Arc<Node>,
+    posts: Vec<InboxSender<Post<TcpStream>>>,
+    terminal: Terminal,
+    manager: ServiceManager,
+}
+
+impl Supervisor {
+    /// Waits for the cores. The first failure ends the process; a signal asks all of them to end.
+    fn run(mut self, events: &Receiver<Event>, reload: &mut dyn FnMut()) -> Result<(), Fatal> {
+        let mut running = self.posts.len();
+        let mut told_at = None;
+        while let Some(event) = self.next(events) {
+            match event {
+                Event::HangUp if !self.terminal.has_gone() => self.manager.reload(&mut *reload),
+                Event::Stop | Event::HangUp if told_at.is_some_and(|at: Instant| at.elapsed() < SIGNAL_ECHO) => {}
+                Event::Stop | Event::HangUp if self.node.is_stopping() => {
+                    let words = "told to stop a second time: ended without finishing what was in flight";
+                    return Err(Fatal::failure(words));
+                }
+                Event::Stop | Event::HangUp => {
+                    log::info!("stopping: handing leadership over and finishing what is in flight");
+                    told_at = Some(Instant::now());
+                    self.manager.stopping();
+                    ask_to_stop(&self.node, &self.posts);
+                }
+                Event::Ended(_, Err(fatal)) => return Err(fatal),
+                Event::Ended(core, Ok(())) => {
+                    log::debug!("core {core} has ended");
+                    running -= 1;
+                    if running == 0 {
+                        log::info!("stopped");
+                        return Ok(());
+                    }
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// The next event. Meanwhile the service manager is told what it wants to know.
+    fn next(&mut self, events: &Receiver<Event>) -> Option<Event> {
+        loop {
+            let Some(patience) = self.manager.patience().filter(|_| !self.node.is_stopping()) else {
+                return events.recv().ok();
+            };
+            match events.recv_timeout(patience) {
+                Ok(event) => return Some(event),
+                Err(RecvTimeoutError::Timeout) => self.manager.tick(&self.node.vitals, Instant::now()),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
 }
 
 fn resource(what: &str, error: &std::io::Error) -> Fatal {

@@ -45,6 +45,31 @@ pub struct Look {
     pub behind: (u16, ShardId),
 }
 
+impl Look {
+    /// What is wrong if the core hangs.
+    #[must_use]
+    pub fn turns_fault(&self) -> Option<String> {
+        let hangs = self.turned >= HANGS_AFTER;
+        hangs.then(|| format!("the event loop has not turned for {:?}; if that goes on, end the process", self.turned))
+    }
+
+    /// What is wrong if shards have no leader.
+    #[must_use]
+    pub fn leaderless_fault(&self) -> Option<String> {
+        let (shards, first) = self.leaderless;
+        (shards > 0)
+            .then(|| format!("{shards} shards have no known leader, {first} first: is a majority of the nodes up?"))
+    }
+
+    /// What is wrong if shards lag behind their leaders.
+    #[must_use]
+    pub fn behind_fault(&self) -> Option<String> {
+        let (shards, first) = self.behind;
+        (shards > 0)
+            .then(|| format!("{shards} shards have not caught up with their leaders since the start, {first} first"))
+    }
+}
+
 impl Vitals {
     /// Of a node with so many cores, none of which has turned.
     #[must_use]

@@ -224,3 +224,37 @@ fn a_node_that_is_alone_refuses_a_damaged_log_and_says_what_can_be_done() {
     cluster.restart_all();
     assert!(cluster.wire(1).get("key39").is_some());
 }
+
+#[test]
+fn nodes_that_meet_for_the_first_time_make_no_fuss_about_it() {
+    let mut cluster = Cluster::of(3).flag("--log-level=debug").start();
+    let mut is_passing = false;
+    for id in cluster.ids() {
+        let log = cluster.process(id).stderr();
+        let links: Vec<&str> = log.lines().filter(|line| line.contains("server::link: link to node")).collect();
+        // Those that are not there yet are worth a word.
+        let odd = |line: &&&str| line.contains(" WARN ") && !line.contains("Connection refused");
+        assert_eq!(links.iter().find(odd), None, "{log}");
+        is_passing |= links.iter().any(|line| line.contains("it has closed the link"));
+    }
+    assert!(is_passing, "they hang up on each other nevertheless");
+}
+
+#[test]
+fn a_peer_that_goes_on_hanging_up_is_complained_about() {
+    let mut cluster = Cluster::of(2).idle();
+    let peer = std::net::TcpListener::bind(cluster.address(2)).expect("the address is free");
+    peer.set_nonblocking(true).expect("it can be");
+    cluster.start_node(1);
+    let began = std::time::Instant::now();
+    let log = eventually(PATIENCE, "it is complained about", || {
+        while let Ok((mut socket, _)) = peer.accept() {
+            // Read, so that the end of the connection comes as an end.
+            let _ = std::io::Read::read(&mut socket, &mut [0; 1_024]);
+        }
+        let log = cluster.process(1).stderr();
+        log.contains("it has closed the link").then_some(log)
+    });
+    assert!(log.lines().any(|line| line.contains(" WARN ") && line.contains("link to node 2")), "{log}");
+    assert!(began.elapsed().as_secs() >= 1, "at first it may be a matter of moments");
+}
