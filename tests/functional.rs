@@ -1,5 +1,6 @@
 //! What a node and a cluster do for their users, with real processes, sockets and disks: every operation, restarts,
-//! the command line, reloads and the service manager, wrong bytes, limits of connections, snapshots, HTTP, and who may join.
+//! the command line, reloads and the service manager, wrong bytes, limits of connections, snapshots, HTTP, metrics, and who
+//! may join.
 
 mod support;
 
@@ -21,6 +22,8 @@ mod limits;
 mod links;
 #[path = "functional/members.rs"]
 mod members;
+#[path = "functional/metrics.rs"]
+mod metrics;
 #[path = "functional/operations.rs"]
 mod operations;
 #[path = "functional/reload.rs"]

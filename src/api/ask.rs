@@ -5,12 +5,14 @@
 //! has. What is asked and answered is owned here, as it outlives the bytes that it came in.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_channel::oneshot;
 use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Operation, Refusal, Scan, SlotTable, Status};
 use raftkv_protocol::types::{EntryId, Index, NodeId};
+
+use crate::metrics::figures::Figures;
 
 /// An operation that owns its keys and values. The fields are those of [`Operation`].
 #[derive(Clone, Debug)]
@@ -142,10 +144,28 @@ pub struct Question {
     pub answer: oneshot::Sender<Outcome>,
 }
 
+/// Who waits for the node's figures.
+pub type Scrape = oneshot::Sender<Result<Box<Figures>, OwnedRefusal>>;
+
+/// What was asked and nobody has looked at.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// Of the shards and of the node, as every client may.
+    pub questions: Vec<Question>,
+    /// For the node's metrics.
+    pub scrapes: Vec<Scrape>,
+}
+
+impl Asked {
+    fn is_empty(&self) -> bool {
+        self.questions.is_empty() && self.scrapes.is_empty()
+    }
+}
+
 /// The way of a core's handlers to their node: copies of it are the same.
 #[derive(Clone, Default)]
 pub struct Backend {
-    questions: Arc<Mutex<Vec<Question>>>,
+    asked: Arc<Mutex<Asked>>,
 }
 
 impl fmt::Debug for Backend {
@@ -158,20 +178,34 @@ impl Backend {
     /// Asks the node and waits for what comes of it.
     pub async fn ask(&self, operation: OwnedOperation) -> Outcome {
         let (answer, outcome) = oneshot::channel();
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner).push(Question { operation, answer });
-        let gone = || Err(OwnedRefusal::new(Code::Timeout, "the node ended before it could answer"));
-        outcome.await.unwrap_or_else(|_| gone())
+        self.asked().questions.push(Question { operation, answer });
+        outcome.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Asks for what the node knows of itself.
+    pub async fn figures(&self) -> Result<Box<Figures>, OwnedRefusal> {
+        let (scrape, figures) = oneshot::channel();
+        self.asked().scrapes.push(scrape);
+        figures.await.unwrap_or_else(|_| Err(ended()))
     }
 
     /// What was asked since the last look, for the loop.
     #[must_use]
-    pub fn take(&self) -> Vec<Question> {
-        std::mem::take(&mut self.questions.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn take(&self) -> Asked {
+        std::mem::take(&mut self.asked())
     }
 
     /// Whether nothing was.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.asked().is_empty()
     }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ended() -> OwnedRefusal {
+    OwnedRefusal::new(Code::Timeout, "the node ended before it could answer")
 }

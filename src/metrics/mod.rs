@@ -1,5 +1,7 @@
 //! What a node counts. Each core counts for itself in plain integers; a reader adds the cores up.
 
+pub mod figures;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// The counters of one core, or the sum of several cores'.
@@ -12,6 +14,15 @@ macro_rules! counters {
             /// Adds another core's counters.
             pub fn add(&mut self, other: &Counters) {
                 $(self.$name += other.$name;)*
+            }
+
+            /// Sets the counter with this name, so that a test can see where it shows.
+            #[cfg(test)]
+            pub fn set(&mut self, name: &str, value: u64) {
+                match name {
+                    $(stringify!($name) => self.$name = value,)*
+                    _ => panic!("there is no counter {name}"),
+                }
             }
 
             /// Every counter by its name, in alphabetical order.

@@ -13,6 +13,13 @@ use super::node::Node;
 const REPLY_BYTES: usize = 256;
 /// What the status says of a shard, and the slot table.
 const SHARD_STATUS_BYTES: usize = 160;
+/// What the metrics say of a node, of a shard and of a core.
+#[cfg(feature = "rest")]
+const METRICS_BYTES: usize = 96 << 10;
+#[cfg(feature = "rest")]
+const METRICS_SHARD_BYTES: usize = 2 << 10;
+#[cfg(feature = "rest")]
+const METRICS_CORE_BYTES: usize = 1 << 10;
 /// What the answer to a request for snapshots says of a shard, why there is none included.
 const SHARD_SNAPSHOT_BYTES: usize = 256;
 
@@ -36,6 +43,14 @@ pub(super) fn charge(operation: &Operation<'_>, node: &Node) -> Charge {
         // A few bytes, or a refusal's words.
         _ => Charge::Other(0),
     }
+}
+
+/// The most bytes of a node's metrics as text.
+#[cfg(feature = "rest")]
+pub(super) fn figures_charge(node: &Node) -> Charge {
+    let each = |count: u16, bytes: usize| usize::from(count) * bytes;
+    let shards = each(node.config.shards, METRICS_SHARD_BYTES) + each(node.config.cores, METRICS_CORE_BYTES);
+    Charge::Other(u32::try_from(METRICS_BYTES + shards).unwrap_or(u32::MAX))
 }
 
 /// The most bytes of a page: so many of the longest items, or the limit of a page.

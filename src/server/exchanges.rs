@@ -7,16 +7,22 @@ use std::fmt;
 use raftkv_protocol::client::{Answer, Refusal};
 use raftkv_protocol::types::EntryId;
 
+use crate::metrics::figures::Figures;
+
 use super::message::ExchangeId;
 
 /// Is told what has become of a request.
 pub(super) type Listener = Box<dyn FnOnce(EntryId, Result<Answer<'_>, Refusal<'_>>)>;
+
+/// Is told the node's figures, or why there are none.
+pub(super) type Scraper = Box<dyn FnOnce(Result<Box<Figures>, Refusal<'_>>)>;
 
 /// The open exchanges of a core.
 #[derive(Default)]
 pub(super) struct Exchanges {
     next: u64,
     open: BTreeMap<ExchangeId, Listener>,
+    scrapes: BTreeMap<ExchangeId, Scraper>,
 }
 
 impl fmt::Debug for Exchanges {
@@ -41,11 +47,25 @@ impl Exchanges {
     pub(super) fn close(&mut self, exchange: ExchangeId, at: EntryId, result: Result<Answer<'_>, Refusal<'_>>) {
         if let Some(listener) = self.open.remove(&exchange) {
             listener(at, result);
+        } else if let (Some(scraper), Err(refusal)) = (self.scrapes.remove(&exchange), result) {
+            scraper(Err(refusal));
+        }
+    }
+
+    /// Remembers who waits for the node's figures.
+    pub(super) fn open_scrape(&mut self, exchange: ExchangeId, scraper: Scraper) {
+        self.scrapes.insert(exchange, scraper);
+    }
+
+    /// Tells them.
+    pub(super) fn show(&mut self, exchange: ExchangeId, figures: Box<Figures>) {
+        if let Some(scraper) = self.scrapes.remove(&exchange) {
+            scraper(Ok(figures));
         }
     }
 
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.open.is_empty() && self.scrapes.is_empty()
     }
 }

@@ -5,11 +5,12 @@ use raftkv_protocol::types::{CoreId, EntryId, ShardId};
 
 use std::time::Instant;
 
+use crate::metrics::figures::{CoreFigures, Figures};
 use crate::shard::{Outbox, Shard};
 use crate::storage::CoreLog;
 
 use super::calls::{decode_operation, own};
-use super::gather::Portion;
+use super::gather::{Gathered, Portion, Wanted};
 use super::message::{CoreMessage, CoreStatus, Origin, OwnedCall, ReplyTo};
 use super::router::{Call, Router};
 use super::transport::Transport;
@@ -69,14 +70,29 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
-    pub(super) fn status(&mut self, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
+    /// Asks all cores what they know of themselves.
+    pub(super) fn look(&mut self, wanted: Wanted, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
         let cores = self.node.config.cores;
-        let job = self.desk.statuses.start(to, &self.node, deadline);
+        let job = self.desk.statuses.start(to, wanted, &self.node, deadline);
         for core in (0..cores).map(CoreId).filter(|core| *core != self.core) {
             transport.answer(core, CoreMessage::StatusAsked { core: self.core, job });
         }
-        if let Some((to, status)) = self.desk.statuses.part(job, self.own_status()) {
-            self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
+        self.status_part(job, self.own_status(), transport);
+    }
+
+    /// One core has told what it knows; whoever asked is answered when all have.
+    pub(super) fn status_part(&mut self, job: u64, part: CoreStatus, transport: &mut impl Transport) {
+        let Some(gathered) = self.desk.statuses.part(job, part) else { return };
+        match (gathered.wanted, gathered.to.origin) {
+            (Wanted::Figures, Origin::Exchange { exchange, charge }) => {
+                let Gathered { status, counters, cores, .. } = gathered;
+                transport.figures(exchange, charge, Box::new(Figures { status, counters, cores }));
+            }
+            _ => {
+                let Gathered { to, mut status, counters, .. } = gathered;
+                status.counters = counters.named();
+                self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
+            }
         }
     }
 
@@ -85,6 +101,16 @@ impl<L: CoreLog> Router<L> {
             shards: self.shards.iter().map(Shard::status).collect(),
             counters: self.counters.clone(),
             holds: self.log_holds(),
+            figures: self.own_figures(),
+        }
+    }
+
+    fn own_figures(&self) -> CoreFigures {
+        CoreFigures {
+            core: self.core,
+            turns: self.counters.turns,
+            events: self.counters.events,
+            shards: self.shards.iter().map(Shard::figures).collect(),
         }
     }
 }

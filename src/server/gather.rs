@@ -8,6 +8,7 @@ use raftkv_protocol::types::{EntryId, Index, ShardId};
 
 use crate::limits::Limits;
 use crate::metrics::Counters;
+use crate::metrics::figures::CoreFigures;
 
 use super::message::{CoreStatus, OwnedCall, ReplyTo};
 use super::node::Node;
@@ -207,14 +208,32 @@ impl Finished {
     }
 }
 
+/// What is to be made of the cores' parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The status.
+    Status,
+    /// The metrics.
+    #[cfg_attr(not(feature = "rest"), expect(dead_code, reason = "they are asked for over HTTP"))]
+    Figures,
+}
+
+/// What the cores of a node have told.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) to: ReplyTo,
+    pub(super) wanted: Wanted,
+    pub(super) status: Box<Status>,
+    pub(super) counters: Counters,
+    pub(super) cores: Vec<CoreFigures>,
+}
+
 /// A question for the node's status: the cores' parts so far.
 #[derive(Debug)]
 struct Question {
-    to: ReplyTo,
     deadline: Instant,
     missing: u16,
-    status: Box<Status>,
-    counters: Counters,
+    told: Gathered,
 }
 
 /// The questions for the node's status under way.
@@ -225,7 +244,7 @@ pub(super) struct Statuses {
 }
 
 impl Statuses {
-    pub(super) fn start(&mut self, to: ReplyTo, node: &Node, deadline: Instant) -> u64 {
+    pub(super) fn start(&mut self, to: ReplyTo, wanted: Wanted, node: &Node, deadline: Instant) -> u64 {
         let status = Box::new(Status {
             cluster: node.cluster,
             node: node.config.node_id,
@@ -236,31 +255,34 @@ impl Statuses {
             sync_ms: node.health.sync_ms(),
             ..Status::default()
         });
-        let question = Question { to, deadline, missing: node.config.cores, status, counters: Counters::default() };
+        let told = Gathered { to, wanted, status, counters: Counters::default(), cores: Vec::new() };
+        let question = Question { deadline, missing: node.config.cores, told };
         self.next += 1;
         self.jobs.insert(self.next, question);
         self.next
     }
 
     /// One core has answered; the last one's answer completes the status.
-    pub(super) fn part(&mut self, job: u64, part: CoreStatus) -> Option<(ReplyTo, Box<Status>)> {
+    pub(super) fn part(&mut self, job: u64, part: CoreStatus) -> Option<Gathered> {
         let question = self.jobs.get_mut(&job)?;
-        question.status.shards.extend(part.shards);
-        question.status.holds.extend(part.holds);
-        question.counters.add(&part.counters);
+        let told = &mut question.told;
+        told.status.shards.extend(part.shards);
+        told.status.holds.extend(part.holds);
+        told.counters.add(&part.counters);
+        told.cores.push(part.figures);
         question.missing -= 1;
         if question.missing > 0 {
             return None;
         }
-        let mut question = self.jobs.remove(&job)?;
-        question.status.shards.sort_by_key(|shard| shard.id);
-        question.status.holds.sort_by_key(|hold| (hold.core, hold.shard));
-        question.status.counters = question.counters.named();
-        Some((question.to, question.status))
+        let Question { mut told, .. } = self.jobs.remove(&job)?;
+        told.status.shards.sort_by_key(|shard| shard.id);
+        told.status.holds.sort_by_key(|hold| (hold.core, hold.shard));
+        told.cores.sort_by_key(|figures| figures.core);
+        Some(told)
     }
 
     pub(super) fn expire(&mut self, now: Instant) -> Vec<ReplyTo> {
-        self.jobs.extract_if(.., |_, question| question.deadline <= now).map(|(_, question)| question.to).collect()
+        self.jobs.extract_if(.., |_, question| question.deadline <= now).map(|(_, question)| question.told.to).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {

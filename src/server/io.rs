@@ -13,11 +13,13 @@ use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::event_loop::{Flushed, InboxSender, Input};
 use crate::limits::{OVERHEAD_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MAX};
+#[cfg(feature = "rest")]
+use crate::metrics::figures::Figures;
 use crate::socket::{Network, Socket, Stream};
 
 use super::connection::{Connection, Connections, Kind};
 #[cfg(feature = "rest")]
-use super::exchanges::{Exchanges, Listener};
+use super::exchanges::{Exchanges, Listener, Scraper};
 use super::link::{Link, LinkEvent};
 #[cfg(feature = "rest")]
 use super::message::ExchangeId;
@@ -395,6 +397,12 @@ impl<N: Network> Io<N> {
         self.exchanges.open(exchange, listener);
     }
 
+    /// The same for whoever came for the node's figures.
+    pub(super) fn open_scrape(&mut self, exchange: ExchangeId, charge: Charge, scraper: Scraper) {
+        self.reply_bytes.add(charge);
+        self.exchanges.open_scrape(exchange, scraper);
+    }
+
     /// So many bytes of replies over HTTP wait for their readers.
     pub(super) fn count_http_unread(&mut self, bytes: usize) {
         self.reply_bytes.count_unread(&mut self.http_unread, bytes);
@@ -425,6 +433,12 @@ impl<N: Network> Transport for Io<N> {
     fn exchange(&mut self, exchange: ExchangeId, charge: Charge, at: EntryId, result: Result<Answer<'_>, Refusal<'_>>) {
         self.reply_bytes.settle(charge);
         self.exchanges.close(exchange, at, result);
+    }
+
+    #[cfg(feature = "rest")]
+    fn figures(&mut self, exchange: ExchangeId, charge: Charge, figures: Box<Figures>) {
+        self.reply_bytes.settle(charge);
+        self.exchanges.show(exchange, figures);
     }
 
     fn peer(&mut self, node: NodeId) -> Option<&mut Vec<u8>> {

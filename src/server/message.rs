@@ -7,6 +7,7 @@ use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId, SnapshotId};
 use std::time::Instant;
 
 use crate::metrics::Counters;
+use crate::metrics::figures::CoreFigures;
 
 /// A connection of one core. The generation tells it from a later one in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -177,4 +178,6 @@ pub struct CoreStatus {
     pub counters: Counters,
     /// What its log holds on to although it should not.
     pub holds: Vec<LogHold>,
+    /// What else it knows, for its metrics.
+    pub figures: CoreFigures,
 }

@@ -30,6 +30,8 @@ pub mod message;
 mod news;
 pub mod node;
 mod placement;
+#[cfg(feature = "rest")]
+mod process;
 mod ready;
 pub mod records;
 mod repairs;

@@ -25,6 +25,7 @@ use crate::storage::CoreLog;
 use super::calls::{decode_operation, decode_reply, is_read, is_stale, own, refusal_of, shard_scan, write_bytes};
 use super::desk::{Desk, Forwarded};
 use super::exit::Exit;
+use super::gather::Wanted;
 use super::message::{CoreMessage, Origin, OwnedCall, ReplyTo};
 use super::news::Told;
 use super::node::Node;
@@ -160,7 +161,7 @@ impl<L: CoreLog> Router<L> {
                 let table = self.node.slot_table();
                 self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Slots(table)));
             }
-            Operation::Status => self.status(to, deadline, transport),
+            Operation::Status => self.look(Wanted::Status, to, deadline, transport),
             Operation::Ping => self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Pong)),
             Operation::Snapshot { wait_ms } => self.snapshots_asked(wait_ms, to, now, transport),
             _ => self.refuse(to, Code::BadRequest, None, "this server does not know the operation", transport),
@@ -228,11 +229,7 @@ impl<L: CoreLog> Router<L> {
                 let status = Box::new(self.own_status());
                 transport.answer(core, CoreMessage::StatusPart { job, status });
             }
-            CoreMessage::StatusPart { job, status } => {
-                if let Some((to, status)) = self.desk.statuses.part(job, *status) {
-                    self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
-                }
-            }
+            CoreMessage::StatusPart { job, status } => self.status_part(job, *status, transport),
         }
     }
 

@@ -4,6 +4,8 @@ use raftkv_protocol::client::{Answer, Refusal};
 use raftkv_protocol::peer::SnapshotChunk;
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
+use crate::metrics::figures::Figures;
+
 use super::message::{Charge, ConnectionId, CoreMessage, ExchangeId};
 
 /// The way to clients, peers and the other cores.
@@ -27,6 +29,9 @@ pub trait Transport {
         _result: Result<Answer<'_>, Refusal<'_>>,
     ) {
     }
+
+    /// Hands the node's figures to somebody who came over HTTP for them.
+    fn figures(&mut self, _exchange: ExchangeId, _charge: Charge, _figures: Box<Figures>) {}
 
     /// Where to append frames for a peer; `None` while its link is down or full.
     fn peer(&mut self, node: NodeId) -> Option<&mut Vec<u8>>;

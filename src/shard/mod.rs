@@ -41,6 +41,7 @@ use raftkv_protocol::peer::{Body, Message, SnapshotMeta};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId};
 
 use crate::error::Fatal;
+use crate::metrics::figures::ShardFigures;
 use crate::raft::{Outgoing, ProposeError, Raft, Ready, WriteId};
 use crate::state_machine::StateMachine;
 use crate::storage::record::entry_bytes;
@@ -365,6 +366,21 @@ impl<R: Copy> Shard<R> {
             state_hash: self.machine.hash(),
             divergence: self.comparison.divergence().copied(),
             is_repairing: self.raft.is_damaged(),
+        }
+    }
+
+    /// What else a scrape shows of it.
+    #[must_use]
+    pub fn figures(&self) -> ShardFigures {
+        let (last, commit) = (self.raft.last().index, self.raft.commit());
+        let leads = self.leads();
+        let voters = self.raft.voters().iter();
+        ShardFigures {
+            shard: self.id,
+            bytes: self.machine.bytes(),
+            pending_bytes: if leads { self.uncommitted_bytes() as u64 } else { 0 },
+            pending_entries: if leads { last.0.saturating_sub(commit.0) } else { 0 },
+            lags: voters.filter_map(|node| Some((*node, last.0.saturating_sub(self.raft.matched(*node)?.0)))).collect(),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod history;
 pub mod http;
 pub mod http2;
+pub mod metrics;
 pub mod netns;
 pub mod process;
 pub mod random;

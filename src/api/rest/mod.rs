@@ -5,6 +5,7 @@
 
 mod body;
 mod keys;
+mod metrics;
 mod node;
 mod params;
 mod problem;
@@ -29,6 +30,7 @@ use raftkv_protocol::client::Code;
 use super::ask::{Backend, Outcome, OwnedOperation, OwnedRefusal};
 use super::binary;
 use crate::limits::Limits;
+use crate::metrics::figures::Figures;
 
 pub use body::Held;
 pub use node::{Check, Health};
@@ -68,6 +70,7 @@ pub fn router(rest: Rest) -> Router {
         .route("/v1/kv/{*key}", get(keys::get).put(keys::put).delete(keys::delete).fallback(no_method))
         .route("/v1/status", get(node::status).fallback(no_method))
         .route("/v1/cluster", get(node::cluster).fallback(no_method))
+        .route("/metrics", get(metrics::get).fallback(no_method))
         .route("/livez", get(node::livez).fallback(no_method))
         .route("/readyz", get(node::readyz).fallback(no_method))
         .fallback(no_path)
@@ -95,6 +98,15 @@ impl Rest {
                 Code::Timeout,
                 "the node did not answer itself; a write may or may not take effect",
             )),
+        }
+    }
+
+    /// What the node knows of itself.
+    async fn figures(&self) -> Result<Box<Figures>, OwnedRefusal> {
+        let clock = self.timer.sleep(self.limits.request_timeout + ANSWER_GRACE);
+        match body::first(self.backend.figures(), clock).await {
+            body::First::Done(figures) => figures,
+            body::First::Late => Err(OwnedRefusal::new(Code::Timeout, "the node did not answer itself")),
         }
     }
 

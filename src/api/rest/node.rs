@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::body::json;
 use super::{Rest, params};
 use crate::api::ask::{OwnedAnswer, OwnedOperation, OwnedRefusal};
+use crate::metrics::figures::ProcessFigures;
 
 #[derive(Serialize)]
 struct Member<'a> {
@@ -165,6 +166,9 @@ pub trait Health: Send + Sync + 'static {
 
     /// Whether it can serve.
     fn ready(&self, now: Instant) -> Vec<Check>;
+
+    /// What the system says of its process.
+    fn process(&self) -> ProcessFigures;
 }
 
 /// `GET /livez`.

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::api::ask::{Backend, Question};
+use crate::api::ask::{Asked, Backend, Question};
 use crate::api::rest::{self, Health, Held, Rest};
 use crate::event_loop::{HttpSocket, LoopTimer, Scratch, TaskId, Tasks, Wake, scratch};
 use crate::limits::Limits;
@@ -156,7 +156,7 @@ impl<S: Socket + 'static> Http<S> {
     }
 
     /// What the tasks have asked.
-    pub(super) fn questions(&self) -> Vec<Question> {
+    pub(super) fn asked(&self) -> Asked {
         self.backend.take()
     }
 

@@ -4,12 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::node::Node;
+use super::super::process;
 use crate::api::rest::{Check, Health};
+use crate::metrics::figures::ProcessFigures;
 
 /// A node as its probes see it.
 pub(in crate::server) struct Probes(pub(in crate::server) Arc<Node>);
 
 impl Health for Probes {
+    fn process(&self) -> ProcessFigures {
+        process::figures()
+    }
+
     fn live(&self, now: Instant) -> Vec<Check> {
         let looks = self.0.vitals.looks(now);
         looks.map(|look| Check { name: format!("core-{}/turns", look.core), fault: look.turns_fault() }).collect()

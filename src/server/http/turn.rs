@@ -3,15 +3,16 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use raftkv_protocol::client::Code;
+use raftkv_protocol::client::{Code, Refusal};
 
 use super::super::budget;
 use super::super::core_loop::{CoreLoop, is_full};
+use super::super::gather::Wanted;
 use super::super::io::http_token;
 use super::super::message::{Charge, ExchangeId, Origin, Reader, ReplyTo};
 use super::super::room::Room;
 use super::turn_away;
-use crate::api::ask::{OwnedAnswer, OwnedRefusal, Question};
+use crate::api::ask::{Asked, OwnedAnswer, OwnedRefusal, Question, Scrape};
 use crate::api::binary;
 use crate::socket::Network;
 
@@ -39,9 +40,13 @@ impl<N: Network> CoreLoop<N> {
     /// Polls the tasks that are ready, and hands what they ask to the router.
     pub(in crate::server) fn run_http(&mut self, now: Instant) {
         self.poll_http(now);
-        for question in self.http.questions() {
+        let Asked { questions, scrapes } = self.http.asked();
+        for question in questions {
             let exchange = self.io.exchanges.name();
             self.take_question(exchange, question);
+        }
+        for scrape in scrapes {
+            self.take_scrape(scrape);
         }
     }
 
@@ -97,6 +102,19 @@ impl<N: Network> CoreLoop<N> {
             Ok(()) => self.router.request(operation.borrow(), to, self.now(), &mut self.io),
             Err((code, message)) => self.router.refuse(to, code, None, &message, &mut self.io),
         }
+    }
+
+    /// Has the cores tell what they know of themselves. That is served whatever else there is to do: it matters most then.
+    fn take_scrape(&mut self, scrape: Scrape) {
+        let (exchange, charge) = (self.io.exchanges.name(), budget::figures_charge(&self.node));
+        let scraper = Box::new(move |figures: Result<_, Refusal<'_>>| {
+            // Whoever has gone waits for nothing.
+            scrape.send(figures.map_err(OwnedRefusal::from)).ok();
+        });
+        self.io.open_scrape(exchange, charge, scraper);
+        let to = ReplyTo { core: self.core(), origin: Origin::Exchange { exchange, charge } };
+        let deadline = self.now() + self.node.config.limits.request_timeout;
+        self.router.look(Wanted::Figures, to, deadline, &mut self.io);
     }
 }
 

@@ -1,0 +1,95 @@
+//! `GET /metrics`: what the node knows of itself, as Prometheus and OpenMetrics write it.
+//!
+//! The cores count in plain integers; a scrape gathers and adds them, and only then are they metrics. `docs/metrics.md`
+//! lists them all. Their names, help and units stand here, in the files of this folder, and nowhere else.
+
+mod counted;
+mod node;
+mod page;
+mod shards;
+
+use std::fmt;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
+use prometheus_client::registry::Registry;
+
+use super::{Rest, params};
+use crate::api::ask::OwnedRefusal;
+use crate::metrics::figures::{Figures, ProcessFigures};
+use page::Page;
+
+/// What OpenMetrics calls itself.
+const OPEN_METRICS: &str = "application/openmetrics-text";
+const OPEN_METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// In which text metrics are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Prometheus,
+    OpenMetrics,
+}
+
+impl Format {
+    /// OpenMetrics for whoever names it, Prometheus for everybody else.
+    fn accepted(headers: &HeaderMap) -> Format {
+        let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let mut kinds = accepted.flat_map(|kinds| kinds.split(','));
+        let is_open =
+            |kind: &str| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(OPEN_METRICS));
+        if kinds.any(is_open) { Format::OpenMetrics } else { Format::Prometheus }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Format::Prometheus => prometheus_text::CONTENT_TYPE,
+            Format::OpenMetrics => OPEN_METRICS_TYPE,
+        }
+    }
+
+    fn write(self, shown: Shown) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(shown));
+        let mut written = String::new();
+        match self {
+            Format::Prometheus => prometheus_text::encode(&mut written, &registry)?,
+            Format::OpenMetrics => text::encode(&mut written, &registry)?,
+        }
+        Ok(written)
+    }
+}
+
+/// All that is shown.
+#[derive(Debug)]
+struct Shown {
+    figures: Box<Figures>,
+    process: ProcessFigures,
+}
+
+impl Collector for Shown {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (figures, page) = (&self.figures, &mut Page::new(encoder));
+        node::write(figures, &self.process, page)?;
+        counted::write(&figures.counters, page)?;
+        shards::write(figures, page)
+    }
+}
+
+/// `GET /metrics`.
+pub async fn get(State(rest): State<Rest>, request: Request) -> Result<Response, OwnedRefusal> {
+    params::none(request.uri().query())?;
+    let format = Format::accepted(request.headers());
+    let figures = rest.figures().await?;
+    let shown = Shown { figures, process: rest.health.process() };
+    let written = format.write(shown).expect("text can be written to memory");
+    let mut response = Response::new(rest.reply_body(written.into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    Ok(response)
+}
+
+#[cfg(test)]
+mod metrics_test;

@@ -1,0 +1,89 @@
+//! The node as a whole: what it is, its process, its disk and its cores.
+
+use std::fmt;
+
+use raftkv_protocol::health::DiskHealth;
+
+use super::page::{About, Page, Value, label};
+use crate::metrics::figures::{Figures, ProcessFigures};
+
+/// What can be left out of a build, and is in this one.
+const FEATURES: &str = "rest";
+
+const DISK_STATES: [DiskHealth; 4] = [DiskHealth::Healthy, DiskHealth::Recovering, DiskHealth::Slow, DiskHealth::Full];
+
+/// Writes them.
+pub fn write(figures: &Figures, process: &ProcessFigures, page: &mut Page<'_>) -> fmt::Result {
+    let status = &figures.status;
+    let build = vec![("version", status.version.clone().into()), ("features", FEATURES.into())];
+    page.info(&About::new("raftkv_build", "What the server was built as"), &build)?;
+    let node = [("node", status.node.to_string()), ("cluster", status.cluster.to_string())];
+    let node = node.map(|(name, value)| (name, value.into())).to_vec();
+    page.info(&About::new("raftkv_node", "Which node of which cluster this is"), &node)?;
+    self::process(process, page)?;
+    disk(figures, page)?;
+    cores(figures, page)
+}
+
+/// Under the names that every program of this kind has.
+fn process(process: &ProcessFigures, page: &mut Page<'_>) -> fmt::Result {
+    let alone = |value: Value| [(Vec::new(), value)];
+    page.counter(
+        &About::seconds("process_cpu", "Time of processors that the process has used"),
+        alone(process.cpu_s.into()),
+    )?;
+    page.gauge(
+        &About::bytes("process_resident_memory", "Memory that the process has in use"),
+        alone(process.resident_bytes.into()),
+    )?;
+    page.gauge(
+        &About::bytes("process_virtual_memory", "Addresses that the process has in use"),
+        alone(process.virtual_bytes.into()),
+    )?;
+    page.gauge(&About::new("process_threads", "Threads of the process"), alone(process.threads.into()))?;
+    page.gauge(&About::new("process_open_fds", "Files and sockets that are open"), alone(process.open_fds.into()))?;
+    page.gauge(
+        &About::new("process_max_fds", "How many files and sockets may be open"),
+        alone(process.max_fds.into()),
+    )?;
+    page.gauge(
+        &About::seconds("process_start_time", "When the process started, since 1970"),
+        alone(process.started_s.into()),
+    )
+}
+
+fn disk(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
+    let status = &figures.status;
+    page.gauge(
+        &About::new("raftkv_disk_state", "1 for the state that the node takes its disk to be in, 0 for the others"),
+        DISK_STATES.map(|state| (label("state", state.name()), state == status.disk)),
+    )?;
+    page.gauge(
+        &About::seconds("raftkv_log_sync_pending", "For how long the longest sync in flight has taken, 0 if none is"),
+        [(Vec::new(), status.sync_ms as f64 / 1_000.0)],
+    )?;
+    let holds = figures.status.holds.iter();
+    page.gauge(
+        &About::bytes(
+            "raftkv_log_held",
+            "Bytes of a log that is over its size which go when this shard lets go of them",
+        ),
+        holds.map(|hold| {
+            let mut labels = label("shard", hold.shard);
+            labels.push(("reason", hold.reason.name().into()));
+            (labels, hold.bytes)
+        }),
+    )
+}
+
+fn cores(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
+    let cores = || figures.cores.iter();
+    page.counter(
+        &About::new("raftkv_core_turns", "Turns of the core's event loop"),
+        cores().map(|core| (label("core", core.core), core.turns)),
+    )?;
+    page.counter(
+        &About::new("raftkv_core_events", "Events that the polls of the core's event loop have reported"),
+        cores().map(|core| (label("core", core.core), core.events)),
+    )
+}

@@ -1,0 +1,64 @@
+//! What a node tells of itself when its metrics are scraped: plain values, as the cores had them when they were asked.
+
+use raftkv_protocol::client::Status;
+use raftkv_protocol::types::{CoreId, NodeId, ShardId};
+
+use super::Counters;
+
+/// What a node's cores have told of it.
+#[derive(Debug)]
+pub struct Figures {
+    /// Its shards, the health of its disk, and what holds on to its logs.
+    pub status: Box<Status>,
+    /// What its cores have counted, added up.
+    pub counters: Counters,
+    /// Its cores, in their order.
+    pub cores: Vec<CoreFigures>,
+}
+
+/// What a core knows of itself beyond its shards' status and its counters.
+#[derive(Debug)]
+pub struct CoreFigures {
+    /// Which.
+    pub core: CoreId,
+    /// Turns of its event loop.
+    pub turns: u64,
+    /// Events that its polls have reported.
+    pub events: u64,
+    /// Its shards.
+    pub shards: Vec<ShardFigures>,
+}
+
+/// What a replica knows beyond its status.
+#[derive(Debug)]
+pub struct ShardFigures {
+    /// Of which shard.
+    pub shard: ShardId,
+    /// Bytes of its keys and values.
+    pub bytes: u64,
+    /// Bytes of writes that are not committed, as far as this node leads.
+    pub pending_bytes: u64,
+    /// Entries in its log that are not committed, as far as this node leads.
+    pub pending_entries: u64,
+    /// As far as this node leads: how many entries of its log each follower is not known to have.
+    pub lags: Vec<(NodeId, u64)>,
+}
+
+/// What the system says of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ProcessFigures {
+    /// Seconds of processors that it has used, in all its threads.
+    pub cpu_s: f64,
+    /// Bytes of memory that it has in use.
+    pub resident_bytes: u64,
+    /// Bytes of addresses that it has in use.
+    pub virtual_bytes: u64,
+    /// Its threads.
+    pub threads: u64,
+    /// Files and sockets that are open.
+    pub open_fds: u64,
+    /// How many may be.
+    pub max_fds: u64,
+    /// When it started, in seconds since 1970.
+    pub started_s: f64,
+}

@@ -1,0 +1,79 @@
+//! The metrics: what a page says, in both formats, and that the manual lists what there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::support::cluster::Cluster;
+use crate::support::http::{Http, http_address};
+use crate::support::metrics::{Family, Format, Page};
+
+const MANUAL: &str = include_str!("../../docs/metrics.md");
+
+/// What the manual says of a metric: type, unit, labels, meaning.
+type Listed = (String, String, BTreeSet<String>, String);
+
+fn listed() -> BTreeMap<String, Listed> {
+    let mut listed = BTreeMap::new();
+    for row in MANUAL.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [name, kind, unit, labels, meaning] = cells[..] else { panic!("five cells: {row}") };
+        let labels = labels.split(", ").filter(|label| !label.is_empty()).map(|label| label.replace('`', "")).collect();
+        let found = (kind.to_owned(), unit.to_owned(), labels, meaning.to_owned());
+        assert!(listed.insert(name.replace('`', ""), found).is_none(), "twice: {row}");
+    }
+    listed
+}
+
+fn unit(name: &str) -> &'static str {
+    let name = name.strip_suffix("_total").unwrap_or(name);
+    ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(&format!("_{unit}"))).unwrap_or("")
+}
+
+/// The pages of all nodes as one: a metric has the series that it has anywhere.
+fn all_pages(cluster: &Cluster) -> BTreeMap<String, Family> {
+    let mut all: BTreeMap<String, Family> = BTreeMap::new();
+    for node in cluster.ids() {
+        for (name, family) in Page::of(cluster, node).0 {
+            match all.get_mut(&name) {
+                Some(known) => known.series.extend(family.series),
+                None => drop(all.insert(name, family)),
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn the_manual_lists_every_metric_and_no_other() {
+    let cluster = Cluster::start(3);
+    cluster.await_leaders();
+    let (listed, found) = (listed(), all_pages(&cluster));
+    let names = |all: &BTreeMap<String, Family>| all.keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(listed.keys().cloned().collect::<BTreeSet<_>>(), names(&found));
+    for (name, (kind, unit_listed, labels, meaning)) in listed {
+        let family = &found[&name];
+        assert_eq!((&family.kind, &family.help, unit(&name)), (&kind, &meaning, unit_listed.as_str()), "{name}");
+        // Some have no series while all is well.
+        if !family.series.is_empty() {
+            assert_eq!(family.labels().into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), labels, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_format_is_the_one_that_is_asked_for() {
+    let cluster = Cluster::start(1);
+    let mut http = Http::connect(http_address(cluster.address(1)));
+    let classic = http.ask("GET", "/metrics", &[], b"");
+    assert_eq!(classic.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let open = http.ask("GET", "/metrics", &[("accept", accept)], b"");
+    assert_eq!(open.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    let (classic, open) =
+        (Page::read(classic.text(), Format::Prometheus), Page::read(open.text(), Format::OpenMetrics));
+    let series =
+        |page: &Page| page.0.values().flat_map(|family| family.series.keys().cloned()).collect::<BTreeSet<_>>();
+    assert_eq!(series(&classic), series(&open), "they say the same of the same");
+    assert_eq!(http.ask("HEAD", "/metrics", &[], b"").status, 200);
+    assert_eq!(http.ask("GET", "/metrics?name=x", &[], b"").status, 400);
+    assert_eq!(http.ask("POST", "/metrics", &[], b"").status, 405);
+}
