@@ -93,19 +93,22 @@ pub struct OwnedRefusal {
     pub leader: Option<NodeId>,
     /// For people: what, where, and what to do.
     pub message: String,
+    /// The node has refused it, and counted that; otherwise the face has.
+    pub is_counted: bool,
 }
 
 impl OwnedRefusal {
-    /// A refusal that names no leader.
+    /// A refusal by a face, which names no leader.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> OwnedRefusal {
-        OwnedRefusal { code, leader: None, message: message.into() }
+        OwnedRefusal { code, leader: None, message: message.into(), is_counted: false }
     }
 }
 
 impl From<Refusal<'_>> for OwnedRefusal {
     fn from(refusal: Refusal<'_>) -> OwnedRefusal {
-        OwnedRefusal { code: refusal.code, leader: refusal.leader, message: refusal.message.to_owned() }
+        let Refusal { code, leader, message } = refusal;
+        OwnedRefusal { code, leader, message: message.to_owned(), is_counted: true }
     }
 }
 

@@ -4,6 +4,7 @@ use raftkv_protocol::client::Status;
 use raftkv_protocol::types::{CoreId, NodeId, ShardId};
 
 use super::Counters;
+use super::requests::Requests;
 
 /// What a node's cores have told of it.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub struct Figures {
     pub status: Box<Status>,
     /// What its cores have counted, added up.
     pub counters: Counters,
+    /// What became of the requests of all cores.
+    pub requests: Box<Requests>,
     /// Its cores, in their order.
     pub cores: Vec<CoreFigures>,
 }
@@ -25,6 +28,8 @@ pub struct CoreFigures {
     pub turns: u64,
     /// Events that its polls have reported.
     pub events: u64,
+    /// What became of its requests.
+    pub requests: Box<Requests>,
     /// Its shards.
     pub shards: Vec<ShardFigures>,
 }

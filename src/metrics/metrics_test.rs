@@ -1,4 +1,10 @@
+use std::time::{Duration, Instant};
+
+use raftkv_protocol::client::Code;
+
 use super::Counters;
+use super::histogram::{Histogram, Shape, SharedHistogram};
+use super::requests::{Face, Requests, Taken, Task};
 
 #[test]
 fn the_manual_names_every_counter() {
@@ -18,4 +24,48 @@ fn the_counters_of_cores_add_up() {
     let value = |name: &str| named.iter().find(|(counter, _)| counter == name).map(|(_, value)| *value);
     assert_eq!(["requests", "log_syncs", "timeouts", "turns"].map(value), [Some(11), Some(2), Some(3), Some(0)]);
     assert!(named.is_sorted());
+}
+
+#[test]
+fn a_bucket_holds_its_bound_and_nothing_above_it() {
+    let (mut histogram, shared) = (Histogram::<4, 3>::default(), SharedHistogram::<4, 3>::default());
+    for value in [0, 1, 16, 17, 32, 33, 64, 65, u64::MAX] {
+        histogram.note(value);
+        shared.note(value);
+    }
+    let sum = [0, 1, 16, 17, 32, 33, 64, 65, u64::MAX].into_iter().fold(0, u64::wrapping_add);
+    assert_eq!(histogram.shape(), Shape { buckets: vec![(16, 3), (32, 2), (64, 2)], above: 2, sum });
+    assert_eq!(shared.copy(), histogram);
+    let mut both = histogram.clone();
+    both.add(&histogram);
+    assert_eq!((both.shape().buckets[0], both.shape().above), ((16, 6), 4));
+}
+
+#[test]
+fn requests_are_counted_by_face_task_and_result() {
+    let (mut requests, now) = (Requests::default(), Instant::now());
+    let taken = |face, task| Taken { at: now, face, task };
+    requests.answered(taken(Face::Binary, Task::Put), None, now + Duration::from_micros(20));
+    requests.answered(taken(Face::Binary, Task::Put), Some(Code::Timeout), now + Duration::from_secs(5));
+    requests.refused(Face::Rest, Task::Put, Code::TooLarge);
+    let mut sum = requests.clone();
+    sum.add(&requests);
+    let seen = |face, task| {
+        let mut kinds = sum.kinds().filter(|(found, asked, _)| (*found, *asked) == (face, task));
+        let (_, _, results) = kinds.next().expect("every kind is there");
+        (results.counts().collect::<Vec<_>>(), results.times.shape().sum)
+    };
+    assert_eq!(seen(Face::Binary, Task::Put), (vec![("ok", 2), ("timeout", 2)], 2 * 5_000_020));
+    assert_eq!(seen(Face::Rest, Task::Put), (vec![("ok", 0), ("too_large", 2)], 0));
+    assert_eq!(seen(Face::Rest, Task::Get), (vec![("ok", 0)], 0));
+}
+
+#[test]
+fn every_code_is_counted() {
+    for code in Code::all() {
+        let mut requests = Requests::default();
+        requests.refused(Face::Rest, Task::Other, code);
+        let (_, _, results) = requests.kinds().last().expect("a kind");
+        assert_eq!(results.counts().collect::<Vec<_>>(), [("ok", 0), (code.name(), 1)]);
+    }
 }

@@ -1,6 +1,8 @@
 //! What a node counts. Each core counts for itself in plain integers; a reader adds the cores up.
 
 pub mod figures;
+pub mod histogram;
+pub mod requests;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {

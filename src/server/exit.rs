@@ -5,6 +5,7 @@ use raftkv_protocol::peer::{ForwardReply, Message, PeerFrame};
 use raftkv_protocol::types::{CoreId, Entry, EntryId, NodeId, RequestId, ShardId};
 
 use crate::metrics::Counters;
+use crate::metrics::requests::Requests;
 use crate::shard::{Outbox, ReadKind};
 
 use super::calls::{own, read_again};
@@ -20,6 +21,7 @@ pub(super) struct Exit<'a, T> {
     pub(super) link_bytes_max: usize,
     pub(super) desk: &'a mut Desk,
     pub(super) counters: &'a mut Counters,
+    pub(super) requests: &'a mut Requests,
     pub(super) transport: &'a mut T,
 }
 
@@ -61,10 +63,14 @@ impl<T: Transport> Outbox<ReplyTo> for Exit<'_, T> {
                 Reply { id, at, result }.encode(&mut frame);
                 self.transport.answer(to.core, CoreMessage::Reply { origin, frame });
             }
-            Origin::Client { connection, request, charge } => {
+            Origin::Client { connection, request, charge, taken } => {
+                self.requests.answered(taken, result.as_ref().err().map(|refusal| refusal.code), self.desk.now());
                 self.transport.reply(connection, request, charge, at, result);
             }
-            Origin::Exchange { exchange, charge } => self.transport.exchange(exchange, charge, at, result),
+            Origin::Exchange { exchange, charge, taken } => {
+                self.requests.answered(taken, result.as_ref().err().map(|refusal| refusal.code), self.desk.now());
+                self.transport.exchange(exchange, charge, at, result);
+            }
             Origin::Gather { job, shard } => self.desk.gathers.part(job, shard, at, result),
         }
     }

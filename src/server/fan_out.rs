@@ -6,6 +6,7 @@ use raftkv_protocol::types::{CoreId, EntryId, ShardId};
 use std::time::Instant;
 
 use crate::metrics::figures::{CoreFigures, Figures};
+use crate::metrics::requests::Requests;
 use crate::shard::{Outbox, Shard};
 use crate::storage::CoreLog;
 
@@ -84,9 +85,12 @@ impl<L: CoreLog> Router<L> {
     pub(super) fn status_part(&mut self, job: u64, part: CoreStatus, transport: &mut impl Transport) {
         let Some(gathered) = self.desk.statuses.part(job, part) else { return };
         match (gathered.wanted, gathered.to.origin) {
-            (Wanted::Figures, Origin::Exchange { exchange, charge }) => {
+            (Wanted::Figures, Origin::Exchange { exchange, charge, taken }) => {
                 let Gathered { status, counters, cores, .. } = gathered;
-                transport.figures(exchange, charge, Box::new(Figures { status, counters, cores }));
+                let mut requests = Box::<Requests>::default();
+                cores.iter().for_each(|core| requests.add(&core.requests));
+                self.requests.answered(taken, None, self.desk.now());
+                transport.figures(exchange, charge, Box::new(Figures { status, counters, requests, cores }));
             }
             _ => {
                 let Gathered { to, mut status, counters, .. } = gathered;
@@ -110,6 +114,7 @@ impl<L: CoreLog> Router<L> {
             core: self.core,
             turns: self.counters.turns,
             events: self.counters.events,
+            requests: self.requests.clone(),
             shards: self.shards.iter().map(Shard::figures).collect(),
         }
     }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::metrics::Counters;
 use crate::metrics::figures::CoreFigures;
+use crate::metrics::requests::Taken;
 
 /// A connection of one core. The generation tells it from a later one in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +76,8 @@ pub enum Origin {
         request: RequestId,
         /// What the reply was taken to weigh when the request was taken in.
         charge: Charge,
+        /// When the request was taken in, and what for.
+        taken: Taken,
     },
     /// Somebody who came over HTTP.
     Exchange {
@@ -82,6 +85,8 @@ pub enum Origin {
         exchange: ExchangeId,
         /// What the reply was taken to weigh when the request was taken in.
         charge: Charge,
+        /// When the request was taken in, and what for.
+        taken: Taken,
     },
     /// A scan over all shards, for which this shard's page is one part.
     Gather {

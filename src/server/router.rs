@@ -18,6 +18,7 @@ use raftkv_protocol::types::{CoreId, EntryId, NodeId, ShardId, Slot};
 
 use crate::error::Fatal;
 use crate::metrics::Counters;
+use crate::metrics::requests::Requests;
 use crate::shard::snapshots::Snapshots;
 use crate::shard::{Declined, Outbox, Read, ReadKind, Shard, Write};
 use crate::storage::CoreLog;
@@ -73,6 +74,8 @@ pub struct Router<L> {
     pub(super) is_reluctant: bool,
     /// What this core counts.
     pub counters: Counters,
+    /// What became of the requests that came to this core.
+    pub(super) requests: Box<Requests>,
 }
 
 impl<L: CoreLog> Router<L> {
@@ -106,6 +109,7 @@ impl<L: CoreLog> Router<L> {
             next_sweep: now + SWEEP,
             uncommitted_bytes: 0,
             counters: Counters::default(),
+            requests: Box::default(),
         }
     }
 
@@ -576,8 +580,9 @@ impl<L: CoreLog> Router<L> {
     }
 
     pub(super) fn exit<'a, T: Transport>(&'a mut self, transport: &'a mut T) -> Exit<'a, T> {
-        let link_bytes_max = self.node.config.limits.link_bytes_max;
-        Exit { core: self.core, link_bytes_max, desk: &mut self.desk, counters: &mut self.counters, transport }
+        let (core, link_bytes_max) = (self.core, self.node.config.limits.link_bytes_max);
+        let (counters, requests) = (&mut self.counters, &mut *self.requests);
+        Exit { core, link_bytes_max, desk: &mut self.desk, counters, requests, transport }
     }
 
     pub(super) fn parts<'a, T: Transport>(
@@ -586,7 +591,8 @@ impl<L: CoreLog> Router<L> {
         transport: &'a mut T,
     ) -> (&'a mut Shard<ReplyTo>, &'a mut L, Exit<'a, T>) {
         let (core, link_bytes_max) = (self.core, self.node.config.limits.link_bytes_max);
-        let exit = Exit { core, link_bytes_max, desk: &mut self.desk, counters: &mut self.counters, transport };
+        let (counters, requests) = (&mut self.counters, &mut *self.requests);
+        let exit = Exit { core, link_bytes_max, desk: &mut self.desk, counters, requests, transport };
         (&mut self.shards[at], &mut self.log, exit)
     }
 }

@@ -17,6 +17,7 @@ use super::router::Router;
 use super::transport::Transport;
 use crate::config::{Config, LogIo, LogSync};
 use crate::limits::Limits;
+use crate::metrics::requests::{Face, Taken, Task};
 use crate::raft::{self, Raft};
 use crate::shard::Shard;
 use crate::shard::snapshots::Snapshots;
@@ -249,7 +250,9 @@ impl Cluster {
     }
 
     pub(super) fn ask(&mut self, at: u64, request: u64, operation: Operation<'_>) {
-        let origin = Origin::Client { connection: CONNECTION, request: RequestId(request), charge: Charge::Other(0) };
+        let taken = Taken { at: self.now, face: Face::Binary, task: Task::of(&operation) };
+        let origin =
+            Origin::Client { connection: CONNECTION, request: RequestId(request), charge: Charge::Other(0), taken };
         let (router, mail) = &mut self.nodes[at as usize - 1];
         router.request(operation, ReplyTo { core: CoreId(0), origin }, self.now, mail);
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, http_address};
 use crate::support::metrics::{Family, Format, Page};
+use crate::support::wire::{get, put};
 
 const MANUAL: &str = include_str!("../../docs/metrics.md");
 
@@ -63,6 +64,8 @@ fn the_manual_lists_every_metric_and_no_other() {
 fn the_format_is_the_one_that_is_asked_for() {
     let cluster = Cluster::start(1);
     let mut http = Http::connect(http_address(cluster.address(1)));
+    // The first scrape makes the series of scrapes.
+    assert_eq!(http.ask("HEAD", "/metrics", &[], b"").status, 200);
     let classic = http.ask("GET", "/metrics", &[], b"");
     assert_eq!(classic.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let accept = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
@@ -72,8 +75,69 @@ fn the_format_is_the_one_that_is_asked_for() {
         (Page::read(classic.text(), Format::Prometheus), Page::read(open.text(), Format::OpenMetrics));
     let series =
         |page: &Page| page.0.values().flat_map(|family| family.series.keys().cloned()).collect::<BTreeSet<_>>();
-    assert_eq!(series(&classic), series(&open), "they say the same of the same");
-    assert_eq!(http.ask("HEAD", "/metrics", &[], b"").status, 200);
+    let (classic, open) = (series(&classic), series(&open));
+    let differing: Vec<_> = classic.symmetric_difference(&open).collect();
+    assert!(differing.is_empty(), "they say the same of the same: {differing:?}");
     assert_eq!(http.ask("GET", "/metrics?name=x", &[], b"").status, 400);
     assert_eq!(http.ask("POST", "/metrics", &[], b"").status, 405);
+}
+
+/// How many requests of one kind a node has answered in one way.
+fn answered(page: &Page, operation: &str, face: &str, result: &str) -> f64 {
+    page.sum("raftkv_requests_total", &[("operation", operation), ("face", face), ("result", result)])
+}
+
+#[test]
+fn requests_are_counted_where_they_were_asked() {
+    let cluster = Cluster::start(3);
+    cluster.await_leaders();
+    let (mut wire, mut http) = (cluster.wire(1), Http::connect(http_address(cluster.address(1))));
+    let before = Page::of(&cluster, 1);
+    // All shards, so that some are led here and some elsewhere.
+    for n in 0..100 {
+        wire.put(format!("b{n}"), "value");
+    }
+    for n in 0..50 {
+        assert_eq!(http.ask("PUT", &format!("/v1/kv/r{n}"), &[], b"value").status, 200);
+    }
+    let (too_long, long_key) = (vec![0; (1 << 20) + 1], format!("/v1/kv/{}", "k".repeat(4_097)));
+    assert!(wire.ask(put(b"k", &too_long)).said.code().is_some());
+    assert!(wire.ask(get(b"nothing")).said.code().is_some());
+    assert_eq!(http.ask("PUT", "/v1/kv/k", &[], &too_long).status, 413);
+    let mut http = Http::connect(http_address(cluster.address(1)));
+    assert_eq!(http.ask("GET", &long_key, &[], b"").status, 413);
+    assert_eq!(http.ask("GET", "/v1/kv/nothing", &[], b"").status, 404);
+    assert_eq!(http.ask("GET", "/v1/kv?limit=x", &[], b"").status, 400);
+    assert_eq!(http.ask("GET", "/v1/kv?limit=5", &[], b"").status, 200);
+    let after = Page::of(&cluster, 1);
+    for (operation, face, result, expected) in [
+        ("put", "binary", "ok", 100.0),
+        ("put", "rest", "ok", 50.0),
+        ("put", "binary", "too_large", 1.0),
+        ("put", "rest", "too_large", 1.0),
+        ("get", "binary", "not_found", 1.0),
+        ("get", "rest", "not_found", 1.0),
+        ("get", "rest", "too_large", 1.0),
+        ("scan", "rest", "bad_request", 1.0),
+        ("scan", "rest", "ok", 1.0),
+        ("scan", "binary", "ok", 0.0),
+    ] {
+        let grown = answered(&after, operation, face, result) - answered(&before, operation, face, result);
+        assert_eq!(grown, expected, "{operation} {face} {result}");
+    }
+    // What was refused before the node was asked took no time.
+    for (operation, face, asked) in [("put", "binary", 101.0), ("put", "rest", 50.0), ("get", "rest", 2.0)] {
+        let of = |name: &str| after.sum(name, &[("operation", operation), ("face", face)]);
+        assert_eq!(of("raftkv_request_seconds_count"), asked, "{operation} {face}");
+        let mean = of("raftkv_request_seconds_sum") / asked;
+        assert!(mean > 0.0 && mean < 5.0, "{operation} {face} took {mean} s");
+    }
+    let page = Page::of(&cluster, 1);
+    assert!(answered(&page, "metrics", "rest", "ok") > answered(&after, "metrics", "rest", "ok"));
+    for (name, family) in after.0.iter().filter(|(_, family)| ["counter", "histogram"].contains(&family.kind.as_str()))
+    {
+        for (series, value) in &family.series {
+            assert!(page.0[name].series[series] >= *value, "{series:?} falls");
+        }
+    }
 }

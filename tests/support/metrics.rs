@@ -126,7 +126,12 @@ fn read_labels(mut text: &str) -> Labels {
         let (name, rest) = text.split_once("=\"").expect("a name and a value in quotes");
         let end = rest.find('"').expect("the value ends");
         assert!(is_name(name) && !rest[..end].contains('\\'), "{text}");
-        assert!(labels.insert(name.to_owned(), rest[..end].to_owned()).is_none(), "a label stands twice: {text}");
+        let mut value = rest[..end].to_owned();
+        if name == "le" {
+            // The formats write numbers in different ways.
+            value = value.parse::<f64>().expect("a bound is a number").to_string();
+        }
+        assert!(labels.insert(name.to_owned(), value).is_none(), "a label stands twice: {text}");
         text = &rest[end + 1..];
         text = text.strip_prefix(',').unwrap_or(text);
     }

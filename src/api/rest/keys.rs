@@ -17,7 +17,8 @@ use super::problem::Fault;
 use super::{Rest, params};
 use crate::api::ask::{OwnedAnswer, OwnedOperation, OwnedRefusal};
 
-const KEYS: &str = "/v1/kv/";
+/// Where the keys are.
+pub const KEYS: &str = "/v1/kv/";
 
 #[derive(Serialize)]
 struct Written {

@@ -23,17 +23,19 @@ use axum::body::Body;
 use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
-use hyper::StatusCode;
 use hyper::rt::Timer;
+use hyper::{Method, StatusCode};
 use raftkv_protocol::client::Code;
 
 use super::ask::{Backend, Outcome, OwnedOperation, OwnedRefusal};
 use super::binary;
 use crate::limits::Limits;
 use crate::metrics::figures::Figures;
+use crate::metrics::requests::Task;
 
 pub use body::Held;
 pub use node::{Check, Health};
+pub use problem::Uncounted;
 
 /// How long a handler waits for an answer beyond the time that the node has for it: only a node that has lost the
 /// question needs it.
@@ -75,6 +77,23 @@ pub fn router(rest: Rest) -> Router {
         .route("/readyz", get(node::readyz).fallback(no_method))
         .fallback(no_path)
         .with_state(rest)
+}
+
+/// What a request asks the node for, by its method and path; `None` if it is nothing that is counted as a request.
+#[must_use]
+pub fn task(method: &Method, path: &str) -> Option<Task> {
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
+    match path {
+        "/v1/kv" if is_read => Some(Task::Scan),
+        "/v1/status" if is_read => Some(Task::Status),
+        "/v1/cluster" if is_read => Some(Task::Slots),
+        "/metrics" if is_read => Some(Task::Metrics),
+        _ if !path.starts_with(keys::KEYS) => None,
+        _ if is_read => Some(Task::Get),
+        _ if *method == Method::PUT => Some(Task::Put),
+        _ if *method == Method::DELETE => Some(Task::Delete),
+        _ => None,
+    }
 }
 
 async fn no_method() -> Response {

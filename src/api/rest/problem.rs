@@ -22,6 +22,10 @@ struct Problem<'a> {
     leader: Option<u64>,
 }
 
+/// Goes with the response to a request that was refused before the node was asked, for whoever counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uncounted(pub Code);
+
 /// The status of a code.
 #[must_use]
 pub fn status_of(code: Code) -> StatusCode {
@@ -81,6 +85,9 @@ fn respond(status: StatusCode, code: &str, title: &'static str, refusal: &OwnedR
     let body = serde_json::to_vec(&problem).expect("text and numbers can be written as JSON");
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
+    if !refusal.is_counted {
+        response.extensions_mut().insert(Uncounted(refusal.code));
+    }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if refusal.code.is_retryable() {

@@ -12,6 +12,7 @@ use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 use super::CoreLoop;
 use crate::api::binary;
 use crate::event_loop::{Appetite, Received};
+use crate::metrics::requests::{Face, Taken, Task};
 use crate::server::budget;
 use crate::server::connection::{Connection, Kind};
 use crate::server::io::{Adopted, Io, PIECE_CHARGE, Post};
@@ -113,7 +114,8 @@ impl<N: Network> CoreLoop<N> {
             return Ok(room);
         }
         self.io.charge(id, charge);
-        let origin = Origin::Client { connection: id, request: request.id, charge };
+        let taken = Taken { at: self.clock.now(), face: Face::Binary, task: Task::of(&request.operation) };
+        let origin = Origin::Client { connection: id, request: request.id, charge, taken };
         let to = ReplyTo { core: self.core, origin };
         match binary::check(&request.operation, &self.node.config.limits) {
             Ok(()) if room == Room::No => {

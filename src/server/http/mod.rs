@@ -22,6 +22,7 @@ use crate::api::rest::{self, Health, Held, Rest};
 use crate::event_loop::{HttpSocket, LoopTimer, Scratch, TaskId, Tasks, Wake, scratch};
 use crate::limits::Limits;
 use crate::metrics::Counters;
+use crate::metrics::requests::{Face, Requests};
 use crate::socket::{Readiness, Socket};
 
 use super::message::ExchangeId;
@@ -199,8 +200,11 @@ impl<S: Socket + 'static> Http<S> {
     }
 
     /// Adds what was counted here.
-    pub(super) fn count(&self, counters: &mut Counters) {
+    pub(super) fn count(&self, counters: &mut Counters, requests: &mut Requests) {
         let counts = &self.shared.counts;
+        for (task, code) in counts.unasked.borrow_mut().drain(..) {
+            requests.refused(Face::Rest, task, code);
+        }
         counters.http_requests = counts.requests.get();
         counters.http_connections_open = self.connections.len() as u64;
         [counters.http_refused_4xx, counters.http_refused_5xx] = [0, 1].map(|at: usize| counts.refused[at].get());

@@ -1,6 +1,6 @@
 //! One HTTP connection, from its first byte to its end: a task of the core's loop.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -17,10 +17,13 @@ use hyper::rt::Timer as _;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
+use raftkv_protocol::client::Code;
 use tower_service::Service as _;
 
+use crate::api::rest::{self, Uncounted};
 use crate::event_loop::{HttpSocket, HttpStream, LoopSleep, LoopTimer, Spawner};
 use crate::limits::Limits;
+use crate::metrics::requests::Task;
 use crate::socket::Socket;
 
 /// What an HTTP/2 connection begins with (RFC 9113 §3.4).
@@ -58,6 +61,8 @@ pub(super) struct Counts {
     pub(super) bodies_late: Cell<u64>,
     pub(super) late: Cell<u64>,
     pub(super) broken: Cell<u64>,
+    /// Requests that were refused before the node was asked, since the loop has looked.
+    pub(super) unasked: RefCell<Vec<(Task, Code)>>,
 }
 
 impl Counts {
@@ -163,6 +168,7 @@ fn service<S: Socket + 'static>(
     move |request| {
         add(&shared.counts.requests);
         let under_way = UnderWay::begin(&activity, socket.bytes_read());
+        let task = rest::task(request.method(), request.uri().path());
         let response = shared.router.clone().call(request.map(Body::new));
         let shared = Rc::clone(&shared);
         Box::pin(async move {
@@ -170,6 +176,9 @@ fn service<S: Socket + 'static>(
             drop(under_way);
             if let Ok(answered) = &response {
                 shared.counts.count(answered.status());
+                if let (Some(task), Some(Uncounted(code))) = (task, answered.extensions().get()) {
+                    shared.counts.unasked.borrow_mut().push((task, *code));
+                }
             }
             response
         })

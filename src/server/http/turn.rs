@@ -14,6 +14,7 @@ use super::super::room::Room;
 use super::turn_away;
 use crate::api::ask::{Asked, OwnedAnswer, OwnedRefusal, Question, Scrape};
 use crate::api::binary;
+use crate::metrics::requests::{Face, Taken, Task};
 use crate::socket::Network;
 
 impl<N: Network> CoreLoop<N> {
@@ -70,6 +71,7 @@ impl<N: Network> CoreLoop<N> {
             return;
         }
         let charge = budget::charge(&question.operation.borrow(), &self.node);
+        let taken = self.taken(Task::of(&question.operation.borrow()));
         let room = match charge {
             Charge::Read(_) => self.io.room_for(Reader::Exchange(exchange), charge),
             Charge::Other(_) => Room::Now,
@@ -79,8 +81,10 @@ impl<N: Network> CoreLoop<N> {
             Room::Later(_) => return self.http.park(exchange, question),
             Room::No => {
                 self.router.counters.overloaded_replies += 1;
+                self.router.requests.answered(taken, Some(Code::Overloaded), taken.at);
                 let message = "the clients of this core leave too many replies unread; try again later";
-                question.answer.send(Err(OwnedRefusal::new(Code::Overloaded, message))).ok();
+                let refusal = Refusal { code: Code::Overloaded, leader: None, message };
+                question.answer.send(Err(refusal.into())).ok();
                 return;
             }
         }
@@ -97,11 +101,15 @@ impl<N: Network> CoreLoop<N> {
                 answer.send(outcome).ok();
             }),
         );
-        let to = ReplyTo { core: self.core(), origin: Origin::Exchange { exchange, charge } };
+        let to = ReplyTo { core: self.core(), origin: Origin::Exchange { exchange, charge, taken } };
         match binary::check(&operation.borrow(), &self.node.config.limits) {
             Ok(()) => self.router.request(operation.borrow(), to, self.now(), &mut self.io),
             Err((code, message)) => self.router.refuse(to, code, None, &message, &mut self.io),
         }
+    }
+
+    fn taken(&self, task: Task) -> Taken {
+        Taken { at: self.now(), face: Face::Rest, task }
     }
 
     /// Has the cores tell what they know of themselves. That is served whatever else there is to do: it matters most then.
@@ -112,7 +120,8 @@ impl<N: Network> CoreLoop<N> {
             scrape.send(figures.map_err(OwnedRefusal::from)).ok();
         });
         self.io.open_scrape(exchange, charge, scraper);
-        let to = ReplyTo { core: self.core(), origin: Origin::Exchange { exchange, charge } };
+        let taken = self.taken(Task::Metrics);
+        let to = ReplyTo { core: self.core(), origin: Origin::Exchange { exchange, charge, taken } };
         let deadline = self.now() + self.node.config.limits.request_timeout;
         self.router.look(Wanted::Figures, to, deadline, &mut self.io);
     }

@@ -3,13 +3,14 @@ use hyper::header::{ACCEPT, HeaderValue};
 
 use super::{Format, OPEN_METRICS_TYPE, Shown};
 use crate::metrics::Counters;
-use crate::metrics::figures::{CoreFigures, Figures, ProcessFigures};
+use crate::metrics::figures::{Figures, ProcessFigures};
 
 /// Counters that show by core, or in histograms, and not among those that are added up.
 const ELSEWHERE: [&str; 3] = ["turns", "events", "log_sync_us_total"];
 
 fn written(counters: Counters, format: Format) -> String {
-    let figures = Box::new(Figures { status: Box::default(), counters, cores: Vec::<CoreFigures>::new() });
+    let (status, requests) = (Box::default(), Box::default());
+    let figures = Box::new(Figures { status, counters, requests, cores: Vec::new() });
     format.write(Shown { figures, process: ProcessFigures::default() }).expect("written")
 }
 

@@ -6,6 +6,7 @@
 mod counted;
 mod node;
 mod page;
+mod requests;
 mod shards;
 
 use std::fmt;
@@ -74,6 +75,7 @@ impl Collector for Shown {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (figures, page) = (&self.figures, &mut Page::new(encoder));
         node::write(figures, &self.process, page)?;
+        requests::write(&figures.requests, page)?;
         counted::write(&figures.counters, page)?;
         shards::write(figures, page)
     }

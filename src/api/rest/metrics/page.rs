@@ -9,6 +9,8 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
+use crate::metrics::histogram::Shape;
+
 /// What all series of a family have in common.
 #[derive(Debug)]
 pub struct About {
@@ -86,6 +88,14 @@ impl EncodeGaugeValue for Value {
     }
 }
 
+/// Millionths of a second.
+pub const MICROS: f64 = 1e6;
+
+/// So many parts of which `parts` are one. Dividing gives the nearest number there is, so that bounds read well.
+fn scaled(value: u64, parts: f64) -> f64 {
+    value as f64 / parts
+}
+
 /// The page as far as it is written.
 #[derive(Debug)]
 pub struct Page<'a>(DescriptorEncoder<'a>);
@@ -120,6 +130,25 @@ impl<'a> Page<'a> {
         let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
         for (labels, value) in series {
             family.encode_family(&labels)?.encode_gauge(&value.into())?;
+        }
+        Ok(())
+    }
+
+    /// A family of histograms, whose values are so many parts of its unit.
+    pub fn histogram(
+        &mut self,
+        about: &About,
+        parts: f64,
+        series: impl IntoIterator<Item = (Labels, Shape)>,
+    ) -> fmt::Result {
+        let About { name, help, unit } = about;
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
+        for (labels, Shape { buckets, above, sum }) in series {
+            let mut counts: Vec<(f64, u64)> =
+                buckets.into_iter().map(|(bound, count)| (scaled(bound, parts), count)).collect();
+            counts.push((f64::INFINITY, above));
+            let count = counts.iter().map(|(_, count)| count).sum();
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(scaled(sum, parts), count, &counts, None)?;
         }
         Ok(())
     }
