@@ -3,8 +3,10 @@
 //! A node that has others keeps what is sound of a damaged log, remembers durably which shards may have forgotten
 //! something, and gets the rest from its peers. Alone it refuses to start, as nobody else has what is lost.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use raftkv_protocol::types::{CoreId, ShardId};
@@ -45,7 +47,12 @@ fn open_all(node: &Node, wakes: &[Wake]) -> Result<Vec<Opened>, LogError> {
         let dir = storage::data_dir::log_dir(&node.config.data_dir, core);
         FileLog::open(options(&node.config, dir, node.shards_of(core).collect(), Arc::clone(wake)))
     };
-    (0..).map(CoreId).zip(wakes).map(open).collect()
+    // Each has a thread: what it reads takes a processor, and what it syncs waits for the disk.
+    thread::scope(|threads| {
+        let open = &open;
+        let opening: Vec<_> = (0..).map(CoreId).zip(wakes).map(|log| threads.spawn(move || open(log))).collect();
+        opening.into_iter().map(|log| log.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
 }
 
 /// What is wrong with the first log that is damaged, of so many.

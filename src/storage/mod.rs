@@ -90,6 +90,8 @@ mod salvage_test;
 #[cfg(test)]
 mod simulated_disk_test;
 #[cfg(test)]
+mod spares_test;
+#[cfg(test)]
 mod workers_test;
 
 pub mod data_dir;

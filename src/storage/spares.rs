@@ -39,6 +39,8 @@ pub(crate) const SPARES_MAX: usize = SPARES + 3;
 
 /// How long to wait before another attempt to allocate.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How long the disk is left to what a start has to read and to sync, unless the reserve is not there or the log waits.
+pub(super) const CALM_AFTER_START: Duration = Duration::from_secs(2);
 
 /// What a spare holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,11 +232,13 @@ pub(super) enum Purpose {
     HardStates,
 }
 
-enum Request {
+pub(super) enum Request {
     /// These segments can go, and a spare may have been taken.
     LetGo(Vec<SegmentFile>),
     /// One of this size is wanted, for an entry that is larger than a segment.
     Larger(u64),
+    /// The log waits for one of the usual size.
+    Usual,
 }
 
 /// The pool's side that the syncer has.
@@ -247,6 +251,8 @@ pub(crate) struct Pool {
     segment_size: u64,
     /// A larger one was asked for and not taken yet.
     asked: bool,
+    /// The log waits for one of the usual size, and has said so.
+    hurries: bool,
     /// There was more than the reserve once.
     was_filled: bool,
     shared: Arc<Shared>,
@@ -257,6 +263,7 @@ impl SpareSource for Pool {
         let is_usual = size_min <= self.segment_size;
         let spare = if is_usual { self.spares.try_recv() } else { self.larger.try_recv() };
         self.asked &= is_usual;
+        self.hurries &= !is_usual;
         // Whoever takes one has looked whether it is there, and nobody else takes any.
         spare.map_err(|_| LogError("the log's allocator ended unexpectedly".to_owned()))
     }
@@ -306,7 +313,7 @@ impl Pool {
     pub(super) fn is_ready(&mut self, wanted: Option<u64>, purpose: Purpose) -> bool {
         let ready = match wanted {
             None => true,
-            Some(size_min) if size_min <= self.segment_size => self.may_take(purpose),
+            Some(size_min) if size_min <= self.segment_size => self.may_take(purpose) || self.hurry(),
             Some(size_min) => {
                 self.ask_for(size_min);
                 !self.larger.is_empty()
@@ -325,6 +332,15 @@ impl Pool {
     pub(super) fn await_one(&self, patience: Duration) {
         // Whoever waits looks again in either case.
         let _ = self.attempts.recv_timeout(patience);
+    }
+
+    /// Tells the allocator that the log waits; says that no spare may be taken.
+    fn hurry(&mut self) -> bool {
+        if !std::mem::replace(&mut self.hurries, true) {
+            // The allocator is gone only when the log is being closed; then no spare is needed.
+            let _ = self.requests.send(Request::Usual);
+        }
+        false
     }
 
     fn ask_for(&mut self, size: u64) {
@@ -375,7 +391,7 @@ pub(super) struct AllocatorWorker {
     maker: SpareMaker,
     shared: Arc<Shared>,
     wake: Wake,
-    requests: Receiver<Request>,
+    pub(super) requests: Receiver<Request>,
     spares: Sender<Spare>,
     larger: Sender<Spare>,
     attempts: Sender<()>,
@@ -409,6 +425,7 @@ impl AllocatorWorker {
             requests,
             segment_size,
             asked: false,
+            hurries: false,
             was_filled: false,
             shared: Arc::clone(&shared),
         };
@@ -430,7 +447,7 @@ impl AllocatorWorker {
 
     fn run(mut self, alive: &Receiver<()>) {
         let requests = self.requests.clone();
-        let mut retry_after = Some(Duration::ZERO);
+        let mut retry_after = Some(self.first_attempt_after());
         loop {
             let timer = retry_after.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
             select! {
@@ -449,11 +466,17 @@ impl AllocatorWorker {
         }
     }
 
+    pub(super) fn first_attempt_after(&self) -> Duration {
+        if self.spares.len() < RESERVED { Duration::ZERO } else { CALM_AFTER_START }
+    }
+
     fn note(&mut self, request: Request) {
         match request {
             Request::LetGo(needless) if self.stuck => drop(needless),
             Request::LetGo(needless) => self.needless.extend(needless),
             Request::Larger(size) => self.wanted.push(size),
+            // It is tried next in any case.
+            Request::Usual => {}
         }
     }
 
