@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use raftkv_protocol::client::BATCH_OPERATIONS_MAX;
 use raftkv_protocol::frame;
 use raftkv_protocol::types::SLOTS;
 
@@ -12,6 +13,10 @@ pub struct Limits {
     pub key_bytes_max: usize,
     /// The longest value, in bytes.
     pub value_bytes_max: usize,
+    /// The most operations of a batch.
+    pub batch_operations_max: usize,
+    /// The most bytes of a batch's keys and values.
+    pub batch_bytes_max: usize,
     /// The most keys in a page of a scan.
     pub scan_items_max: usize,
     /// The most bytes of keys and values in a page of a scan (one item may exceed it).
@@ -81,6 +86,8 @@ impl Default for Limits {
         Limits {
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: VALUE_BYTES_MAX,
+            batch_operations_max: BATCH_OPERATIONS_MAX,
+            batch_bytes_max: BATCH_BYTES_MAX,
             scan_items_max: 1_000,
             scan_bytes_max: SCAN_BYTES_MAX,
             connections_max: 10_000,
@@ -120,6 +127,8 @@ impl Limits {
     pub fn check(&self) -> Result<(), String> {
         within("--key-bytes-max", self.key_bytes_max, 1, KEY_BYTES_MAX)?;
         within("--value-bytes-max", self.value_bytes_max, 1, VALUE_BYTES_MAX)?;
+        within("--batch-operations-max", self.batch_operations_max, 1, BATCH_OPERATIONS_MAX)?;
+        within("--batch-bytes-max", self.batch_bytes_max, 1, BATCH_BYTES_MAX)?;
         within("--scan-items-max", self.scan_items_max, 1, SCAN_ITEMS_MAX as usize)?;
         within("--scan-bytes-max", self.scan_bytes_max, 1, SCAN_BYTES_MAX)?;
         let item = self.key_bytes_max + self.value_bytes_max + OVERHEAD_BYTES_MAX;
@@ -135,7 +144,7 @@ impl Limits {
             ("--core-inbox-bytes-max", self.core_inbox_bytes_max),
             ("--core-http-body-bytes-max", self.core_http_body_bytes_max),
         ] {
-            at_least(setting, value, item, "the longest write")?;
+            at_least(setting, value, item.max(self.batch_bytes_max + BATCH_OVERHEAD_BYTES_MAX), "the longest write")?;
         }
         at_least("--link-bytes-max", self.link_bytes_max, LINK_BYTES_MIN, "appends and answers between nodes")?;
         within("--http-header-bytes-max", self.http_header_bytes_max, HTTP_HEADER_BYTES_MIN, HTTP_HEADER_BYTES_MAX)?;
@@ -182,8 +191,12 @@ pub const KEY_BYTES_MAX: usize = 4 << 10;
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Room for everything but key and value in a frame, an entry or a record.
 pub const OVERHEAD_BYTES_MAX: usize = 1 << 10;
+/// The most bytes of keys and values of a batch that any configuration may allow, and the default.
+pub const BATCH_BYTES_MAX: usize = 1280 << 10;
+/// Room for everything of a batch but keys and values, in a frame or an entry: kind, condition and lengths of each operation.
+pub const BATCH_OVERHEAD_BYTES_MAX: usize = BATCH_OPERATIONS_MAX * 32 + OVERHEAD_BYTES_MAX;
 /// The longest body of a log entry.
-pub const ENTRY_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + OVERHEAD_BYTES_MAX;
+pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX + BATCH_OVERHEAD_BYTES_MAX;
 /// The most bytes of entries that the leader puts into one append message, unless a single entry is longer.
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
 /// The least that a link must be able to hold: half of it is kept for Raft, and the longest append fits into that.
@@ -224,8 +237,9 @@ const _: () = assert!(SHARDS_MAX <= SLOTS);
 const _: () = assert!(
     SCAN_BYTES_MAX + SCAN_ITEMS_MAX as usize * SCAN_ITEM_OVERHEAD_BYTES + OVERHEAD_BYTES_MAX <= frame::CLIENT_FRAME_MAX
 );
-// The longest put fits a client frame; the longest append fits a peer frame.
-const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + OVERHEAD_BYTES_MAX <= frame::CLIENT_FRAME_MAX);
+// The longest put is no longer than the longest batch, which fits a client frame; the longest append fits a peer frame.
+const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + OVERHEAD_BYTES_MAX <= ENTRY_BYTES_MAX);
+const _: () = assert!(ENTRY_BYTES_MAX <= frame::CLIENT_FRAME_MAX);
 const _: () = assert!(APPEND_BYTES_MAX + ENTRY_BYTES_MAX + OVERHEAD_BYTES_MAX <= frame::PEER_FRAME_MAX);
 // What is told of every shard's failed snapshot, in the answer to a request or in the status, fits a reply's frame.
 const _: () = assert!(SHARDS_MAX as usize * (SNAPSHOT_WORDS_BYTES_MAX + OVERHEAD_BYTES_MAX) <= frame::PEER_FRAME_MAX);

@@ -3,6 +3,7 @@
 //! Keys, values and messages borrow from the buffer they were decoded from: neither side allocates to read a put, a
 //! get or its reply. Here are the types; `request` and `reply` beside this file hold their bytes, `code` the refusals.
 
+mod batch;
 mod code;
 mod reply;
 mod request;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use crate::health::{DiskHealth, Divergence};
 use crate::types::{ClusterId, CoreId, EntryId, Incarnation, Index, NodeId, RequestId, ShardId, Term};
 
+pub use batch::{BATCH_OPERATIONS_MAX, Batch, BatchBuffer, BatchOperation, Change, Existed, KeyTooLong};
 pub use code::{Code, Refusal};
 
 /// How fresh a read must be.
@@ -72,6 +74,8 @@ pub enum Operation<'a> {
         /// Checked when the removal is applied.
         condition: Condition,
     },
+    /// Write and remove several keys of one shard together, or none of them.
+    Batch(Batch<'a>),
     /// Read a key.
     Get {
         /// 1 byte to the key limit.
@@ -138,6 +142,11 @@ pub enum Answer<'a> {
     Deleted {
         /// Whether the key existed.
         existed: bool,
+    },
+    /// All operations of a batch were applied; the version of the keys that were put is the reply's index.
+    Batch {
+        /// Which of its deletes have found their key.
+        existed: Existed,
     },
     /// The value of a key.
     Value {
@@ -417,6 +426,7 @@ impl<'a> Operation<'a> {
         match self {
             Operation::Put { .. } => "put",
             Operation::Delete { .. } => "delete",
+            Operation::Batch(_) => "batch",
             Operation::Get { .. } => "get",
             Operation::Scan(_) => "scan",
             Operation::Slots => "slots",
@@ -438,7 +448,7 @@ impl<'a> Operation<'a> {
     /// Whether it changes anything, so that it must not be sent twice when its outcome is unknown.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        matches!(self, Operation::Put { .. } | Operation::Delete { .. })
+        matches!(self, Operation::Put { .. } | Operation::Delete { .. } | Operation::Batch(_))
     }
 }
 
@@ -449,6 +459,7 @@ impl fmt::Display for Operation<'_> {
         match self {
             Operation::Put { key, value, .. } => write!(f, " \"{}\" ({} bytes)", key.escape_ascii(), value.len()),
             Operation::Delete { key, .. } | Operation::Get { key, .. } => write!(f, " \"{}\"", key.escape_ascii()),
+            Operation::Batch(batch) => write!(f, " of {} operations", batch.len()),
             Operation::Scan(scan) => write!(f, " \"{}\"", scan.prefix.escape_ascii()),
             _ => Ok(()),
         }

@@ -37,6 +37,8 @@ pub const FEATURE_ADMITTED: u64 = 1;
 pub const FEATURE_NEWS: u64 = 2;
 /// Of a server: it takes requests for snapshots ([`kind::SNAPSHOT`]).
 pub const FEATURE_SNAPSHOT: u64 = 4;
+/// Of a server: it takes batches ([`kind::BATCH`]), of clients and of peers that send them on.
+pub const FEATURE_BATCH: u64 = 8;
 
 /// What the dialling side says first.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -28,6 +28,8 @@ pub const DELETE: u8 = 0x11;
 pub const GET: u8 = 0x12;
 /// Read keys in byte order.
 pub const SCAN: u8 = 0x13;
+/// Write and remove several keys of one shard together.
+pub const BATCH: u8 = 0x14;
 /// Ask for the slot table.
 pub const SLOTS: u8 = 0x18;
 /// Ask for the node's state.
@@ -47,6 +49,8 @@ pub const DELETE_REPLY: u8 = DELETE + REPLY;
 pub const GET_REPLY: u8 = GET + REPLY;
 /// A page of a scan.
 pub const SCAN_REPLY: u8 = SCAN + REPLY;
+/// A batch was applied.
+pub const BATCH_REPLY: u8 = BATCH + REPLY;
 /// The slot table.
 pub const SLOTS_REPLY: u8 = SLOTS + REPLY;
 /// The node's state.
@@ -93,7 +97,7 @@ pub const SNAPSHOT_READ: u8 = 0xd0;
 pub const SNAPSHOT_CHUNK: u8 = 0xd1;
 
 /// Every kind with its name in the specification, in numerical order.
-pub const ALL: [(u8, &str); 36] = [
+pub const ALL: [(u8, &str); 38] = [
     (HELLO, "hello"),
     (WELCOME, "welcome"),
     (HELLO_REFUSED, "hello_refused"),
@@ -101,6 +105,7 @@ pub const ALL: [(u8, &str); 36] = [
     (DELETE, "delete"),
     (GET, "get"),
     (SCAN, "scan"),
+    (BATCH, "batch"),
     (SLOTS, "slots"),
     (STATUS, "status"),
     (PING, "ping"),
@@ -110,6 +115,7 @@ pub const ALL: [(u8, &str); 36] = [
     (DELETE_REPLY, "delete_reply"),
     (GET_REPLY, "get_reply"),
     (SCAN_REPLY, "scan_reply"),
+    (BATCH_REPLY, "batch_reply"),
     (SLOTS_REPLY, "slots_reply"),
     (STATUS_REPLY, "status_reply"),
     (PING_REPLY, "ping_reply"),

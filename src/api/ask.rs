@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_channel::oneshot;
-use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Operation, Refusal, Scan, SlotTable, Status};
+use raftkv_protocol::client::{
+    Answer, BatchBuffer, Code, Condition, Consistency, Existed, Operation, Refusal, Scan, SlotTable, Status,
+};
 use raftkv_protocol::types::{EntryId, Index, NodeId};
 
 use crate::metrics::figures::Figures;
@@ -20,6 +22,7 @@ use crate::metrics::figures::Figures;
 pub enum OwnedOperation {
     Put { key: Bytes, value: Bytes, condition: Condition },
     Delete { key: Bytes, condition: Condition },
+    Batch(BatchBuffer),
     Get { key: Bytes, consistency: Consistency },
     Scan(OwnedScan),
     Slots,
@@ -46,6 +49,7 @@ impl OwnedOperation {
         match self {
             OwnedOperation::Put { key, value, condition } => Operation::Put { key, value, condition: *condition },
             OwnedOperation::Delete { key, condition } => Operation::Delete { key, condition: *condition },
+            OwnedOperation::Batch(batch) => Operation::Batch(batch.as_batch()),
             OwnedOperation::Get { key, consistency } => Operation::Get { key, consistency: *consistency },
             OwnedOperation::Scan(scan) => Operation::Scan(Scan {
                 prefix: &scan.prefix,
@@ -69,6 +73,7 @@ impl OwnedOperation {
 pub enum OwnedAnswer {
     Put,
     Deleted { existed: bool },
+    Batch { existed: Existed },
     Value { version: Index, value: Bytes },
     Page { items: Vec<OwnedItem>, more: bool },
     Slots(SlotTable),
@@ -122,6 +127,7 @@ impl OwnedAnswer {
         Some(match answer {
             Answer::Put => OwnedAnswer::Put,
             Answer::Deleted { existed } => OwnedAnswer::Deleted { existed },
+            Answer::Batch { existed } => OwnedAnswer::Batch { existed },
             Answer::Value { version, value } => OwnedAnswer::Value { version, value: Bytes::copy_from_slice(value) },
             Answer::Page(page) => {
                 let items = page.items.iter().map(|item| OwnedItem {

@@ -1,11 +1,14 @@
 //! The binary protocol's face: who may talk to this node, and which requests make sense.
 
-use raftkv_protocol::client::{Code, Operation};
+use raftkv_protocol::client::{Batch, Change, Code, Operation};
 use raftkv_protocol::frame::{DecodeError, FrameError};
 use raftkv_protocol::hello::{Hello, HelloRefusal, HelloRole, negotiate};
 use raftkv_protocol::types::{ClusterId, NodeId};
 
 use crate::limits::Limits;
+
+/// The most bytes of a key that a refusal shows.
+const SHOWN_BYTES_MAX: usize = 64;
 
 /// What a request's operands are checked against; `Err` is the refusal's code and words.
 pub fn check(operation: &Operation<'_>, limits: &Limits) -> Result<(), (Code, String)> {
@@ -15,6 +18,7 @@ pub fn check(operation: &Operation<'_>, limits: &Limits) -> Result<(), (Code, St
             within("the value", value.len(), limits.value_bytes_max, "--value-bytes-max")
         }
         Operation::Delete { key, .. } | Operation::Get { key, .. } => check_key(key, limits),
+        Operation::Batch(batch) => check_batch(batch, limits),
         Operation::Scan(scan) => {
             for bound in [scan.prefix, scan.start, scan.end, scan.cursor] {
                 within("a bound of the scan", bound.len(), limits.key_bytes_max, "--key-bytes-max")?;
@@ -22,6 +26,33 @@ pub fn check(operation: &Operation<'_>, limits: &Limits) -> Result<(), (Code, St
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// That the keys lie in one shard is seen to by whoever knows how many shards there are.
+fn check_batch(batch: &Batch<'_>, limits: &Limits) -> Result<(), (Code, String)> {
+    if batch.is_empty() {
+        return Err((Code::BadRequest, "the batch has no operation: it has at least one".to_owned()));
+    }
+    let (count, max) = (batch.len(), limits.batch_operations_max);
+    if count > max {
+        let words =
+            format!("the batch has {count} operations, the limit is {max} (--batch-operations-max of the server)");
+        return Err((Code::TooLarge, words));
+    }
+    for operation in batch.operations() {
+        check_key(operation.key, limits)?;
+        if let Change::Put(value) = operation.change {
+            within("a value of the batch", value.len(), limits.value_bytes_max, "--value-bytes-max")?;
+        }
+    }
+    within("the batch, keys and values together,", batch.bytes(), limits.batch_bytes_max, "--batch-bytes-max")?;
+    match batch.key_twice() {
+        Some(key) => {
+            let shown = key[..key.len().min(SHOWN_BYTES_MAX)].escape_ascii();
+            Err((Code::BadRequest, format!("the batch names the key \"{shown}\" twice: each operation needs another")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-use raftkv_protocol::client::{Code, Condition, Consistency, Operation};
+use raftkv_protocol::client::{BatchBuffer, BatchOperation, Change, Code, Condition, Consistency, Operation};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloRole, VERSION_MAX};
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId};
 
@@ -21,6 +21,46 @@ fn keys_and_values_are_held_to_their_limits_exactly() {
     assert_eq!(put(key_bytes_max, value_bytes_max), Ok(()));
     assert_eq!(put(key_bytes_max + 1, 0), Err(Code::TooLarge));
     assert_eq!(put(1, value_bytes_max + 1), Err(Code::TooLarge));
+}
+
+fn batch<'a>(operations: impl IntoIterator<Item = (&'a [u8], Change<'a>)>) -> Result<(), (Code, String)> {
+    let mut batch = BatchBuffer::default();
+    for (key, change) in operations {
+        batch.push(&BatchOperation { key, condition: Condition::None, change }).expect("no key is that long");
+    }
+    check(&Operation::Batch(batch.as_batch()), &Limits::default())
+}
+
+// rule 18
+#[test]
+fn batches_are_held_to_their_limits_exactly() {
+    let keys: Vec<[u8; 4]> = (0..200_u32).map(u32::to_be_bytes).collect();
+    let deletes = |count: usize| batch(keys[..count].iter().map(|key| (&key[..], Change::Delete))).map_err(|no| no.0);
+    assert_eq!(deletes(0), Err(Code::BadRequest));
+    assert_eq!(deletes(1), Ok(()));
+    let Limits { batch_operations_max, batch_bytes_max, value_bytes_max, key_bytes_max, .. } = Limits::default();
+    assert_eq!(deletes(batch_operations_max - 1), Ok(()));
+    assert_eq!(deletes(batch_operations_max), Ok(()));
+    assert_eq!(deletes(batch_operations_max + 1), Err(Code::TooLarge));
+    let value = vec![0; value_bytes_max + 1];
+    for (spare, expected) in [(-1, Ok(())), (0, Ok(())), (1, Err(Code::TooLarge))] {
+        let rest = (batch_bytes_max - value_bytes_max - 2).strict_add_signed(spare);
+        let puts = [(&b"a"[..], Change::Put(&value[..value_bytes_max])), (b"b", Change::Put(&value[..rest]))];
+        assert_eq!(batch(puts).map_err(|no| no.0), expected, "{spare}");
+    }
+    let one = |key: usize, value_len| batch([(&value[..key], Change::Put(&value[..value_len]))]).map_err(|no| no.0);
+    assert_eq!(one(1, value_bytes_max + 1), Err(Code::TooLarge));
+    assert_eq!(one(key_bytes_max + 1, 0), Err(Code::TooLarge));
+    assert_eq!(one(0, 0), Err(Code::BadRequest));
+}
+
+// rule 18
+#[test]
+fn a_batch_names_each_key_once() {
+    let twice = [(&b"a"[..], Change::Delete), (b"b", Change::Put(b"")), (b"a", Change::Put(b""))];
+    let words = "the batch names the key \"a\" twice: each operation needs another";
+    assert_eq!(batch(twice), Err((Code::BadRequest, words.to_owned())));
+    assert_eq!(batch([(&b"a"[..], Change::Delete), (b"b", Change::Put(b""))]), Ok(()));
 }
 
 #[test]

@@ -97,6 +97,8 @@ fn every_flag_is_understood() {
 const LIMITS: &[&str] = &[
     "--key-bytes-max=1KiB",
     "--value-bytes-max=64KiB",
+    "--batch-operations-max=9",
+    "--batch-bytes-max=60KiB",
     "--scan-items-max=10",
     "--scan-bytes-max=1000",
     "--connections-max=7",
@@ -135,6 +137,8 @@ fn every_limit_is_understood() {
     let limits = Limits {
         key_bytes_max: 1 << 10,
         value_bytes_max: 64 << 10,
+        batch_operations_max: 9,
+        batch_bytes_max: 60 << 10,
         scan_items_max: 10,
         scan_bytes_max: 1_000,
         connections_max: 7,
@@ -353,6 +357,7 @@ fn limits_that_nothing_would_fit_in_are_refused() {
     for (args, expected) in [
         (&["--key-bytes-max=5000"][..], "--key-bytes-max 5000 must be from 1 to 4096"),
         (&["--value-bytes-max=1048577"], "--value-bytes-max 1048577 must be from 1 to 1048576"),
+        (&["--batch-bytes-max=1310721"], "--batch-bytes-max 1310721 must be from 1 to 1310720"),
         (&["--scan-bytes-max=0"], "--scan-bytes-max 0 must be from 1 to 1048576"),
         (
             &["--reply-bytes-max=1MiB"],
@@ -360,19 +365,19 @@ fn limits_that_nothing_would_fit_in_are_refused() {
         ),
         (
             &["--uncommitted-bytes-max=1MiB"],
-            "--uncommitted-bytes-max 1048576 must be at least 1053696, or the longest write would never fit",
+            "--uncommitted-bytes-max 1048576 must be at least 1315840, or the longest write would never fit",
         ),
         (
             &["--core-reply-bytes-max=1081599"],
             "--core-reply-bytes-max 1081599 must be at least 1081600, or the longest reply would never fit",
         ),
         (
-            &["--core-parked-bytes-max=1053695"],
-            "--core-parked-bytes-max 1053695 must be at least 1053696, or the longest write would never fit",
+            &["--core-parked-bytes-max=1315839"],
+            "--core-parked-bytes-max 1315839 must be at least 1315840, or the longest write would never fit",
         ),
         (
-            &["--link-bytes-max=4206591"],
-            "--link-bytes-max 4206591 must be at least 4206592, or appends and answers between nodes would never fit",
+            &["--link-bytes-max=4730879"],
+            "--link-bytes-max 4730879 must be at least 4730880, or appends and answers between nodes would never fit",
         ),
         (
             &["--snapshot-log-bytes=4095"],
@@ -395,11 +400,13 @@ fn the_limits_of_values_are_inclusive() {
         ["--segment-size=1GiB", "--shards=4096"],
         ["--segment-size=65536", "--shards=1"],
         ["--cores=3", "--shards=3"],
-        ["--reply-bytes-max=1081600", "--uncommitted-bytes-max=1053696"],
-        ["--core-reply-bytes-max=1081600", "--core-parked-bytes-max=1053696"],
-        ["--core-uncommitted-bytes-max=1053696", "--core-backlog-bytes-max=1053696"],
-        ["--core-forwarded-bytes-max=1053696", "--core-inbox-bytes-max=1053696"],
-        ["--link-bytes-max=4206592", "--core-scans-max=1"],
+        ["--reply-bytes-max=1081600", "--uncommitted-bytes-max=1315840"],
+        ["--core-reply-bytes-max=1081600", "--core-parked-bytes-max=1315840"],
+        ["--core-uncommitted-bytes-max=1315840", "--core-backlog-bytes-max=1315840"],
+        ["--core-forwarded-bytes-max=1315840", "--core-inbox-bytes-max=1315840"],
+        ["--link-bytes-max=4730880", "--core-scans-max=1"],
+        ["--batch-operations-max=128", "--batch-bytes-max=1310720"],
+        ["--batch-operations-max=1", "--batch-bytes-max=1"],
         ["--snapshot-log-bytes=4096", "--log-tail-bytes=0"],
         ["--core-log-bytes-max=262144", "--snapshot-rate=262144"],
     ] {

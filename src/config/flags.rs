@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use log::LevelFilter;
 
 use super::units::{duration, log_level, memory_size, node_id, size};
-use crate::limits::{SCAN_ITEMS_MAX, SHARDS_MAX};
+use crate::limits::{BATCH_OPERATIONS_MAX, SCAN_ITEMS_MAX, SHARDS_MAX};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -131,6 +131,15 @@ pub(super) struct Flags {
     /// The longest value
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = memory_size, help_heading = "Limits")]
     pub value_bytes_max: usize,
+
+    /// The most operations of a batch
+    #[arg(long, value_name = "N", default_value = "128", help_heading = "Limits")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=BATCH_OPERATIONS_MAX as i64))]
+    pub batch_operations_max: u32,
+
+    /// The most bytes of the keys and values of a batch
+    #[arg(long, value_name = "SIZE", default_value = "1280KiB", value_parser = memory_size, help_heading = "Limits")]
+    pub batch_bytes_max: usize,
 
     /// The most keys in a page of a scan
     #[arg(long, value_name = "N", default_value = "1000", help_heading = "Limits")]

@@ -295,6 +295,8 @@ fn limits(flags: &Flags) -> Limits {
     Limits {
         key_bytes_max: flags.key_bytes_max,
         value_bytes_max: flags.value_bytes_max,
+        batch_operations_max: flags.batch_operations_max as usize,
+        batch_bytes_max: flags.batch_bytes_max,
         scan_items_max: flags.scan_items_max as usize,
         scan_bytes_max: flags.scan_bytes_max,
         connections_max: flags.connections_max as usize,

@@ -73,12 +73,14 @@ counters! {
     messages_bad,
     /// Requests taken in.
     requests,
-    /// Requests refused because key or value is over its limit.
+    /// Requests refused because a key, a value or a batch is over its limit.
     refused_too_large,
     /// Requests refused because they make no sense.
     refused_bad_request,
     /// Writes refused because the key's version was not the one that their condition asks for.
     refused_precondition,
+    /// Batches refused because their keys lie in different shards.
+    refused_cross_shard,
     /// Requests that a node which does not lead the shard sent back with the leader's name.
     refused_not_leader,
     /// Requests refused because the node has not caught up, or is being stopped.

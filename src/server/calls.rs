@@ -33,6 +33,7 @@ pub(super) fn write_bytes(operation: &Operation<'_>) -> usize {
     match operation {
         Operation::Put { key, value, .. } => key.len() + value.len(),
         Operation::Delete { key, .. } => key.len(),
+        Operation::Batch(batch) => batch.bytes(),
         _ => 0,
     }
 }
@@ -91,6 +92,7 @@ pub(super) fn refusal_of(declined: Declined) -> (Code, &'static str) {
         Declined::NoSpace => {
             (Code::NoSpace, "the disk of the shard's leader is full: only deletes are taken until space returns")
         }
+        Declined::InvalidBatch => (Code::BadRequest, "a batch has at least one operation, each on another key"),
         Declined::NotReady => {
             (Code::NotReady, "this node has not caught up since its start; ask again, or another node")
         }

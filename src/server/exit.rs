@@ -104,6 +104,7 @@ fn count_refusal(counters: &mut Counters, code: Code) {
         Code::BadRequest => counters.refused_bad_request += 1,
         Code::TooLarge => counters.refused_too_large += 1,
         Code::PreconditionFailed => counters.refused_precondition += 1,
+        Code::CrossShard => counters.refused_cross_shard += 1,
         Code::NotLeader => counters.refused_not_leader += 1,
         Code::NotReady => counters.refused_not_ready += 1,
         Code::NoLeader => counters.refused_no_leader += 1,

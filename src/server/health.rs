@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use raftkv_protocol::health::DiskHealth;
-use raftkv_protocol::hello::FEATURE_NEWS;
+use raftkv_protocol::hello::{FEATURE_BATCH, FEATURE_NEWS};
 use raftkv_protocol::types::{CoreId, NodeId};
 
 /// What is known of a peer.
@@ -15,6 +15,7 @@ struct PeerHealth {
     disk: AtomicU8,
     /// It reads what it is told of this node.
     reads_news: AtomicBool,
+    takes_batches: AtomicBool,
 }
 
 /// See the module. The cores of a node share it: their logs lie on one disk, and a node whose disk hangs should lead
@@ -38,7 +39,12 @@ impl Health {
     /// Of a node with so many cores and these peers; all is taken to be well.
     #[must_use]
     pub fn new(cores: u16, peers: impl Iterator<Item = NodeId>) -> Health {
-        let peer = |id| PeerHealth { id, disk: AtomicU8::new(0), reads_news: AtomicBool::new(false) };
+        let peer = |id| PeerHealth {
+            id,
+            disk: AtomicU8::new(0),
+            reads_news: AtomicBool::new(false),
+            takes_batches: AtomicBool::new(false),
+        };
         Health {
             cores: Mutex::new(vec![(DiskHealth::Healthy, false); usize::from(cores)]),
             own: AtomicU8::new(0),
@@ -122,6 +128,7 @@ impl Health {
     pub fn note_features(&self, peer: NodeId, features: u64) {
         if let Some(peer) = self.peer(peer) {
             peer.reads_news.store(features & FEATURE_NEWS != 0, Ordering::Relaxed);
+            peer.takes_batches.store(features & FEATURE_BATCH != 0, Ordering::Relaxed);
         }
     }
 
@@ -129,6 +136,12 @@ impl Health {
     #[must_use]
     pub fn reads_news(&self, peer: NodeId) -> bool {
         self.peer(peer).is_some_and(|peer| peer.reads_news.load(Ordering::Relaxed))
+    }
+
+    /// Whether batches may be sent on to a peer.
+    #[must_use]
+    pub fn takes_batches(&self, peer: NodeId) -> bool {
+        self.peer(peer).is_some_and(|peer| peer.takes_batches.load(Ordering::Relaxed))
     }
 
     fn peer(&self, id: NodeId) -> Option<&PeerHealth> {

@@ -2,6 +2,7 @@
 
 pub mod admission;
 mod assembly;
+mod batches;
 mod budget;
 pub mod by_hand;
 mod calls;
@@ -50,6 +51,8 @@ pub mod vitals;
 
 #[cfg(test)]
 mod admission_test;
+#[cfg(test)]
+mod batches_test;
 #[cfg(test)]
 mod budget_test;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use raftkv_protocol::client::SlotTable;
-use raftkv_protocol::hello::{FEATURE_NEWS, FEATURE_SNAPSHOT};
+use raftkv_protocol::hello::{FEATURE_BATCH, FEATURE_NEWS, FEATURE_SNAPSHOT};
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId, Term};
 
 use crate::config::Config;
@@ -102,7 +102,7 @@ impl Node {
     /// What this node's hellos and welcomes say of it.
     #[must_use]
     pub fn features(&self) -> u64 {
-        FEATURE_NEWS | FEATURE_SNAPSHOT | self.admission.features()
+        FEATURE_NEWS | FEATURE_SNAPSHOT | FEATURE_BATCH | self.admission.features()
     }
 
     /// The shards of a core, in the order of their ids.

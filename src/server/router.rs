@@ -23,6 +23,7 @@ use crate::shard::snapshots::Snapshots;
 use crate::shard::{Declined, Outbox, Read, ReadKind, Shard, Write};
 use crate::storage::CoreLog;
 
+use super::batches::NO_BATCHES_THERE;
 use super::calls::{decode_operation, decode_reply, is_read, is_stale, own, refusal_of, shard_scan, write_bytes};
 use super::desk::{Desk, Forwarded};
 use super::exit::Exit;
@@ -160,6 +161,7 @@ impl<L: CoreLog> Router<L> {
                 let shard = Slot::of(key).shard(self.node.config.shards);
                 self.call(Call { operation, shard, to, deadline }, transport);
             }
+            Operation::Batch(batch) => self.batch(batch, to, deadline, transport),
             Operation::Scan(scan) => self.scan(scan, to, deadline, transport),
             Operation::Slots => {
                 let table = self.node.slot_table();
@@ -434,6 +436,7 @@ impl<L: CoreLog> Router<L> {
                 shard.write(Write::Put { key, value, condition }, to, deadline, space)
             }
             Operation::Delete { key, condition } => shard.write(Write::Delete { key, condition }, to, deadline, space),
+            Operation::Batch(batch) => shard.write(Write::Batch(batch), to, deadline, space),
             Operation::Get { key, consistency } => {
                 shard.read(Read { consistency, kind: ReadKind::Get { key: key.into() } }, to, deadline, &mut exit)
             }
@@ -442,7 +445,7 @@ impl<L: CoreLog> Router<L> {
                 shard.read(Read { consistency: scan.consistency, kind }, to, deadline, &mut exit)
             }
             _ => {
-                let message = "only put, delete, get and scan are served for a shard";
+                let message = "only put, delete, batch, get and scan are served for a shard";
                 exit.reply(to, EntryId::ZERO, Err(Refusal { code: Code::BadRequest, leader: None, message }));
                 Ok(())
             }
@@ -465,6 +468,9 @@ impl<L: CoreLog> Router<L> {
             // The client is better off with the leader itself; what it sends here is soon lost with the connection.
             let message = "this node is being stopped and does not lead the key's shard; nothing was written";
             return self.refuse(call.to, Code::NotLeader, Some(leader), message, transport);
+        }
+        if !self.leader_knows(&call.operation, leader) {
+            return self.refuse(call.to, Code::NotReady, None, NO_BATCHES_THERE, transport);
         }
         let owned = own(&call);
         if !self.desk.may_forward(&owned) {

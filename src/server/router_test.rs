@@ -31,6 +31,7 @@ const CONNECTION: ConnectionId = ConnectionId { slot: 0, generation: 1 };
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Done,
+    Batch(u128),
     Value(Vec<u8>),
     Page(Vec<Vec<u8>>, bool),
     No(Code),
@@ -55,6 +56,7 @@ impl Transport for Mail {
         let told = match result {
             Ok(Answer::Value { value, .. }) => Told::Value(value.to_vec()),
             Ok(Answer::Page(page)) => Told::Page(page.items.iter().map(|item| item.key.to_vec()).collect(), page.more),
+            Ok(Answer::Batch { existed }) => Told::Batch(existed.0),
             Ok(_) => Told::Done,
             Err(refusal) => Told::No(refusal.code),
         };

@@ -21,6 +21,8 @@ mod writes;
 #[cfg(test)]
 mod agreement_test;
 #[cfg(test)]
+mod batches_test;
+#[cfg(test)]
 mod cold_test;
 #[cfg(test)]
 mod compaction_test;
@@ -88,6 +90,8 @@ pub enum Declined {
     Overloaded,
     /// The log has room for deletes only.
     NoSpace,
+    /// A batch without operations, or with two on one key.
+    InvalidBatch,
     /// A stale read before this node has applied what the first leader after its start had committed.
     NotReady,
     /// This replica's state is another than that of others.
@@ -208,7 +212,7 @@ impl<R: Copy> Shard<R> {
         if !self.leads() {
             return Err(Declined::NotLeader(self.raft.leader()));
         }
-        if space == Space::ReserveOnly && matches!(write, Write::Put { .. }) {
+        if space == Space::ReserveOnly && write.has_puts() {
             return Err(Declined::NoSpace);
         }
         if self.raft.is_transferring() {
@@ -219,7 +223,7 @@ impl<R: Copy> Shard<R> {
             return Err(Declined::Diverged);
         }
         let room = self.uncommitted_bytes_max.saturating_sub(self.raft.uncommitted_bytes());
-        if self.writes.queue(write, to, deadline, room) { Ok(()) } else { Err(Declined::Overloaded) }
+        self.writes.queue(write, to, deadline, room)
     }
 
     /// Takes a read in. A stale one is answered at once; any other waits for a round.
@@ -511,14 +515,14 @@ impl<R: Copy> Shard<R> {
             .apply(entry)
             .map_err(|error| Fatal::failure(format!("shard {}: entry {}: {}", self.id, entry.id, error.0)))?;
         let serves = self.serves();
-        self.writes.applied(entry.id, |to, decided| match decided {
+        self.writes.applied(entry.id, |to, form, decided| match decided {
             writes::Decided::Applied if !serves => {
                 // It is committed; what it does to a state that is the right one, this replica cannot say.
                 let message =
                     "this replica's state is another than that of others; the write may or may not take effect";
                 out.reply(to, entry.id, Err(Refusal { code: Code::Timeout, leader: None, message }));
             }
-            writes::Decided::Applied => out.reply(to, entry.id, writes::answer(outcome)),
+            writes::Decided::Applied => writes::answer(entry, form, outcome, |result| out.reply(to, entry.id, result)),
             writes::Decided::Overwritten => refuse_not_leader(to, self.raft.leader(), out),
         });
         Ok(())

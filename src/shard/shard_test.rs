@@ -14,7 +14,7 @@ use crate::storage::{CoreLog, MemoryLog, RecoveredShard, Space};
 
 pub(super) const SHARD: ShardId = ShardId(0);
 const UNCOMMITTED_MAX: usize = 10_000;
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What somebody was told: the value read, or the code of a refusal.
 pub(super) type Told = (u32, Result<Option<Vec<u8>>, Code>);

@@ -4,10 +4,13 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
-use raftkv_protocol::client::{Answer, Code, Condition, Refusal};
-use raftkv_protocol::types::{EntryId, Index};
+use raftkv_protocol::client::{Answer, Batch, Code, Condition, Existed, Refusal};
+use raftkv_protocol::types::{Entry, EntryId, Index};
 
-use crate::state_machine::{Outcome, encode_delete, encode_put};
+use crate::state_machine::command::Command;
+use crate::state_machine::{Outcome, encode_batch, encode_delete, encode_put};
+
+use super::Declined;
 
 /// A client's write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,30 @@ pub enum Write<'a> {
         /// Checked at apply.
         condition: Condition,
     },
+    /// Write and remove several keys of the shard, all or none.
+    Batch(Batch<'a>),
+}
+
+impl Write<'_> {
+    /// Whether anything is written, rather than only removed.
+    pub(super) fn has_puts(&self) -> bool {
+        match self {
+            Write::Put { .. } => true,
+            Write::Delete { .. } => false,
+            Write::Batch(batch) => batch.has_puts(),
+        }
+    }
+
+    fn form(&self) -> Form {
+        if matches!(self, Write::Batch(_)) { Form::Batch } else { Form::Single }
+    }
+}
+
+/// How a write was asked for, and is answered. A batch of one operation is the same command as that operation alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Single,
+    Batch,
 }
 
 /// What became of a waiting write when the entry at its index was applied.
@@ -43,6 +70,7 @@ pub enum Decided {
 struct Waiting<R> {
     id: EntryId,
     deadline: Instant,
+    form: Form,
     /// `None` once it was answered *unknown*.
     to: Option<R>,
 }
@@ -61,7 +89,7 @@ pub(super) struct Writes<R> {
     /// The turn's commands back to back; `ends` cuts them.
     block: Vec<u8>,
     ends: Vec<usize>,
-    queued: Vec<(R, Instant)>,
+    queued: Vec<(R, Instant, Form)>,
     /// By rising index, one to an index.
     waiting: VecDeque<Waiting<R>>,
     /// Proposed in an earlier term and gone from the own log, so that a later write of this node may wait at the same
@@ -78,20 +106,29 @@ impl<R> Default for Writes<R> {
 }
 
 impl<R: Copy> Writes<R> {
-    /// Queues a write for the turn's proposal, unless all that is queued then exceeds `bytes_max`. Whether it did so.
-    pub(super) fn queue(&mut self, write: Write<'_>, to: R, deadline: Instant, bytes_max: usize) -> bool {
+    /// Queues a write for the turn's proposal, unless all that is queued then exceeds `bytes_max`.
+    pub(super) fn queue(
+        &mut self,
+        write: Write<'_>,
+        to: R,
+        deadline: Instant,
+        bytes_max: usize,
+    ) -> Result<(), Declined> {
         let before = self.block.len();
         match write {
             Write::Put { key, value, condition } => encode_put(key, value, condition, &mut self.block),
             Write::Delete { key, condition } => encode_delete(key, condition, &mut self.block),
+            Write::Batch(batch) => {
+                encode_batch(batch.operations(), &mut self.block).map_err(|_| Declined::InvalidBatch)?;
+            }
         }
         if self.block.len() > bytes_max {
             self.block.truncate(before);
-            return false;
+            return Err(Declined::Overloaded);
         }
         self.ends.push(self.block.len());
-        self.queued.push((to, deadline));
-        true
+        self.queued.push((to, deadline, write.form()));
+        Ok(())
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
@@ -126,33 +163,33 @@ impl<R: Copy> Writes<R> {
             self.displaced.extend(self.waiting.pop_back());
         }
         let mut id = first;
-        for (to, deadline) in self.queued.drain(..) {
-            self.waiting.push_back(Waiting { id, deadline, to: Some(to) });
+        for (to, deadline, form) in self.queued.drain(..) {
+            self.waiting.push_back(Waiting { id, deadline, form, to: Some(to) });
             id.index = id.index.next();
         }
     }
 
     pub(super) fn refuse_queued(&mut self, mut refuse: impl FnMut(R)) {
-        for (to, _) in self.queued.drain(..) {
+        for (to, ..) in self.queued.drain(..) {
             refuse(to);
         }
     }
 
     /// An entry was applied: decides everybody who waits at its index. Entries are applied one by one.
-    pub(super) fn applied(&mut self, id: EntryId, mut decide: impl FnMut(R, Decided)) {
+    pub(super) fn applied(&mut self, id: EntryId, mut decide: impl FnMut(R, Form, Decided)) {
         while let Some(front) = self.waiting.front() {
             if front.id.index > id.index {
                 break;
             }
             if let Some(to) = front.to {
-                decide(to, front.decided_by(id));
+                decide(to, front.form, front.decided_by(id));
             }
             self.waiting.pop_front();
         }
         if !self.displaced.is_empty() {
             for waiting in self.displaced.extract_if(.., |waiting| waiting.id.index <= id.index) {
                 if let Some(to) = waiting.to {
-                    decide(to, waiting.decided_by(id));
+                    decide(to, waiting.form, waiting.decided_by(id));
                 }
             }
         }
@@ -187,16 +224,36 @@ impl<R: Copy> Writes<R> {
     }
 }
 
-/// The reply to a write that was applied with this outcome.
-pub(super) fn answer(outcome: Outcome) -> Result<Answer<'static>, Refusal<'static>> {
-    match outcome {
-        Outcome::Put => Ok(Answer::Put),
-        Outcome::Deleted { existed } => Ok(Answer::Deleted { existed }),
-        Outcome::ConditionFailed => {
-            let message = "the key's version is not the one that the condition asks for";
-            Err(Refusal { code: Code::PreconditionFailed, leader: None, message })
+/// Replies to a write whose entry was applied with this outcome.
+pub(super) fn answer(entry: &Entry, form: Form, outcome: Outcome, reply: impl FnOnce(Result<Answer<'_>, Refusal<'_>>)) {
+    let refusal = |code, message| Err(Refusal { code, leader: None, message });
+    match (form, outcome) {
+        (Form::Single, Outcome::Put) => reply(Ok(Answer::Put)),
+        (Form::Single, Outcome::Deleted { existed }) => reply(Ok(Answer::Deleted { existed })),
+        (Form::Single, Outcome::ConditionFailed) => {
+            reply(refusal(Code::PreconditionFailed, "the key's version is not the one that the condition asks for"));
+        }
+        (Form::Batch, Outcome::Put | Outcome::Deleted { existed: false }) => {
+            reply(Ok(Answer::Batch { existed: Existed(0) }));
+        }
+        (Form::Batch, Outcome::Deleted { existed: true }) => reply(Ok(Answer::Batch { existed: Existed(1) })),
+        (_, Outcome::Batch { existed }) => reply(Ok(Answer::Batch { existed })),
+        (Form::Batch, Outcome::ConditionFailed) => {
+            reply(refusal(Code::PreconditionFailed, &failed_condition(entry, 0)));
+        }
+        (_, Outcome::BatchConditionFailed { operation }) => {
+            reply(refusal(Code::PreconditionFailed, &failed_condition(entry, operation)));
         }
         // A client's write is a command, and a command has an outcome.
-        Outcome::Nothing => Err(Refusal { code: Code::BadRequest, leader: None, message: "the entry was empty" }),
+        (_, Outcome::Nothing) => reply(refusal(Code::BadRequest, "the entry was empty")),
     }
+}
+
+/// Which of a batch's conditions did not hold.
+fn failed_condition(entry: &Entry, operation: usize) -> String {
+    let command = Command::decode(&entry.body).ok();
+    let named = command.as_ref().and_then(|command| command.operations().nth(operation));
+    let (number, count) = (operation + 1, command.map_or(0, |command| command.operations().len()));
+    let words = named.map_or_else(String::new, |operation| format!(" ({operation})"));
+    format!("the condition of operation {number} of {count}{words} does not hold: nothing of the batch was written")
 }

@@ -15,7 +15,7 @@ fn id(index: u64, term: u64) -> EntryId {
 fn propose(writes: &mut Writes<u32>, who: &[u32], first: EntryId, deadline: Instant) {
     for &to in who {
         let put = Write::Put { key: b"k", value: b"v", condition: Condition::None };
-        assert!(writes.queue(put, to, deadline, usize::MAX));
+        writes.queue(put, to, deadline, usize::MAX).expect("there is room");
     }
     let commands = writes.take_commands().expect("something is queued");
     assert_eq!(commands.len(), who.len());
@@ -25,7 +25,7 @@ fn propose(writes: &mut Writes<u32>, who: &[u32], first: EntryId, deadline: Inst
 
 fn apply(writes: &mut Writes<u32>, entry: EntryId) -> Vec<(u32, Decided)> {
     let mut decided = Vec::new();
-    writes.applied(entry, |to, what| decided.push((to, what)));
+    writes.applied(entry, |to, _, what| decided.push((to, what)));
     decided
 }
 

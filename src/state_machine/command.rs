@@ -28,6 +28,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use raftkv_protocol::client::Condition;
+pub use raftkv_protocol::client::{BatchOperation as Operation, Change};
 use raftkv_protocol::types::Index;
 
 const VERSION: u8 = 1;
@@ -46,26 +47,6 @@ pub struct Session {
     pub client: u64,
     /// Counts the client's commands.
     pub serial: u64,
-}
-
-/// One change of one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Operation<'a> {
-    /// The key.
-    pub key: &'a [u8],
-    /// What must hold of the key.
-    pub condition: Condition,
-    /// What happens to it.
-    pub change: Change<'a>,
-}
-
-/// What an operation does to its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change<'a> {
-    /// It gets this value.
-    Put(&'a [u8]),
-    /// It is removed.
-    Delete,
 }
 
 /// A command that has been read from first to last byte.
@@ -155,16 +136,18 @@ pub fn encode_delete(key: &[u8], condition: Condition, out: &mut Vec<u8>) {
 }
 
 /// Appends the command of a batch to `out`: all operations take place, or none. Their keys must differ.
-pub fn encode_batch(operations: &[Operation<'_>], out: &mut Vec<u8>) -> Result<(), InvalidBatch> {
+pub fn encode_batch<'a>(
+    operations: impl ExactSizeIterator<Item = Operation<'a>> + Clone,
+    out: &mut Vec<u8>,
+) -> Result<(), InvalidBatch> {
     let count = u16::try_from(operations.len()).map_err(|_| InvalidBatch)?;
     let mut keys = BTreeSet::new();
-    if count == 0 || !operations.iter().all(|operation| keys.insert(operation.key)) {
+    let differ = operations.clone().all(|operation| keys.insert(operation.key));
+    if count == 0 || !differ {
         return Err(InvalidBatch);
     }
     encode_head(None, count, out);
-    for operation in operations {
-        encode_operation(operation, out);
-    }
+    operations.for_each(|operation| encode_operation(&operation, out));
     Ok(())
 }
 
@@ -255,8 +238,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The most bytes of a key that [`describe`] shows.
-const SHOWN_BYTES_MAX: usize = 64;
 /// The most operations that [`describe`] shows.
 const SHOWN_OPERATIONS_MAX: usize = 4;
 
@@ -280,26 +261,6 @@ pub fn describe(body: &[u8]) -> String {
         text.push_str(&format!(" by client {client:016x} serial {serial}"));
     }
     text
-}
-
-impl fmt::Display for Operation<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.change {
-            Change::Put(_) => "put ",
-            Change::Delete => "delete ",
-        })?;
-        let shown = &self.key[..self.key.len().min(SHOWN_BYTES_MAX)];
-        write!(f, "\"{}{}\"", shown.escape_ascii(), if shown.len() < self.key.len() { "…" } else { "" })?;
-        if let Change::Put(value) = self.change {
-            write!(f, " ({} bytes)", value.len())?;
-        }
-        match self.condition {
-            Condition::None => Ok(()),
-            Condition::Version(version) => write!(f, " if version {version}"),
-            Condition::Exists => f.write_str(" if it exists"),
-            Condition::Absent => f.write_str(" if absent"),
-        }
-    }
 }
 
 impl fmt::Display for CommandError {

@@ -72,7 +72,7 @@ fn the_short_cuts_encode_the_same_commands() {
     assert_eq!(out, encode(None, &[delete(b"k", Condition::None)]));
     out.clear();
     let batch = [put(b"a", b"", Condition::None), put(b"b", b"", Condition::None)];
-    assert_eq!(encode_batch(&batch, &mut out), Ok(()));
+    assert_eq!(encode_batch(batch.iter().copied(), &mut out), Ok(()));
     assert_eq!(out, encode(None, &batch));
 }
 
@@ -81,13 +81,13 @@ fn the_short_cuts_encode_the_same_commands() {
 fn a_batch_needs_operations_on_different_keys() {
     let mut out = Vec::new();
     let twice = [put(b"a", b"1", Condition::None), delete(b"b", Condition::None), delete(b"a", Condition::None)];
-    assert_eq!(encode_batch(&twice, &mut out), Err(InvalidBatch));
-    assert_eq!(encode_batch(&[], &mut out), Err(InvalidBatch));
+    assert_eq!(encode_batch(twice.iter().copied(), &mut out), Err(InvalidBatch));
+    assert_eq!(encode_batch([].into_iter(), &mut out), Err(InvalidBatch));
     let keys: Vec<[u8; 4]> = (0..=u32::from(u16::MAX)).map(u32::to_be_bytes).collect();
     let many: Vec<Operation<'_>> = keys.iter().map(|key| delete(key, Condition::None)).collect();
-    assert_eq!(encode_batch(&many, &mut out), Err(InvalidBatch));
+    assert_eq!(encode_batch(many.iter().copied(), &mut out), Err(InvalidBatch));
     assert!(out.is_empty());
-    assert_eq!(encode_batch(&many[1..], &mut out), Ok(()));
+    assert_eq!(encode_batch(many[1..].iter().copied(), &mut out), Ok(()));
 }
 
 #[test]

@@ -42,7 +42,7 @@ mod tree_test;
 
 use std::fmt;
 
-use raftkv_protocol::client::{Condition, Scan};
+use raftkv_protocol::client::{Condition, Existed, Scan};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index};
 
 pub use command::{describe, encode_batch, encode_delete, encode_put};
@@ -61,15 +61,25 @@ use tree::{Order, Tree};
 pub enum Outcome {
     /// Nothing to report: a no-op or a configuration.
     Nothing,
-    /// The key was written; of a batch, all of its operations took place.
+    /// The key was written.
     Put,
     /// The key was removed, if it existed.
     Deleted {
         /// Whether it did.
         existed: bool,
     },
+    /// All of several operations took place.
+    Batch {
+        /// Which of the deletes have found their key.
+        existed: Existed,
+    },
     /// The condition did not hold; nothing changed.
     ConditionFailed,
+    /// The condition of one of several operations did not hold; nothing changed.
+    BatchConditionFailed {
+        /// The first such, counted from 0.
+        operation: usize,
+    },
 }
 
 /// A committed entry that this version cannot apply: the node stops, as going on would make replicas differ.
@@ -178,17 +188,27 @@ impl StateMachine {
         if command.session().is_some() {
             return Err(unknown(entry.id, &"sessions are unknown to this server"));
         }
-        if !command.operations().all(|operation| self.holds(&operation)) {
-            return Ok(Outcome::ConditionFailed);
-        }
+        let count = command.operations().len();
         let version = if mutant!("version-is-the-term") { Index(entry.id.term.0) } else { entry.id.index };
+        if let Some(operation) = command.operations().position(|operation| !self.holds(&operation)) {
+            return Ok(if count > 1 { Outcome::BatchConditionFailed { operation } } else { Outcome::ConditionFailed });
+        }
         let mut operations = command.operations();
-        if operations.len() > 1 {
-            operations.for_each(|operation| _ = self.change(&operation, version));
-            return Ok(Outcome::Put);
+        if count > 1 {
+            return Ok(self.change_all(operations, version));
         }
         let operation = operations.next().expect("decode refuses a command without operations");
         Ok(self.change(&operation, version))
+    }
+
+    fn change_all<'a>(&mut self, operations: impl Iterator<Item = Operation<'a>>, version: Index) -> Outcome {
+        let mut existed = Existed::default();
+        for (number, operation) in operations.enumerate() {
+            if self.change(&operation, version) == (Outcome::Deleted { existed: true }) {
+                existed.insert(number);
+            }
+        }
+        Outcome::Batch { existed }
     }
 
     fn holds(&self, operation: &Operation<'_>) -> bool {

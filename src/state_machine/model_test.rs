@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use raftkv_protocol::client::{Condition, Scan};
+use raftkv_protocol::client::{Condition, Existed, Scan};
 use raftkv_protocol::types::Index;
 
+use super::command::{Change, Operation};
 use super::state_machine_test::Replica;
 use super::{Outcome, StateMachine};
 
@@ -15,6 +16,8 @@ type Model = BTreeMap<Vec<u8>, (u64, Vec<u8>)>;
 enum Step {
     Put(Vec<u8>, Vec<u8>, Condition),
     Delete(Vec<u8>, Condition),
+    /// By key: a value or none, and the condition. More than one.
+    Batch(BTreeMap<Vec<u8>, (Option<Vec<u8>>, Condition)>),
 }
 
 /// Few letters and lengths around the inline limit, so that keys meet, and are prefixes of each other.
@@ -41,9 +44,12 @@ fn condition() -> impl Strategy<Value = Condition> {
 
 fn step() -> impl Strategy<Value = Step> {
     let value = prop::collection::vec(any::<u8>(), 0..300);
+    let change = (prop::option::of(prop::collection::vec(any::<u8>(), 0..30)), condition());
+    let batch = prop::collection::btree_map(key(), change, 2..5);
     prop_oneof![
         3 => (key(), value, condition()).prop_map(|(key, value, condition)| Step::Put(key, value, condition)),
         1 => (key(), condition()).prop_map(|(key, condition)| Step::Delete(key, condition)),
+        1 => batch.prop_map(Step::Batch),
     ]
 }
 
@@ -66,13 +72,43 @@ fn apply_to_model(model: &mut Model, index: u64, step: &Step) -> Outcome {
             Outcome::Put
         }
         Step::Delete(key, _) => Outcome::Deleted { existed: model.remove(key).is_some() },
+        Step::Batch(batch) => apply_batch_to_model(model, index, batch),
     }
+}
+
+fn apply_batch_to_model(
+    model: &mut Model,
+    index: u64,
+    batch: &BTreeMap<Vec<u8>, (Option<Vec<u8>>, Condition)>,
+) -> Outcome {
+    if let Some(operation) = batch.iter().position(|(key, (_, condition))| !holds(model, key, *condition)) {
+        return Outcome::BatchConditionFailed { operation };
+    }
+    let mut existed = 0;
+    for (number, (key, (value, _))) in batch.iter().enumerate() {
+        match value {
+            Some(value) => _ = model.insert(key.clone(), (index, value.clone())),
+            None => existed |= u128::from(model.remove(key).is_some()) << number,
+        }
+    }
+    Outcome::Batch { existed: Existed(existed) }
 }
 
 fn apply_to_replica(replica: &mut Replica, step: &Step) -> Outcome {
     match step {
         Step::Put(key, value, condition) => replica.put(key, value, *condition),
         Step::Delete(key, condition) => replica.delete(key, *condition),
+        Step::Batch(batch) => {
+            let operations: Vec<Operation<'_>> = batch
+                .iter()
+                .map(|(key, (value, condition))| Operation {
+                    key,
+                    condition: *condition,
+                    change: value.as_deref().map_or(Change::Delete, Change::Put),
+                })
+                .collect();
+            replica.batch(&operations)
+        }
     }
 }
 
@@ -132,11 +168,13 @@ proptest! {
         let mut shortest = Replica::default();
         let mut survivors = all_items(&replica.state, &Scan::default());
         survivors.sort_by_key(|(_, version, _)| *version);
-        for (key, version, value) in survivors {
-            while shortest.state.applied().next().0 < version {
+        // What a batch has put has one version.
+        for together in survivors.chunk_by(|one, other| one.1 == other.1) {
+            while shortest.state.applied().next().0 < together[0].1 {
                 shortest.delete(b"missing", Condition::Exists);
             }
-            shortest.put(&key, &value, Condition::None);
+            let put = |(key, _, value): &'_ (Vec<u8>, u64, Vec<u8>)| (key.clone(), (Some(value.clone()), Condition::None));
+            apply_to_replica(&mut shortest, &Step::Batch(together.iter().map(put).collect()));
         }
         prop_assert_eq!(shortest.state.hash(), replica.state.hash());
     }

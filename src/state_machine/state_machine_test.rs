@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use proptest::prelude::*;
-use raftkv_protocol::client::{Condition, Scan};
+use raftkv_protocol::client::{Condition, Existed, Scan};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -44,9 +44,9 @@ impl Replica {
         Replica { state: restored(&self.state.snapshot()).expect("a right snapshot"), last: self.last }
     }
 
-    fn batch(&mut self, operations: &[Operation<'_>]) -> Outcome {
+    pub fn batch(&mut self, operations: &[Operation<'_>]) -> Outcome {
         let mut body = Vec::new();
-        encode_batch(operations, &mut body).expect("different keys");
+        encode_batch(operations.iter().copied(), &mut body).expect("different keys");
         self.apply_body(EntryKind::Command, body).expect("a valid batch")
     }
 
@@ -115,10 +115,10 @@ fn a_batch_takes_place_as_a_whole_or_not_at_all() {
     replica.put(b"b", b"old", Condition::None);
     let before = replica.state.hash();
     let failing = [put(b"a", b"1", Condition::None), delete(b"b", Condition::Absent)];
-    assert_eq!(replica.batch(&failing), Outcome::ConditionFailed);
+    assert_eq!(replica.batch(&failing), Outcome::BatchConditionFailed { operation: 1 });
     assert_eq!((replica.value(b"a"), replica.state.hash()), (None, before));
     let holding = [put(b"a", b"1", Condition::Absent), delete(b"b", Condition::Exists)];
-    assert_eq!(replica.batch(&holding), Outcome::Put);
+    assert_eq!(replica.batch(&holding), Outcome::Batch { existed: Existed(0b10) });
     assert_eq!((replica.value(b"a"), replica.value(b"b")), (Some((3, b"1".to_vec())), None));
 }
 
@@ -130,7 +130,7 @@ fn a_committed_batch_that_names_a_key_twice_applies_in_order() {
         encode_operation(&Operation { key: b"k", condition: Condition::Absent, change: Change::Put(value) }, &mut body);
     }
     let mut replica = Replica::default();
-    assert_eq!(replica.apply_body(EntryKind::Command, body), Ok(Outcome::Put));
+    assert_eq!(replica.apply_body(EntryKind::Command, body), Ok(Outcome::Batch { existed: Existed(0) }));
     assert_eq!(replica.value(b"k"), Some((1, b"later".to_vec())));
     let mut plain = Replica::default();
     plain.put(b"k", b"later", Condition::None);

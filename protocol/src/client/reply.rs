@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Answer, Code, HoldReason, Item, LogHold, Page, Refusal, Reply, Role, ShardSnapshot, ShardStatus, SlotTable,
-    SnapshotOutcome, Status,
+    Answer, Code, Existed, HoldReason, Item, LogHold, Page, Refusal, Reply, Role, ShardSnapshot, ShardStatus,
+    SlotTable, SnapshotOutcome, Status,
 };
 use crate::frame::{self, DecodeError};
 use crate::health::{DiskHealth, Divergence};
@@ -53,6 +53,7 @@ impl<'a> Reply<'a> {
         match &self.result {
             Ok(Answer::Put) => kind::PUT_REPLY,
             Ok(Answer::Deleted { .. }) => kind::DELETE_REPLY,
+            Ok(Answer::Batch { .. }) => kind::BATCH_REPLY,
             Ok(Answer::Value { .. }) => kind::GET_REPLY,
             Ok(Answer::Page(_)) => kind::SCAN_REPLY,
             Ok(Answer::Slots(_)) => kind::SLOTS_REPLY,
@@ -88,6 +89,7 @@ impl<'a> Answer<'a> {
         match self {
             Answer::Put | Answer::Pong => {}
             Answer::Deleted { existed } => out.put_u8(u8::from(*existed)),
+            Answer::Batch { existed } => out.put_u128(existed.0),
             Answer::Value { version, value } => {
                 out.put_u64(version.0);
                 out.put_bytes32(value);
@@ -108,6 +110,7 @@ impl<'a> Answer<'a> {
         Ok(match kind {
             kind::PUT_REPLY => Answer::Put,
             kind::DELETE_REPLY => Answer::Deleted { existed: fields.bool("existed")? },
+            kind::BATCH_REPLY => Answer::Batch { existed: Existed(fields.u128("existed")?) },
             kind::GET_REPLY => {
                 Answer::Value { version: Index(fields.u64("version")?), value: fields.bytes32("value")? }
             }

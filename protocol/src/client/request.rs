@@ -1,6 +1,6 @@
 //! The bytes of requests. A forwarded request carries the same operation bytes behind another head.
 
-use super::{Condition, Consistency, Operation, Request, Scan};
+use super::{Batch, Condition, Consistency, Operation, Request, Scan};
 use crate::frame::{self, DecodeError};
 use crate::kind;
 use crate::types::{Index, RequestId, ShardId};
@@ -47,6 +47,7 @@ impl<'a> Operation<'a> {
         match self {
             Operation::Put { .. } => kind::PUT,
             Operation::Delete { .. } => kind::DELETE,
+            Operation::Batch(_) => kind::BATCH,
             Operation::Get { .. } => kind::GET,
             Operation::Scan(_) => kind::SCAN,
             Operation::Slots => kind::SLOTS,
@@ -67,6 +68,7 @@ impl<'a> Operation<'a> {
                 condition.put(out);
                 out.put_bytes16(key);
             }
+            Operation::Batch(batch) => batch.put(out),
             Operation::Get { key, consistency } => {
                 out.put_u8(*consistency as u8);
                 out.put_bytes16(key);
@@ -87,6 +89,7 @@ impl<'a> Operation<'a> {
                 let condition = Condition::read(fields)?;
                 Operation::Delete { key: fields.bytes16("key")?, condition }
             }
+            kind::BATCH => Operation::Batch(Batch::read(fields)?),
             kind::GET => {
                 let consistency = Consistency::read(fields)?;
                 Operation::Get { key: fields.bytes16("key")?, consistency }
@@ -102,7 +105,7 @@ impl<'a> Operation<'a> {
 }
 
 impl Condition {
-    fn put(&self, out: &mut Vec<u8>) {
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
         match self {
             Condition::None => out.put_u8(CONDITION_NONE),
             Condition::Version(version) => {
@@ -114,7 +117,7 @@ impl Condition {
         }
     }
 
-    fn read(fields: &mut Reader<'_>) -> Result<Condition, DecodeError> {
+    pub(super) fn read(fields: &mut Reader<'_>) -> Result<Condition, DecodeError> {
         match fields.u8("condition")? {
             CONDITION_NONE => Ok(Condition::None),
             CONDITION_VERSION => Ok(Condition::Version(Index(fields.u64("condition version")?))),

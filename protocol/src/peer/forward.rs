@@ -24,7 +24,7 @@ impl<'a> Forward<'a> {
         let shard = ShardId(fields.u16("shard")?);
         let timeout_ms = fields.u32("timeout_ms")?;
         let operation_kind = fields.u8("operation kind")?;
-        let forwardable = [kind::PUT, kind::DELETE, kind::GET, kind::SCAN];
+        let forwardable = [kind::PUT, kind::DELETE, kind::BATCH, kind::GET, kind::SCAN];
         if !forwardable.contains(&operation_kind) {
             return Err(DecodeError::Invalid("operation kind"));
         }

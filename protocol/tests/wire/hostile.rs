@@ -104,7 +104,7 @@ fn no_flipped_bit_of_a_frame_goes_unnoticed() {
 
 /// Messages that end with the count of an empty list: whatever follows is taken for its elements.
 fn messages_ending_with_a_count() -> impl Iterator<Item = (String, AnyMessage<'static>)> {
-    let names = ["scan_reply_empty", "append_probe", "checkpoints_none"];
+    let names = ["batch_empty", "scan_reply_empty", "append_probe", "checkpoints_none"];
     samples::all().into_iter().filter(move |(name, _)| names.contains(&name.as_str()))
 }
 

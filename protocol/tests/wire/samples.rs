@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftkv_protocol::client::{
-    Answer, Code, Condition, Consistency, HoldReason, Item, LogHold, Operation, Page, Refusal, Reply, Request, Role,
-    Scan, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
+    Answer, Batch, BatchBuffer, BatchOperation, Change, Code, Condition, Consistency, Existed, HoldReason, Item,
+    LogHold, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardSnapshot, ShardStatus, SlotTable,
+    SnapshotOutcome, Status,
 };
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
@@ -81,6 +82,20 @@ fn hello_replies() -> Samples {
     samples
 }
 
+fn batch(operations: &[BatchOperation<'_>]) -> Batch<'static> {
+    let buffer: &'static mut BatchBuffer = Box::leak(Box::default());
+    operations.iter().for_each(|operation| buffer.push(operation).expect("short keys"));
+    buffer.as_batch()
+}
+
+fn put_and_delete() -> Batch<'static> {
+    let (city, key) = (b"{place}city", b"{place}country");
+    batch(&[
+        BatchOperation { key: city, condition: Condition::Version(Index(7)), change: Change::Put(b"Bern") },
+        BatchOperation { key, condition: Condition::None, change: Change::Delete },
+    ])
+}
+
 fn requests() -> Samples {
     let request = |operation| AnyMessage::Request(Request { id: RequestId(1), operation });
     let put = |condition| request(Operation::Put { key: b"city", value: b"Bern", condition });
@@ -107,6 +122,8 @@ fn requests() -> Samples {
         ("delete_if_version", delete(version)),
         ("delete_if_exists", delete(Condition::Exists)),
         ("delete_if_absent", delete(Condition::Absent)),
+        ("batch", request(Operation::Batch(put_and_delete()))),
+        ("batch_empty", request(Operation::Batch(batch(&[])))),
         ("get", get(b"city", Consistency::Linearizable)),
         ("get_lease", get(b"city", Consistency::Lease)),
         ("get_stale", get(b"\x00\xff", Consistency::Stale)),
@@ -135,6 +152,7 @@ fn answers() -> Samples {
         ("put_reply", reply(at, Answer::Put)),
         ("delete_reply", reply(at, Answer::Deleted { existed: true })),
         ("delete_reply_absent", reply(at, Answer::Deleted { existed: false })),
+        ("batch_reply", reply(at, Answer::Batch { existed: Existed(0b10) })),
         ("get_reply", reply(at, Answer::Value { version: Index(7), value: b"Bern" })),
         ("scan_reply", reply(EntryId::ZERO, Answer::Page(Page { items, more: true }))),
         ("scan_reply_empty", reply(EntryId::ZERO, Answer::Page(Page::default()))),
@@ -285,6 +303,7 @@ fn forwards() -> Samples {
     named([
         ("forward_put", forward(Operation::Put { key, value: b"Bern", condition })),
         ("forward_delete", forward(Operation::Delete { key, condition })),
+        ("forward_batch", forward(Operation::Batch(put_and_delete()))),
         ("forward_get", forward(Operation::Get { key, consistency })),
         ("forward_scan", forward(Operation::Scan(scan))),
         ("forward_reply_put", reply(Ok(Answer::Put))),

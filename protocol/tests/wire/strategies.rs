@@ -9,8 +9,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use raftkv_protocol::client::{
-    Answer, Code, Condition, Consistency, HoldReason, Item, LogHold, Operation, Page, Refusal, Reply, Request, Role,
-    Scan, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
+    Answer, Batch, BatchBuffer, BatchOperation, Change, Code, Condition, Consistency, Existed, HoldReason, Item,
+    LogHold, Operation, Page, Refusal, Reply, Request, Role, Scan, ShardSnapshot, ShardStatus, SlotTable,
+    SnapshotOutcome, Status,
 };
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
@@ -149,6 +150,7 @@ fn shard_operation() -> impl Strategy<Value = Operation<'static>> {
     prop_oneof![
         (bytes(), bytes(), condition()).prop_map(|(key, value, condition)| Operation::Put { key, value, condition }),
         (bytes(), condition()).prop_map(|(key, condition)| Operation::Delete { key, condition }),
+        batch().prop_map(Operation::Batch),
         (bytes(), consistency()).prop_map(|(key, consistency)| Operation::Get { key, consistency }),
         (keys, any::<u32>(), any::<bool>(), consistency(), option::of(shard())).prop_map(
             |((prefix, start, end, cursor), limit, reverse, consistency, shard)| Operation::Scan(Scan {
@@ -163,6 +165,19 @@ fn shard_operation() -> impl Strategy<Value = Operation<'static>> {
             })
         ),
     ]
+}
+
+fn batch() -> impl Strategy<Value = Batch<'static>> {
+    let change = prop_oneof![Just(Change::Delete), bytes().prop_map(Change::Put)];
+    let operation =
+        (bytes(), condition(), change).prop_map(|(key, condition, change)| BatchOperation { key, condition, change });
+    vec(operation, 0..6).prop_map(|operations| {
+        let buffer: &'static mut BatchBuffer = Box::leak(Box::default());
+        operations.iter().for_each(|operation| buffer.push(operation).expect("short keys"));
+        let batch = buffer.as_batch();
+        assert!(batch.operations().eq(operations), "what goes in comes out");
+        batch
+    })
 }
 
 fn operation() -> impl Strategy<Value = Operation<'static>> {
@@ -185,6 +200,7 @@ fn answer() -> impl Strategy<Value = Answer<'static>> {
     prop_oneof![
         Just(Answer::Put),
         any::<bool>().prop_map(|existed| Answer::Deleted { existed }),
+        any::<u128>().prop_map(|existed| Answer::Batch { existed: Existed(existed) }),
         (index(), bytes()).prop_map(|(version, value)| Answer::Value { version, value }),
         (vec(item, 0..6), any::<bool>()).prop_map(|(items, more)| Answer::Page(Page { items, more })),
         slot_table().prop_map(Answer::Slots),

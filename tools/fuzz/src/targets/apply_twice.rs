@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use raftkv::state_machine::command::{Change, Command, Operation};
 use raftkv::state_machine::{ApplyError, Outcome, Snapshot, StateMachine, encode_batch, encode_delete, encode_put};
-use raftkv_protocol::client::{Condition, Scan};
+use raftkv_protocol::client::{Condition, Existed, Scan};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index};
 
 use crate::choices::Choices;
@@ -79,6 +79,8 @@ impl<Second: Machine> Replicas<Second> {
         let feature = match &outcome {
             Ok(Outcome::Nothing) => 0,
             Ok(Outcome::Put) => 1,
+            Ok(Outcome::Batch { existed }) => 5 + u64::from(existed.0.count_ones()),
+            Ok(Outcome::BatchConditionFailed { operation }) => 100 + *operation as u64,
             Ok(Outcome::ConditionFailed) => 2,
             Ok(Outcome::Deleted { existed }) => 3 + u64::from(*existed),
             // Without the entry's id, which comes first.
@@ -109,7 +111,7 @@ impl<Second: Machine> Replicas<Second> {
             let put = |(key, value)| Operation { key, condition: Condition::None, change: Change::Put(value) };
             let operations: Vec<Operation<'_>> = keys.into_iter().map(put).collect();
             let mut body = Vec::new();
-            let kind = match encode_batch(&operations, &mut body) {
+            let kind = match encode_batch(operations.iter().copied(), &mut body) {
                 Ok(()) => EntryKind::Command,
                 Err(_) => EntryKind::Noop,
             };
@@ -164,11 +166,12 @@ impl Model {
     fn command(&mut self, body: &[u8]) -> Option<Outcome> {
         let command = Command::decode(body).ok().filter(|command| command.session().is_none())?;
         let operations: Vec<Operation<'_>> = command.operations().collect();
-        if !operations.iter().all(|operation| self.holds(operation)) {
-            return Some(Outcome::ConditionFailed);
+        if let Some(operation) = operations.iter().position(|operation| !self.holds(operation)) {
+            let is_batch = operations.len() > 1;
+            return Some(if is_batch { Outcome::BatchConditionFailed { operation } } else { Outcome::ConditionFailed });
         }
-        let mut outcome = Outcome::Put;
-        for operation in &operations {
+        let (mut outcome, mut existed) = (Outcome::Put, Existed::default());
+        for (number, operation) in operations.iter().enumerate() {
             let key = operation.key.to_vec();
             outcome = match operation.change {
                 Change::Put(value) => {
@@ -177,8 +180,11 @@ impl Model {
                 }
                 Change::Delete => Outcome::Deleted { existed: self.map.remove(&key).is_some() },
             };
+            if outcome == (Outcome::Deleted { existed: true }) {
+                existed.insert(number);
+            }
         }
-        Some(if operations.len() > 1 { Outcome::Put } else { outcome })
+        Some(if operations.len() > 1 { Outcome::Batch { existed } } else { outcome })
     }
 
     fn holds(&self, operation: &Operation<'_>) -> bool {
@@ -229,12 +235,12 @@ fn put_valid(choices: &mut Choices<'_>, body: &mut Vec<u8>) {
 /// it in its log must do what the others do.
 fn put_batch(choices: &mut Choices<'_>, body: &mut Vec<u8>) {
     let operations: Vec<Operation<'_>> = (0..1 + choices.below(4)).map(|_| operation(choices)).collect();
-    if encode_batch(&operations, body).is_err() {
+    if encode_batch(operations.iter().copied(), body).is_err() {
         let (head, mut one) = ([1, 0, operations.len() as u8, 0], Vec::new());
         body.extend_from_slice(&head);
         for operation in &operations {
             one.clear();
-            encode_batch(&[*operation], &mut one).expect("one operation names one key");
+            encode_batch(std::iter::once(*operation), &mut one).expect("one operation names one key");
             body.extend_from_slice(&one[head.len()..]);
         }
     }

@@ -3,11 +3,13 @@
 //! The checks agree with the limits whatever the request. What they accept can be encoded, applied and read back, and a
 //! scan returns what its bounds say: **no accepted request may be able to panic a replica** or to stop it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use raftkv::api::binary;
 use raftkv::limits::Limits;
-use raftkv::state_machine::{Outcome, StateMachine, encode_delete, encode_put};
-use raftkv_protocol::client::{Code, Condition, Operation, Request, Scan};
+use raftkv::state_machine::{Outcome, StateMachine, encode_batch, encode_delete, encode_put};
+use raftkv_protocol::client::{Batch, BatchOperation, Change, Code, Condition, Operation, Request, Scan};
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX, Frame};
 use raftkv_protocol::hello::{Hello, HelloRole};
 use raftkv_protocol::kind;
@@ -90,7 +92,13 @@ fn on_hello(frame: &Frame<'_>, feedback: &mut Feedback) {
 }
 
 fn on_operation(check: Check, operation: &Operation<'_>, feedback: &mut Feedback) {
-    let tiny = Limits { key_bytes_max: 3, value_bytes_max: 4, ..Limits::default() };
+    let tiny = Limits {
+        key_bytes_max: 3,
+        value_bytes_max: 4,
+        batch_operations_max: 2,
+        batch_bytes_max: 6,
+        ..Limits::default()
+    };
     for (at, limits) in [tiny, Limits::default()].iter().enumerate() {
         let checked = check(operation, limits);
         let code = checked.as_ref().err().map(|(code, _)| *code);
@@ -115,12 +123,40 @@ fn expected(operation: &Operation<'_>, limits: &Limits) -> Option<Code> {
             let over = longest(&[prefix, start, end, cursor]) > limits.key_bytes_max;
             return over.then_some(Code::TooLarge);
         }
+        Operation::Batch(batch) => return expected_of_batch(batch, limits),
         _ => return None,
     };
+    expected_of(key, value, limits)
+}
+
+fn expected_of(key: &[u8], value: usize, limits: &Limits) -> Option<Code> {
     if key.is_empty() {
         return Some(Code::BadRequest);
     }
     (key.len() > limits.key_bytes_max || value > limits.value_bytes_max).then_some(Code::TooLarge)
+}
+
+/// The first thing that is wrong with a batch: too few or many operations, one of them, all of it together, or a key twice.
+fn expected_of_batch(batch: &Batch<'_>, limits: &Limits) -> Option<Code> {
+    let operations: Vec<BatchOperation<'_>> = batch.operations().collect();
+    let value_len = |operation: &BatchOperation<'_>| match operation.change {
+        Change::Put(value) => value.len(),
+        Change::Delete => 0,
+    };
+    if operations.is_empty() {
+        return Some(Code::BadRequest);
+    }
+    if operations.len() > limits.batch_operations_max {
+        return Some(Code::TooLarge);
+    }
+    let of_one = |operation: &BatchOperation<'_>| expected_of(operation.key, value_len(operation), limits);
+    let bytes: usize = operations.iter().map(|operation| operation.key.len() + value_len(operation)).sum();
+    let keys: BTreeSet<&[u8]> = operations.iter().map(|operation| operation.key).collect();
+    operations
+        .iter()
+        .find_map(of_one)
+        .or_else(|| (bytes > limits.batch_bytes_max).then_some(Code::TooLarge))
+        .or_else(|| (keys.len() < operations.len()).then_some(Code::BadRequest))
 }
 
 /// A refusal is one line for people.
@@ -150,6 +186,22 @@ fn serve(operation: &Operation<'_>, feedback: &mut Feedback) {
             let wanted = if takes_place { Outcome::Deleted { existed: true } } else { Outcome::ConditionFailed };
             assert_eq!(outcome, wanted, "{operation}");
             assert_eq!(state.machine.get(key).is_none(), takes_place, "{operation} is not what is read");
+        }
+        Operation::Batch(batch) => {
+            let outcome = state.apply(|out| encode_batch(batch.operations(), out).expect("it was accepted"));
+            // Nothing is there yet.
+            let holds =
+                |operation: &BatchOperation<'_>| matches!(operation.condition, Condition::None | Condition::Absent);
+            let takes_place = batch.operations().all(|operation| holds(&operation));
+            let is_refused = matches!(outcome, Outcome::ConditionFailed | Outcome::BatchConditionFailed { .. });
+            assert_eq!(is_refused, !takes_place, "{operation}");
+            for operation in batch.operations() {
+                let wanted = match operation.change {
+                    Change::Put(value) if takes_place => Some((Index(1), value)),
+                    _ => None,
+                };
+                assert_eq!(state.machine.get(operation.key), wanted, "{operation} is not what is read");
+            }
         }
         Operation::Scan(scan) => check_scan(&mut state, &scan, feedback),
         _ => {}
