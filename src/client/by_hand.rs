@@ -60,7 +60,7 @@ use super::builder::Builder;
 use super::call::{self, Call};
 use super::driver::Driver;
 use super::request::Job;
-use super::{Error, ErrorKind, Page, Pending, Result, ScanOptions, Target, Value, Version};
+use super::{Batch, Batched, Error, ErrorKind, Page, Pending, Result, ScanOptions, Target, Value, Version};
 use crate::socket::{Network, Readiness};
 
 /// A client that its owner moves.
@@ -113,6 +113,11 @@ impl<N: Network> ByHand<N> {
         timeout: Duration,
     ) -> Pending<bool> {
         self.submit(call::delete(key, condition), now + timeout)
+    }
+
+    /// Writes and removes several keys of one shard together; see [`Client::batch`](super::Client::batch).
+    pub fn batch(&mut self, batch: Batch, now: Instant, timeout: Duration) -> Pending<Batched> {
+        self.submit(call::batch(batch), now + timeout)
     }
 
     /// Reads a key as fresh as asked; see [`Client::get_with`](super::Client::get_with).

@@ -7,7 +7,7 @@ use raftkv_protocol::client::{Condition, Consistency, ShardSnapshot, SlotTable, 
 
 use super::oneshot::{Receiver, oneshot};
 use super::request::{Job, Operation, Origin, Outcome};
-use super::{Error, ErrorKind, Page, Result, ScanOptions, Target, Value, Version};
+use super::{Batch, Batched, Error, ErrorKind, Page, Result, ScanOptions, Target, Value, Version};
 
 /// An operation whose outcome holds a `T`.
 #[derive(Debug)]
@@ -53,6 +53,14 @@ pub(super) fn delete(key: impl AsRef<[u8]>, condition: Condition) -> Call<bool> 
         _ => None,
     };
     Call { operation: Operation::Delete { key: own(key), condition }, pick }
+}
+
+pub(super) fn batch(batch: Batch) -> Call<Batched> {
+    let pick = |outcome| match outcome {
+        Outcome::Batched(batched) => Some(batched),
+        _ => None,
+    };
+    Call { operation: Operation::Batch(batch), pick }
 }
 
 pub(super) fn get(key: impl AsRef<[u8]>, consistency: Consistency) -> Call<Option<Value>> {

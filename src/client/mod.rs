@@ -6,7 +6,7 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use raftkv::client::{Client, Condition, ErrorKind, ScanOptions};
+//! use raftkv::client::{Batch, Client, Condition, ErrorKind, ScanOptions};
 //!
 //! # fn main() -> raftkv::client::Result<()> {
 //! let client = Client::builder()
@@ -24,6 +24,9 @@
 //!     Err(error) if error.kind() == ErrorKind::PreconditionFailed => println!("somebody was faster"),
 //!     Err(error) => return Err(error),
 //! }
+//!
+//! // Several keys at once, or none of them; the tag keeps them in one shard.
+//! client.batch(Batch::new().put("{cart:7}:items", "3").delete("{cart:7}:coupon"))?;
 //!
 //! for page in client.scan_all(ScanOptions::prefix("greet")) {
 //!     for item in page?.items {
@@ -45,6 +48,7 @@
 //! The module knows the protocol and the network, nothing of the server.
 
 mod backoff;
+mod batch;
 mod buffer;
 mod builder;
 pub mod by_hand;
@@ -88,6 +92,7 @@ pub use raftkv_protocol::client::{
 pub use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 pub use raftkv_protocol::types::{ClusterId, NodeId, ShardId, Slot, Term};
 
+pub use batch::{Batch, Batched};
 pub use builder::Builder;
 pub use call::Pending;
 pub use error::{Error, ErrorKind, Result};
@@ -187,6 +192,17 @@ impl Client {
     /// As [`Client::put_if`].
     pub fn delete_if(&self, key: impl AsRef<[u8]>, condition: Condition) -> Result<bool> {
         self.pipeline().delete_if(key, condition)?.wait()
+    }
+
+    /// Writes and removes several keys of one shard together, or none of them: no reader sees a part of it. All conditions
+    /// are checked against what was there right before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PreconditionFailed`] if a condition does not hold, with the operation in its words;
+    /// [`ErrorKind::CrossShard`] if the keys lie in different shards; [`ErrorKind::BadRequest`] without an operation, with
+    /// two on one key, or if the node's software does not know batches; otherwise as [`Client::put`].
+    pub fn batch(&self, batch: Batch) -> Result<Batched> {
+        self.pipeline().batch(batch)?.wait()
     }
 
     /// Reads a key, linearizably: every write acknowledged before this call is seen.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use raftkv_protocol::client::{Condition, Consistency, ShardSnapshot, SlotTable, Status};
 
 use super::call::{self, Call, Pending};
-use super::{Client, Page, Result, ScanOptions, Target, Value, Version, WhenFull};
+use super::{Batch, Batched, Client, Page, Result, ScanOptions, Target, Value, Version, WhenFull};
 
 /// Sends requests without waiting for their replies: each call hands over a request and returns a [`Pending`].
 ///
@@ -82,6 +82,14 @@ impl Pipeline {
     /// See [`Pipeline::put`].
     pub fn delete_if(&self, key: impl AsRef<[u8]>, condition: Condition) -> Result<Pending<bool>> {
         self.submit(call::delete(key, condition))
+    }
+
+    /// See [`Client::batch`].
+    ///
+    /// # Errors
+    /// See [`Pipeline::put`].
+    pub fn batch(&self, batch: Batch) -> Result<Pending<Batched>> {
+        self.submit(call::batch(batch))
     }
 
     /// See [`Client::get`].

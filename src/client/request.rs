@@ -5,11 +5,11 @@ use std::time::Instant;
 use raftkv_protocol::client as wire;
 use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Reply, ShardSnapshot, SlotTable, Status};
 use raftkv_protocol::frame::CLIENT_FRAME_MAX;
-use raftkv_protocol::hello::FEATURE_SNAPSHOT;
+use raftkv_protocol::hello::{FEATURE_BATCH, FEATURE_SNAPSHOT};
 use raftkv_protocol::types::{NodeId, ShardId, Term};
 
 use super::oneshot::Completer;
-use super::{Error, ErrorKind, Item, Page, Result, ScanOptions, Target, Value, Version};
+use super::{Batch, Batched, Error, ErrorKind, Item, Page, Result, ScanOptions, Target, Value, Version};
 
 /// The length of a key travels in 16 bits.
 const KEY_BYTES_MAX: usize = u16::MAX as usize;
@@ -26,6 +26,7 @@ const _: () = assert!(4 * KEY_BYTES_MAX + OVERHEAD_BYTES_MAX <= CLIENT_FRAME_MAX
 pub(super) enum Operation {
     Put { key: Box<[u8]>, value: Box<[u8]>, condition: Condition },
     Delete { key: Box<[u8]>, condition: Condition },
+    Batch(Batch),
     Get { key: Box<[u8]>, consistency: Consistency },
     Scan(ScanOptions),
     Slots,
@@ -39,6 +40,7 @@ impl Operation {
         match self {
             Operation::Put { key, value, condition } => wire::Operation::Put { key, value, condition: *condition },
             Operation::Delete { key, condition } => wire::Operation::Delete { key, condition: *condition },
+            Operation::Batch(batch) => wire::Operation::Batch(batch.as_wire()),
             Operation::Get { key, consistency } => wire::Operation::Get { key, consistency: *consistency },
             Operation::Scan(options) => wire::Operation::Scan(options.as_scan()),
             Operation::Slots => wire::Operation::Slots,
@@ -49,20 +51,23 @@ impl Operation {
     }
 
     pub(super) fn is_write(&self) -> bool {
-        matches!(self, Operation::Put { .. } | Operation::Delete { .. })
+        matches!(self, Operation::Put { .. } | Operation::Delete { .. } | Operation::Batch(_))
     }
 
     /// The features without which a node does not know the request, and would close the connection over it.
     pub(super) fn features(&self) -> u64 {
         match self {
+            Operation::Batch(_) => FEATURE_BATCH,
             Operation::Snapshot { .. } => FEATURE_SNAPSHOT,
             _ => 0,
         }
     }
 
+    /// A key of the shard that it is for.
     pub(super) fn key(&self) -> Option<&[u8]> {
         match self {
             Operation::Put { key, .. } | Operation::Delete { key, .. } | Operation::Get { key, .. } => Some(key),
+            Operation::Batch(batch) => batch.key(),
             _ => None,
         }
     }
@@ -90,7 +95,11 @@ impl Operation {
             Operation::Put { key, value, .. } => (&[key], value.len()),
             Operation::Delete { key, .. } | Operation::Get { key, .. } => (&[key], 0),
             Operation::Scan(options) => (&options.keys(), 0),
-            Operation::Slots | Operation::Status(_) | Operation::Ping(_) | Operation::Snapshot { .. } => (&[], 0),
+            Operation::Slots
+            | Operation::Status(_)
+            | Operation::Ping(_)
+            | Operation::Snapshot { .. }
+            | Operation::Batch(_) => (&[], 0),
         };
         let too_large = |what, bytes, limit| {
             let message = format!("{what} has {bytes} bytes, the protocol carries at most {limit}");
@@ -98,6 +107,15 @@ impl Operation {
         };
         if let Some(key) = keys.iter().find(|key| key.len() > KEY_BYTES_MAX) {
             return too_large("a key", key.len(), KEY_BYTES_MAX);
+        }
+        if let Operation::Batch(batch) = self {
+            if let Some(bytes) = batch.too_long() {
+                return too_large("a key", bytes, KEY_BYTES_MAX);
+            }
+            let (bytes, limit) = (batch.as_wire().encoded_len(), CLIENT_FRAME_MAX - OVERHEAD_BYTES_MAX);
+            if bytes > limit {
+                return too_large("the batch", bytes, limit);
+            }
         }
         if value > VALUE_BYTES_MAX {
             return too_large("the value", value, VALUE_BYTES_MAX);
@@ -111,6 +129,7 @@ impl Operation {
 pub(super) enum Outcome {
     Put(Version),
     Deleted(bool),
+    Batched(Batched),
     Value(Option<Value>),
     Page(Page),
     Slots(SlotTable),
@@ -151,6 +170,7 @@ pub(super) fn judge(operation: &Operation, reply: Reply<'_>) -> Verdict {
     Verdict::Done(match (operation, answer) {
         (Operation::Put { .. }, Answer::Put) => Outcome::Put(at.index),
         (Operation::Delete { .. }, Answer::Deleted { existed }) => Outcome::Deleted(existed),
+        (Operation::Batch(batch), Answer::Batch { existed }) => Outcome::Batched(batch.applied(at.index, existed)),
         (Operation::Get { .. }, Answer::Value { version, value }) => {
             Outcome::Value(Some(Value { version, bytes: value.to_vec() }))
         }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use raftkv_protocol::client::{Answer, Code, Item as WireItem, Operation, Page as WirePage, Request, Status};
+use raftkv_protocol::client::{
+    Answer, Change, Code, Existed, Item as WireItem, Operation, Page as WirePage, Request, Status,
+};
 use raftkv_protocol::types::{EntryId, Index, NodeId, Slot, Term};
 
 use super::fake_node::FakeNode;
 use super::scripted::{Next, SharedTable, answer, lock, refuse, table_of};
 use super::{connect, eventually};
-use crate::client::{Condition, Consistency, ErrorKind, Item, ScanOptions, Value};
+use crate::client::{Batch, Batched, Condition, Consistency, ErrorKind, Item, ScanOptions, Value};
 
 type Map = Arc<Mutex<BTreeMap<Vec<u8>, (Index, Vec<u8>)>>>;
 
@@ -29,6 +31,17 @@ fn map_node(id: u64, table: &SharedTable) -> FakeNode {
             Operation::Delete { key, .. } => {
                 let existed = map.remove(key).is_some();
                 answer(out, request.id, at, Answer::Deleted { existed });
+            }
+            Operation::Batch(batch) => {
+                let mut existed = Existed::default();
+                for (number, operation) in batch.operations().enumerate() {
+                    match operation.change {
+                        Change::Put(value) => _ = map.insert(operation.key.to_vec(), (at.index, value.to_vec())),
+                        Change::Delete if map.remove(operation.key).is_some() => existed.insert(number),
+                        Change::Delete => {}
+                    }
+                }
+                answer(out, request.id, at, Answer::Batch { existed });
             }
             Operation::Get { key, .. } => match map.get(key) {
                 Some((version, value)) => {
@@ -71,6 +84,19 @@ fn calls_read_what_they_wrote() {
 }
 
 #[test]
+fn a_batch_tells_its_version_and_which_keys_it_has_removed() {
+    let node = map_node(1, &table_of(1));
+    let client = connect(&[&node]);
+    client.put("b", "old").unwrap();
+    let batch = Batch::new().put("a", "1").delete("b").delete("c").put_if("d", "", Condition::Absent);
+    assert_eq!((batch.len(), batch.is_empty(), Batch::new().is_empty()), (4, false, true));
+    let Batched { version, deleted } = client.batch(batch).unwrap();
+    assert_eq!(deleted, [false, true, false, false]);
+    assert_eq!(client.get("a").unwrap(), Some(Value { version, bytes: b"1".to_vec() }));
+    assert_eq!(client.get("b").unwrap(), None);
+}
+
+#[test]
 fn values_larger_than_any_buffer_come_back_whole() {
     let node = map_node(1, &table_of(1));
     let client = connect(&[&node]);
@@ -89,6 +115,8 @@ fn a_request_that_no_frame_can_carry_never_leaves() {
         client.put("k", vec![0; 3 << 19]).unwrap_err(),
         client.get(vec![0; 1 << 16]).unwrap_err(),
         client.scan(ScanOptions::all().end(vec![0; 1 << 16])).unwrap_err(),
+        client.batch(Batch::new().put("k", "").delete(vec![0; 1 << 16])).unwrap_err(),
+        client.batch(Batch::new().put("a", vec![0; 1 << 20]).put("b", vec![0; 1 << 19])).unwrap_err(),
     ] {
         assert_eq!((error.kind(), error.maybe_applied()), (ErrorKind::TooLarge, false));
     }
@@ -127,6 +155,7 @@ fn options_of_a_request_arrive() {
     assert_eq!(error.kind(), ErrorKind::PreconditionFailed);
     assert!(!error.maybe_applied() && !error.is_retryable());
     client.delete_if("k", Condition::Exists).unwrap_err();
+    client.batch(Batch::new().put_if("k", "v", Condition::Exists).delete_if("l", Condition::Absent)).unwrap_err();
     client.scan(ScanOptions::range("b", "d").reverse().limit(9).consistency(Consistency::Lease)).unwrap_err();
     let seen = lock(&seen).join("\n");
     for part in

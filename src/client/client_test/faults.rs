@@ -12,7 +12,7 @@ use raftkv_protocol::types::{ClusterId, EntryId, NodeId, Term};
 use super::fake_node::FakeNode;
 use super::scripted::{CLUSTER, Greeting, Next, SharedTable, answer, lock, refuse, serve, serve_at, table_of};
 use super::{builder, connect, eventually};
-use crate::client::{Client, ErrorKind};
+use crate::client::{Batch, Client, ErrorKind};
 
 /// A node whose first `count` requests meet `fault`; afterwards it serves.
 fn faulty(
@@ -106,6 +106,17 @@ fn a_write_whose_connection_breaks_is_unknown_and_sent_once() {
     assert_eq!(error.kind(), ErrorKind::ConnectionLost);
     assert!(error.maybe_applied() && !error.is_retryable());
     assert!(error.to_string().contains("may have been applied"), "{error}");
+    assert_eq!((one.requests(), two.requests()), (1, 0));
+}
+
+#[test]
+fn a_batch_whose_connection_breaks_is_unknown_and_sent_once() {
+    // museum 45
+    let table = table_of(1);
+    let one = faulty(usize::MAX, &table, |_, _| Next::HangUp);
+    let two = FakeNode::start(2, &table, serve);
+    let error = connect(&[&one, &two]).batch(Batch::new().put("k", "v").delete("l")).unwrap_err();
+    assert_eq!((error.kind(), error.maybe_applied()), (ErrorKind::ConnectionLost, true));
     assert_eq!((one.requests(), two.requests()), (1, 0));
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use raftkv_protocol::client::{Answer, Code, Operation, Refusal, Reply, Request, SlotTable};
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX};
-use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply};
+use raftkv_protocol::hello::{Auth, FEATURE_BATCH, Hello, HelloRefusal, HelloReply};
 use raftkv_protocol::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, Term};
 
 pub const CLUSTER: ClusterId = ClusterId(7);
@@ -109,7 +109,7 @@ impl Scripted {
                     incarnation: Incarnation(1),
                     shards,
                     cores: 1,
-                    features: 0,
+                    features: FEATURE_BATCH,
                     http: "",
                     auth: Auth::default(),
                 };

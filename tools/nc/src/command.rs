@@ -1,6 +1,6 @@
 //! Commands: words with a meaning.
 
-use raftkv_protocol::client::{Condition, Consistency};
+use raftkv_protocol::client::{BatchBuffer, BatchOperation, Change, Condition, Consistency};
 use raftkv_protocol::types::Index;
 
 use crate::words;
@@ -13,6 +13,11 @@ pub const HELP: &str = r#"Commands:
                      print a value; --version: as '@VERSION VALUE'
   del KEY [--if-version N | --if-exists]
                      remove a key
+  batch OPERATION…   write and remove keys of one shard together, or none of
+                     them if a condition does not hold; each OPERATION is
+                     a put or del as above, one behind the other:
+                     batch put {t}a 1 --if-absent del {t}b put {t}c 2
+                     prints the version, and what became of each del
   scan [PREFIX] [--start KEY] [--end KEY] [--cursor KEY] [--limit N]
        [--reverse] [--stale | --lease]
                      print keys in order, one a line, as 'KEY @VERSION VALUE':
@@ -37,6 +42,7 @@ pub enum Command {
     Put { key: Vec<u8>, value: Vec<u8>, condition: Condition },
     Get { key: Vec<u8>, consistency: Consistency, version: ShowVersion },
     Delete { key: Vec<u8>, condition: Condition },
+    Batch(BatchBuffer),
     Scan(Scan),
     Slots,
     Status,
@@ -81,6 +87,7 @@ pub fn parse(words: Vec<Vec<u8>>) -> Result<Command, String> {
         }
         b"get" => words.get()?,
         b"del" | b"delete" => Command::Delete { key: words.key()?, condition: words.condition()? },
+        b"batch" => Command::Batch(words.batch()?),
         b"scan" => Command::Scan(words.scan()?),
         b"slots" => Command::Slots,
         b"status" => Command::Status,
@@ -121,7 +128,7 @@ impl Words {
 
     fn condition(&mut self) -> Result<Condition, String> {
         let mut condition = Condition::None;
-        while let Some(option) = self.0.next() {
+        while let Some(option) = self.option() {
             let new = match option.as_slice() {
                 b"--if-version" => Condition::Version(Index(self.number("a version")?)),
                 b"--if-exists" => Condition::Exists,
@@ -133,6 +140,33 @@ impl Words {
             }
         }
         Ok(condition)
+    }
+
+    /// The next word, if it begins like an option.
+    fn option(&mut self) -> Option<Vec<u8>> {
+        self.0.as_slice().first().is_some_and(|word| word.starts_with(b"--")).then(|| self.0.next())?
+    }
+
+    fn batch(&mut self) -> Result<BatchBuffer, String> {
+        let mut batch = BatchBuffer::default();
+        let mut operation = self.next("an operation")?;
+        loop {
+            let name = operation;
+            let key = self.key()?;
+            let value = match name.as_slice() {
+                b"put" => Some(self.next("a value")?),
+                b"del" | b"delete" => None,
+                _ => return Err(format!("{} is no operation of a batch: put or del", words::quote(&name))),
+            };
+            let change = value.as_deref().map_or(Change::Delete, Change::Put);
+            let condition = self.condition()?;
+            let pushed = batch.push(&BatchOperation { key: &key, condition, change });
+            pushed.map_err(|too_long| format!("a key of {} bytes does not fit into the protocol", too_long.0))?;
+            match self.0.next() {
+                Some(next) => operation = next,
+                None => return Ok(batch),
+            }
+        }
     }
 
     fn get(&mut self) -> Result<Command, String> {

@@ -1,4 +1,4 @@
-use raftkv_protocol::client::{Condition, Consistency};
+use raftkv_protocol::client::{BatchBuffer, BatchOperation, Change, Condition, Consistency};
 use raftkv_protocol::types::Index;
 
 use super::command::{Command, HELP, Scan, ShowVersion, parse};
@@ -44,8 +44,30 @@ fn every_command_is_understood() {
 }
 
 #[test]
+fn the_operations_of_a_batch_follow_each_other() {
+    let version = Condition::Version(Index(7));
+    let operations = [
+        BatchOperation { key: b"{t}a", condition: Condition::Absent, change: Change::Put(b"1") },
+        BatchOperation { key: b"del", condition: Condition::None, change: Change::Delete },
+        BatchOperation { key: b"put", condition: version, change: Change::Delete },
+        BatchOperation { key: b"{t}c", condition: Condition::None, change: Change::Put(b"") },
+    ];
+    let mut batch = BatchBuffer::default();
+    operations.iter().for_each(|operation| batch.push(operation).unwrap());
+    let line = r#"batch put {t}a 1 --if-absent del del delete put --if-version 7 put {t}c "" "#;
+    assert_eq!(read(line), Ok(Command::Batch(batch)));
+}
+
+#[test]
 fn nonsense_is_refused_with_a_reason() {
     for (line, reason) in [
+        ("batch", "an operation is missing"),
+        ("batch get k", "no operation of a batch"),
+        ("batch put k", "a value is missing"),
+        ("batch del k v", "no operation of a batch"),
+        ("batch put k v --if-exists --if-absent", "one condition"),
+        ("batch put k v --fresh", "unknown option"),
+        ("put k v w", "does not belong"),
         ("", "a command is missing"),
         ("frobnicate", "unknown command"),
         ("put k", "a value is missing"),
@@ -68,7 +90,7 @@ fn nonsense_is_refused_with_a_reason() {
 
 #[test]
 fn help_names_every_command() {
-    for name in ["put", "get", "del", "scan", "slots", "status", "ping", "snapshot", "raw", "help"] {
+    for name in ["put", "get", "del", "batch", "scan", "slots", "status", "ping", "snapshot", "raw", "help"] {
         assert!(HELP.contains(&format!("\n  {name}")), "{name}");
     }
 }

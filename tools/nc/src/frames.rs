@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use raftkv_protocol::client::{Answer, Condition, Operation, Reply, Request};
+use raftkv_protocol::client::{Answer, Change, Condition, Operation, Reply, Request};
 use raftkv_protocol::frame::{self, Frame, HEADER_LEN, PEER_FRAME_MAX};
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole};
 use raftkv_protocol::kind;
@@ -204,6 +204,13 @@ fn request_fields(request: &Request<'_>) -> Fields {
             fields.push(("condition", show_condition(condition)));
             fields.push(("key", quote(key)));
         }
+        Operation::Batch(batch) => fields.extend(batch.operations().map(|operation| {
+            let what = match operation.change {
+                Change::Put(value) => format!("put {} {}", quote(operation.key), quote(value)),
+                Change::Delete => format!("delete {}", quote(operation.key)),
+            };
+            ("operation", format!("{what}, condition: {}", show_condition(operation.condition)))
+        })),
         Operation::Get { key, consistency } => {
             fields.push(("consistency", consistency.name().into()));
             fields.push(("key", quote(key)));
@@ -248,6 +255,7 @@ fn reply_fields(reply: &Reply<'_>) -> Fields {
 fn answer_fields(answer: &Answer<'_>) -> Fields {
     match answer {
         Answer::Deleted { existed } => vec![("existed", existed.to_string())],
+        Answer::Batch { existed } => vec![("existed", format!("{:#b}", existed.0))],
         Answer::Value { version, value } => vec![("version", version.to_string()), ("value", quote(value))],
         Answer::Page(page) => {
             let items = page.items.iter();

@@ -2,14 +2,27 @@
 
 use std::io::{self, Write};
 
-use raftkv_protocol::client::{Item, LogHold, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status};
-use raftkv_protocol::types::{EntryId, NodeId, ShardId, Slot};
+use raftkv_protocol::client::{
+    Batch, Change, Existed, Item, LogHold, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
+};
+use raftkv_protocol::types::{EntryId, Index, NodeId, ShardId, Slot};
 
 use crate::words::{escape, quote};
 
 /// `KEY @VERSION VALUE`.
 pub fn item(out: &mut dyn Write, item: &Item<'_>) -> io::Result<()> {
     writeln!(out, "{} @{} {}", quote(item.key), item.version, quote(item.value))
+}
+
+/// The version of what was put, and one line for each key that was to be removed.
+pub fn batch(out: &mut dyn Write, batch: Batch<'_>, version: Index, existed: Existed) -> io::Result<()> {
+    writeln!(out, "version {version}")?;
+    let deletes = batch.operations().enumerate().filter(|(_, operation)| operation.change == Change::Delete);
+    for (number, operation) in deletes {
+        let what = if existed.contains(number) { "deleted" } else { "not found" };
+        writeln!(out, "{what} {}", quote(operation.key))?;
+    }
+    Ok(())
 }
 
 /// The cluster, and one line for each shard.

@@ -132,6 +132,10 @@ impl Runner {
                     matches!(answer, Answer::Put).then(|| writeln!(out, "version {}", reply.at.index))
                 }),
             Command::Delete { key, condition } => self.delete(key, *condition, out),
+            Command::Batch(batch) => self.ask(Operation::Batch(batch.as_batch()), |reply, answer| match answer {
+                Answer::Batch { existed } => Some(print::batch(out, batch.as_batch(), reply.at.index, *existed)),
+                _ => None,
+            }),
             Command::Get { key, consistency, version } => {
                 let raw = self.output == Output::Raw;
                 self.ask(Operation::Get { key, consistency: *consistency }, |_, answer| match answer {

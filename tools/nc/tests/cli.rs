@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use raftkv_protocol::client::{
-    Answer, Code, Condition, HoldReason, Item, LogHold, Operation, Page, Refusal, Reply, Request, ShardSnapshot,
-    ShardStatus, SlotTable, SnapshotOutcome, Status,
+    Answer, Batch, Change, Code, Condition, Existed, HoldReason, Item, LogHold, Operation, Page, Refusal, Reply,
+    Request, ShardSnapshot, ShardStatus, SlotTable, SnapshotOutcome, Status,
 };
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX};
 use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
@@ -126,6 +126,18 @@ fn welcome() -> HelloReply<'static> {
     }
 }
 
+fn apply(batch: &Batch<'_>, map: &mut Map) -> Existed {
+    let mut existed = Existed::default();
+    for (number, operation) in batch.operations().enumerate() {
+        match operation.change {
+            Change::Put(value) => _ = map.insert(operation.key.to_vec(), value.to_vec()),
+            Change::Delete if map.remove(operation.key).is_some() => existed.insert(number),
+            Change::Delete => {}
+        }
+    }
+    existed
+}
+
 fn answer(request: &Request<'_>, map: &mut Map, out: &mut Vec<u8>) {
     let refuse = |code, message| Err(Refusal { code, leader: None, message });
     let result = match request.operation {
@@ -137,6 +149,12 @@ fn answer(request: &Request<'_>, map: &mut Map, out: &mut Vec<u8>) {
             Ok(Answer::Put)
         }
         Operation::Delete { key, .. } => Ok(Answer::Deleted { existed: map.remove(key).is_some() }),
+        Operation::Batch(batch) => match batch.operations().position(|operation| map.contains_key(operation.key)) {
+            Some(_) if batch.operations().all(|operation| operation.condition == Condition::Absent) => {
+                refuse(Code::PreconditionFailed, "the condition of operation 1 of 1 does not hold")
+            }
+            _ => Ok(Answer::Batch { existed: apply(&batch, map) }),
+        },
         Operation::Get { key, .. } => match map.get(key) {
             Some(value) => Ok(Answer::Value { version: Index(7), value }),
             None => refuse(Code::NotFound, ""),
@@ -237,6 +255,19 @@ fn many_commands_from_the_input_end_with_the_worst() {
     assert_eq!(told(&output), (3, "version 7\n1 2\n1 2\n"));
     assert_eq!(told(&node.nc_lines(&[], b"get b\nput\nget a\nquit\nfrobnicate\n")), (2, "1 2\n"));
     assert_eq!(told(&node.nc_lines(&[], b"get a")), (0, "1 2\n"), "the last line needs no end");
+}
+
+#[test]
+fn a_batch_prints_its_version_and_what_became_of_each_delete() {
+    let node = Node::start();
+    node.nc(&["put", "{t}b", "old"]);
+    let batch = ["batch", "put", "{t}a", "1", "--if-absent", "del", "{t}b", "del", "{t}c"];
+    assert_eq!(told(&node.nc(&batch)), (0, "version 7\ndeleted {t}b\nnot found {t}c\n"));
+    assert_eq!(told(&node.nc(&["get", "{t}a"])), (0, "1\n"));
+    let refused = node.nc(&["batch", "put", "{t}a", "2", "--if-absent"]);
+    assert_eq!(told(&refused), (1, ""));
+    assert!(complaint(&refused).contains("precondition_failed: the condition of operation 1"));
+    assert_eq!(told(&node.nc(&["batch", "get", "k"])).0, 2);
 }
 
 #[test]
