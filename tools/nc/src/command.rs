@@ -151,12 +151,10 @@ impl Words {
         let mut batch = BatchBuffer::default();
         let mut operation = self.next("an operation")?;
         loop {
-            let name = operation;
-            let key = self.key()?;
-            let value = match name.as_slice() {
-                b"put" => Some(self.next("a value")?),
-                b"del" | b"delete" => None,
-                _ => return Err(format!("{} is no operation of a batch: put or del", words::quote(&name))),
+            let (key, value) = match operation.as_slice() {
+                b"put" => (self.key()?, Some(self.next("a value")?)),
+                b"del" | b"delete" => (self.key()?, None),
+                name => return Err(format!("{} is no operation of a batch: put or del", words::quote(name))),
             };
             let change = value.as_deref().map_or(Change::Delete, Change::Put);
             let condition = self.condition()?;
