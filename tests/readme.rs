@@ -243,8 +243,12 @@ fn every_flag_that_the_documents_name_exists() {
         read("tools/durable-path"),
     ];
     let of_cargo = ["--bench", "--lib", "--open", "--profile", "--release", "--test", "--workspace"];
-    let known: BTreeSet<&str> = texts.iter().flat_map(|text| flags(text)).chain(of_cargo).collect();
-    let documents = ["architecture.md", "durable-path.md", "features.md", "operations.md", "raftkv.toml", "rest.md"];
+    // `--python_out` and `--grpc_python_out`.
+    let of_protoc = ["--grpc", "--python"];
+    let others = of_cargo.into_iter().chain(of_protoc);
+    let known: BTreeSet<&str> = texts.iter().flat_map(|text| flags(text)).chain(others).collect();
+    let documents =
+        ["architecture.md", "durable-path.md", "features.md", "grpc.md", "operations.md", "raftkv.toml", "rest.md"];
     for document in documents.map(|name| format!("docs/{name}")).into_iter().chain(["README.md".to_owned()]) {
         let text = read(&document);
         let unknown: Vec<&str> = flags(&text).difference(&known).copied().collect();

@@ -230,6 +230,21 @@ const LAYERS: &[Layer] = &[
         why: "the load for etcd is the load generator's, so that both are measured alike",
     },
     Layer {
+        files: "tools/codegen/",
+        module: "codegen",
+        uses: &[],
+        never: &[],
+        why: "what generates code knows the descriptions of services only",
+    },
+    Layer {
+        files: "tools/grpc-check/",
+        module: "grpc_check",
+        // With the harness of `tests/`, which has clients.
+        uses: &["protocol", "client", "support"],
+        never: &[],
+        why: "tests of the gRPC face know what any client of it knows",
+    },
+    Layer {
         files: "tools/nc/",
         module: "nc",
         // Its `log` and `check` read a data directory with the code that wrote it.

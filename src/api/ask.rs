@@ -15,6 +15,7 @@ use raftkv_protocol::client::{
 use raftkv_protocol::types::{EntryId, Index, NodeId};
 
 use crate::metrics::figures::Figures;
+use crate::metrics::requests::{Face, Task};
 
 /// An operation that owns its keys and values. The fields are those of [`Operation`].
 #[derive(Clone, Debug)]
@@ -147,6 +148,8 @@ impl OwnedAnswer {
 /// A question that nobody has looked at yet.
 #[derive(Debug)]
 pub struct Question {
+    /// Where the client has come in.
+    pub face: Face,
     /// What is asked.
     pub operation: OwnedOperation,
     /// Who waits for the answer. A client that has gone waits no longer.
@@ -163,6 +166,8 @@ pub struct Asked {
     pub questions: Vec<Question>,
     /// For the node's metrics.
     pub scrapes: Vec<Scrape>,
+    /// Requests that a face has refused, and that are to be counted.
+    refused: Vec<(Face, Task, Code)>,
 }
 
 impl Asked {
@@ -185,9 +190,9 @@ impl fmt::Debug for Backend {
 
 impl Backend {
     /// Asks the node and waits for what comes of it.
-    pub async fn ask(&self, operation: OwnedOperation) -> Outcome {
+    pub async fn ask(&self, face: Face, operation: OwnedOperation) -> Outcome {
         let (answer, outcome) = oneshot::channel();
-        self.asked().questions.push(Question { operation, answer });
+        self.asked().questions.push(Question { face, operation, answer });
         outcome.await.unwrap_or_else(|_| Err(ended()))
     }
 
@@ -201,7 +206,20 @@ impl Backend {
     /// What was asked since the last look, for the loop.
     #[must_use]
     pub fn take(&self) -> Asked {
-        std::mem::take(&mut self.asked())
+        let mut asked = self.asked();
+        let refused = std::mem::take(&mut asked.refused);
+        std::mem::replace(&mut *asked, Asked { refused, ..Asked::default() })
+    }
+
+    /// A request was refused before the node was asked.
+    pub fn refused(&self, face: Face, task: Task, code: Code) {
+        self.asked().refused.push((face, task, code));
+    }
+
+    /// The requests that were refused so since the last look.
+    #[must_use]
+    pub fn take_refused(&self) -> Vec<(Face, Task, Code)> {
+        std::mem::take(&mut self.asked().refused)
     }
 
     /// Whether nothing was.

@@ -5,26 +5,26 @@
 
 mod buffers;
 mod clock;
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 mod http_stream;
 mod inbox;
 mod listener;
 mod network;
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 mod tasks;
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 mod timer;
 
 pub use buffers::{Appetite, Flushed, Input, Output, Received, SCRATCH_BYTES};
 pub use clock::{Clock, TimeoutQueue};
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 pub use http_stream::{HttpSocket, HttpStream, Scratch, scratch};
 pub use inbox::{Capacity, Inbox, InboxSender, Wake, inbox, wake_through};
 pub use listener::{bind_listener, prove_free};
 pub use network::MioNetwork;
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 pub use tasks::{Spawner, TaskId, Tasks};
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 pub use timer::{LoopSleep, LoopTimer};
 
 #[cfg(test)]
@@ -33,7 +33,7 @@ mod buffers_test;
 mod clock_test;
 #[cfg(test)]
 mod inbox_test;
-#[cfg(all(test, feature = "rest"))]
+#[cfg(all(test, feature = "http"))]
 mod tasks_test;
-#[cfg(all(test, feature = "rest"))]
+#[cfg(all(test, feature = "http"))]
 mod timer_test;

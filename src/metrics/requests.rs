@@ -13,11 +13,13 @@ pub enum Face {
     Binary,
     /// REST.
     Rest,
+    /// gRPC.
+    Grpc,
 }
 
 impl Face {
     /// All of them.
-    pub const ALL: [Face; 2] = [Face::Binary, Face::Rest];
+    pub const ALL: [Face; 3] = [Face::Binary, Face::Rest, Face::Grpc];
 
     /// Its name, as in `rest`.
     #[must_use]
@@ -25,6 +27,7 @@ impl Face {
         match self {
             Face::Binary => "binary",
             Face::Rest => "rest",
+            Face::Grpc => "grpc",
         }
     }
 }

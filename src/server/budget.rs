@@ -14,11 +14,11 @@ const REPLY_BYTES: usize = 256;
 /// What the status says of a shard, and the slot table.
 const SHARD_STATUS_BYTES: usize = 160;
 /// What the metrics say of a node, of a shard and of a core.
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 const METRICS_BYTES: usize = 96 << 10;
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 const METRICS_SHARD_BYTES: usize = 2 << 10;
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 const METRICS_CORE_BYTES: usize = 1 << 10;
 /// What the answer to a request for snapshots says of a shard, why there is none included.
 const SHARD_SNAPSHOT_BYTES: usize = 256;
@@ -46,7 +46,7 @@ pub(super) fn charge(operation: &Operation<'_>, node: &Node) -> Charge {
 }
 
 /// The most bytes of a node's metrics as text.
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 pub(super) fn figures_charge(node: &Node) -> Charge {
     let each = |count: u16, bytes: usize| usize::from(count) * bytes;
     let shards = each(node.config.shards, METRICS_SHARD_BYTES) + each(node.config.cores, METRICS_CORE_BYTES);

@@ -23,7 +23,7 @@ use crate::storage::FileLog;
 
 use super::connection::Kind;
 use super::disk_watch::DiskWatch;
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 use super::http::{Http, Probes};
 use super::io::{Adopted, Io, Post, Source};
 use super::link::{Link, LinkEvent};
@@ -51,7 +51,7 @@ enum Door {
     /// Clients with the binary protocol, and peers.
     Binary,
     /// Whoever speaks HTTP.
-    #[cfg(feature = "rest")]
+    #[cfg(feature = "http")]
     Http,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct CoreLoop<N: Network> {
     core: CoreId,
     pub(super) clock: Clock,
     accept_again_at: Option<Instant>,
-    #[cfg(feature = "rest")]
+    #[cfg(feature = "http")]
     pub(super) http: Http<N::Socket>,
     pub(super) inbox: Inbox<Post<N::Socket>>,
     pub(super) router: Router<FileLog>,
@@ -108,14 +108,14 @@ pub(super) struct Parts<N: Network> {
 impl<N: Network> CoreLoop<N> {
     pub(super) fn new(parts: Parts<N>, clock: Clock) -> CoreLoop<N> {
         let Parts { node, core, network, inbox, posts, router, wake } = parts;
-        #[cfg(not(feature = "rest"))]
+        #[cfg(not(feature = "http"))]
         drop(wake);
         let io = Io::new(Arc::clone(&node), network, posts, clock.now());
         CoreLoop {
             core,
             accept_again_at: None,
-            #[cfg(feature = "rest")]
-            http: Http::new(&node.config.limits, Arc::new(Probes(Arc::clone(&node))), wake, clock.now()),
+            #[cfg(feature = "http")]
+            http: Http::new(&node.config, Arc::new(Probes(Arc::clone(&node))), wake, clock.now()),
             inbox,
             repairs: Repairs::new(router.shards(), &node),
             router,
@@ -144,7 +144,7 @@ impl<N: Network> CoreLoop<N> {
         }
         self.router.begin_turn(now);
         self.router.counters.turns += 1;
-        #[cfg(feature = "rest")]
+        #[cfg(feature = "http")]
         self.http.begin_turn();
         for ready in ready {
             self.router.counters.events += 1;
@@ -158,10 +158,10 @@ impl<N: Network> CoreLoop<N> {
         // Timers are judged only now that everything that has arrived was taken in.
         let now = self.clock.refresh();
         self.tick_sockets(now);
-        #[cfg(feature = "rest")]
+        #[cfg(feature = "http")]
         self.run_http(now);
         self.router.finish_turn(now, &mut self.io)?;
-        #[cfg(feature = "rest")]
+        #[cfg(feature = "http")]
         self.poll_http(now);
         self.node.vitals.note(self.core, now, self.router.shards());
         self.readiness.tick(now, self.router.shards(), &self.node);
@@ -217,7 +217,7 @@ impl<N: Network> CoreLoop<N> {
             self.placement.deadline(),
             self.disk.deadline(),
             self.router.log().sync_inline_at(),
-            #[cfg(feature = "rest")]
+            #[cfg(feature = "http")]
             self.http.deadline(now),
         ];
         let longest = now + if self.stop_at.is_some() { SLEEP_MAX_STOPPING } else { SLEEP_MAX };
@@ -229,11 +229,11 @@ impl<N: Network> CoreLoop<N> {
         match Source::from(ready.token) {
             Source::Waker => {}
             Source::Listener => self.accept(Door::Binary),
-            #[cfg(feature = "rest")]
+            #[cfg(feature = "http")]
             Source::HttpListener => self.accept(Door::Http),
-            #[cfg(feature = "rest")]
+            #[cfg(feature = "http")]
             Source::Http(place) => self.http.note(place, &ready),
-            #[cfg(not(feature = "rest"))]
+            #[cfg(not(feature = "http"))]
             Source::HttpListener | Source::Http(_) => {}
             Source::Link(at) => self.link_ready(at, ready.read_closed),
             Source::Snapshots => self.snapshot_link_ready(ready.read_closed),
@@ -258,12 +258,12 @@ impl<N: Network> CoreLoop<N> {
         loop {
             let accepted = match door {
                 Door::Binary => self.io.network.accept(),
-                #[cfg(feature = "rest")]
+                #[cfg(feature = "http")]
                 Door::Http => self.io.network.accept_http(),
             };
             match (accepted, door) {
                 (Ok(socket), Door::Binary) => self.welcome(socket),
-                #[cfg(feature = "rest")]
+                #[cfg(feature = "http")]
                 (Ok(socket), Door::Http) => self.welcome_http(socket),
                 (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => return,
                 (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -304,7 +304,7 @@ impl<N: Network> CoreLoop<N> {
                 Post::Adopt(adopted) => self.adopt(*adopted),
                 Post::Stop => {
                     self.stop_at = Some(self.clock.now() + self.node.config.limits.stop_timeout);
-                    #[cfg(feature = "rest")]
+                    #[cfg(feature = "http")]
                     self.http.stop();
                 }
             }
@@ -340,7 +340,7 @@ impl<N: Network> CoreLoop<N> {
         if self.accept_again_at.is_some_and(|at| at <= now) {
             self.accept_again_at = None;
             self.accept(Door::Binary);
-            #[cfg(feature = "rest")]
+            #[cfg(feature = "http")]
             self.accept(Door::Http);
         }
         while let Some(id) = self.hellos.pop_expired(now) {
@@ -391,9 +391,9 @@ impl<N: Network> CoreLoop<N> {
         while let Some(reader) = self.io.call(end) {
             match reader {
                 Reader::Connection(id) => self.receive(id),
-                #[cfg(feature = "rest")]
+                #[cfg(feature = "http")]
                 Reader::Exchange(exchange) => self.resume_question(exchange),
-                #[cfg(not(feature = "rest"))]
+                #[cfg(not(feature = "http"))]
                 Reader::Exchange(_) => {}
             }
         }

@@ -214,7 +214,7 @@ pub(super) enum Wanted {
     /// The status.
     Status,
     /// The metrics.
-    #[cfg_attr(not(feature = "rest"), expect(dead_code, reason = "they are asked for over HTTP"))]
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "they are asked for over HTTP"))]
     Figures,
 }
 

@@ -13,15 +13,15 @@ use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
 
 use crate::event_loop::{Flushed, InboxSender, Input};
 use crate::limits::{OVERHEAD_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MAX};
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 use crate::metrics::figures::Figures;
 use crate::socket::{Network, Socket, Stream};
 
 use super::connection::{Connection, Connections, Kind};
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 use super::exchanges::{Exchanges, Listener, Scraper};
 use super::link::{Link, LinkEvent};
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 use super::message::ExchangeId;
 use super::message::{Charge, ConnectionId, CoreMessage, Reader};
 use super::node::Node;
@@ -45,7 +45,7 @@ pub const HTTP: Token = Token(HTTP_LISTENER);
 const HTTP_CONNECTIONS: usize = 1 << 32;
 
 /// The name of an HTTP connection.
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 pub(super) fn http_token(place: usize) -> Token {
     Token(HTTP_CONNECTIONS + place)
 }
@@ -134,10 +134,10 @@ pub(super) struct Io<N: Network> {
     pub(super) replies_dropped: u64,
     pub(super) clients_open: u64,
     /// What came over HTTP and is not answered.
-    #[cfg(feature = "rest")]
+    #[cfg(feature = "http")]
     pub(super) exchanges: Exchanges,
     /// The bytes of replies over HTTP that were counted as unread.
-    #[cfg(feature = "rest")]
+    #[cfg(feature = "http")]
     http_unread: usize,
 }
 
@@ -163,9 +163,9 @@ impl<N: Network> Io<N> {
             reply_bytes,
             replies_dropped: 0,
             clients_open: 0,
-            #[cfg(feature = "rest")]
+            #[cfg(feature = "http")]
             exchanges: Exchanges::default(),
-            #[cfg(feature = "rest")]
+            #[cfg(feature = "http")]
             http_unread: 0,
         }
     }
@@ -384,7 +384,7 @@ fn newer(one: ConnectionId, other: ConnectionId) -> ConnectionId {
     if other.generation.wrapping_sub(one.generation) < u32::MAX / 2 { other } else { one }
 }
 
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 impl<N: Network> Io<N> {
     /// Whether there is room for the reply to a read that came over HTTP.
     pub(super) fn room_for(&mut self, reader: Reader, charge: Charge) -> Room {
@@ -429,13 +429,13 @@ impl<N: Network> Transport for Io<N> {
         }
     }
 
-    #[cfg(feature = "rest")]
+    #[cfg(feature = "http")]
     fn exchange(&mut self, exchange: ExchangeId, charge: Charge, at: EntryId, result: Result<Answer<'_>, Refusal<'_>>) {
         self.reply_bytes.settle(charge);
         self.exchanges.close(exchange, at, result);
     }
 
-    #[cfg(feature = "rest")]
+    #[cfg(feature = "http")]
     fn figures(&mut self, exchange: ExchangeId, charge: Charge, figures: Box<Figures>) {
         self.reply_bytes.settle(charge);
         self.exchanges.show(exchange, figures);

@@ -12,7 +12,7 @@ mod demand;
 mod desk;
 mod disk_turn;
 mod disk_watch;
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 mod exchanges;
 mod exit;
 mod fan_out;
@@ -21,7 +21,7 @@ mod gather;
 mod greeting;
 pub mod health;
 mod holds;
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 mod http;
 mod io;
 mod link;
@@ -31,7 +31,7 @@ pub mod message;
 mod news;
 pub mod node;
 mod placement;
-#[cfg(feature = "rest")]
+#[cfg(feature = "http")]
 mod process;
 mod ready;
 pub mod records;

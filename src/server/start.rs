@@ -159,7 +159,7 @@ fn network(poll: &Poll, config: &Config) -> Result<MioNetwork, Fatal> {
     let listener = bind(config.listen, "--listen")?;
     let registry = poll.registry().try_clone().map_err(broken)?;
     let mut network = MioNetwork::new(registry, listener, LISTENER).map_err(broken)?;
-    if let Some(address) = config.http_listen.filter(|_| cfg!(feature = "rest")) {
+    if let Some(address) = config.http_listen.filter(|_| cfg!(feature = "http")) {
         network.listen_for_http(bind(address, "--http-listen")?, HTTP).map_err(broken)?;
     }
     Ok(network)

@@ -36,7 +36,7 @@ impl<N: Network> CoreLoop<N> {
             || self.last_request.1.is_some_and(|at| now.saturating_duration_since(at) >= STOP_QUIET)
             || now.saturating_duration_since(handed_over_at) >= STOP_GRACE;
         let is_idle = self.router.is_idle() && self.io.reads_waiting() == 0 && self.io.is_flushed();
-        #[cfg(feature = "rest")]
+        #[cfg(feature = "http")]
         let is_idle = is_idle && self.http.is_empty() && self.io.exchanges.is_empty();
         // What another core has asked meanwhile would be answered by nobody.
         is_quiet && is_idle && self.inbox.is_empty()

@@ -11,7 +11,7 @@ use super::core_loop::CoreLoop;
 impl<N: Network> CoreLoop<N> {
     /// Brings the core's counters up to date.
     pub(super) fn gather_counters(&mut self) {
-        #[cfg(feature = "rest")]
+        #[cfg(feature = "http")]
         self.http.count(&mut self.router.counters, &mut self.router.requests);
         self.router.counters.replies_dropped = self.io.replies_dropped;
         self.router.counters.connections_open = self.io.clients_open;

@@ -85,7 +85,9 @@ impl fmt::Display for Violation {
 /// Every text file of the repository at `root`, apart from what `.gitignore` names and what git itself keeps.
 pub fn repository(root: &Path) -> Vec<Source> {
     let ignored = fs::read_to_string(root.join(".gitignore")).expect(".gitignore can be read");
-    let ignored: Vec<&str> = ignored.lines().chain([".git"]).map(|line| line.trim_end_matches('/')).collect();
+    // What a tool generates is as the tool writes it.
+    let ignored: Vec<&str> =
+        ignored.lines().chain([".git", "generated"]).map(|line| line.trim_end_matches('/')).collect();
     let mut sources = Vec::new();
     collect(root, "", &ignored, &mut sources);
     sources.sort_by(|one, other| one.path.cmp(&other.path));

@@ -1,9 +1,4 @@
-//! Bodies in and out, and the memory that they may take.
-
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+//! Bodies in and out.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -17,66 +12,8 @@ use serde::Serialize;
 use super::Rest;
 use super::problem::Fault;
 use crate::api::ask::OwnedRefusal;
-
-/// Values below this are not counted while they wait for their reader: they are copied into the response's head.
-const COUNTED_BYTES_MIN: usize = 4 << 10;
-
-/// Bytes of one sort that the connections of a core hold at a time.
-#[derive(Clone, Debug)]
-pub struct Held {
-    bytes: Arc<AtomicUsize>,
-    max: usize,
-    refusals: Arc<AtomicU64>,
-}
-
-impl Held {
-    /// None are held, and at most `max` may be.
-    #[must_use]
-    pub fn new(max: usize) -> Held {
-        Held { bytes: Arc::default(), max, refusals: Arc::default() }
-    }
-
-    /// How many are.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// How often there was no room for more.
-    #[must_use]
-    pub fn refusals(&self) -> u64 {
-        self.refusals.load(Ordering::Relaxed)
-    }
-
-    /// Counts so many more for as long as the share lives.
-    fn hold(&self, bytes: usize) -> Share {
-        let mut share = Share { held: self.clone(), bytes: 0 };
-        share.grow(bytes);
-        share
-    }
-}
-
-/// Somebody's part of what is held.
-#[derive(Debug)]
-pub struct Share {
-    held: Held,
-    bytes: usize,
-}
-
-impl Share {
-    /// Counts so many more; false if that is too many.
-    fn grow(&mut self, by: usize) -> bool {
-        let before = self.held.bytes.fetch_add(by, Ordering::Relaxed);
-        self.bytes += by;
-        before + by <= self.held.max
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
+use crate::api::held::{COUNTED_BYTES_MIN, Share};
+use crate::api::node_handle::{First, first};
 
 /// A request's body, whole.
 #[derive(Debug)]
@@ -95,10 +32,7 @@ pub async fn read(rest: &Rest, body: Body) -> Result<Whole, Fault> {
     let sleep = rest.timer.sleep(rest.limits.http_body_timeout);
     match first(gather(rest, body, announced), sleep).await {
         First::Done(whole) => whole.map_err(Fault::from),
-        First::Late => Err(Fault::Late(format!(
-            "the body was not there within {:?} (--http-body-timeout of the server); nothing was written",
-            rest.limits.http_body_timeout
-        ))),
+        First::Late => Err(Fault::Late(rest.body_is_late())),
     }
 }
 
@@ -111,14 +45,7 @@ fn too_long(rest: &Rest) -> OwnedRefusal {
 }
 
 async fn gather(rest: &Rest, mut body: Body, announced: u64) -> Result<Whole, OwnedRefusal> {
-    let crowded = || {
-        OwnedRefusal::new(
-            Code::Overloaded,
-            "the bodies of other requests take all the room that there is for them (--core-http-body-bytes-max of \
-             the server); try again later",
-        )
-    };
-    let mut share = rest.bodies.hold(0);
+    let share = rest.bodies.hold(0);
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame =
@@ -127,10 +54,7 @@ async fn gather(rest: &Rest, mut body: Body, announced: u64) -> Result<Whole, Ow
         if bytes.len() + data.len() > rest.limits.value_bytes_max {
             return Err(too_long(rest));
         }
-        if !share.grow(data.len()) {
-            rest.bodies.refusals.fetch_add(1, Ordering::Relaxed);
-            return Err(crowded());
-        }
+        share.grow(data.len())?;
         if bytes.is_empty() && body.is_end_stream() {
             return Ok(Whole { bytes: data, _share: share });
         }
@@ -141,44 +65,6 @@ async fn gather(rest: &Rest, mut body: Body, announced: u64) -> Result<Whole, Ow
         bytes.extend_from_slice(&data);
     }
     Ok(Whole { bytes: bytes.freeze(), _share: share })
-}
-
-/// What was first: the work, or the end of the time for it.
-pub enum First<T> {
-    Done(T),
-    Late,
-}
-
-/// Polls the work, and then the clock.
-pub async fn first<T>(work: impl Future<Output = T>, clock: Pin<Box<dyn hyper::rt::Sleep>>) -> First<T> {
-    let (mut work, mut clock) = (pin!(work), clock);
-    std::future::poll_fn(move |context: &mut Context<'_>| {
-        if let Poll::Ready(done) = work.as_mut().poll(context) {
-            return Poll::Ready(First::Done(done));
-        }
-        clock.as_mut().poll(context).map(|()| First::Late)
-    })
-    .await
-}
-
-/// A value on its way to a client. It is counted until its last byte is with the kernel.
-struct Counted {
-    value: Bytes,
-    _share: Share,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.value
-    }
-}
-
-/// The body with a value, counted among the replies that wait for their readers.
-pub fn counted(replies: &Held, value: Bytes) -> Body {
-    if value.len() < COUNTED_BYTES_MIN {
-        return Body::from(value);
-    }
-    Body::from(Bytes::from_owner(Counted { _share: replies.hold(value.len()), value }))
 }
 
 /// A response that is JSON.

@@ -59,7 +59,7 @@ pub async fn get(State(rest): State<Rest>, request: Request) -> Result<Response,
         response.headers_mut().insert(ETAG, tag(version));
         return Ok(response);
     }
-    let mut response = with_version(StatusCode::OK, rest.reply_body(value), version);
+    let mut response = with_version(StatusCode::OK, Body::from(rest.replies.counted(value)), version);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     Ok(response)
 }

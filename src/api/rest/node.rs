@@ -7,12 +7,11 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use raftkv_protocol::client::{LogHold, ShardStatus, SlotTable, Status};
 use serde::Serialize;
-use std::time::Instant;
 
 use super::body::json;
 use super::{Rest, params};
 use crate::api::ask::{OwnedAnswer, OwnedOperation, OwnedRefusal};
-use crate::metrics::figures::ProcessFigures;
+use crate::api::node_handle::Check;
 
 #[derive(Serialize)]
 struct Member<'a> {
@@ -148,27 +147,6 @@ fn cluster_of(table: &SlotTable) -> Cluster<'_> {
     let shards =
         shards.map(|(id, (leader, term))| ClusterShard { id, leader: leader.map(|node| node.0), term: term.0 });
     Cluster { cluster_id: table.cluster.to_string(), members: members(&table.nodes), shards: shards.collect() }
-}
-
-/// One thing that a node's health hangs on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// Its name, as in `core-0/leaders`.
-    pub name: String,
-    /// What is wrong, and what to do; `None` if all is well.
-    pub fault: Option<String>,
-}
-
-/// What a node knows of its own health, without asking anybody.
-pub trait Health: Send + Sync + 'static {
-    /// Whether its event loops turn.
-    fn live(&self, now: Instant) -> Vec<Check>;
-
-    /// Whether it can serve.
-    fn ready(&self, now: Instant) -> Vec<Check>;
-
-    /// What the system says of its process.
-    fn process(&self) -> ProcessFigures;
 }
 
 /// `GET /livez`.

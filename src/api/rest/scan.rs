@@ -1,5 +1,6 @@
 //! `GET /v1/kv`: a page of keys.
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use base64::Engine as _;
@@ -18,7 +19,7 @@ pub async fn page(State(rest): State<Rest>, request: Request) -> Result<Response
     let scan = params::scan(request.uri().query())?;
     let (_, answer) = rest.ask(OwnedOperation::Scan(scan)).await?;
     let OwnedAnswer::Page { items, more } = answer else { return Err(rest.unexpected()) };
-    let mut response = Response::new(rest.reply_body(write(&items, more).into()));
+    let mut response = Response::new(Body::from(rest.replies.counted(write(&items, more).into())));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }

@@ -4,6 +4,10 @@
 //! sockets are ready ([`Http::run`]), takes what they ask, and polls them again when the shards have answered. A loop does
 //! not sleep while something is asked that nobody has taken, or a task is to be polled.
 
+#[cfg(not(any(feature = "rest", feature = "grpc")))]
+compile_error!("the feature `http` is what `rest` and `grpc` share, and nothing by itself: choose one of them");
+
+mod faces;
 mod probes;
 mod serve;
 mod turn;
@@ -13,20 +17,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use slab::Slab;
 
 use crate::api::ask::{Asked, Backend, Question};
-use crate::api::rest::{self, Health, Held, Rest};
+use crate::api::held::Held;
+use crate::api::node_handle::{Health, NodeHandle};
+use crate::config::Config;
 use crate::event_loop::{HttpSocket, LoopTimer, Scratch, TaskId, Tasks, Wake, scratch};
-use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::metrics::requests::{Face, Requests};
 use crate::socket::{Readiness, Socket};
 
 use super::message::ExchangeId;
 
+use faces::Faces;
 pub(super) use probes::Probes;
 use serve::{Counts, Shared, turn_away};
 
@@ -48,6 +55,7 @@ pub(super) struct Http<S> {
     /// Reads that wait for room.
     parked: BTreeMap<ExchangeId, Question>,
     bodies: Held,
+    bodies_late: Arc<AtomicU64>,
     replies: Held,
     scratch: Scratch,
 }
@@ -75,21 +83,25 @@ impl Drop for Farewell {
 
 impl<S: Socket + 'static> Http<S> {
     /// No connections yet. `wake` makes the core's loop turn.
-    pub(super) fn new(limits: &Limits, health: Arc<dyn Health>, wake: Wake, now: Instant) -> Http<S> {
+    pub(super) fn new(config: &Config, health: Arc<dyn Health>, wake: Wake, now: Instant) -> Http<S> {
+        let limits = &config.limits;
         let tasks = Tasks::new(wake);
         let timer = LoopTimer::new(now);
         let (backend, replies) = (Backend::default(), Held::new(limits.core_reply_bytes_max));
-        let bodies = Held::new(limits.core_http_body_bytes_max);
-        let rest = Rest {
+        let (bodies, bodies_late) = (Held::new(limits.core_http_body_bytes_max), Arc::<AtomicU64>::default());
+        let node = NodeHandle {
+            face: Face::Rest,
             backend: backend.clone(),
             limits: Arc::new(limits.clone()),
             timer: Arc::new(timer.clone()),
             bodies: bodies.clone(),
+            bodies_late: Arc::clone(&bodies_late),
             replies: replies.clone(),
             health,
+            members: config.initial_cluster.clone().into(),
         };
         let shared = Rc::new(Shared {
-            router: rest::router(rest),
+            faces: Faces::new(node),
             timer: timer.clone(),
             spawner: tasks.spawner(),
             limits: limits.clone(),
@@ -105,6 +117,7 @@ impl<S: Socket + 'static> Http<S> {
             backend,
             parked: BTreeMap::new(),
             bodies,
+            bodies_late,
             replies,
             scratch: scratch(),
         }
@@ -202,13 +215,13 @@ impl<S: Socket + 'static> Http<S> {
     /// Adds what was counted here.
     pub(super) fn count(&self, counters: &mut Counters, requests: &mut Requests) {
         let counts = &self.shared.counts;
-        for (task, code) in counts.unasked.borrow_mut().drain(..) {
-            requests.refused(Face::Rest, task, code);
+        for (face, task, code) in self.backend.take_refused() {
+            requests.refused(face, task, code);
         }
         counters.http_requests = counts.requests.get();
         counters.http_connections_open = self.connections.len() as u64;
         [counters.http_refused_4xx, counters.http_refused_5xx] = [0, 1].map(|at: usize| counts.refused[at].get());
-        counters.http_bodies_late = counts.bodies_late.get();
+        counters.http_bodies_late = self.bodies_late.load(Ordering::Relaxed);
         counters.overloaded_bodies = self.bodies.refusals();
         counters.http_connections_late = counts.late.get();
         counters.http_connections_broken = counts.broken.get();

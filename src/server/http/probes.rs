@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::super::node::Node;
 use super::super::process;
-use crate::api::rest::{Check, Health};
+use crate::api::node_handle::{Check, Health};
 use crate::metrics::figures::ProcessFigures;
 
 /// A node as its probes see it.
@@ -32,5 +32,9 @@ impl Health for Probes {
             checks.push(Check { name: format!("core-{}/caught-up", look.core), fault: look.behind_fault() });
         }
         checks
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.is_stopping()
     }
 }

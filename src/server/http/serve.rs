@@ -1,6 +1,6 @@
 //! One HTTP connection, from its first byte to its end: a task of the core's loop.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -9,21 +9,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Body;
-use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Timer as _;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, StatusCode};
-use raftkv_protocol::client::Code;
-use tower_service::Service as _;
+use hyper::{Request, Response, StatusCode};
 
-use crate::api::rest::{self, Uncounted};
+use super::faces::{FaceBody, Faces};
 use crate::event_loop::{HttpSocket, HttpStream, LoopSleep, LoopTimer, Spawner};
 use crate::limits::Limits;
-use crate::metrics::requests::Task;
 use crate::socket::Socket;
 
 /// What an HTTP/2 connection begins with (RFC 9113 §3.4).
@@ -43,7 +39,7 @@ const PROGRESS_BYTES_MIN: u64 = 1 << 10;
 /// What the connections of a core share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) router: Router,
+    pub(super) faces: Faces,
     pub(super) timer: LoopTimer,
     pub(super) spawner: Spawner,
     pub(super) limits: Limits,
@@ -58,11 +54,8 @@ pub(super) struct Counts {
     pub(super) requests: Cell<u64>,
     /// Responses with a status from 400 to 499, and from 500 on.
     pub(super) refused: [Cell<u64>; 2],
-    pub(super) bodies_late: Cell<u64>,
     pub(super) late: Cell<u64>,
     pub(super) broken: Cell<u64>,
-    /// Requests that were refused before the node was asked, since the loop has looked.
-    pub(super) unasked: RefCell<Vec<(Task, Code)>>,
 }
 
 impl Counts {
@@ -72,9 +65,6 @@ impl Counts {
             add(client);
         } else if status.is_server_error() {
             add(server);
-        }
-        if status == StatusCode::REQUEST_TIMEOUT {
-            add(&self.bodies_late);
         }
     }
 }
@@ -88,7 +78,7 @@ fn add(counter: &Cell<u64>) {
 struct Activity {
     /// Requests.
     begun: Cell<u64>,
-    /// Requests that have no response yet.
+    /// Requests that the node still works on: they have no response yet, or the next part of it is not there.
     under_way: Cell<u64>,
     /// Bytes that had been read when the last request began.
     read_at_request: Cell<u64>,
@@ -100,8 +90,12 @@ struct UnderWay(Rc<Activity>);
 impl UnderWay {
     fn begin(activity: &Rc<Activity>, bytes_read: u64) -> UnderWay {
         add(&activity.begun);
-        add(&activity.under_way);
         activity.read_at_request.set(bytes_read);
+        UnderWay::go_on(activity)
+    }
+
+    fn go_on(activity: &Rc<Activity>) -> UnderWay {
+        add(&activity.under_way);
         UnderWay(Rc::clone(activity))
     }
 }
@@ -156,7 +150,40 @@ async fn sniff<S: Socket>(socket: &HttpSocket<S>, shared: &Shared) -> Option<Ver
     .await
 }
 
-type Served = Pin<Box<dyn Future<Output = Result<Response, Infallible>>>>;
+/// The body of a response. While the node works on what comes next, its connection does not rest.
+struct Reply {
+    body: FaceBody,
+    activity: Rc<Activity>,
+    under_way: Option<UnderWay>,
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = <FaceBody as Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.under_way = match self.under_way.take() {
+            _ if frame.is_ready() => None,
+            None => Some(UnderWay::go_on(&self.activity)),
+            waits => waits,
+        };
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+type Served = Pin<Box<dyn Future<Output = Result<Response<Reply>, Infallible>>>>;
 
 /// What hyper asks for the response to a request.
 fn service<S: Socket + 'static>(
@@ -168,19 +195,12 @@ fn service<S: Socket + 'static>(
     move |request| {
         add(&shared.counts.requests);
         let under_way = UnderWay::begin(&activity, socket.bytes_read());
-        let task = rest::task(request.method(), request.uri().path());
-        let response = shared.router.clone().call(request.map(Body::new));
-        let shared = Rc::clone(&shared);
+        let (shared, activity) = (Rc::clone(&shared), Rc::clone(&activity));
         Box::pin(async move {
-            let response = response.await;
+            let response = shared.faces.answer(request).await;
             drop(under_way);
-            if let Ok(answered) = &response {
-                shared.counts.count(answered.status());
-                if let (Some(task), Some(Uncounted(code))) = (task, answered.extensions().get()) {
-                    shared.counts.unasked.borrow_mut().push((task, *code));
-                }
-            }
-            response
+            shared.counts.count(response.status());
+            Ok(response.map(|body| Reply { body, activity, under_way: None }))
         })
     }
 }

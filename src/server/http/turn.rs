@@ -41,7 +41,7 @@ impl<N: Network> CoreLoop<N> {
     /// Polls the tasks that are ready, and hands what they ask to the router.
     pub(in crate::server) fn run_http(&mut self, now: Instant) {
         self.poll_http(now);
-        let Asked { questions, scrapes } = self.http.asked();
+        let Asked { questions, scrapes, .. } = self.http.asked();
         for question in questions {
             let exchange = self.io.exchanges.name();
             self.take_question(exchange, question);
@@ -71,7 +71,7 @@ impl<N: Network> CoreLoop<N> {
             return;
         }
         let charge = budget::charge(&question.operation.borrow(), &self.node);
-        let taken = self.taken(Task::of(&question.operation.borrow()));
+        let taken = self.taken(question.face, Task::of(&question.operation.borrow()));
         let room = match charge {
             Charge::Read(_) => self.io.room_for(Reader::Exchange(exchange), charge),
             Charge::Other(_) => Room::Now,
@@ -88,7 +88,7 @@ impl<N: Network> CoreLoop<N> {
                 return;
             }
         }
-        let Question { operation, answer } = question;
+        let Question { operation, answer, .. } = question;
         self.io.open_exchange(
             exchange,
             charge,
@@ -108,8 +108,8 @@ impl<N: Network> CoreLoop<N> {
         }
     }
 
-    fn taken(&self, task: Task) -> Taken {
-        Taken { at: self.now(), face: Face::Rest, task }
+    fn taken(&self, face: Face, task: Task) -> Taken {
+        Taken { at: self.now(), face, task }
     }
 
     /// Has the cores tell what they know of themselves. That is served whatever else there is to do: it matters most then.
@@ -120,7 +120,7 @@ impl<N: Network> CoreLoop<N> {
             scrape.send(figures.map_err(OwnedRefusal::from)).ok();
         });
         self.io.open_scrape(exchange, charge, scraper);
-        let taken = self.taken(Task::Metrics);
+        let taken = self.taken(Face::Rest, Task::Metrics);
         let to = ReplyTo { core: self.core(), origin: Origin::Exchange { exchange, charge, taken } };
         let deadline = self.now() + self.node.config.limits.request_timeout;
         self.router.look(Wanted::Figures, to, deadline, &mut self.io);

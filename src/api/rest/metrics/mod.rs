@@ -11,6 +11,7 @@ mod shards;
 
 use std::fmt;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hyper::HeaderMap;
@@ -88,7 +89,7 @@ pub async fn get(State(rest): State<Rest>, request: Request) -> Result<Response,
     let figures = rest.figures().await?;
     let shown = Shown { figures, process: rest.health.process() };
     let written = format.write(shown).expect("text can be written to memory");
-    let mut response = Response::new(rest.reply_body(written.into()));
+    let mut response = Response::new(Body::from(rest.replies.counted(written.into())));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     Ok(response)
 }

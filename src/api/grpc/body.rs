@@ -1,0 +1,169 @@
+//! The bodies of calls, around the messages in them: what holds them to their limits of memory and time.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::HeaderMap;
+use hyper::rt::Sleep;
+use raftkv_protocol::client::Code;
+use tonic::Status;
+use tonic::codegen::StdError;
+
+use super::deadline::{self, Clock};
+use super::{bad, status};
+use crate::api::ask::OwnedRefusal;
+use crate::api::held::Share;
+use crate::api::node_handle::NodeHandle;
+use crate::metrics::requests::Task;
+
+/// A request's body, which counts while it comes in.
+pub struct RequestBody {
+    body: Pin<Box<dyn Body<Data = Bytes, Error = StdError> + Send>>,
+    node: NodeHandle,
+    task: Option<Task>,
+    /// Where it counts; `None` for a stream of small messages, each of which is dealt with as it comes.
+    share: Option<Arc<Share>>,
+    sleep: Pin<Box<dyn Sleep>>,
+}
+
+/// Names an error as the trait object wants it.
+struct Foreign<B>(B);
+
+impl<B> Body for Foreign<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<StdError>,
+{
+    type Data = Bytes;
+    type Error = StdError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
+        Pin::new(&mut self.0).poll_frame(context).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl RequestBody {
+    /// A body that holds one message, which is to be there in the time that the body of a request may take.
+    pub fn whole<B>(body: B, node: &NodeHandle, task: Option<Task>, share: Arc<Share>) -> RequestBody
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<StdError>,
+    {
+        let sleep = node.timer.sleep(node.limits.http_body_timeout);
+        RequestBody { body: Box::pin(Foreign(body)), node: node.clone(), task, share: Some(share), sleep }
+    }
+
+    /// A body that holds small messages as long as the client has some, and ends when it rests too long.
+    pub fn stream<B>(body: B, node: &NodeHandle) -> RequestBody
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<StdError>,
+    {
+        let sleep = node.timer.sleep(node.limits.http_idle_timeout);
+        RequestBody { body: Box::pin(Foreign(body)), node: node.clone(), task: None, share: None, sleep }
+    }
+
+    /// Takes note of what has come.
+    fn came(&mut self, bytes: usize) -> Result<(), OwnedRefusal> {
+        match &self.share {
+            Some(share) => share.grow(bytes),
+            None => {
+                self.sleep = self.node.timer.sleep(self.node.limits.http_idle_timeout);
+                Ok(())
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: OwnedRefusal) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(Some(Err(status::of(refusal, &self.node, self.task))))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.body.as_mut().poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => match self.came(frame.data_ref().map_or(0, Bytes::len)) {
+                Ok(()) => Poll::Ready(Some(Ok(frame))),
+                Err(refusal) => self.refuse(refusal),
+            },
+            Poll::Ready(Some(Err(error))) => self.refuse(bad(format!("the request is cut off: {error}"))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                std::task::ready!(self.sleep.as_mut().poll(context));
+                match self.share {
+                    Some(_) => self.refuse(OwnedRefusal::new(Code::BadRequest, self.node.body_is_late())),
+                    None => Poll::Ready(None),
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// A response's body, which counts until its reader has it, and ends with the call's deadline.
+pub struct ResponseBody {
+    body: tonic::body::Body,
+    node: NodeHandle,
+    clock: Option<Clock>,
+    has_ended: bool,
+}
+
+impl ResponseBody {
+    pub(super) fn new(body: tonic::body::Body, node: &NodeHandle, clock: Option<Clock>) -> ResponseBody {
+        ResponseBody { body, node: node.clone(), clock, has_ended: false }
+    }
+
+    /// The deadline has passed: what is still to come does not.
+    fn end_late(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
+        let mut trailers = HeaderMap::new();
+        let status = status::of(deadline::passed(), &self.node, None);
+        if let Err(status) = status.add_header(&mut trailers) {
+            return Some(Err(status));
+        }
+        self.has_ended = true;
+        Some(Ok(Frame::trailers(trailers)))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                Poll::Ready(Some(Ok(frame.map_data(|data| self.node.replies.counted(data)))))
+            }
+            Poll::Pending => {
+                let Some(clock) = &mut self.clock else { return Poll::Pending };
+                std::task::ready!(clock.as_mut().poll(context));
+                Poll::Ready(self.end_late())
+            }
+            ended => ended,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended || self.body.is_end_stream()
+    }
+}

@@ -1,0 +1,58 @@
+//! How long a call may take: the header `grpc-timeout`.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use hyper::rt::Sleep;
+use raftkv_protocol::client::Code;
+
+use super::bad;
+use crate::api::ask::OwnedRefusal;
+
+const TIMEOUT: &str = "grpc-timeout";
+/// The most digits of a timeout.
+const DIGITS_MAX: usize = 8;
+
+/// Ends when the call's deadline passes.
+pub type Clock = Pin<Box<dyn Sleep>>;
+
+/// How long a call may take, if it says so.
+pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, OwnedRefusal> {
+    let mut values = headers.get_all(TIMEOUT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().ok().and_then(parse).map(Some).ok_or_else(refusal),
+        (Some(_), Some(_)) => Err(refusal()),
+    }
+}
+
+fn refusal() -> OwnedRefusal {
+    bad("`grpc-timeout` is not one number of up to 8 digits with a unit of H, M, S, m, u or n, as in `250m`")
+}
+
+/// A number and its unit, as the specification of gRPC over HTTP/2 has it.
+pub fn parse(value: &str) -> Option<Duration> {
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > DIGITS_MAX || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// What a call is told whose deadline has passed.
+pub fn passed() -> OwnedRefusal {
+    OwnedRefusal::new(
+        Code::Timeout,
+        "the call's deadline (`grpc-timeout`) has passed; a write may have been applied, or may be later",
+    )
+}

@@ -1,0 +1,116 @@
+//! `raftkv.v1.KV`: keys and values.
+
+use raftkv_protocol::client as ask;
+use raftkv_protocol::types::Index;
+use tonic::{Request, Response, Status};
+
+use super::generated::raftkv::kv_server::Kv;
+use super::generated::raftkv::{
+    CompareAndSetRequest, CompareAndSetResponse, Condition, Consistency, DeleteRequest, DeleteResponse, GetRequest,
+    GetResponse, PutRequest, PutResponse, ScanRequest, compare_and_set_request, condition,
+};
+use super::scan::Pages;
+use super::{bad, status};
+use crate::api::ask::{OwnedAnswer, OwnedOperation, OwnedRefusal, OwnedScan};
+use crate::api::node_handle::NodeHandle;
+use crate::metrics::requests::Task;
+
+/// The keys of all shards, by way of one node.
+#[derive(Debug)]
+pub struct Keys(pub NodeHandle);
+
+impl Keys {
+    fn refuse(&self, task: Task, refusal: OwnedRefusal) -> Status {
+        status::of(refusal, &self.0, Some(task))
+    }
+
+    /// Asks the node; the index of the log that the answer was given at comes with it.
+    async fn ask(&self, operation: OwnedOperation) -> Result<(Index, OwnedAnswer), Status> {
+        let task = Task::of(&operation.borrow());
+        let (at, answer) = self.0.ask(operation).await.map_err(|refusal| self.refuse(task, refusal))?;
+        Ok((at.index, answer))
+    }
+
+    fn unexpected<T>(&self) -> Result<Response<T>, Status> {
+        // The node has counted its answer.
+        Err(status::of(self.0.unexpected(), &self.0, None))
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for Keys {
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let PutRequest { key, value } = request.into_inner();
+        let (at, _) = self.ask(OwnedOperation::Put { key, value, condition: ask::Condition::None }).await?;
+        Ok(Response::new(PutResponse { version: at.0 }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let GetRequest { key, consistency } = request.into_inner();
+        let consistency = consistency_of(consistency).map_err(|refusal| self.refuse(Task::Get, refusal))?;
+        let (_, answer) = self.ask(OwnedOperation::Get { key, consistency }).await?;
+        let OwnedAnswer::Value { version, value } = answer else { return self.unexpected() };
+        Ok(Response::new(GetResponse { value, version: version.0 }))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
+        let DeleteRequest { key } = request.into_inner();
+        let (_, answer) = self.ask(OwnedOperation::Delete { key, condition: ask::Condition::None }).await?;
+        let OwnedAnswer::Deleted { existed } = answer else { return self.unexpected() };
+        Ok(Response::new(DeleteResponse { deleted: existed }))
+    }
+
+    async fn compare_and_set(
+        &self,
+        request: Request<CompareAndSetRequest>,
+    ) -> Result<Response<CompareAndSetResponse>, Status> {
+        let operation = conditional(request.into_inner()).map_err(|refusal| self.refuse(Task::Put, refusal))?;
+        let (at, _) = self.ask(operation).await?;
+        Ok(Response::new(CompareAndSetResponse { version: at.0 }))
+    }
+
+    type ScanStream = Pages;
+
+    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Pages>, Status> {
+        let request = request.into_inner();
+        let consistency = consistency_of(request.consistency).map_err(|refusal| self.refuse(Task::Scan, refusal))?;
+        let scan = OwnedScan {
+            prefix: request.prefix,
+            start: request.start,
+            end: request.end,
+            cursor: request.cursor,
+            limit: 0,
+            reverse: request.reverse,
+            consistency,
+        };
+        let limit = if request.limit == 0 { u64::MAX } else { request.limit };
+        Ok(Response::new(Pages::new(self.0.clone(), scan, limit)))
+    }
+}
+
+/// How fresh a read must be.
+fn consistency_of(number: i32) -> Result<ask::Consistency, OwnedRefusal> {
+    match Consistency::try_from(number) {
+        Ok(Consistency::Linearizable) => Ok(ask::Consistency::Linearizable),
+        Ok(Consistency::Lease) => Ok(ask::Consistency::Lease),
+        Ok(Consistency::Stale) => Ok(ask::Consistency::Stale),
+        Err(_) => Err(bad(format!("there is no consistency {number}: it is linearizable (0), lease (1) or stale (2)"))),
+    }
+}
+
+/// A write under a condition.
+fn conditional(request: CompareAndSetRequest) -> Result<OwnedOperation, OwnedRefusal> {
+    let CompareAndSetRequest { key, condition, change } = request;
+    let condition = match condition.and_then(|Condition { kind }| kind) {
+        Some(condition::Kind::Version(version)) => ask::Condition::Version(Index(version)),
+        Some(condition::Kind::Exists(true)) => ask::Condition::Exists,
+        Some(condition::Kind::Exists(false)) => ask::Condition::Absent,
+        None => return Err(bad("there is no condition: set `version` or `exists` of it, or call Put or Delete")),
+    };
+    match change {
+        Some(compare_and_set_request::Change::Value(value)) => Ok(OwnedOperation::Put { key, value, condition }),
+        Some(compare_and_set_request::Change::Delete(true)) => Ok(OwnedOperation::Delete { key, condition }),
+        Some(compare_and_set_request::Change::Delete(false)) => Err(bad("`delete` must be true where it is set")),
+        None => Err(bad("nothing is to be changed: set `value` or `delete`")),
+    }
+}

@@ -1,0 +1,102 @@
+//! The memory that bodies of HTTP may take, in and out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use raftkv_protocol::client::Code;
+
+use super::ask::OwnedRefusal;
+
+/// Values below this are not counted while they wait for their reader: they are copied into the response's head.
+pub const COUNTED_BYTES_MIN: usize = 4 << 10;
+
+/// Bytes of one sort that the connections of a core hold at a time.
+#[derive(Clone, Debug)]
+pub struct Held {
+    bytes: Arc<AtomicUsize>,
+    max: usize,
+    refusals: Arc<AtomicU64>,
+}
+
+impl Held {
+    /// None are held, and at most `max` may be.
+    #[must_use]
+    pub fn new(max: usize) -> Held {
+        Held { bytes: Arc::default(), max, refusals: Arc::default() }
+    }
+
+    /// How many are.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How often there was no room for more.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
+    }
+
+    /// Counts so many more for as long as the share lives.
+    #[must_use]
+    pub fn hold(&self, bytes: usize) -> Share {
+        let share = Share { held: self.clone(), bytes: AtomicUsize::new(0) };
+        share.add(bytes);
+        share
+    }
+
+    /// A value on its way to a client: it is counted until its last byte is with the kernel.
+    #[must_use]
+    pub fn counted(&self, value: Bytes) -> Bytes {
+        if value.len() < COUNTED_BYTES_MIN {
+            return value;
+        }
+        Bytes::from_owner(Counted { _share: self.hold(value.len()), value })
+    }
+}
+
+/// Somebody's part of what is held.
+#[derive(Debug)]
+pub struct Share {
+    held: Held,
+    bytes: AtomicUsize,
+}
+
+impl Share {
+    /// Counts so many more; returns how many there are of all.
+    fn add(&self, by: usize) -> usize {
+        self.bytes.fetch_add(by, Ordering::Relaxed);
+        self.held.bytes.fetch_add(by, Ordering::Relaxed) + by
+    }
+
+    /// Takes in so many more of a request's body, if there is room.
+    pub fn grow(&self, by: usize) -> Result<(), OwnedRefusal> {
+        if self.add(by) <= self.held.max {
+            return Ok(());
+        }
+        self.held.refusals.fetch_add(1, Ordering::Relaxed);
+        Err(OwnedRefusal::new(
+            Code::Overloaded,
+            "the bodies of other requests take all the room that there is for them (--core-http-body-bytes-max of \
+             the server); try again later",
+        ))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+    }
+}
+
+struct Counted {
+    value: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.value
+    }
+}
