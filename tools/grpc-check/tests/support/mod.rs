@@ -10,6 +10,7 @@ pub mod http;
 pub mod netns;
 #[path = "../../../../tests/support/process.rs"]
 pub mod process;
+pub mod raw;
 #[path = "../../../../tests/support/tools.rs"]
 pub mod tools;
 #[path = "../../../../tests/support/wait.rs"]
@@ -17,7 +18,7 @@ pub mod wait;
 #[path = "../../../../tests/support/wire.rs"]
 pub mod wire;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use grpc_check::raftkv::cluster_client::ClusterClient;
 use grpc_check::raftkv::kv_client::KvClient;
@@ -26,6 +27,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use cluster::Cluster;
+use wait::PATIENCE;
 
 /// A connection to one node.
 pub async fn channel(cluster: &Cluster, id: u64) -> Channel {
@@ -59,6 +61,19 @@ pub fn within<T>(timeout: Duration, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(timeout);
     request
+}
+
+/// Waits until a node's counter has this value, while tonic goes on.
+pub async fn await_counter(cluster: &Cluster, id: u64, name: &str, value: u64) {
+    let (mut wire, started) = (cluster.wire(id), Instant::now());
+    loop {
+        let now = wire.counter(name);
+        if now == value {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{name} is {now} and not {value}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// A status and the code that all faces share.
