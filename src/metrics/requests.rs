@@ -39,6 +39,8 @@ pub enum Task {
     Put,
     /// A key is to be removed.
     Delete,
+    /// Several keys are to be written and removed together.
+    Batch,
     /// A key is read.
     Get,
     /// Keys are read in their order.
@@ -59,9 +61,10 @@ pub enum Task {
 
 impl Task {
     /// All of them, in their order.
-    pub const ALL: [Task; 10] = [
+    pub const ALL: [Task; 11] = [
         Task::Put,
         Task::Delete,
+        Task::Batch,
         Task::Get,
         Task::Scan,
         Task::Slots,
@@ -78,6 +81,7 @@ impl Task {
         match operation {
             Operation::Put { .. } => Task::Put,
             Operation::Delete { .. } => Task::Delete,
+            Operation::Batch(_) => Task::Batch,
             Operation::Get { .. } => Task::Get,
             Operation::Scan(_) => Task::Scan,
             Operation::Slots => Task::Slots,
@@ -94,6 +98,7 @@ impl Task {
         match self {
             Task::Put => "put",
             Task::Delete => "delete",
+            Task::Batch => "batch",
             Task::Get => "get",
             Task::Scan => "scan",
             Task::Slots => "slots",
@@ -108,7 +113,7 @@ impl Task {
     /// Whether it is about keys, so that how long it takes matters to every client.
     #[must_use]
     pub fn is_data(self) -> bool {
-        matches!(self, Task::Put | Task::Delete | Task::Get | Task::Scan)
+        matches!(self, Task::Put | Task::Delete | Task::Batch | Task::Get | Task::Scan)
     }
 }
 

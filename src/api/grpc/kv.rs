@@ -6,8 +6,9 @@ use tonic::{Request, Response, Status};
 
 use super::generated::raftkv::kv_server::Kv;
 use super::generated::raftkv::{
-    CompareAndSetRequest, CompareAndSetResponse, Condition, Consistency, DeleteRequest, DeleteResponse, GetRequest,
-    GetResponse, PutRequest, PutResponse, ScanRequest, compare_and_set_request, condition,
+    BatchOperation, BatchRequest, BatchResponse, CompareAndSetRequest, CompareAndSetResponse, Condition, Consistency,
+    DeleteRequest, DeleteResponse, GetRequest, GetResponse, PutRequest, PutResponse, ScanRequest, batch_operation,
+    compare_and_set_request, condition,
 };
 use super::scan::Pages;
 use super::{bad, status};
@@ -69,6 +70,15 @@ impl Kv for Keys {
         Ok(Response::new(CompareAndSetResponse { version: at.0 }))
     }
 
+    async fn batch(&self, request: Request<BatchRequest>) -> Result<Response<BatchResponse>, Status> {
+        let operations = request.into_inner().operations;
+        let batch = batch_of(&operations).map_err(|refusal| self.refuse(Task::Batch, refusal))?;
+        let (at, answer) = self.ask(OwnedOperation::Batch(batch)).await?;
+        let OwnedAnswer::Batch { existed } = answer else { return self.unexpected() };
+        let deleted = (0..operations.len()).map(|operation| existed.contains(operation)).collect();
+        Ok(Response::new(BatchResponse { version: at.0, deleted }))
+    }
+
     type ScanStream = Pages;
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Pages>, Status> {
@@ -98,19 +108,51 @@ fn consistency_of(number: i32) -> Result<ask::Consistency, OwnedRefusal> {
     }
 }
 
+fn condition_of(condition: Condition) -> Result<ask::Condition, OwnedRefusal> {
+    match condition.kind {
+        Some(condition::Kind::Version(version)) => Ok(ask::Condition::Version(Index(version))),
+        Some(condition::Kind::Exists(true)) => Ok(ask::Condition::Exists),
+        Some(condition::Kind::Exists(false)) => Ok(ask::Condition::Absent),
+        None => Err(bad("the condition is empty: set `version` or `exists` of it")),
+    }
+}
+
 /// A write under a condition.
 fn conditional(request: CompareAndSetRequest) -> Result<OwnedOperation, OwnedRefusal> {
     let CompareAndSetRequest { key, condition, change } = request;
-    let condition = match condition.and_then(|Condition { kind }| kind) {
-        Some(condition::Kind::Version(version)) => ask::Condition::Version(Index(version)),
-        Some(condition::Kind::Exists(true)) => ask::Condition::Exists,
-        Some(condition::Kind::Exists(false)) => ask::Condition::Absent,
-        None => return Err(bad("there is no condition: set `version` or `exists` of it, or call Put or Delete")),
-    };
+    let condition = condition.ok_or_else(|| bad("there is no condition: set it, or call Put or Delete"))?;
+    let condition = condition_of(condition)?;
     match change {
         Some(compare_and_set_request::Change::Value(value)) => Ok(OwnedOperation::Put { key, value, condition }),
         Some(compare_and_set_request::Change::Delete(true)) => Ok(OwnedOperation::Delete { key, condition }),
-        Some(compare_and_set_request::Change::Delete(false)) => Err(bad("`delete` must be true where it is set")),
-        None => Err(bad("nothing is to be changed: set `value` or `delete`")),
+        Some(compare_and_set_request::Change::Delete(false)) => Err(no_delete()),
+        None => Err(no_change()),
     }
+}
+
+fn no_delete() -> OwnedRefusal {
+    bad("`delete` must be true where it is set")
+}
+
+fn no_change() -> OwnedRefusal {
+    bad("nothing is to be changed: set `value` or `delete`")
+}
+
+/// The operations of a batch.
+fn batch_of(operations: &[BatchOperation]) -> Result<ask::BatchBuffer, OwnedRefusal> {
+    let mut batch = ask::BatchBuffer::default();
+    for BatchOperation { key, condition, change } in operations {
+        let condition = condition.map_or(Ok(ask::Condition::None), condition_of)?;
+        let change = match change {
+            Some(batch_operation::Change::Value(value)) => ask::Change::Put(value),
+            Some(batch_operation::Change::Delete(true)) => ask::Change::Delete,
+            Some(batch_operation::Change::Delete(false)) => return Err(no_delete()),
+            None => return Err(no_change()),
+        };
+        let operation = ask::BatchOperation { key, condition, change };
+        batch.push(&operation).map_err(|ask::KeyTooLong(bytes)| {
+            OwnedRefusal::new(ask::Code::TooLarge, format!("a key of the batch has {bytes} bytes, no key has so many"))
+        })?;
+    }
+    Ok(batch)
 }

@@ -51,7 +51,7 @@ use tonic::server::NamedService;
 
 use super::ask::OwnedRefusal;
 use super::node_handle::{First, NodeHandle, first};
-use crate::limits::{KEY_BYTES_MAX, OVERHEAD_BYTES_MAX};
+use crate::limits::{BATCH_OVERHEAD_BYTES_MAX, KEY_BYTES_MAX, OVERHEAD_BYTES_MAX};
 use crate::metrics::requests::Task;
 use body::RequestBody;
 use cluster::Nodes;
@@ -99,7 +99,8 @@ impl Grpc {
     /// The services of a node.
     #[must_use]
     pub fn new(node: NodeHandle) -> Grpc {
-        let write_bytes_max = node.limits.key_bytes_max + node.limits.value_bytes_max + OVERHEAD_BYTES_MAX;
+        let put_bytes_max = node.limits.key_bytes_max + node.limits.value_bytes_max + OVERHEAD_BYTES_MAX;
+        let write_bytes_max = put_bytes_max.max(node.limits.batch_bytes_max + BATCH_OVERHEAD_BYTES_MAX);
         // Names, and what it takes to encode them.
         let small = KEY_BYTES_MAX;
         let (vitals, reflector) = (Vitals(node.clone()), Arc::new(Reflector(node.clone())));
@@ -179,6 +180,7 @@ fn task(path: &str) -> Option<Task> {
         "/raftkv.v1.KV/Put" | "/raftkv.v1.KV/CompareAndSet" => Some(Task::Put),
         "/raftkv.v1.KV/Get" => Some(Task::Get),
         "/raftkv.v1.KV/Delete" => Some(Task::Delete),
+        "/raftkv.v1.KV/Batch" => Some(Task::Batch),
         "/raftkv.v1.KV/Scan" => Some(Task::Scan),
         "/raftkv.v1.Cluster/Status" => Some(Task::Status),
         _ => None,

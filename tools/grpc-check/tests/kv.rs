@@ -5,7 +5,8 @@ mod support;
 use grpc_check::raftkv::compare_and_set_request::Change;
 use grpc_check::raftkv::condition::Kind;
 use grpc_check::raftkv::{
-    CompareAndSetRequest, Condition, Consistency, DeleteRequest, GetRequest, ScanRequest, StatusRequest,
+    BatchOperation, BatchRequest, CompareAndSetRequest, Condition, Consistency, DeleteRequest, GetRequest, ScanRequest,
+    StatusRequest, batch_operation,
 };
 use tonic::Code;
 
@@ -75,6 +76,46 @@ async fn writes_take_place_if_their_condition_holds() {
     assert_eq!(kv.get(get("k")).await.expect("found").into_inner().value, "3");
     kv.compare_and_set(cas(Some(Kind::Exists(true)), Some(Change::Delete(true)))).await.expect("removed");
     assert_eq!(told(&kv.get(get("k")).await.expect_err("removed")), (Code::NotFound, "not_found"));
+}
+
+fn change(key: &'static str, kind: Option<Kind>, change: batch_operation::Change) -> BatchOperation {
+    BatchOperation { key: key.into(), condition: kind.map(|kind| Condition { kind: Some(kind) }), change: Some(change) }
+}
+
+#[tokio::test]
+async fn batches_take_effect_as_a_whole_or_not_at_all() {
+    use batch_operation::Change::{Delete, Value};
+    let cluster = Cluster::of(3).flag("--batch-operations-max=3").start();
+    let mut kv = kv(&cluster, 3).await;
+    let batch = |operations: &[BatchOperation]| BatchRequest { operations: operations.to_vec() };
+    let absent = Some(Kind::Exists(false));
+    let first = [change("{t}a", absent, Value("1".into())), change("{t}b", None, Delete(true))];
+    let written = kv.batch(batch(&first)).await.expect("written").into_inner();
+    assert_eq!(written.deleted, [false, false]);
+    assert_eq!(kv.get(get("{t}a")).await.expect("found").into_inner().version, written.version);
+    let failed = [change("{t}c", None, Value("1".into())), change("{t}a", absent, Value("2".into()))];
+    let refused = kv.batch(batch(&failed)).await.expect_err("a condition does not hold");
+    assert_eq!(told(&refused), (Code::FailedPrecondition, "precondition_failed"));
+    kv.get(get("{t}c")).await.expect_err("nothing of it has taken effect");
+    let version = Some(Kind::Version(written.version));
+    let second = [change("{t}c", None, Value("1".into())), change("{t}a", version, Delete(true))];
+    assert_eq!(kv.batch(batch(&second)).await.expect("written").into_inner().deleted, [false, true]);
+
+    let keys = ["a", "b", "c", "d"].map(|key| change(key, None, Value("v".into())));
+    let bad = (Code::InvalidArgument, "bad_request");
+    for (operations, expected) in [
+        (&keys[..3], (Code::InvalidArgument, "cross_shard")),
+        (&keys[..], (Code::ResourceExhausted, "too_large")),
+        (&[], bad),
+        (&[first[0].clone(), first[0].clone()], bad),
+        (&[change("a", None, Delete(false))], bad),
+        (&[BatchOperation { change: None, ..keys[0].clone() }], bad),
+        (&[BatchOperation { condition: Some(Condition { kind: None }), ..keys[0].clone() }], bad),
+        (&[BatchOperation { key: vec![7; 70_000].into(), ..keys[0].clone() }], (Code::ResourceExhausted, "too_large")),
+    ] {
+        let refused = kv.batch(batch(operations)).await.expect_err("it makes no sense");
+        assert_eq!(told(&refused), expected, "{operations:?}");
+    }
 }
 
 #[tokio::test]

@@ -103,6 +103,49 @@ pub struct CompareAndSetResponse {
     #[prost(uint64, tag = "1")]
     pub version: u64,
 }
+/// What is to take effect together.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchRequest {
+    /// At least one; no two of the same key.
+    #[prost(message, repeated, tag = "1")]
+    pub operations: ::prost::alloc::vec::Vec<BatchOperation>,
+}
+/// One change of one key, if its condition holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchOperation {
+    /// 1 byte to the limit of keys.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    /// What must hold of it before anything of the batch has changed; none: nothing.
+    #[prost(message, optional, tag = "2")]
+    pub condition: ::core::option::Option<Condition>,
+    /// What is to become of it. Required.
+    #[prost(oneof = "batch_operation::Change", tags = "3, 4")]
+    pub change: ::core::option::Option<batch_operation::Change>,
+}
+/// Nested message and enum types in `BatchOperation`.
+pub mod batch_operation {
+    /// What is to become of it. Required.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        /// It gets this value: 0 bytes to the limit of values.
+        #[prost(bytes, tag = "3")]
+        Value(::prost::bytes::Bytes),
+        /// It is removed. Only `true` makes sense.
+        #[prost(bool, tag = "4")]
+        Delete(bool),
+    }
+}
+/// All of the batch has taken effect.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchResponse {
+    /// The version from now on of the keys that were written.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    /// For each operation in its place: whether it has removed a key that was there.
+    #[prost(bool, repeated, tag = "2")]
+    pub deleted: ::prost::alloc::vec::Vec<bool>,
+}
 /// Which keys to read.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ScanRequest {
@@ -219,6 +262,13 @@ pub mod kv_server {
             tonic::Response<super::CompareAndSetResponse>,
             tonic::Status,
         >;
+        /// Writes and removes several keys of one shard together, or does nothing: FAILED_PRECONDITION if one of the conditions
+        /// does not hold, INVALID_ARGUMENT with cross_shard if the keys lie in several shards. Keys with the same tag, as in
+        /// `{cart}:a`, lie in one.
+        async fn batch(
+            &self,
+            request: tonic::Request<super::BatchRequest>,
+        ) -> std::result::Result<tonic::Response<super::BatchResponse>, tonic::Status>;
         /// Server streaming response type for the Scan method.
         type ScanStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ScanResponse, tonic::Status>,
@@ -467,6 +517,49 @@ pub mod kv_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CompareAndSetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/raftkv.v1.KV/Batch" => {
+                    #[allow(non_camel_case_types)]
+                    struct BatchSvc<T: Kv>(pub Arc<T>);
+                    impl<T: Kv> tonic::server::UnaryService<super::BatchRequest>
+                    for BatchSvc<T> {
+                        type Response = super::BatchResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Kv>::batch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BatchSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

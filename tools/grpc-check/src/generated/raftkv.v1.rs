@@ -103,6 +103,49 @@ pub struct CompareAndSetResponse {
     #[prost(uint64, tag = "1")]
     pub version: u64,
 }
+/// What is to take effect together.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchRequest {
+    /// At least one; no two of the same key.
+    #[prost(message, repeated, tag = "1")]
+    pub operations: ::prost::alloc::vec::Vec<BatchOperation>,
+}
+/// One change of one key, if its condition holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchOperation {
+    /// 1 byte to the limit of keys.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    /// What must hold of it before anything of the batch has changed; none: nothing.
+    #[prost(message, optional, tag = "2")]
+    pub condition: ::core::option::Option<Condition>,
+    /// What is to become of it. Required.
+    #[prost(oneof = "batch_operation::Change", tags = "3, 4")]
+    pub change: ::core::option::Option<batch_operation::Change>,
+}
+/// Nested message and enum types in `BatchOperation`.
+pub mod batch_operation {
+    /// What is to become of it. Required.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        /// It gets this value: 0 bytes to the limit of values.
+        #[prost(bytes, tag = "3")]
+        Value(::prost::bytes::Bytes),
+        /// It is removed. Only `true` makes sense.
+        #[prost(bool, tag = "4")]
+        Delete(bool),
+    }
+}
+/// All of the batch has taken effect.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchResponse {
+    /// The version from now on of the keys that were written.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    /// For each operation in its place: whether it has removed a key that was there.
+    #[prost(bool, repeated, tag = "2")]
+    pub deleted: ::prost::alloc::vec::Vec<bool>,
+}
 /// Which keys to read.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ScanRequest {
@@ -344,6 +387,27 @@ pub mod kv_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("raftkv.v1.KV", "CompareAndSet"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Writes and removes several keys of one shard together, or does nothing: FAILED_PRECONDITION if one of the conditions
+        /// does not hold, INVALID_ARGUMENT with cross_shard if the keys lie in several shards. Keys with the same tag, as in
+        /// `{cart}:a`, lie in one.
+        pub async fn batch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BatchRequest>,
+        ) -> std::result::Result<tonic::Response<super::BatchResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/raftkv.v1.KV/Batch");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("raftkv.v1.KV", "Batch"));
             self.inner.unary(req, path, codec).await
         }
         /// Reads keys in byte order over all shards, a page a message. Each shard is read at an index of its own: a page is
