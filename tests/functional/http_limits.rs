@@ -92,9 +92,12 @@ fn a_connection_that_rests_too_long_is_closed() {
     assert!(http2.get(1, "/livez"));
     assert_eq!(http2.body(1), b"ok\n");
     assert!(http1.ends_within(5 * TIMEOUT));
+    let mut goodbyes = 0;
     while let Some(frame) = http2.frame() {
         assert_eq!(frame.kind, GOAWAY);
+        goodbyes += 1;
     }
+    assert!(goodbyes > 0, "it is told before it is closed");
     assert!(started.elapsed() >= TIMEOUT && started.elapsed() < 10 * TIMEOUT, "{:?}", started.elapsed());
     all_are_gone(&cluster);
 }

@@ -251,6 +251,8 @@ struct Watch<'a, S> {
     progress_at: Instant,
     /// Since when a head is on its way.
     head_since: Option<Instant>,
+    /// By when the client must have gone that was told to.
+    gone_by: Option<Instant>,
 }
 
 impl<'a, S: Socket> Watch<'a, S> {
@@ -269,6 +271,7 @@ impl<'a, S: Socket> Watch<'a, S> {
             progress_at: now,
             // What was read to tell the version begins a head.
             head_since: has_heads.then_some(now),
+            gone_by: None,
         }
     }
 
@@ -277,10 +280,10 @@ impl<'a, S: Socket> Watch<'a, S> {
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let mut is_stopping = false;
+        let mut is_told = false;
         poll_fn(move |context| {
-            if self.shared.stopping.get() && !is_stopping {
-                is_stopping = true;
+            if !is_told && (self.shared.stopping.get() || self.gone_by.is_some()) {
+                is_told = true;
                 shut_down(connection.as_mut());
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
@@ -303,10 +306,19 @@ impl<'a, S: Socket> Watch<'a, S> {
         self.look(now);
         let limits = &self.shared.limits;
         let rest_until = self.progress_at + limits.http_idle_timeout;
-        let due = self.head_since.map_or(rest_until, |since| rest_until.min(since + limits.http_header_timeout));
+        let head_until = self.head_since.map(|since| since + limits.http_header_timeout);
+        let due = self.gone_by.unwrap_or_else(|| head_until.map_or(rest_until, |until| rest_until.min(until)));
         if due <= now {
-            add(&self.shared.counts.late);
-            return Poll::Ready(());
+            if self.gone_by.is_none() {
+                add(&self.shared.counts.late);
+            }
+            if self.has_heads || self.gone_by.is_some() {
+                return Poll::Ready(());
+            }
+            // Over HTTP/2 a request that is on its way meanwhile is either served or surely not.
+            self.gone_by = Some(now + limits.http_header_timeout);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         // An alarm that comes too early costs less than setting it anew with every request.
         if due < self.wake_at || self.wake_at <= now {
