@@ -16,6 +16,8 @@ mod status;
 
 #[cfg(test)]
 mod deadline_test;
+#[cfg(test)]
+mod status_test;
 
 /// What `tools/codegen` writes.
 mod generated {
