@@ -74,7 +74,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         files: "src/storage/",
         module: "storage",
-        uses: &["protocol::types", "limits", "error"],
+        uses: &["protocol::types", "metrics::histogram", "metrics::figures", "limits", "error"],
         never: &["std::net", "mio::net", "socket2", "rand"],
         why: "storage knows entries and the disk; who wrote them and why is not its business",
     },

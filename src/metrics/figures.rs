@@ -4,6 +4,7 @@ use raftkv_protocol::client::Status;
 use raftkv_protocol::types::{CoreId, NodeId, ShardId};
 
 use super::Counters;
+use super::histogram::{Numbers, Sizes, SnapshotSizes, Times};
 use super::requests::Requests;
 
 /// What a node's cores have told of it.
@@ -24,14 +25,44 @@ pub struct Figures {
 pub struct CoreFigures {
     /// Which.
     pub core: CoreId,
-    /// Turns of its event loop.
-    pub turns: u64,
-    /// Events that its polls have reported.
-    pub events: u64,
+    /// What it has measured.
+    pub measures: Box<Measures>,
+    /// What is measured of its log.
+    pub log: LogFigures,
     /// What became of its requests.
     pub requests: Box<Requests>,
     /// Its shards.
     pub shards: Vec<ShardFigures>,
+}
+
+/// What a core measures as it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measures {
+    /// How long its turns have taken, in microseconds, the waiting between them apart.
+    pub turn_times: Times,
+    /// How many events each of its polls has reported.
+    pub turn_events: Numbers,
+    /// How many messages of other cores it has found, each time that there were some.
+    pub inbox_depths: Numbers,
+    /// How long its snapshots took, in microseconds.
+    pub snapshot_times: Times,
+    /// How many bytes they have.
+    pub snapshot_bytes: SnapshotSizes,
+}
+
+/// What is measured of a core's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogFigures {
+    /// How long its syncs took, in microseconds.
+    pub sync_times: Times,
+    /// How many bytes each made durable, padding included.
+    pub batch_bytes: Sizes,
+    /// How many new entries each made durable.
+    pub batch_entries: Numbers,
+    /// Bytes that were added and are not durable yet.
+    pub backlog_bytes: u64,
+    /// Bytes of files that wait to be used as segments.
+    pub spare_bytes: u64,
 }
 
 /// What a replica knows beyond its status.
@@ -45,6 +76,12 @@ pub struct ShardFigures {
     pub pending_bytes: u64,
     /// Entries in its log that are not committed, as far as this node leads.
     pub pending_entries: u64,
+    /// Elections that this node has stood in.
+    pub elections: u64,
+    /// Writes that another leader's entry took the place of.
+    pub overwritten: u64,
+    /// Writes whose outcome was not known in time.
+    pub expired: u64,
     /// As far as this node leads: how many entries of its log each follower is not known to have.
     pub lags: Vec<(NodeId, u64)>,
 }

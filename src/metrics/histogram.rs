@@ -14,6 +14,8 @@ pub struct Histogram<const LEAST: u32, const BUCKETS: usize> {
 pub type Times = Histogram<4, 22>;
 /// Bytes: from 4 KiB to 64 MiB.
 pub type Sizes = Histogram<12, 15>;
+/// Bytes of files: from 64 KiB to 32 GiB.
+pub type SnapshotSizes = Histogram<16, 20>;
 /// Small numbers: from 1 to 16,384.
 pub type Numbers = Histogram<0, 15>;
 
@@ -26,6 +28,14 @@ pub struct Shape {
     pub above: u64,
     /// The sum of all values.
     pub sum: u64,
+}
+
+impl Shape {
+    /// How many values there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.above + self.buckets.iter().map(|(_, count)| count).sum::<u64>()
+    }
 }
 
 impl<const LEAST: u32, const BUCKETS: usize> Default for Histogram<LEAST, BUCKETS> {

@@ -135,6 +135,10 @@ counters! {
     votes_withheld,
     /// Messages of leaders left unanswered because this node may have lost its disk, and few others have welcomed it.
     leaders_unheeded,
+    /// Rounds that confirmed, or were to confirm, that this node leads a shard, for reads.
+    read_rounds,
+    /// Times that a replica learned of another leader than the one it knew last.
+    leader_changes,
     /// Leadership transfers begun to bring a shard back to its preferred node.
     transfers,
     /// Leadership transfers begun because the node's disk was slow or full, or its state of the shard another than the majority's.

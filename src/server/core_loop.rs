@@ -137,7 +137,8 @@ impl<N: Network> CoreLoop<N> {
 
     /// Takes in what is ready and does all that it brings with it, up to one write per connection.
     pub(super) fn turn(&mut self, ready: impl Iterator<Item = Readiness>) -> Result<Turn, Fatal> {
-        let now = self.clock.refresh();
+        let begun = self.clock.refresh();
+        let now = begun;
         if self.has_synced {
             // How long that took is known only now, while the batch still counts as in flight.
             self.watch_disk(now);
@@ -146,10 +147,13 @@ impl<N: Network> CoreLoop<N> {
         self.router.counters.turns += 1;
         #[cfg(feature = "http")]
         self.http.begin_turn();
+        let mut events = 0;
         for ready in ready {
-            self.router.counters.events += 1;
+            events += 1;
             self.handle(ready);
         }
+        self.router.counters.events += events;
+        self.router.measures.turn_events.note(events);
         self.take_posts();
         for id in std::mem::take(&mut self.io.resumed) {
             self.receive(id);
@@ -178,6 +182,7 @@ impl<N: Network> CoreLoop<N> {
         // Without a thread for it, the batch is placed and synced here: what was to leave the node before its own disk has
         // it has left.
         self.has_synced = self.router.log_mut().sync_inline(now);
+        self.router.measures.turn_times.note(micros(self.clock.refresh() - begun));
         Ok(if self.has_stopped(now) { Turn::Ended } else { Turn::GoesOn })
     }
 
@@ -298,6 +303,9 @@ impl<N: Network> CoreLoop<N> {
     fn take_posts(&mut self) {
         let mut posts = Vec::new();
         self.inbox.drain(|post| posts.push(post));
+        if !posts.is_empty() {
+            self.router.measures.inbox_depths.note(posts.len() as u64);
+        }
         for post in posts {
             match post {
                 Post::Message(message) => self.router.core_message(message, &mut self.io),
@@ -417,6 +425,10 @@ impl CoreLoop<MioNetwork> {
             }
         }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn is_full(node: &Node) -> bool {

@@ -112,8 +112,8 @@ impl<L: CoreLog> Router<L> {
     fn own_figures(&self) -> CoreFigures {
         CoreFigures {
             core: self.core,
-            turns: self.counters.turns,
-            events: self.counters.events,
+            measures: self.measures.clone(),
+            log: self.log.figures(),
             requests: self.requests.clone(),
             shards: self.shards.iter().map(Shard::figures).collect(),
         }

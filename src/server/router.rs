@@ -18,6 +18,7 @@ use raftkv_protocol::types::{CoreId, EntryId, NodeId, ShardId, Slot};
 
 use crate::error::Fatal;
 use crate::metrics::Counters;
+use crate::metrics::figures::Measures;
 use crate::metrics::requests::Requests;
 use crate::shard::snapshots::Snapshots;
 use crate::shard::{Declined, Outbox, Read, ReadKind, Shard, Write};
@@ -77,6 +78,8 @@ pub struct Router<L> {
     pub counters: Counters,
     /// What became of the requests that came to this core.
     pub(super) requests: Box<Requests>,
+    /// What this core measures.
+    pub(super) measures: Box<Measures>,
 }
 
 impl<L: CoreLog> Router<L> {
@@ -111,6 +114,7 @@ impl<L: CoreLog> Router<L> {
             uncommitted_bytes: 0,
             counters: Counters::default(),
             requests: Box::default(),
+            measures: Box::default(),
         }
     }
 
@@ -541,6 +545,7 @@ impl<L: CoreLog> Router<L> {
         for (shard, touched) in self.shards.iter_mut().zip(&mut self.touched) {
             if shard.raft().reads_waiting() {
                 shard.raft_mut().start_read_round();
+                self.counters.read_rounds += 1;
                 self.round_started = now;
                 *touched = true;
             }
@@ -563,6 +568,7 @@ impl<L: CoreLog> Router<L> {
         let raft = self.shards[at].raft();
         if self.node.leaders.set(self.shards[at].id(), raft.leader(), raft.term()) {
             self.desk.leaders_changed();
+            self.counters.leader_changes += u64::from(raft.leader().is_some());
         }
         self.node.leaders.note_entry_bytes(self.shards[at].id(), self.shards[at].entry_bytes_max());
         self.told.reached(at, self.shards[at].newest_checkpoint());

@@ -164,6 +164,8 @@ impl<L: CoreLog> Router<L> {
         self.snapshots.failures.remove(&shard);
         let took = self.end_taking(now);
         self.counters.snapshot_us_last = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.measures.snapshot_times.note(self.counters.snapshot_us_last);
+        self.measures.snapshot_bytes.note(meta.bytes);
         log::debug!("shard {shard}: a snapshot of entry {}, {} bytes, in {took:?}", meta.at, meta.bytes);
         let at = self.position(shard);
         match self.shards[at].snapshot_taken(meta, &mut self.log) {

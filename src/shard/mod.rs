@@ -384,6 +384,9 @@ impl<R: Copy> Shard<R> {
             bytes: self.machine.bytes(),
             pending_bytes: if leads { self.uncommitted_bytes() as u64 } else { 0 },
             pending_entries: if leads { last.0.saturating_sub(commit.0) } else { 0 },
+            elections: self.raft.elections_started(),
+            overwritten: self.writes.failed().0,
+            expired: self.writes.failed().1,
             lags: voters.filter_map(|node| Some((*node, last.0.saturating_sub(self.raft.matched(*node)?.0)))).collect(),
         }
     }

@@ -96,12 +96,15 @@ pub(super) struct Writes<R> {
     /// index. Another node may still have the entry and bring it back: it is decided when that index is applied.
     displaced: Vec<Waiting<R>>,
     spare: Vec<Bytes>,
+    /// Writes that another leader's entry took the place of, and those whose outcome was not known in time.
+    failed: (u64, u64),
 }
 
 impl<R> Default for Writes<R> {
     fn default() -> Self {
         let (block, ends, queued) = (Vec::new(), Vec::new(), Vec::new());
-        Writes { block, ends, queued, waiting: VecDeque::new(), displaced: Vec::new(), spare: Vec::new() }
+        let (displaced, spare) = (Vec::new(), Vec::new());
+        Writes { block, ends, queued, waiting: VecDeque::new(), displaced, spare, failed: (0, 0) }
     }
 }
 
@@ -182,14 +185,18 @@ impl<R: Copy> Writes<R> {
                 break;
             }
             if let Some(to) = front.to {
-                decide(to, front.form, front.decided_by(id));
+                let decided = front.decided_by(id);
+                self.failed.0 += u64::from(decided == Decided::Overwritten);
+                decide(to, front.form, decided);
             }
             self.waiting.pop_front();
         }
         if !self.displaced.is_empty() {
             for waiting in self.displaced.extract_if(.., |waiting| waiting.id.index <= id.index) {
                 if let Some(to) = waiting.to {
-                    decide(to, waiting.form, waiting.decided_by(id));
+                    let decided = waiting.decided_by(id);
+                    self.failed.0 += u64::from(decided == Decided::Overwritten);
+                    decide(to, waiting.form, decided);
                 }
             }
         }
@@ -202,6 +209,7 @@ impl<R: Copy> Writes<R> {
         let count = self.waiting.partition_point(is_skipped);
         for waiting in self.waiting.drain(..count).chain(self.displaced.extract_if(.., |waiting| is_skipped(waiting))) {
             if let Some(to) = waiting.to {
+                self.failed.1 += 1;
                 unknown(to, waiting.id);
             }
         }
@@ -213,10 +221,16 @@ impl<R: Copy> Writes<R> {
             if waiting.deadline <= now
                 && let Some(to) = waiting.to.take()
             {
+                self.failed.1 += 1;
                 unknown(to, waiting.id);
             }
         }
         self.displaced.retain(|waiting| waiting.to.is_some());
+    }
+
+    /// How many writes another leader's entry took the place of, and of how many the outcome was not known in time.
+    pub(super) fn failed(&self) -> (u64, u64) {
+        self.failed
     }
 
     pub(super) fn is_empty(&self) -> bool {

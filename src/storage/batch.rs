@@ -255,6 +255,8 @@ pub struct Batch {
     number: BatchNumber,
     bytes: Vec<u8>,
     hard_states: Vec<(ShardId, HardState)>,
+    /// How many entries were added.
+    entries: u64,
     /// What is no longer needed. It travels to the syncer with the batch and is not written: the next segment says it.
     starts: Vec<Start>,
 }
@@ -263,7 +265,7 @@ impl Batch {
     /// An empty batch.
     #[must_use]
     pub fn new(number: BatchNumber) -> Batch {
-        Batch { number, bytes: vec![0; HEADER_BYTES], hard_states: Vec::new(), starts: Vec::new() }
+        Batch { number, bytes: vec![0; HEADER_BYTES], hard_states: Vec::new(), entries: 0, starts: Vec::new() }
     }
 
     /// Empties the batch for another use.
@@ -273,6 +275,7 @@ impl Batch {
         self.bytes.shrink_to(BUFFER_BYTES_KEPT);
         self.bytes.resize(HEADER_BYTES, 0);
         self.hard_states.clear();
+        self.entries = 0;
         self.starts.clear();
     }
 
@@ -291,6 +294,7 @@ impl Batch {
     /// Adds an entry.
     pub fn push_entry(&mut self, shard: ShardId, entry: &Entry) {
         record::encode_entry(shard, entry, &mut self.bytes);
+        self.entries += 1;
     }
 
     /// Adds a copy of an entry.
@@ -348,6 +352,11 @@ impl Batch {
     #[must_use]
     pub(super) fn has_records(&self) -> bool {
         self.bytes.len() > HEADER_BYTES
+    }
+
+    /// How many entries were added; copies of earlier ones do not count.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries
     }
 
     /// Bytes gathered so far.

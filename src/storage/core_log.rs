@@ -38,6 +38,7 @@ use super::tail::{ShardTail, entry_memory_bytes};
 use super::tip::Start;
 use super::workers::{Crew, Workers};
 use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, RecoveredShard, Space, Wake};
+use crate::metrics::figures::LogFigures;
 
 use ahead::GoesAhead;
 use copying::Copying;
@@ -528,6 +529,14 @@ impl CoreLog for FileLog {
 
     fn space(&self) -> Space {
         if self.shared.reserve_only.load(Ordering::Relaxed) { Space::ReserveOnly } else { Space::Plenty }
+    }
+
+    fn figures(&self) -> LogFigures {
+        LogFigures {
+            backlog_bytes: self.backlog_bytes() as u64,
+            spare_bytes: self.quota.used().saturating_sub(self.held.bytes()),
+            ..self.shared.figures()
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, Snapshot
 use super::core_log::up_to_bytes;
 use super::tip::Start;
 use super::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, RecoveredShard, Space};
+use crate::metrics::figures::LogFigures;
 
 /// When a batch that was flushed becomes durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -271,5 +272,9 @@ impl CoreLog for MemoryLog {
 
     fn space(&self) -> Space {
         if self.full { Space::ReserveOnly } else { Space::Plenty }
+    }
+
+    fn figures(&self) -> LogFigures {
+        LogFigures::default()
     }
 }

@@ -111,6 +111,8 @@ pub use workers::Workers;
 
 use raftkv_protocol::types::{Entry, EntryId, HardState, Index, ShardId, SnapshotId, Term};
 
+use crate::metrics::figures::LogFigures;
+
 /// Wakes the loop that owns a log: a batch is durable, a fetch is finished, or the space changed.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
@@ -185,6 +187,9 @@ pub trait CoreLog {
 
     /// Whether the log has room for ordinary writes.
     fn space(&self) -> Space;
+
+    /// What is measured of it.
+    fn figures(&self) -> LogFigures;
 }
 
 /// A request to read entries off the loop.

@@ -7,6 +7,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use raftkv_protocol::types::ShardId;
 
 use super::tip::SegmentFile;
+use crate::metrics::figures::LogFigures;
+use crate::metrics::histogram::SharedHistogram;
 
 /// Counters of one core's log since it was opened, and what it takes on the disk now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +68,9 @@ pub(crate) struct Shared {
     sync_latency_last_us: AtomicU64,
     sync_latency_max_us: AtomicU64,
     sync_latency_sum_us: AtomicU64,
+    sync_times: SharedHistogram<4, 22>,
+    batch_bytes: SharedHistogram<12, 15>,
+    batch_entries: SharedHistogram<0, 15>,
     /// Microseconds after `opened`, plus one; 0 when no sync is in flight.
     sync_since: AtomicU64,
     /// Only the reserved segments are left.
@@ -89,6 +94,9 @@ impl Shared {
             sync_latency_last_us: AtomicU64::new(0),
             sync_latency_max_us: AtomicU64::new(0),
             sync_latency_sum_us: AtomicU64::new(0),
+            sync_times: SharedHistogram::default(),
+            batch_bytes: SharedHistogram::default(),
+            batch_entries: SharedHistogram::default(),
             sync_since: AtomicU64::new(0),
             reserve_only: AtomicBool::new(false),
             waits_for_space: AtomicBool::new(false),
@@ -113,6 +121,16 @@ impl Shared {
         }
     }
 
+    /// The histograms, for whoever scrapes them.
+    pub(super) fn figures(&self) -> LogFigures {
+        LogFigures {
+            sync_times: self.sync_times.copy(),
+            batch_bytes: self.batch_bytes.copy(),
+            batch_entries: self.batch_entries.copy(),
+            ..LogFigures::default()
+        }
+    }
+
     /// Since when a write or sync is in flight, if one is.
     pub(crate) fn sync_since(&self) -> Option<Instant> {
         let since = self.sync_since.load(Ordering::Relaxed).checked_sub(1)?;
@@ -132,6 +150,13 @@ impl Shared {
         self.sync_latency_last_us.store(latency_us, Ordering::Relaxed);
         self.sync_latency_max_us.fetch_max(latency_us, Ordering::Relaxed);
         self.sync_latency_sum_us.fetch_add(latency_us, Ordering::Relaxed);
+        self.sync_times.note(latency_us);
+    }
+
+    /// A batch of so many bytes, padding included, and new entries was made durable with one sync.
+    pub(crate) fn batch_synced(&self, bytes: usize, entries: u64) {
+        self.batch_bytes.note(bytes as u64);
+        self.batch_entries.note(entries);
     }
 
     pub(crate) fn batch_placed(&self, bytes: usize) {

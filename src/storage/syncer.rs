@@ -223,6 +223,7 @@ impl Syncer {
         let durable_upto = current.end + ahead;
         let placement = Placement { key: current.key, number: self.tip.number + 1, start: current.end, durable_upto };
         let place = Place { segment: current.sequence, offset: current.end };
+        let entries = batch.entries();
         let bytes = finish(batch, &placement, place.segment, &mut self.tip);
         let written = current
             .file
@@ -233,6 +234,7 @@ impl Syncer {
         current.end += length as u64;
         self.shared.sync_ended(started);
         self.shared.batch_placed(length);
+        self.shared.batch_synced(length, entries);
         written.map_err(|error| self.cannot_write(place, &error))?;
         Ok(place)
     }

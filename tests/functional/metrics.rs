@@ -1,10 +1,13 @@
 //! The metrics: what a page says, in both formats, and that the manual lists what there is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, http_address};
 use crate::support::metrics::{Family, Format, Page};
+use crate::support::tools::{have_strace, server_with_fault};
+use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wire::{get, put};
 
 const MANUAL: &str = include_str!("../../docs/metrics.md");
@@ -140,4 +143,74 @@ fn requests_are_counted_where_they_were_asked() {
             assert!(page.0[name].series[series] >= *value, "{series:?} falls");
         }
     }
+}
+
+#[test]
+fn a_scrape_is_answered_while_the_disk_hangs() {
+    let test = "a_scrape_is_answered_while_the_disk_hangs";
+    if !have_strace(test) {
+        return;
+    }
+    // Each sync, once the node is up. A tracer does not let go of a killed process sooner either.
+    let hang = Duration::from_secs(5);
+    let mut cluster = Cluster::of(1).flag("--log-io=map").flag("--log-sync=thread").idle();
+    let faulty = server_with_fault("fdatasync", &format!("delay_enter={}:when=100+", hang.as_micros()));
+    cluster.spawn_with(1, faulty).await_listening();
+    let mut wire = cluster.wire(1);
+    let hung = eventually(PATIENCE, "a sync hangs", || {
+        wire.submit(put(b"k", b"v")).expect("sent");
+        let asked = Instant::now();
+        let page = Page::of(&cluster, 1);
+        assert!(asked.elapsed() < Duration::from_secs(1), "a scrape took {:?}", asked.elapsed());
+        (page.sum("raftkv_log_sync_pending_seconds", &[]) > 1.0).then_some(page)
+    });
+    assert_eq!(hung.sum("raftkv_disk_state", &[("state", "slow")]), 1.0);
+    assert!(hung.sum("raftkv_log_backlog_bytes", &[]) > 0.0);
+    assert!(hung.sum("raftkv_shard_proposals_pending_bytes", &[]) > 0.0);
+}
+
+#[test]
+fn what_is_measured_fits_what_was_done() {
+    let cluster = Cluster::of(3).flag("--cores=2").start();
+    cluster.await_leaders();
+    let mut wire = cluster.wire(2);
+    for n in 0..200 {
+        wire.put(format!("k{n}"), vec![7; 100]);
+        wire.get(format!("k{n}"));
+    }
+    let keys = |page: &Page| page.sum("raftkv_shard_keys", &[]);
+    let pages = || cluster.ids().into_iter().map(|node| Page::of(&cluster, node)).collect::<Vec<_>>();
+    let pages = eventually(PATIENCE, "every node has every key", || {
+        Some(pages()).filter(|pages| pages.iter().all(|page| keys(page) == 200.0))
+    });
+    for page in &pages {
+        assert!(page.sum("raftkv_shard_data_bytes", &[]) >= 200.0 * 100.0);
+        let entries = page.sum("raftkv_log_batch_entries_sum", &[]);
+        assert!(entries >= 200.0, "{entries}");
+        assert!(
+            page.sum("raftkv_log_sync_seconds_count", &[]) > 0.0 && page.sum("raftkv_log_sync_seconds_sum", &[]) > 0.0
+        );
+        assert!(page.sum("raftkv_log_batch_bytes_sum", &[]) <= page.sum("raftkv_log_written_bytes_total", &[]));
+        for core in ["0", "1"] {
+            let of = |name| page.sum(name, &[("core", core)]);
+            assert!(of("raftkv_core_turns_total") > 0.0 && of("raftkv_core_busy_seconds_total") > 0.0);
+            let up = page.sum("process_start_time_seconds", &[]);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+            assert!(up < now + 1.0 && of("raftkv_core_busy_seconds_total") < now - up + 1.0);
+        }
+        let of_process = ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"];
+        assert!(of_process.iter().all(|name| page.sum(name, &[]) > 0.0));
+        assert!(page.sum("process_open_fds", &[]) <= page.sum("process_max_fds", &[]));
+    }
+    // Each shard has one leader, which knows two followers.
+    let shards = pages[0].0["raftkv_shard_term"].series.len() as f64;
+    let all = |name: &str, labels: &[(&str, &str)]| pages.iter().map(|page| page.sum(name, labels)).sum::<f64>();
+    assert_eq!(all("raftkv_shard_role", &[("role", "leader")]), shards);
+    assert_eq!(all("raftkv_shard_role", &[]), 3.0 * shards, "each replica has one role");
+    let lags = pages.iter().map(|page| page.0["raftkv_shard_follower_lag_entries"].series.len());
+    assert_eq!(lags.sum::<usize>() as f64, 2.0 * shards);
+    assert!(all("raftkv_shard_elections_total", &[]) >= shards);
+    assert!(all("raftkv_leader_changes_total", &[]) >= 3.0 * shards);
+    assert!(all("raftkv_read_rounds_total", &[]) > 0.0);
+    assert_eq!(all("raftkv_shard_proposals_failed_total", &[]), 0.0);
 }

@@ -151,7 +151,7 @@ static CLIENTS: [Family; 12] = [
     ),
 ];
 
-static PEERS: [Family; 6] = [
+static PEERS: [Family; 8] = [
     counter(
         About::new("raftkv_raft_messages", "Raft messages sent, received, dropped for want of a link, and outdated"),
         "event",
@@ -173,6 +173,16 @@ static PEERS: [Family; 6] = [
         &[("vote", |c| c.votes_withheld), ("append", |c| c.leaders_unheeded)],
     ),
     counter(
+        About::new("raftkv_read_rounds", "Rounds begun to confirm that this node leads a shard, for reads"),
+        "",
+        &[("", |c| c.read_rounds)],
+    ),
+    counter(
+        About::new("raftkv_leader_changes", "Times that a replica learned of another leader than the one it knew last"),
+        "",
+        &[("", |c| c.leader_changes)],
+    ),
+    counter(
         About::new("raftkv_leadership_transfers", "Leadership transfers that this node has begun"),
         "reason",
         &[("placement", |c| c.transfers), ("health", |c| c.transfers_away)],
@@ -189,13 +199,12 @@ static PEERS: [Family; 6] = [
     ),
 ];
 
-static DISK: [Family; 11] = [
+static DISK: [Family; 10] = [
     counter(
         About::new("raftkv_disk_faults", "Times that the node's disk was found to be slow, or full"),
         "kind",
         &[("slow", |c| c.disk_slow), ("full", |c| c.disk_full)],
     ),
-    counter(About::new("raftkv_log_syncs", "Log batches made durable, one sync each"), "", &[("", |c| c.log_syncs)]),
     counter(
         About::bytes("raftkv_log_written", "Bytes that the logs have handed to the disk"),
         "",
@@ -237,7 +246,7 @@ static DISK: [Family; 11] = [
     ),
 ];
 
-static SNAPSHOTS: [Family; 4] = [
+static SNAPSHOTS: [Family; 3] = [
     counter(
         About::new("raftkv_snapshots", "Snapshots of shards taken, installed from other nodes, and failed"),
         "event",
@@ -256,9 +265,5 @@ static SNAPSHOTS: [Family; 4] = [
         About::new("raftkv_snapshot_fetch_timeouts", "Times that nothing came from a node whose snapshot was fetched"),
         "",
         &[("", |c| c.snapshot_timeouts)],
-    ),
-    micros(
-        About::seconds("raftkv_snapshot_last", "How long the last snapshot of each core took, added up"),
-        &[("", |c| c.snapshot_us_last)],
     ),
 ];

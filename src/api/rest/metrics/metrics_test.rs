@@ -6,7 +6,7 @@ use crate::metrics::Counters;
 use crate::metrics::figures::{Figures, ProcessFigures};
 
 /// Counters that show by core, or in histograms, and not among those that are added up.
-const ELSEWHERE: [&str; 3] = ["turns", "events", "log_sync_us_total"];
+const ELSEWHERE: [&str; 5] = ["turns", "events", "log_syncs", "log_sync_us_total", "snapshot_us_last"];
 
 fn written(counters: Counters, format: Format) -> String {
     let (status, requests) = (Box::default(), Box::default());

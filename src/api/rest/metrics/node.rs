@@ -4,8 +4,9 @@ use std::fmt;
 
 use raftkv_protocol::health::DiskHealth;
 
-use super::page::{About, Page, Value, label};
-use crate::metrics::figures::{Figures, ProcessFigures};
+use super::page::{About, MICROS, Page, Value, label};
+use crate::metrics::figures::{CoreFigures, Figures, ProcessFigures};
+use crate::metrics::histogram::{Histogram, Shape};
 
 /// What can be left out of a build, and is in this one.
 const FEATURES: &str = "rest";
@@ -22,6 +23,7 @@ pub fn write(figures: &Figures, process: &ProcessFigures, page: &mut Page<'_>) -
     page.info(&About::new("raftkv_node", "Which node of which cluster this is"), &node)?;
     self::process(process, page)?;
     disk(figures, page)?;
+    logs(figures, page)?;
     cores(figures, page)
 }
 
@@ -77,13 +79,86 @@ fn disk(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
 }
 
 fn cores(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
-    let cores = || figures.cores.iter();
+    let cores = || figures.cores.iter().map(|core| (label("core", core.core), &core.measures));
     page.counter(
         &About::new("raftkv_core_turns", "Turns of the core's event loop"),
-        cores().map(|core| (label("core", core.core), core.turns)),
+        cores().map(|(labels, measures)| (labels, measures.turn_times.shape().count())),
+    )?;
+    page.counter(
+        &About::seconds("raftkv_core_busy", "Time that the core's event loop was not waiting: 1 a second is all of it"),
+        cores().map(|(labels, measures)| (labels, measures.turn_times.shape().sum as f64 / MICROS)),
     )?;
     page.counter(
         &About::new("raftkv_core_events", "Events that the polls of the core's event loop have reported"),
-        cores().map(|core| (label("core", core.core), core.events)),
+        cores().map(|(labels, measures)| (labels, measures.turn_events.shape().sum)),
+    )?;
+    page.counter(
+        &About::new("raftkv_core_inbox_messages", "Messages of other cores that the core has taken from its inbox"),
+        cores().map(|(labels, measures)| (labels, measures.inbox_depths.shape().sum)),
+    )?;
+    let alone = |shape: Shape| [(Vec::new(), shape)];
+    page.histogram(
+        &About::seconds("raftkv_turn", "How long turns of the event loops took, of all cores"),
+        MICROS,
+        alone(sum(figures, |core| &core.measures.turn_times)),
+    )?;
+    page.histogram(
+        &About::new("raftkv_turn_events", "Events that one poll has reported, of all cores"),
+        1.0,
+        alone(sum(figures, |core| &core.measures.turn_events)),
+    )?;
+    page.histogram(
+        &About::new("raftkv_inbox_depth", "Messages that waited when a core looked into its inbox and found some"),
+        1.0,
+        alone(sum(figures, |core| &core.measures.inbox_depths)),
+    )
+}
+
+/// What the cores have measured, added up.
+fn sum<const LEAST: u32, const BUCKETS: usize>(
+    figures: &Figures,
+    of: impl Fn(&CoreFigures) -> &Histogram<LEAST, BUCKETS>,
+) -> Shape {
+    let mut sum = Histogram::default();
+    figures.cores.iter().for_each(|core| sum.add(of(core)));
+    sum.shape()
+}
+
+/// The logs of the cores, added up, and the snapshots of their shards.
+fn logs(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
+    let alone = |shape: Shape| [(Vec::new(), shape)];
+    page.histogram(
+        &About::seconds("raftkv_log_sync", "How long it took to write a batch of a log and make it durable"),
+        MICROS,
+        alone(sum(figures, |core| &core.log.sync_times)),
+    )?;
+    page.histogram(
+        &About::bytes("raftkv_log_batch", "Bytes that one sync made durable, padding included"),
+        1.0,
+        alone(sum(figures, |core| &core.log.batch_bytes)),
+    )?;
+    page.histogram(
+        &About::new("raftkv_log_batch_entries", "New entries that one sync made durable"),
+        1.0,
+        alone(sum(figures, |core| &core.log.batch_entries)),
+    )?;
+    let all = |of: fn(&CoreFigures) -> u64| [(Vec::new(), figures.cores.iter().map(of).sum::<u64>())];
+    page.gauge(
+        &About::bytes("raftkv_log_backlog", "Bytes of the logs that are not durable yet"),
+        all(|core| core.log.backlog_bytes),
+    )?;
+    page.gauge(
+        &About::bytes("raftkv_log_spare", "Bytes of files that wait to be used as segments of the logs"),
+        all(|core| core.log.spare_bytes),
+    )?;
+    page.histogram(
+        &About::seconds("raftkv_snapshot_duration", "How long it took to write a snapshot of a shard"),
+        MICROS,
+        alone(sum(figures, |core| &core.measures.snapshot_times)),
+    )?;
+    page.histogram(
+        &About::bytes("raftkv_snapshot_size", "Bytes of the snapshots that were written"),
+        1.0,
+        alone(sum(figures, |core| &core.measures.snapshot_bytes)),
     )
 }

@@ -143,11 +143,12 @@ impl<'a> Page<'a> {
     ) -> fmt::Result {
         let About { name, help, unit } = about;
         let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
-        for (labels, Shape { buckets, above, sum }) in series {
+        for (labels, shape) in series {
+            let count = shape.count();
+            let Shape { buckets, above, sum } = shape;
             let mut counts: Vec<(f64, u64)> =
                 buckets.into_iter().map(|(bound, count)| (scaled(bound, parts), count)).collect();
             counts.push((f64::INFINITY, above));
-            let count = counts.iter().map(|(_, count)| count).sum();
             family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(scaled(sum, parts), count, &counts, None)?;
         }
         Ok(())

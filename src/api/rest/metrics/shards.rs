@@ -76,6 +76,23 @@ pub fn write(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
     for (about, value) in &BEYOND {
         page.gauge(about, replicas().map(|shard| (label("shard", shard.shard), value(shard))))?;
     }
+    let failed =
+        replicas().flat_map(|shard| [(shard, "overwritten", shard.overwritten), (shard, "expired", shard.expired)]);
+    page.counter(
+        &About::new(
+            "raftkv_shard_proposals_failed",
+            "Writes that another leader's entry took the place of, and whose outcome was not known in time",
+        ),
+        failed.map(|(shard, reason, count)| {
+            let mut labels = label("shard", shard.shard);
+            labels.push(("reason", reason.into()));
+            (labels, count)
+        }),
+    )?;
+    page.counter(
+        &About::new("raftkv_shard_elections", "Elections that this node has stood in"),
+        replicas().map(|shard| (label("shard", shard.shard), shard.elections)),
+    )?;
     let lags = replicas().flat_map(|shard| shard.lags.iter().map(|(node, lag)| (shard.shard, *node, *lag)));
     page.gauge(
         &About::new(
