@@ -214,3 +214,27 @@ fn what_is_measured_fits_what_was_done() {
     assert!(all("raftkv_read_rounds_total", &[]) > 0.0);
     assert_eq!(all("raftkv_shard_proposals_failed_total", &[]), 0.0);
 }
+
+#[test]
+fn dashboard_and_alerts_ask_for_metrics_that_exist() {
+    let listed = listed();
+    let manual = include_str!("../../docs/operations.md");
+    let (dashboard, alerts) =
+        (include_str!("../../tools/monitoring/dashboard.json"), include_str!("../../tools/monitoring/alerts.yml"));
+    for text in [dashboard, alerts] {
+        let words = text.split(|byte: char| !byte.is_ascii_alphanumeric() && byte != '_');
+        let names: BTreeSet<&str> =
+            words.filter(|word| word.starts_with("raftkv_") || word.starts_with("process_")).collect();
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            let is_part = |part: &str| {
+                let whole = name.strip_suffix(part).and_then(|whole| listed.get(whole));
+                whole.is_some_and(|(kind, ..)| kind == "histogram")
+            };
+            assert!(listed.contains_key(name) || ["_bucket", "_sum", "_count"].into_iter().any(is_part), "{name}");
+        }
+    }
+    for alert in alerts.lines().filter_map(|line| line.split_once("- alert: ")) {
+        assert!(manual.contains(&format!("| `{}` |", alert.1)), "the manual tells what {} means", alert.1);
+    }
+}
