@@ -9,7 +9,7 @@ use crate::metrics::figures::{CoreFigures, Figures, ProcessFigures};
 use crate::metrics::histogram::{Histogram, Shape};
 
 /// What can be left out of a build, and is in this one.
-const FEATURES: &str = "rest";
+const FEATURES: &str = if cfg!(feature = "grpc") { "rest,grpc" } else { "rest" };
 
 const DISK_STATES: [DiskHealth; 4] = [DiskHealth::Healthy, DiskHealth::Recovering, DiskHealth::Slow, DiskHealth::Full];
 
