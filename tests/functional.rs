@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "functional/batches.rs"]
+mod batches;
 #[path = "functional/command_line.rs"]
 mod command_line;
 #[path = "functional/connections.rs"]

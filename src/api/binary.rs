@@ -29,17 +29,23 @@ pub fn check(operation: &Operation<'_>, limits: &Limits) -> Result<(), (Code, St
     }
 }
 
-/// That the keys lie in one shard is seen to by whoever knows how many shards there are.
-fn check_batch(batch: &Batch<'_>, limits: &Limits) -> Result<(), (Code, String)> {
-    if batch.is_empty() {
+/// How many operations a batch may have.
+pub fn check_count(count: usize, limits: &Limits) -> Result<(), (Code, String)> {
+    let max = limits.batch_operations_max;
+    if count == 0 {
         return Err((Code::BadRequest, "the batch has no operation: it has at least one".to_owned()));
     }
-    let (count, max) = (batch.len(), limits.batch_operations_max);
     if count > max {
         let words =
             format!("the batch has {count} operations, the limit is {max} (--batch-operations-max of the server)");
         return Err((Code::TooLarge, words));
     }
+    Ok(())
+}
+
+/// That the keys lie in one shard is seen to by whoever knows how many shards there are.
+fn check_batch(batch: &Batch<'_>, limits: &Limits) -> Result<(), (Code, String)> {
+    check_count(batch.len(), limits)?;
     for operation in batch.operations() {
         check_key(operation.key, limits)?;
         if let Change::Put(value) = operation.change {

@@ -32,6 +32,8 @@ pub struct NodeHandle {
     pub backend: Backend,
     /// The limits of the node.
     pub limits: Arc<Limits>,
+    /// How many shards the cluster has.
+    pub shards: u16,
     /// The clock of the core's loop.
     pub timer: Arc<dyn Timer + Send + Sync>,
     /// Bytes of requests' bodies that are on their way in.

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use raftkv::client::{Condition, Consistency, Item, ShardSnapshot, SlotTable, Status};
-use raftkv_protocol::client::{Answer, Code, Operation, Reply, Request, Scan};
+use raftkv_protocol::client::{Answer, Code, Existed, Operation, Reply, Request, Scan};
 use raftkv_protocol::frame::{self, PEER_FRAME_MAX};
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
 use raftkv_protocol::types::{ClusterId, CoreId, EntryId, Incarnation, Index, NodeId, RequestId};
@@ -39,6 +39,7 @@ pub struct Replied {
 pub enum Said {
     Put,
     Deleted { existed: bool },
+    Batch { existed: Existed },
     Value { version: u64, bytes: Vec<u8> },
     Page { items: Vec<Item>, more: bool },
     Slots(SlotTable),
@@ -275,6 +276,7 @@ fn own(reply: Reply<'_>) -> Replied {
     let said = match reply.result {
         Ok(Answer::Put) => Said::Put,
         Ok(Answer::Deleted { existed }) => Said::Deleted { existed },
+        Ok(Answer::Batch { existed }) => Said::Batch { existed },
         Ok(Answer::Value { version: Index(version), value }) => Said::Value { version, bytes: value.to_vec() },
         Ok(Answer::Page(page)) => {
             let own = |item: &raftkv_protocol::client::Item<'_>| Item {

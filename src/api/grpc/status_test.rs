@@ -39,6 +39,7 @@ fn node() -> NodeHandle {
         face: Face::Grpc,
         backend: Backend::default(),
         limits: Arc::new(Limits::default()),
+        shards: 12,
         timer: Arc::new(LoopTimer::new(Instant::now())),
         bodies: Held::new(1),
         bodies_late: Arc::default(),

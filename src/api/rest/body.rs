@@ -23,36 +23,58 @@ pub struct Whole {
     _share: Share,
 }
 
-/// Reads a request's body, which is a value, within the limits of length, time and memory.
-pub async fn read(rest: &Rest, body: Body) -> Result<Whole, Fault> {
+/// What a request's body is.
+#[derive(Debug)]
+pub enum Kind {
+    /// A value, as it is.
+    Value,
+    /// A batch as JSON, of at most so many bytes.
+    Batch { max: usize },
+}
+
+impl Kind {
+    fn bytes_max(&self, rest: &Rest) -> usize {
+        match self {
+            Kind::Value => rest.limits.value_bytes_max,
+            Kind::Batch { max } => *max,
+        }
+    }
+}
+
+/// Reads a request's body within the limits of length, time and memory.
+pub async fn read(rest: &Rest, body: Body, kind: &Kind) -> Result<Whole, Fault> {
     let announced = body.size_hint().lower();
-    if announced > rest.limits.value_bytes_max as u64 {
-        return Err(too_long(rest).into());
+    if announced > kind.bytes_max(rest) as u64 {
+        return Err(too_long(rest, kind).into());
     }
     let sleep = rest.timer.sleep(rest.limits.http_body_timeout);
-    match first(gather(rest, body, announced), sleep).await {
+    match first(gather(rest, body, kind, announced), sleep).await {
         First::Done(whole) => whole.map_err(Fault::from),
         First::Late => Err(Fault::Late(rest.body_is_late())),
     }
 }
 
-fn too_long(rest: &Rest) -> OwnedRefusal {
-    let max = rest.limits.value_bytes_max;
+fn too_long(rest: &Rest, kind: &Kind) -> OwnedRefusal {
+    let max = kind.bytes_max(rest);
+    let (what, setting) = match kind {
+        Kind::Value => ("value", "--value-bytes-max"),
+        Kind::Batch { .. } => ("batch", "--batch-bytes-max and --batch-operations-max"),
+    };
     OwnedRefusal::new(
         Code::TooLarge,
-        format!("the value is longer than the limit of {max} bytes (--value-bytes-max of the server)"),
+        format!("the {what} is longer than the limit of {max} bytes ({setting} of the server)"),
     )
 }
 
-async fn gather(rest: &Rest, mut body: Body, announced: u64) -> Result<Whole, OwnedRefusal> {
+async fn gather(rest: &Rest, mut body: Body, kind: &Kind, announced: u64) -> Result<Whole, OwnedRefusal> {
     let share = rest.bodies.hold(0);
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| OwnedRefusal::new(Code::BadRequest, format!("the body is cut off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > rest.limits.value_bytes_max {
-            return Err(too_long(rest));
+        if bytes.len() + data.len() > kind.bytes_max(rest) {
+            return Err(too_long(rest, kind));
         }
         share.grow(data.len())?;
         if bytes.is_empty() && body.is_end_stream() {

@@ -71,7 +71,7 @@ pub async fn put(State(rest): State<Rest>, request: Request) -> Result<Response,
     let key = key(&request);
     // Before the body comes: whoever sends much for nothing is told at once.
     rest.check_key(&key)?;
-    let value = body::read(&rest, request.into_body()).await?;
+    let value = body::read(&rest, request.into_body(), &body::Kind::Value).await?;
     let (at, _) = rest.ask(OwnedOperation::Put { key, value: value.bytes, condition }).await?;
     let mut response = json(&Written { version: at.index.0 });
     response.headers_mut().insert(ETAG, tag(at.index));

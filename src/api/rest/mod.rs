@@ -3,6 +3,7 @@
 //! It knows HTTP and what can be asked of a node, neither sockets nor shards: whatever it is asked goes to the
 //! [`Backend`](super::ask::Backend). The responses to what cannot be served are RFC 9457 problems.
 
+mod batch;
 mod body;
 mod keys;
 mod metrics;
@@ -16,7 +17,7 @@ mod params_test;
 
 use axum::Router;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::{Method, StatusCode};
 
 pub use super::node_handle::NodeHandle as Rest;
@@ -30,6 +31,7 @@ pub fn router(rest: Rest) -> Router {
         .route("/v1/kv", get(scan::page).fallback(no_method))
         .route("/v1/kv/", axum::routing::any(keys::no_key))
         .route("/v1/kv/{*key}", get(keys::get).put(keys::put).delete(keys::delete).fallback(no_method))
+        .route("/v1/batch", post(batch::post).fallback(no_method))
         .route("/v1/status", get(node::status).fallback(no_method))
         .route("/v1/cluster", get(node::cluster).fallback(no_method))
         .route("/metrics", get(metrics::get).fallback(no_method))
@@ -45,6 +47,7 @@ pub fn task(method: &Method, path: &str) -> Option<Task> {
     let is_read = matches!(*method, Method::GET | Method::HEAD);
     match path {
         "/v1/kv" if is_read => Some(Task::Scan),
+        "/v1/batch" if *method == Method::POST => Some(Task::Batch),
         "/v1/status" if is_read => Some(Task::Status),
         "/v1/cluster" if is_read => Some(Task::Slots),
         "/metrics" if is_read => Some(Task::Metrics),

@@ -69,6 +69,18 @@ pub fn verbose(query: Option<&str>) -> Result<bool, OwnedRefusal> {
     Ok(verbose)
 }
 
+/// Whether a batch must be written as a whole, if the query says so.
+pub fn atomic(query: Option<&str>) -> Result<Option<bool>, OwnedRefusal> {
+    let mut atomic = None;
+    for (name, value) in pairs(query) {
+        match name {
+            "atomic" => atomic = Some(flag(name, text(name, &value)?)?),
+            _ => return Err(unknown(name, "`atomic`")),
+        }
+    }
+    Ok(atomic)
+}
+
 /// The scan that a query asks for.
 pub fn scan(query: Option<&str>) -> Result<OwnedScan, OwnedRefusal> {
     let mut scan = OwnedScan::default();

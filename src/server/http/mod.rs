@@ -93,6 +93,7 @@ impl<S: Socket + 'static> Http<S> {
             face: Face::Rest,
             backend: backend.clone(),
             limits: Arc::new(limits.clone()),
+            shards: config.shards,
             timer: Arc::new(timer.clone()),
             bodies: bodies.clone(),
             bodies_late: Arc::clone(&bodies_late),

@@ -106,6 +106,7 @@ static CLIENTS: [Family; 12] = [
             ("bad_request", |c| c.refused_bad_request),
             ("too_large", |c| c.refused_too_large),
             ("precondition_failed", |c| c.refused_precondition),
+            ("cross_shard", |c| c.refused_cross_shard),
             ("not_leader", |c| c.refused_not_leader),
             ("no_leader", |c| c.refused_no_leader),
             ("not_ready", |c| c.refused_not_ready),
