@@ -18,6 +18,8 @@ mod hostile_bytes;
 mod http_limits;
 #[path = "functional/identity.rs"]
 mod identity;
+#[path = "functional/image.rs"]
+mod image;
 #[path = "functional/limits.rs"]
 mod limits;
 #[path = "functional/links.rs"]

@@ -245,10 +245,19 @@ fn every_flag_that_the_documents_name_exists() {
     let of_cargo = ["--bench", "--lib", "--open", "--profile", "--release", "--test", "--workspace"];
     // `--python_out` and `--grpc_python_out`.
     let of_protoc = ["--grpc", "--python"];
-    let others = of_cargo.into_iter().chain(of_protoc);
+    let of_systemctl = ["--no-block"];
+    let others = of_cargo.into_iter().chain(of_protoc).chain(of_systemctl);
     let known: BTreeSet<&str> = texts.iter().flat_map(|text| flags(text)).chain(others).collect();
-    let documents =
-        ["architecture.md", "durable-path.md", "features.md", "grpc.md", "operations.md", "raftkv.toml", "rest.md"];
+    let documents = [
+        "architecture.md",
+        "configuration.md",
+        "durable-path.md",
+        "features.md",
+        "grpc.md",
+        "operations.md",
+        "raftkv.toml",
+        "rest.md",
+    ];
     for document in documents.map(|name| format!("docs/{name}")).into_iter().chain(["README.md".to_owned()]) {
         let text = read(&document);
         let unknown: Vec<&str> = flags(&text).difference(&known).copied().collect();

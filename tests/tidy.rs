@@ -253,6 +253,13 @@ const LAYERS: &[Layer] = &[
         why: "a debugging tool is a client, and reads directories with the code that wrote them",
     },
     Layer {
+        files: "tools/manual/",
+        module: "manual",
+        uses: &["config", "bench", "nc"],
+        never: &[],
+        why: "pages and completions are made of the programs' own definitions of their command lines",
+    },
+    Layer {
         files: "tools/history/",
         module: "history",
         uses: &[],

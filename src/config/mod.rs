@@ -176,6 +176,12 @@ fn several_nodes(layered: &Layered, nodes: u16) -> Result<Mode, Fatal> {
     Ok(Mode::LocalCluster(cluster))
 }
 
+/// The definition of the command line.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Flags as clap::CommandFactory>::command()
+}
+
 /// Makes the settings of one node of its flags.
 fn check(flags: &Flags) -> Result<Config, Fatal> {
     let node_id = NodeId(flags.node_id);

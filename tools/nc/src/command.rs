@@ -5,37 +5,6 @@ use raftkv_protocol::types::Index;
 
 use crate::words;
 
-/// What `help` prints.
-pub const HELP: &str = r#"Commands:
-  put KEY VALUE [--if-version N | --if-exists | --if-absent]
-                     write a key; prints its version
-  get KEY [--version] [--stale | --lease]
-                     print a value; --version: as '@VERSION VALUE'
-  del KEY [--if-version N | --if-exists]
-                     remove a key
-  batch OPERATION…   write and remove keys of one shard together, or none of
-                     them if a condition does not hold; each OPERATION is
-                     a put or del as above, one behind the other:
-                     batch put {t}a 1 --if-absent del {t}b put {t}c 2
-                     prints the version, and what became of each del
-  scan [PREFIX] [--start KEY] [--end KEY] [--cursor KEY] [--limit N]
-       [--reverse] [--stale | --lease]
-                     print keys in order, one a line, as 'KEY @VERSION VALUE':
-                     from --start on, before --end, after --cursor, at most
-                     --limit over all pages
-  slots              print the shards, their slots and their leaders
-  status             print the state of the node and of its shards
-  ping               print how long the node takes to answer
-  snapshot           have the node snapshot its shards now, and wait for it:
-                     --timeout says how long
-  raw HEX…           send these bytes as they are and print what comes
-  help               print this
-Words:
-  separated by spaces; "…" holds spaces; \xNN is any byte;
-  \n \t \r \\ \" as elsewhere; the same escapes show bytes that are not
-  printable, unless --raw-output is given
-"#;
-
 /// One command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {

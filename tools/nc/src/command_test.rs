@@ -1,7 +1,9 @@
 use raftkv_protocol::client::{BatchBuffer, BatchOperation, Change, Condition, Consistency};
 use raftkv_protocol::types::Index;
 
-use super::command::{Command, HELP, Scan, ShowVersion, parse};
+use raftkv_nc::arguments::HELP;
+
+use super::command::{Command, Scan, ShowVersion, parse};
 use super::words;
 
 fn read(line: &str) -> Result<Command, String> {

@@ -27,77 +27,19 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufWriter, IsTerminal, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 
-use command::HELP;
+use raftkv_nc::arguments::Arguments;
+
 use run::{Ending, Output, Runner};
 use session::{Greeting, Settings, Trace};
 use snapshots::Show;
-
-const EXAMPLES: &str = r#"Examples:
-  raftkv-nc 127.0.0.1:7001 put greeting 'hello world'
-  raftkv-nc 127.0.0.1:7001 get greeting
-  raftkv-nc 127.0.0.1:7001 scan user/ --limit 10
-  printf 'put a 1\nget a\n' | raftkv-nc 127.0.0.1:7001
-  raftkv-nc --frames 127.0.0.1:7001 ping
-  raftkv-nc 127.0.0.1:7001 help
-  raftkv-nc --timeout 600 127.0.0.1:7001 snapshot      have the node take snapshots
-  raftkv-nc snapshot data/node1/snapshots/shard-0 --items    print those that it has
-  raftkv-nc log data/node1
-  raftkv-nc check data/node1"#;
-
-/// Paragraphs that the terminal's width breaks.
-const DETAILS: &str = "\
-Without a command, commands are read from the standard input, one a line; empty lines and lines that begin with # are \
-skipped, 'quit' ends. As arguments, the shell splits and quotes the words; the escapes are the same.\n\n\
-'log' prints every record of a node's log, read-only, while the node runs or after: segment by segment, batch by batch, \
-each record with its offset in the file. DIR is a data directory or one of its logs/core-N.\n\n\
-'snapshot' without an address prints what a snapshot says of itself, with --items every key, version and value too, and checks all of it. \
-FILE is any snapshot; of a data directory, or one of its snapshots/shard-N, all are printed. \
-Behind HOST:PORT it is a command: the node takes snapshots of its shards, and prints one line for each.\n\n\
-'check' reads all of a node's data directory, changes nothing, and says in one line each whether the identity, the \
-peers, every log and every snapshot are right. A node that runs goes on meanwhile.\n\n\
-Exit code: 0 done, 3 key not found, 1 failed, 2 bad usage; of many commands the worst, in the order 2, 1, 3, 0.";
 
 /// The first words that read files instead of talking to a node.
 const LOG: &str = "log";
 const SNAPSHOT: &str = "snapshot";
 const CHECK: &str = "check";
-
-/// Talk to a RaftKV node by hand, or read its files.
-#[derive(Debug, Parser)]
-#[command(name = "raftkv-nc", version, max_term_width = 100, after_help = format!("{HELP}\n{EXAMPLES}\n\n{DETAILS}"))]
-#[command(override_usage = "raftkv-nc [OPTIONS] HOST:PORT [COMMAND]...
-       raftkv-nc log DIR
-       raftkv-nc snapshot FILE|DIR [--items]
-       raftkv-nc check DIR")]
-struct Arguments {
-    /// The node to talk to, or 'log', 'snapshot' or 'check'
-    #[arg(value_name = "HOST:PORT")]
-    target: String,
-    /// One command and its words; 'help' lists the commands
-    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
-    command: Vec<OsString>,
-    /// Show every frame in both directions, field by field and as bytes, on the error output
-    #[arg(long)]
-    frames: bool,
-    /// How long to wait for the connection and for each reply
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
-    timeout: Duration,
-    /// Print the value of a get as it is, byte by byte and without an end of line
-    #[arg(long)]
-    raw_output: bool,
-    /// Send no hello: whatever the node should see first, 'raw' can send
-    #[arg(long)]
-    no_hello: bool,
-}
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.filter(|timeout| !timeout.is_zero()).ok_or_else(|| "a number of seconds above 0 is wanted".into())
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use raftkv_protocol::client::{self as wire, Answer, Code, Operation, Refusal, Reply, SnapshotOutcome};
 
-use crate::command::{Command, HELP, Scan, ShowVersion};
+use raftkv_nc::arguments::HELP;
+
+use crate::command::{Command, Scan, ShowVersion};
 use crate::print;
 use crate::session::{Session, SessionError, Settings};
 use crate::words;
