@@ -22,6 +22,8 @@ mod readme {}
 #[cfg(feature = "server")]
 pub mod api;
 #[cfg(feature = "server")]
+mod boottime;
+#[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
 pub mod error;

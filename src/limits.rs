@@ -205,6 +205,8 @@ pub const LINK_BYTES_MIN: usize = 2 * (APPEND_BYTES_MAX + ENTRY_BYTES_MAX + OVER
 pub const SHARDS_MAX: u16 = 4_096;
 /// The most keys in a page of a scan that any configuration may allow.
 pub const SCAN_ITEMS_MAX: u32 = 10_000;
+/// The most that a clock may be allowed to be wrong, in millionths: leases last four fifths of what is promised then.
+pub const CLOCK_DRIFT_PPM_MAX: u32 = 100_000;
 /// The most bytes of keys and values in a page of a scan that any configuration may allow, and the default.
 pub const SCAN_BYTES_MAX: usize = 1 << 20;
 /// Room for everything but key and value of an item in a page of a scan.

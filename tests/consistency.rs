@@ -13,6 +13,8 @@ mod disks;
 mod failover;
 #[path = "consistency/full_disks.rs"]
 mod full_disks;
+#[path = "consistency/leases.rs"]
+mod leases;
 #[path = "consistency/partitions.rs"]
 mod partitions;
 #[path = "consistency/reads.rs"]

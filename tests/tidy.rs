@@ -74,7 +74,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         files: "src/storage/",
         module: "storage",
-        uses: &["protocol::types", "metrics::histogram", "metrics::figures", "limits", "error"],
+        uses: &["protocol::types", "metrics::histogram", "metrics::figures", "limits", "error", "boottime"],
         never: &["std::net", "mio::net", "socket2", "rand"],
         why: "storage knows entries and the disk; who wrote them and why is not its business",
     },
@@ -99,7 +99,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         files: "src/event_loop/",
         module: "event_loop",
-        uses: &["protocol::frame", "socket", "limits", "metrics", "error"],
+        uses: &["protocol::frame", "socket", "limits", "metrics", "error", "boottime"],
         never: &["std::fs"],
         why: "the event loop moves bytes and knows no Raft, no API and no shard",
     },
@@ -134,6 +134,7 @@ const LAYERS: &[Layer] = &[
             "metrics",
             "limits",
             "error",
+            "boottime",
         ],
         never: &[],
         why: "the server is where the layers meet, but it is no client of itself",
@@ -193,6 +194,13 @@ const LAYERS: &[Layer] = &[
         uses: &["protocol"],
         never: WORLD,
         why: "limits are numbers and the relations between them",
+    },
+    Layer {
+        files: "src/boottime.rs",
+        module: "boottime",
+        uses: &[],
+        never: &["std::fs", "std::net", "std::thread", "mio", "rand"],
+        why: "it tells the time, and to whom it is told is not its business",
     },
     Layer {
         files: "src/error.rs",
@@ -330,11 +338,10 @@ const CLOCKS: Confined = Confined {
     words: &["Instant::now", "SystemTime", "UNIX_EPOCH", ".elapsed()"],
     within: &["src/", "protocol/"],
     listed: &[
-        ("src/event_loop/clock.rs", "the one clock of a core's loop, read once a turn"),
-        ("src/server/start.rs", "the epoch that a node's Raft clocks count from"),
+        ("src/boottime.rs", "the clock of a node, which the loops read, and whoever is compared with them"),
+        ("src/server/start.rs", "how long it waits for an address, and how soon a second signal comes"),
         ("src/server/logs.rs", "when a log was found to be damaged, for people"),
         ("src/server/local_cluster.rs", "waits for child processes"),
-        ("src/storage/stats.rs", "how long syncs take, for the metrics only"),
         ("src/client/io_thread.rs", "the client's own thread, which hands its driver the time"),
         ("src/client/mod.rs", "a call's deadline counts from the moment it is made"),
         ("src/client/pipeline.rs", "and so does a pipelined one's"),

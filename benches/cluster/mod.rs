@@ -159,5 +159,6 @@ pub fn config(id: NodeId, epoch: Instant) -> Config {
         append_bytes_max: 1 << 20,
         inflight_bytes_max: 8 << 20,
         inflight_messages_max: 256,
+        leases: raftkv::raft::Leases::default(),
     }
 }

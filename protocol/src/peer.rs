@@ -80,11 +80,16 @@ pub enum Body {
         commit: Index,
         /// The read round that an answer to this confirms.
         context: ReadContext,
+        /// When it was sent at the earliest, in microseconds of the leader's own clock: comes back in a promise. 0: the
+        /// leader has no use for one.
+        sent_us: u64,
     },
     /// The answer to a heartbeat.
     HeartbeatReply {
         /// From the heartbeat.
         context: ReadContext,
+        /// What the leader may hold its lease by.
+        promise: Promise,
     },
     /// Campaign now: leadership transfer (Raft thesis §3.10).
     TimeoutNow,
@@ -135,6 +140,16 @@ pub struct ReadContext {
     pub term: Term,
     /// Counts the rounds. 0: no round.
     pub counter: u64,
+}
+
+/// A voter's word that it will help to elect nobody else for a while, by its own clock, from when it has got the heartbeat
+/// that it answers. The leader counts from when it sent it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Promise {
+    /// From the heartbeat.
+    pub sent_us: u64,
+    /// For so many microseconds. 0: no promise.
+    pub lasts_us: u64,
 }
 
 /// Names a forwarded request at its origin.

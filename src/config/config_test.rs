@@ -61,6 +61,7 @@ fn without_flags_it_is_a_single_durable_node() {
     assert_eq!(config.election_timeout, Duration::from_millis(800));
     assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 20, LogIo::Direct, LevelFilter::Info));
     assert_eq!((config.log_sync, config.slow_sync), (LogSync::Thread, Duration::from_millis(200)));
+    assert_eq!((config.lease, config.clock_drift_ppm_max), (None, 1_000));
     assert_eq!(config.limits, Limits::default());
 }
 
@@ -75,6 +76,8 @@ fn every_flag_is_understood() {
         "--cores=3",
         "--heartbeat=50ms",
         "--election-timeout=1s",
+        "--lease=600ms",
+        "--clock-drift-max=200",
         "--cluster-name=orders.eu-1",
         "--segment-size=64KiB",
         "--log-io=map",
@@ -89,6 +92,7 @@ fn every_flag_is_understood() {
     assert_eq!((config.shards, config.cores), (24, 3));
     assert_eq!(config.heartbeat, Duration::from_millis(50));
     assert_eq!(config.election_timeout, Duration::from_secs(1));
+    assert_eq!((config.lease, config.clock_drift_ppm_max), (Some(Duration::from_millis(600)), 200));
     assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 10, LogIo::Map, LevelFilter::Debug));
     assert_eq!((config.log_sync, config.slow_sync), (LogSync::Inline, Duration::from_millis(300)));
 }
@@ -341,6 +345,16 @@ fn settings_that_do_not_go_together_are_refused() {
             &["--heartbeat=500ms", "--election-timeout=999ms"],
             "--election-timeout 999ms must be at least twice --heartbeat 500ms, or one late heartbeat unseats a leader",
         ),
+        (
+            &["--lease=199ms"],
+            "--lease 199ms must be from twice --heartbeat, 200ms, so that one late heartbeat does not end it, to \
+             --election-timeout, 800ms",
+        ),
+        (
+            &["--heartbeat=50ms", "--election-timeout=400ms", "--lease=401ms"],
+            "--lease 401ms must be from twice --heartbeat, 100ms, so that one late heartbeat does not end it, to \
+             --election-timeout, 400ms",
+        ),
         (&["--segment-size=60KiB"], "--segment-size 60KiB must be from 64KiB to 1GiB and a multiple of 4KiB"),
         (&["--segment-size=2GiB"], "--segment-size 2GiB must be from 64KiB to 1GiB and a multiple of 4KiB"),
         (&["--segment-size=65537"], "--segment-size 65537 must be from 64KiB to 1GiB and a multiple of 4KiB"),
@@ -409,6 +423,8 @@ fn the_limits_of_values_are_inclusive() {
         ["--batch-operations-max=1", "--batch-bytes-max=1"],
         ["--snapshot-log-bytes=4096", "--log-tail-bytes=0"],
         ["--core-log-bytes-max=262144", "--snapshot-rate=262144"],
+        ["--lease=200ms", "--clock-drift-max=0"],
+        ["--lease=800ms", "--clock-drift-max=100000"],
     ] {
         // Not that of whoever runs the tests: it may hold a number of cores.
         read_with(&[args[0], args[1], "--data-dir=/nowhere"], &[]).expect("valid");

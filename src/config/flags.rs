@@ -7,8 +7,8 @@ use clap::builder::PossibleValue;
 use clap::{Parser, ValueEnum};
 use log::LevelFilter;
 
-use super::units::{duration, log_level, memory_size, node_id, size};
-use crate::limits::{BATCH_OPERATIONS_MAX, SCAN_ITEMS_MAX, SHARDS_MAX};
+use super::units::{Lease, duration, lease, log_level, memory_size, node_id, size};
+use crate::limits::{BATCH_OPERATIONS_MAX, CLOCK_DRIFT_PPM_MAX, SCAN_ITEMS_MAX, SHARDS_MAX};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -94,6 +94,16 @@ pub(super) struct Flags {
     /// How long a follower waits for them before it stands for election
     #[arg(long, value_name = "TIME", default_value = "800ms", value_parser = duration, help_heading = "Cluster")]
     pub election_timeout: Duration,
+
+    /// Answer reads that ask for it by leases that last this long, from twice --heartbeat to --election-timeout: needs
+    /// clocks that keep --clock-drift-max
+    #[arg(long, value_name = "TIME or off", default_value = "off", value_parser = lease, help_heading = "Cluster")]
+    pub lease: Lease,
+
+    /// How much a clock may be too fast or too slow, in millionths: leases count on it
+    #[arg(long, value_name = "N", default_value = "1000", help_heading = "Cluster")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(CLOCK_DRIFT_PPM_MAX)))]
+    pub clock_drift_max: u32,
 
     /// Event loops, each with its own log; with another number a start moves the shards to as many logs
     /// [default: those that the data directory has, or else the machine's cores, at most --shards]

@@ -77,6 +77,10 @@ pub struct Config {
     pub heartbeat: Duration,
     /// How long a follower waits for them.
     pub election_timeout: Duration,
+    /// How long leases last, if there are any.
+    pub lease: Option<Duration>,
+    /// How much a node's clock may be too fast or too slow, in millionths.
+    pub clock_drift_ppm_max: u32,
     /// Part of the cluster id.
     pub cluster_name: String,
     /// Bytes of a log segment.
@@ -217,6 +221,8 @@ fn check(flags: &Flags) -> Result<Config, Fatal> {
         cores,
         heartbeat: flags.heartbeat,
         election_timeout: flags.election_timeout,
+        lease: flags.lease.0,
+        clock_drift_ppm_max: flags.clock_drift_max,
         cluster_name: flags.cluster_name.clone(),
         segment_size: flags.segment_size,
         log_io: flags.log_io,
@@ -284,7 +290,21 @@ fn check_cluster(flags: &Flags) -> Result<(), Fatal> {
             units::show_duration(flags.heartbeat)
         )));
     }
-    Ok(())
+    check_lease(flags)
+}
+
+/// A lease is renewed by heartbeats, and elections wait until what it rests on has run out.
+fn check_lease(flags: &Flags) -> Result<(), Fatal> {
+    let Some(lease) = flags.lease.0 else { return Ok(()) };
+    let allowed = 2 * flags.heartbeat..=flags.election_timeout;
+    if allowed.contains(&lease) {
+        return Ok(());
+    }
+    let [lease, least, most] = [lease, *allowed.start(), *allowed.end()].map(units::show_duration);
+    Err(Fatal::usage(format!(
+        "--lease {lease} must be from twice --heartbeat, {least}, so that one late heartbeat does not end it, to \
+         --election-timeout, {most}"
+    )))
 }
 
 fn check_segment_size(bytes: u64) -> Result<(), Fatal> {

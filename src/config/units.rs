@@ -19,6 +19,18 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(ms))
 }
 
+/// How long leases last, if there are any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease(pub Option<Duration>);
+
+/// Reads a duration, or `off`.
+pub(super) fn lease(text: &str) -> Result<Lease, String> {
+    if text == "off" {
+        return Ok(Lease(None));
+    }
+    duration(text).map(|duration| Lease(Some(duration))).map_err(|words| format!("{words}, or off"))
+}
+
 /// Reads `1024`, `64KiB`, `64MiB` or `1GiB`: bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     quantity(text, &SIZES).ok_or_else(|| "write a size like 1024, 64KiB or 64MiB".into())

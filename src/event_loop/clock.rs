@@ -1,7 +1,9 @@
-//! The loop's clock, read twice a turn, and queues of things that time out.
+//! The loop's clock, read a few times a turn, and queues of things that time out.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use crate::boottime;
 
 /// The time of this turn. Everything that a turn does happens at the same instant.
 #[derive(Debug)]
@@ -13,32 +15,54 @@ pub struct Clock {
 #[derive(Debug)]
 enum Source {
     System,
-    Hand,
+    /// Once read, it goes on to this time, if there is one.
+    Hand {
+        after: Option<Instant>,
+        is_read: bool,
+    },
 }
 
 impl Clock {
     /// A clock that shows the present.
     #[must_use]
     pub fn start() -> Clock {
-        Clock { now: Instant::now(), source: Source::System }
+        Clock { now: boottime::now(), source: Source::System }
     }
 
     /// A clock that stands still unless it is [set](Clock::set).
     #[must_use]
     pub fn by_hand(now: Instant) -> Clock {
-        Clock { now, source: Source::Hand }
+        Clock { now, source: Source::Hand { after: None, is_read: false } }
     }
 
     /// Sets a clock by hand; never back.
     pub fn set(&mut self, now: Instant) {
         debug_assert!(now >= self.now, "time goes forward");
         self.now = now;
+        if let Source::Hand { after, is_read } = &mut self.source {
+            (*after, *is_read) = (None, false);
+        }
     }
 
-    /// Reads the system's monotonic clock: at the start of a turn, and again once its input is drained.
+    /// Sets a clock by hand that goes on to another time as soon as it was read once, as if the process stood still then.
+    pub fn set_until_read(&mut self, now: Instant, then: Instant) {
+        self.set(now);
+        if let Source::Hand { after, .. } = &mut self.source {
+            *after = Some(then);
+        }
+    }
+
+    /// Reads the system's clock, which counts while the machine is suspended: at the start of a turn, again once its input is
+    /// drained, and again if a read is to be answered by a lease, whose request may have come just now.
     pub fn refresh(&mut self) -> Instant {
-        if let Source::System = self.source {
-            self.now = Instant::now();
+        match &mut self.source {
+            Source::System => self.now = boottime::now(),
+            Source::Hand { after, is_read } => {
+                if let Some(then) = after.take_if(|_| *is_read) {
+                    self.now = then;
+                }
+                *is_read = true;
+            }
         }
         self.now
     }

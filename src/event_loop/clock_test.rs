@@ -13,6 +13,15 @@ fn a_clock_by_hand_shows_what_it_was_set_to() {
 }
 
 #[test]
+fn a_clock_by_hand_may_go_on_in_the_middle_of_a_turn() {
+    let start = Instant::now();
+    let later = start + Duration::from_secs(1);
+    let mut clock = Clock::by_hand(start);
+    clock.set_until_read(start, later);
+    assert_eq!([clock.refresh(), clock.refresh(), clock.refresh()], [start, later, later]);
+}
+
+#[test]
 fn keys_expire_in_order_and_not_early() {
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);

@@ -151,6 +151,16 @@ counters! {
     checkpoints_received,
     /// Times that a replica was found to be another than others.
     divergences,
+    /// Reads that a leader answered by its lease.
+    lease_reads,
+    /// Reads that asked for it and waited for a round, as the leader held no lease.
+    lease_reads_fallen_back,
+    /// Votes and pre-votes that were withheld because of a promise that a lease rests on.
+    lease_votes_withheld,
+    /// Elections that this node has put off because of one.
+    lease_elections_put_off,
+    /// Leases that were given up to hand a shard over.
+    leases_given_up,
     /// Turns of the event loops.
     turns,
     /// Events that the polls reported.

@@ -69,6 +69,14 @@ pub const ALL: &[Mutant] = &[
     bug("stale-read-unready", "a stale read is served before the log is applied again", "rule 8, museum 24"),
     bug("read-served-locally", "a linearizable read is served like a stale one", "museum 22"),
     bug("scan-unconfirmed", "a leader reads its part of a scan without asking anybody", "rules 4 and 28, museum 22"),
+    // Leases.
+    bug("lease-from-answer", "a lease counts from when the answer came", "rule 6, museum 23"),
+    bug("lease-ignores-drift", "a lease lasts as long as the promise, whatever the clocks do", "rule 6, museum 23"),
+    bug("lease-judged-before-reading", "a lease is held at the time before its request was read", "rule 6, museum 23"),
+    bug("hint-waives-promise", "a broken link frees a voter from what it has promised", "rule 6, museum 23"),
+    bug("pre-vote-despite-promise", "a pre-vote is granted in spite of a promise", "rule 6"),
+    bug("restarted-voter-is-free", "a voter forgets over a restart what it has promised", "rule 6, museum 23"),
+    bug("transfer-keeps-lease", "a leader that hands over keeps its lease", "rule 6, museum 23"),
     // The log.
     bug("sync-skipped", "the log is written and not synced", "rule 1, museum 2"),
     bug("sync-error-ignored", "a failed write or sync is taken for a good one", "museum 38"),

@@ -15,7 +15,7 @@ use raftkv_protocol::types::{
 
 use super::cluster_log::Log;
 use super::invariants::{Observed, check, check_step};
-use super::{Config, ProposeError, Raft, ReadId, ReadReady, Ready, Recovered, WriteId};
+use super::{Config, Leases, ProposeError, Raft, ReadId, ReadReady, Ready, Recovered, WriteId};
 
 /// When writes become durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +156,7 @@ impl Cluster {
                 append_bytes_max: 1 << 20,
                 inflight_bytes_max: 4 << 20,
                 inflight_messages_max: 64,
+                leases: Leases::default(),
             };
             adapt(&mut config);
             cluster.boot(id, config, Recovered::default());

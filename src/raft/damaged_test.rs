@@ -134,12 +134,15 @@ fn until_its_promises_are_known_it_acknowledges_what_is_committed_anyway() {
 #[test]
 fn until_its_promises_are_known_it_confirms_no_read() {
     let round = ReadContext { incarnation: Incarnation(4), term: Term(2), counter: 7 };
-    let asks = || Body::Heartbeat { commit: Index(0), context: round };
+    let asks = || Body::Heartbeat { commit: Index(0), context: round, sent_us: 0 };
     let mut solo = damaged(3, 2, None, &[1]);
-    let lives = Body::HeartbeatReply { context: ReadContext::default() };
+    let lives = Body::HeartbeatReply { context: ReadContext::default(), promise: Default::default() };
     assert_eq!(bodies(&solo.step(2, 2, asks())), [&lives]);
     all_tell(&mut solo, 2);
-    assert_eq!(bodies(&solo.step(2, 2, asks())), [&Body::HeartbeatReply { context: round }]);
+    assert_eq!(
+        bodies(&solo.step(2, 2, asks())),
+        [&Body::HeartbeatReply { context: round, promise: Default::default() }]
+    );
 }
 
 // rule 15

@@ -183,7 +183,12 @@ fn a_candidate_that_hears_the_leader_of_its_term_follows() {
 
 #[test]
 fn a_later_term_in_any_message_makes_a_follower() {
-    for body in [heartbeat(0), append((0, 0), 0, &[]), NO, Body::HeartbeatReply { context: ReadContext::default() }] {
+    for body in [
+        heartbeat(0),
+        append((0, 0), 0, &[]),
+        NO,
+        Body::HeartbeatReply { context: ReadContext::default(), promise: Default::default() },
+    ] {
         let mut solo = fresh();
         solo.lead();
         solo.step(2, 7, body);

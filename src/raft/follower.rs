@@ -6,7 +6,7 @@
 //! one answers all appends that came in meanwhile.
 
 use raftkv_protocol::client::Role;
-use raftkv_protocol::peer::{AppendResult, Body, ReadContext};
+use raftkv_protocol::peer::{AppendResult, Body, Promise, ReadContext};
 use raftkv_protocol::types::{Entry, EntryId, Index, NodeId};
 
 use super::Raft;
@@ -165,15 +165,16 @@ impl Raft {
     }
 
     /// A heartbeat. Its commit index holds for what this term's leader has shown to match.
-    pub(super) fn on_heartbeat(&mut self, from: NodeId, commit: Index, context: ReadContext) {
+    pub(super) fn on_heartbeat(&mut self, from: NodeId, commit: Index, context: ReadContext, sent_us: u64) {
         if !self.follow(from) {
             return;
         }
         self.note_announced(commit);
         self.commit = self.commit.max(commit.min(self.verified.upto));
         let confirms = self.knows_its_promises() || mutant!("damaged-confirms-reads");
-        let context = if confirms { context } else { ReadContext::default() };
-        self.respond(from, Body::HeartbeatReply { context });
+        let (context, promise) =
+            if confirms { (context, self.make_promise(sent_us)) } else { (ReadContext::default(), Promise::default()) };
+        self.respond(from, Body::HeartbeatReply { context, promise });
     }
 
     /// Sends the acknowledgement that is owed, if there is something new to say or nothing more to wait for.

@@ -147,9 +147,9 @@ fn any_body(random: &mut SplitMix) -> Body {
             let context =
                 ReadContext { incarnation: Incarnation(9), term: Term(number(random)), counter: random.next() % 3 };
             if granted {
-                Body::HeartbeatReply { context }
+                Body::HeartbeatReply { context, promise: Default::default() }
             } else {
-                Body::Heartbeat { commit: Index(number(random)), context }
+                Body::Heartbeat { commit: Index(number(random)), context, sent_us: 0 }
             }
         }
         9 => Body::TimeoutNow,

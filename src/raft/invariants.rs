@@ -124,7 +124,10 @@ fn check_role(raft: &Raft) {
             assert_eq!(raft.hard_state.vote, Some(id), "a candidate that votes for another: {raft}");
             assert_eq!(raft.leader, None, "a candidate with a leader: {raft}");
         }
-        Role::PreCandidate => assert_eq!(raft.leader, None, "a pre-candidate with a leader: {raft}"),
+        Role::PreCandidate => {
+            assert_eq!(raft.leader, None, "a pre-candidate with a leader: {raft}");
+            assert!(!raft.is_bound(), "stands for election in spite of a promise: {raft}");
+        }
         Role::Follower => assert_ne!(raft.leader, Some(id), "a follower that follows itself: {raft}"),
         Role::Learner => panic!("learner is no state of its own: {raft}"),
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use raftkv_protocol::client::Role;
-use raftkv_protocol::peer::{AppendResult, Body, ReadContext};
+use raftkv_protocol::peer::{AppendResult, Body, Promise, ReadContext};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, NodeId};
 
 use super::progress::{Probe, Progress, Revival, State};
@@ -55,6 +55,7 @@ impl Raft {
         self.role = Role::Leader;
         self.leader = Some(self.config.id);
         self.leader_times = LeaderTimes::default();
+        self.has_stood_aside = false;
         self.timer.calm();
         self.votes.clear();
         let last = self.terms.last();
@@ -161,10 +162,11 @@ impl Raft {
     }
 
     /// The answer to a heartbeat.
-    pub(super) fn on_heartbeat_reply(&mut self, from: NodeId, context: ReadContext) {
+    pub(super) fn on_heartbeat_reply(&mut self, from: NodeId, context: ReadContext, promise: Promise) {
         let Some(progress) = self.progress_mut(from) else { return };
         progress.active = true;
         progress.answered = true;
+        self.take_promise(from, context, promise);
         self.confirm_reads(from, context);
     }
 
@@ -213,10 +215,10 @@ impl Raft {
 
     /// Tells every follower that this node leads.
     pub(super) fn send_heartbeats(&mut self) {
-        let context = self.read_context();
+        let (context, sent_us) = (self.read_context(), self.sent_us());
         for at in 0..self.progress.len() {
             let Progress { node, matched, .. } = self.progress[at];
-            self.send(node, Body::Heartbeat { commit: self.commit.min(matched), context });
+            self.send(node, Body::Heartbeat { commit: self.commit.min(matched), context, sent_us });
         }
     }
 
@@ -258,6 +260,7 @@ impl Raft {
         }
         let is_under_way = self.transfer.is_some_and(|transfer| transfer.to == to);
         if to != self.config.id && self.configuration.is_voter(to) && !is_under_way {
+            self.give_lease_up();
             self.transfer = Some(Transfer { to, deadline: None, was_asked: false });
             self.hand_over_if_ready();
         }
@@ -285,6 +288,7 @@ impl Raft {
         if let Some(transfer) = &mut self.transfer {
             transfer.was_asked = true;
         }
+        self.has_stood_aside = true;
         self.send(to, Body::TimeoutNow);
     }
 }

@@ -45,6 +45,9 @@
 //! **Reads** (thesis §6.4) are linearizable without the log: one round of heartbeats confirms the leadership for all
 //! reads that wait (`reads.rs`).
 //!
+//! **Leases** (thesis §6.4.1), where they are on, let a leader read without a round for as long as a majority has promised
+//! to elect nobody else (`lease.rs`).
+//!
 //! **Handing over** (thesis §3.10): the leader brings the target up to date, takes no proposals meanwhile, and tells it
 //! to stand for election at once when everything is committed.
 //!
@@ -57,7 +60,7 @@
 //! # Not implemented
 //!
 //! Membership changes (§6): the configuration is static, though votes and quorums are already counted over joint
-//! configurations and learners (`quorum.rs`). Leases. Client sessions (§8) belong to the state machine.
+//! configurations and learners (`quorum.rs`). Client sessions (§8) belong to the state machine.
 
 #![deny(clippy::iter_over_hash_type)]
 
@@ -66,6 +69,7 @@ mod damaged;
 mod follower;
 pub mod invariants;
 mod leader;
+mod lease;
 mod persistence;
 mod progress;
 mod quorum;
@@ -90,6 +94,8 @@ mod damaged_test;
 mod election_test;
 #[cfg(test)]
 mod hostile_test;
+#[cfg(test)]
+mod lease_test;
 #[cfg(test)]
 mod links_test;
 #[cfg(test)]
@@ -126,6 +132,7 @@ use candidate::Cause;
 use damaged::Damage;
 use follower::Verified;
 use leader::{LeaderTimes, Transfer};
+use lease::Bond;
 use persistence::Persistence;
 use progress::Progress;
 use quorum::Configuration;
@@ -135,6 +142,7 @@ use terms::Terms;
 use timing::ElectionTimer;
 
 pub use candidate::Candidacy;
+pub use lease::{LeaseCounts, Leases};
 pub use ready::{Outgoing, ReadId, ReadReady, Ready, WriteId};
 
 /// What a Raft instance is told when it is made.
@@ -164,6 +172,8 @@ pub struct Config {
     pub inflight_bytes_max: usize,
     /// The most unanswered appends to one follower.
     pub inflight_messages_max: usize,
+    /// Whether reads are answered by the clock.
+    pub leases: Leases,
 }
 
 /// What the log remembered.
@@ -222,6 +232,8 @@ pub struct Raft {
     /// The leader's link was closed by the other side, and nothing was heard from it since.
     leader_link_lost: bool,
     timer: ElectionTimer,
+    /// What this node has promised to leaders.
+    bond: Bond,
     /// Requests to depose the leader that came since the last tick: at most one of each peer.
     held_votes: Vec<Message>,
     /// As a follower: what of this log is known to be the leader's.
@@ -239,6 +251,9 @@ pub struct Raft {
     leader_times: LeaderTimes,
     reads: Reads,
     transfer: Option<Transfer>,
+    /// It has told another node to stand for election in this term.
+    has_stood_aside: bool,
+    lease_counts: LeaseCounts,
     uncommitted_bytes: usize,
 
     /// What is still to be made up for, if the disk has lost something.
@@ -280,6 +295,7 @@ impl Raft {
             leader: None,
             leader_link_lost: false,
             timer: ElectionTimer::new(config.election_timeout, seed, now),
+            bond: Bond::after_start(now, config.leases.promised_before),
             held_votes: Vec::new(),
             verified: Verified::default(),
             unsent_answers: Vec::new(),
@@ -290,6 +306,8 @@ impl Raft {
             leader_times: LeaderTimes::default(),
             reads: Reads::default(),
             transfer: None,
+            has_stood_aside: false,
+            lease_counts: LeaseCounts::default(),
             uncommitted_bytes: 0,
             damage,
             out: Outbox::default(),
@@ -306,7 +324,8 @@ impl Raft {
             raft.discard_log(meta);
         }
         if raft.progress.is_empty() {
-            // Nobody else could lead.
+            // Nobody else could lead, and nobody was promised anything.
+            raft.bond = Bond::default();
             raft.timer.fire_now();
         } else if raft.config.preferred {
             raft.timer.go_first();
@@ -319,12 +338,13 @@ impl Raft {
         let was_paused = now.saturating_duration_since(self.now) > self.config.election_timeout;
         self.now = self.now.max(now);
         self.timer.settle(self.now);
+        self.bond.settle(self.now, self.config.leases.duration.unwrap_or_default());
         self.judge_held_votes();
         self.timer.settle(self.now);
         self.tick_damage();
         if self.role == Role::Leader {
             self.tick_leader(was_paused);
-        } else if self.timer.is_due(self.now) {
+        } else if self.timer.is_due(self.now) && !self.puts_off_election() {
             self.stand_for_election();
         }
         self.timer.settle(self.now);
@@ -332,7 +352,7 @@ impl Raft {
 
     /// When `tick` next has something to do. In the past if input came since the last tick that waits for the time.
     pub fn deadline(&self) -> Instant {
-        if self.timer.is_unsettled() || !self.held_votes.is_empty() {
+        if self.timer.is_unsettled() || self.bond.is_unsettled() || !self.held_votes.is_empty() {
             return self.now;
         }
         if self.role != Role::Leader {

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::time::Instant;
 
 use raftkv_protocol::types::{Index, NodeId};
 
@@ -71,6 +72,8 @@ pub(super) struct Progress {
     pub(super) confirmed: bool,
     /// Has answered a heartbeat since the last beat.
     pub(super) answered: bool,
+    /// Until when it has promised not to help to depose this leader, by the leader's clock.
+    pub(super) promised_until: Option<Instant>,
     /// `matched` at the last beat that was answered.
     matched_at_beat: Index,
 }
@@ -119,6 +122,7 @@ impl Progress {
             active: false,
             confirmed: false,
             answered: false,
+            promised_until: None,
             matched_at_beat: Index(0),
         }
     }
@@ -129,6 +133,7 @@ impl Progress {
         self.active = false;
         self.confirmed = false;
         self.answered = false;
+        self.promised_until = None;
         self.matched_at_beat = Index(0);
         self.probe_from(last.next());
     }

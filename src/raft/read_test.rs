@@ -39,7 +39,7 @@ fn start(solo: &mut Solo) -> Vec<ReadContext> {
 /// An answer, and the reads that it confirms.
 fn answer(solo: &mut Solo, from: u64, context: ReadContext) -> Vec<ReadReady> {
     let (shard, to, term) = (raftkv_protocol::types::ShardId(0), NodeId(1), solo.raft.term());
-    let body = Body::HeartbeatReply { context };
+    let body = Body::HeartbeatReply { context, promise: Default::default() };
     solo.raft.step(Message { shard, from: NodeId(from), to, term, body });
     let mut ready = Ready::default();
     solo.raft.ready(&mut ready);
@@ -147,7 +147,7 @@ fn reads_end_with_the_leadership() {
     ask(&mut solo, 1);
     start(&mut solo);
     ask(&mut solo, 2);
-    let body = Body::Heartbeat { commit: Index(0), context: ReadContext::default() };
+    let body = Body::Heartbeat { commit: Index(0), context: ReadContext::default(), sent_us: 0 };
     let shard = raftkv_protocol::types::ShardId(0);
     solo.raft.step(Message { shard, from: NodeId(2), to: NodeId(1), term: Term(2), body });
     let mut ready = Ready::default();
@@ -174,7 +174,7 @@ fn rounds_are_numbered_on_over_terms() {
     let mut solo = leader();
     ask(&mut solo, 1);
     start(&mut solo);
-    solo.step(2, 2, Body::Heartbeat { commit: Index(0), context: ReadContext::default() });
+    solo.step(2, 2, Body::Heartbeat { commit: Index(0), context: ReadContext::default(), sent_us: 0 });
     solo.lead();
     solo.persist_all();
     solo.step(2, 3, accepted(2));

@@ -309,7 +309,7 @@ fn a_probe_is_one_append_until_it_is_answered() {
     let mut solo = leader();
     assert!(solo.propose(1).is_empty(), "the no-op is on its way to both");
     assert!(solo.pass(BEAT).iter().all(|message| matches!(message.body, Body::Heartbeat { .. })));
-    let reply = Body::HeartbeatReply { context: Default::default() };
+    let reply = Body::HeartbeatReply { context: Default::default(), promise: Default::default() };
     assert!(solo.step(2, 2, reply).is_empty());
     let again = solo.pass(BEAT);
     assert!(matches!(&again.last().expect("a probe").body, Body::Append { .. }), "{again:?}");

@@ -62,8 +62,8 @@ fn describe(message: &Message) -> String {
         Body::AppendReply { link, result: AppendResult::Rejected { prev, hint } } => {
             format!("rejected link={link} prev={prev} hint={hint}")
         }
-        Body::Heartbeat { commit, context } => format!("heartbeat commit={commit} round={}", context.counter),
-        Body::HeartbeatReply { context } => format!("heartbeat ok round={}", context.counter),
+        Body::Heartbeat { commit, context, .. } => format!("heartbeat commit={commit} round={}", context.counter),
+        Body::HeartbeatReply { context, .. } => format!("heartbeat ok round={}", context.counter),
         Body::TimeoutNow => "timeout-now".into(),
         Body::Snapshot { link, meta } => format!("offer link={link} snapshot={}", meta.at),
         other => format!("{other:?}"),

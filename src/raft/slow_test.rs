@@ -10,7 +10,7 @@ use super::solo::{accepted, append, bodies, fresh, heartbeat, recovered, rejecte
 /// A heartbeat of this read round.
 fn round(counter: u64) -> Body {
     let context = ReadContext { incarnation: Incarnation(2), term: Term(1), counter };
-    Body::Heartbeat { commit: Index(0), context }
+    Body::Heartbeat { commit: Index(0), context, sent_us: 0 }
 }
 
 // museum 18
@@ -52,7 +52,10 @@ fn what_waits_for_a_disk_that_hangs_does_not_grow_with_what_peers_ask() {
     assert_eq!(solo.writes.len(), 1, "the term, and nothing else");
     let answers: Vec<(u64, Body)> = solo.persist().into_iter().map(|answer| (answer.to.0, answer.body)).collect();
     let newest = ReadContext { incarnation: Incarnation(2), term: Term(1), counter: 1_000 };
-    assert!(answers.contains(&(2, Body::HeartbeatReply { context: newest })), "{answers:?}");
+    assert!(
+        answers.contains(&(2, Body::HeartbeatReply { context: newest, promise: Default::default() })),
+        "{answers:?}"
+    );
     assert!(answers.contains(&(2, rejected(7, (0, 0)))), "{answers:?}");
     assert_eq!(answers.len(), 4, "one of each kind to each peer: {answers:?}");
 }

@@ -169,7 +169,7 @@ fn a_follower_that_needs_what_the_log_no_longer_has_is_offered_a_snapshot_once_a
     let beat = solo.pass(BEAT);
     assert!(!beat.is_empty() && bodies(&beat).iter().all(is_heartbeat), "it has not answered: {beat:?}");
     for _ in 0..3 {
-        solo.step(2, 2, Body::HeartbeatReply { context: ReadContext::default() });
+        solo.step(2, 2, Body::HeartbeatReply { context: ReadContext::default(), promise: Default::default() });
         let beat = solo.pass(BEAT);
         let to_2 = sent_to_2(&beat);
         assert_eq!((to_2.len(), to_2[0]), (2, &offer(1, (10, 1))), "{beat:?}");
@@ -264,7 +264,7 @@ fn the_newest_snapshot_is_offered() {
     assert!(snapshot_taken(&mut solo, 2, (15, 2)));
     solo.tick();
     solo.pass(BEAT);
-    solo.step(2, 2, Body::HeartbeatReply { context: ReadContext::default() });
+    solo.step(2, 2, Body::HeartbeatReply { context: ReadContext::default(), promise: Default::default() });
     assert_eq!(sent_to_2(&solo.pass(BEAT))[0], &offer(2, (15, 2)));
     // The one that it was offered first is good enough.
     assert_eq!(solo.step(2, 2, accepted(10)).len(), 1);

@@ -11,7 +11,7 @@ use raftkv_protocol::types::{
 
 use super::cluster::{BEAT, T};
 use super::invariants::{Observed, check, check_step};
-use super::{Config, Outgoing, Raft, Ready, Recovered, WriteId};
+use super::{Config, Leases, Outgoing, Raft, Ready, Recovered, WriteId};
 
 /// A replica, its clock and its writes on their way.
 pub(super) struct Solo {
@@ -85,6 +85,7 @@ pub(super) fn with(size: u64, term: u64, vote: Option<u64>, terms: &[u64], adapt
         append_bytes_max: 100,
         inflight_bytes_max: 300,
         inflight_messages_max: 10,
+        leases: Leases::default(),
     };
     adapt(&mut config);
     let recovered = Recovered {
@@ -117,7 +118,7 @@ pub(super) fn append(prev: (u64, u64), commit: u64, ids: &[(u64, u64)]) -> Body 
 
 /// A heartbeat of no read round.
 pub(super) fn heartbeat(commit: u64) -> Body {
-    Body::Heartbeat { commit: Index(commit), context: ReadContext::default() }
+    Body::Heartbeat { commit: Index(commit), context: ReadContext::default(), sent_us: 0 }
 }
 
 /// A vote request that nobody but its sender asked for.

@@ -2,7 +2,7 @@
 //! the one handler for its kind and the node's role. Also how messages go out.
 
 use raftkv_protocol::client::Role;
-use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext, SnapshotMeta};
+use raftkv_protocol::peer::{AppendResult, Body, Message, Promise, ReadContext, SnapshotMeta};
 use raftkv_protocol::types::{Entry, EntryId, Index, NodeId, Term};
 
 use super::damaged::tells_term;
@@ -19,7 +19,7 @@ impl Raft {
             self.dropped_messages += 1;
             return;
         }
-        if let Some(message) = self.hold_if_sticky(message) {
+        if let Some(message) = self.hold_if_bound(message) {
             let told_by = tells_term(&message).then_some(message.from);
             self.handle(message);
             told_by.into_iter().for_each(|voter| self.note_told(voter));
@@ -64,7 +64,9 @@ impl Raft {
                 self.on_vote_reply(from, true);
             }
             (Role::Leader, Body::AppendReply { link, result }) => self.on_append_reply(from, link, result),
-            (Role::Leader, Body::HeartbeatReply { context }) => self.on_heartbeat_reply(from, context),
+            (Role::Leader, Body::HeartbeatReply { context, promise }) => {
+                self.on_heartbeat_reply(from, context, promise);
+            }
             (Role::Leader, Body::PreVoteReply { granted: false }) => self.on_refusal(from),
             // A second leader in one term: there is none.
             (Role::Leader, Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. }) => {
@@ -73,7 +75,7 @@ impl Raft {
             (_, Body::Append { link, prev, commit, entries }) => {
                 self.on_append(from, Append { link, prev, commit, entries });
             }
-            (_, Body::Heartbeat { commit, context }) => self.on_heartbeat(from, commit, context),
+            (_, Body::Heartbeat { commit, context, sent_us }) => self.on_heartbeat(from, commit, context, sent_us),
             (_, Body::Snapshot { link, meta }) => self.on_snapshot_offer(from, link, meta),
             (Role::Follower, Body::TimeoutNow) => self.on_timeout_now(from),
             // Answers that come too late for the role that asked.
@@ -95,7 +97,9 @@ impl Raft {
                 let prev = meta.at.index;
                 Body::AppendReply { link, result: AppendResult::Rejected { prev, hint: EntryId::ZERO } }
             }
-            Body::Heartbeat { .. } => Body::HeartbeatReply { context: ReadContext::default() },
+            Body::Heartbeat { .. } => {
+                Body::HeartbeatReply { context: ReadContext::default(), promise: Promise::default() }
+            }
             _ => return,
         };
         self.respond(message.from, body);

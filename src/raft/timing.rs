@@ -81,6 +81,12 @@ impl ElectionTimer {
         self.wait = Some(self.random.draw(Jitter { least, spread: self.timeout / 2 }));
     }
 
+    /// The node may not stand for election before this time.
+    pub(super) fn put_off(&mut self, until: Instant) {
+        self.wait = None;
+        self.deadline = until + self.random.draw(HINT_DELAY);
+    }
+
     /// A lost attempt is over: a new wait, unless a quick one was set.
     pub(super) fn restart_unless_retrying(&mut self) {
         if !self.retrying {

@@ -2,7 +2,8 @@
 //!
 //! Stickiness (Raft thesis §4.2.3, §9.6): who heard from a leader within T, or leads, does not help to depose it. Two
 //! things lift it: an election that the leader itself asked for (leadership transfer), and the news that the link on
-//! which the leader's heartbeats came was closed by the other side.
+//! which the leader's heartbeats came was closed by the other side. Whoever has promised a leader not to vote (`lease.rs`)
+//! keeps to it whatever becomes of the link.
 
 use raftkv_protocol::client::Role;
 use raftkv_protocol::peer::{Body, Message};
@@ -19,15 +20,16 @@ impl Raft {
         }
     }
 
-    /// Takes a request that stickiness forbids to grant. Whether it still does is a matter of time, and the time is
+    /// Takes a request that stickiness or a promise forbids to grant. Whether it still does is a matter of time, and the time is
     /// known at the next tick: until then the request is kept. Gives back a request that can be judged now.
-    pub(super) fn hold_if_sticky(&mut self, message: Message) -> Option<Message> {
+    pub(super) fn hold_if_bound(&mut self, message: Message) -> Option<Message> {
         let asks_to_depose = match message.body {
             Body::PreVote { .. } => message.term > self.hard_state.term,
             Body::Vote { transfer, .. } => message.term > self.hard_state.term && !transfer,
             _ => false,
         };
-        if !asks_to_depose || !self.is_sticky() {
+        let is_withheld = (asks_to_depose && self.is_sticky()) || self.is_forbidden(&message);
+        if !is_withheld {
             return Some(message);
         }
         self.held_votes.retain(|held| held.from != message.from);
@@ -38,8 +40,15 @@ impl Raft {
     /// The time is known: judges what was held.
     pub(super) fn judge_held_votes(&mut self) {
         for message in std::mem::take(&mut self.held_votes) {
-            if !self.is_sticky() || message.term <= self.hard_state.term {
+            let is_of_the_past = message.term <= self.hard_state.term;
+            let is_forbidden = self.is_forbidden(&message);
+            if !is_forbidden && (!self.is_sticky() || is_of_the_past) {
                 self.handle(message);
+                continue;
+            }
+            self.lease_counts.votes_withheld += u64::from(is_forbidden && (!self.is_sticky() || is_of_the_past));
+            if is_of_the_past {
+                self.respond(message.from, Body::VoteReply { granted: false });
             } else if let Body::PreVote { .. } = message.body {
                 self.respond(message.from, Body::PreVoteReply { granted: false });
             }

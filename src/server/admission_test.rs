@@ -10,7 +10,7 @@ fn of_a_leader() -> [Body; 4] {
     [
         Body::Append { link: 1, prev: EntryId::ZERO, commit: Index(0), entries: Vec::new() },
         Body::Snapshot { link: 1, meta },
-        Body::Heartbeat { commit: Index(0), context: ReadContext::default() },
+        Body::Heartbeat { commit: Index(0), context: ReadContext::default(), sent_us: 0 },
         Body::TimeoutNow,
     ]
 }

@@ -120,10 +120,15 @@ pub(super) fn router(
             node.config.data_dir.display()
         )));
     }
+    let leases = raft::Leases {
+        duration: node.config.lease,
+        drift_ppm_max: node.config.clock_drift_ppm_max,
+        promised_before: node.promised_before()?,
+    };
     let Stored { log, recovered, found } = stored;
     let shards = node.shards_of(core).zip(recovered.into_iter().zip(found)).map(|(id, (recovered, found))| {
         let damaged = damage.contains_key(&id);
-        shard(node, id, Held { recovered, found, damaged }, seed, epoch)
+        shard(node, id, Held { recovered, found, damaged, leases }, seed, epoch)
     });
     let shards = shards.collect();
     // Answers to what an earlier process has forwarded must meet nobody.
@@ -137,10 +142,11 @@ struct Held {
     found: Found,
     /// It may have held more.
     damaged: bool,
+    leases: raft::Leases,
 }
 
 fn shard(node: &Node, id: ShardId, held: Held, seed: u64, epoch: Instant) -> Shard<ReplyTo> {
-    let Held { recovered, found, damaged } = held;
+    let Held { recovered, found, damaged, leases } = held;
     let beginning = Beginning::new(found, &recovered, node.config.limits.log_tail_bytes);
     let RecoveredShard { hard_state, start, entries, .. } = recovered;
     let config = raft::Config {
@@ -155,6 +161,7 @@ fn shard(node: &Node, id: ShardId, held: Held, seed: u64, epoch: Instant) -> Sha
         append_bytes_max: limits::APPEND_BYTES_MAX,
         inflight_bytes_max: INFLIGHT_BYTES_MAX,
         inflight_messages_max: INFLIGHT_MESSAGES_MAX,
+        leases,
         preferred: node.preferred_leader(id) == node.config.node_id,
     };
     let recovered = raft::Recovered { hard_state, start, entries, snapshot: beginning.snapshot(), damaged };

@@ -153,9 +153,30 @@ impl<N: Network> NodeByHand<N> {
     ///
     /// If the core has ended.
     pub fn turn(&mut self, core: CoreId, now: Instant, ready: &[Readiness]) -> Result<Progress, Fatal> {
+        self.running(core).set_time(now);
+        self.turn_ready(core, ready)
+    }
+
+    /// The same, but the process stands still between the beginning of the turn, `since`, and the moment at which it reads its
+    /// sockets.
+    pub fn turn_paused(
+        &mut self,
+        core: CoreId,
+        since: Instant,
+        now: Instant,
+        ready: &[Readiness],
+    ) -> Result<Progress, Fatal> {
+        self.running(core).set_time_until_read(since, now);
+        self.turn_ready(core, ready)
+    }
+
+    fn running(&mut self, core: CoreId) -> &mut CoreLoop<N> {
+        self.cores[usize::from(core.0)].as_mut().expect("a core that has ended is not turned")
+    }
+
+    fn turn_ready(&mut self, core: CoreId, ready: &[Readiness]) -> Result<Progress, Fatal> {
         let place = &mut self.cores[usize::from(core.0)];
-        let running = place.as_mut().expect("a core that has ended is not turned");
-        running.set_time(now);
+        let running = place.as_mut().expect("it was there above");
         let turned = running.turn(ready.iter().copied());
         while !self.holds_records && self.node.write_record() {}
         match turned? {

@@ -30,6 +30,7 @@ use super::link::{Link, LinkEvent};
 use super::message::{ConnectionId, Reader};
 use super::node::Node;
 use super::placement::Placement;
+use super::promises::PromisesOnRecord;
 use super::ready::CoreReadiness;
 use super::repairs::Repairs;
 use super::router::Router;
@@ -82,6 +83,7 @@ pub(super) struct CoreLoop<N: Network> {
     placement: Placement,
     pub(super) disk: DiskWatch,
     pub(super) repairs: Repairs,
+    promises: PromisesOnRecord,
     /// The loop itself has synced the log at the end of the last turn: there are news for the next.
     pub(super) has_synced: bool,
     pub(super) stop_at: Option<Instant>,
@@ -118,6 +120,7 @@ impl<N: Network> CoreLoop<N> {
             http: Http::new(&node.config, Arc::new(Probes(Arc::clone(&node))), wake, clock.now()),
             inbox,
             repairs: Repairs::new(router.shards(), &node),
+            promises: PromisesOnRecord::new(core, router.shards(), clock.now()),
             router,
             io,
             scratch: vec![0; SCRATCH_BYTES],
@@ -164,12 +167,16 @@ impl<N: Network> CoreLoop<N> {
         self.tick_sockets(now);
         #[cfg(feature = "http")]
         self.run_http(now);
+        // HTTP has read its sockets only now, and a read by a lease needs a time that was read after it came.
+        #[cfg(feature = "http")]
+        let now = self.clock.refresh();
         self.router.finish_turn(now, &mut self.io)?;
         #[cfg(feature = "http")]
         self.poll_http(now);
         self.node.vitals.note(self.core, now, self.router.shards());
         self.readiness.tick(now, self.router.shards(), &self.node);
         self.repairs.tick(now, self.router.shards(), &self.node);
+        self.promises.tick(now, &self.node);
         self.watch_disk(now);
         self.placement.tick(now, &mut self.router, &self.io);
         for peer in self.io.flush(now) {
@@ -204,6 +211,11 @@ impl<N: Network> CoreLoop<N> {
     /// Sets a clock that is set by hand.
     pub(super) fn set_time(&mut self, now: Instant) {
         self.clock.set(now);
+    }
+
+    /// Sets a clock that is set by hand, and that goes on once it was read.
+    pub(super) fn set_time_until_read(&mut self, now: Instant, then: Instant) {
+        self.clock.set_until_read(now, then);
     }
 
     /// When the next turn is due at the latest, if nothing comes in before.

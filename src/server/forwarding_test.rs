@@ -154,7 +154,7 @@ fn a_link_speaks_for_the_node_at_its_other_end_only() {
     let bodies = [
         Body::Vote { last: EntryId::new(1_000, 999), transfer: true },
         Body::Append { link: 0, prev: EntryId::ZERO, commit: Index(9), entries: Vec::new() },
-        Body::Heartbeat { commit: Index(9), context },
+        Body::Heartbeat { commit: Index(9), context, sent_us: 0 },
     ];
     let forged = [(0, 3, 1), (1, 3, 1), (0, 9, 1), (0, 1, 1), (0, 2, 3), (SHARDS, 2, 1), (u16::MAX, 2, 1)];
     for ((shard, from, to), body) in forged.into_iter().flat_map(|names| bodies.clone().map(|body| (names, body))) {

@@ -33,6 +33,7 @@ pub mod node;
 mod placement;
 #[cfg(feature = "http")]
 mod process;
+mod promises;
 mod ready;
 pub mod records;
 mod repairs;

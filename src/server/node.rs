@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use raftkv_protocol::client::SlotTable;
 use raftkv_protocol::hello::{FEATURE_BATCH, FEATURE_NEWS, FEATURE_SNAPSHOT};
@@ -139,6 +140,15 @@ impl Node {
         self.data_dir()?.logs_have_begun()
     }
 
+    /// How long this process is bound by what earlier ones may have promised. What it may promise itself is on record when
+    /// this returns.
+    pub fn promised_before(&self) -> Result<Duration, Fatal> {
+        let mut data_dir = self.data_dir()?;
+        let longest = data_dir.promised()?.max(self.config.lease.unwrap_or_default());
+        data_dir.will_promise(longest)?;
+        Ok(longest)
+    }
+
     /// Remembers durably that the shards of a log may have forgotten something. Must be called before the log is let go
     /// that was salvaged.
     pub fn remember_damage(&self, salvaged: &SalvagedLog, now_s: u64) -> Result<(), Fatal> {
@@ -191,6 +201,7 @@ impl Node {
                 PeerCheck::Changed { was } => Ok(Some(was)),
             },
             Record::Admitted => self.admit().map(|()| None),
+            Record::Promised => self.data_dir()?.will_promise(self.config.lease.unwrap_or_default()).map(|()| None),
             Record::Healed(shard) => self.data_dir()?.mark_healed(shard).map(|()| None),
         }
     }

@@ -1,5 +1,5 @@
 //! What a node puts on record while it runs, in small files of its data directory: the data directories of its peers, that it
-//! is admitted, that a shard is whole again.
+//! is admitted, that a shard is whole again, how long promises last.
 //!
 //! Each is written and synced by a thread of its own: a disk that hangs must not hold up a loop, and the cores share these
 //! files. A loop says what it wants, goes on, and asks again later what has become of it. Whatever hangs on a record waits
@@ -19,6 +19,8 @@ pub enum Record {
     Admitted,
     /// A shard has everything back that its log had lost.
     Healed(ShardId),
+    /// No promise of a lease lasts any more that was longer than those that are made now.
+    Promised,
 }
 
 impl Record {

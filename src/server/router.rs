@@ -274,9 +274,10 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
-    /// Ends a turn whose input is drained: ticks, starts read rounds, drives every touched shard, hands the log's
+    /// Ends a turn whose input is drained, `now` being read after that: ticks, starts read rounds, drives every touched shard, hands the log's
     /// batch over. An error ends the node.
     pub fn finish_turn(&mut self, now: Instant, transport: &mut impl Transport) -> Result<(), Fatal> {
+        let read_by = if mutant!("lease-judged-before-reading") { self.desk.now() } else { now };
         while let Some(fetched) = self.log.fetched() {
             let at = self.position(fetched.fetch.shard);
             let (shard, log, mut exit) = self.parts(at, transport);
@@ -295,6 +296,7 @@ impl<L: CoreLog> Router<L> {
         self.heed_disk();
         self.sweep(now, transport);
         self.retry_parked(now, transport);
+        self.serve_by_leases(read_by, transport);
         self.start_read_rounds(now);
         self.drive_touched(transport)?;
         self.compare_states(now);
@@ -548,6 +550,18 @@ impl<L: CoreLog> Router<L> {
                 self.counters.read_rounds += 1;
                 self.round_started = now;
                 *touched = true;
+            }
+        }
+    }
+
+    /// Answers reads that ask for it by the lease of the shard's leader. All of them came before `now`. Those of a leader
+    /// that holds none wait for a round.
+    fn serve_by_leases(&mut self, now: Instant, transport: &mut impl Transport) {
+        for at in 0..self.shards.len() {
+            let (shard, _, mut exit) = self.parts(at, transport);
+            if shard.has_lease_reads() {
+                shard.serve_by_lease(now, &mut exit);
+                self.touched[at] = true;
             }
         }
     }

@@ -105,6 +105,8 @@ fn config(id: NodeId, dir: &Path) -> Config {
         log_io: LogIo::Map,
         log_sync: LogSync::default(),
         slow_sync: Duration::from_millis(200),
+        lease: None,
+        clock_drift_ppm_max: 0,
         log_level: log::LevelFilter::Off,
         limits: Limits::default(),
     }
@@ -131,6 +133,7 @@ fn router(config: Config, now: Instant) -> Router<MemoryLog> {
             append_bytes_max: 1 << 20,
             inflight_bytes_max: 1 << 20,
             inflight_messages_max: 64,
+            leases: raft::Leases::default(),
         };
         let bytes_max = node.config.limits.uncommitted_bytes_max;
         Shard::new(*shard, Raft::new(config, raft::Recovered::default(), now), bytes_max)

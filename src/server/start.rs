@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimi
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::boottime;
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::event_loop::{Clock, Inbox, InboxSender, MioNetwork, Wake, bind_listener, prove_free, wake_through};
@@ -73,7 +74,7 @@ pub fn run(mut config: Config, reload: &mut dyn FnMut()) -> Result<(), Fatal> {
     let stores = open_snapshots(&node)?;
     let stored = load_snapshots(&node, logs, &stores)?;
     start_records(&node)?;
-    let epoch = Instant::now();
+    let epoch = boottime::now();
     for ((core, seat), stored) in (0..).map(CoreId).zip(seats).zip(stored) {
         let network = network(&seat.poll, &node.config)?;
         let (snapshots, worker) = snapshots(&node, &stores, Arc::clone(&seat.wake));
@@ -305,7 +306,7 @@ impl Supervisor {
             };
             match events.recv_timeout(patience) {
                 Ok(event) => return Some(event),
-                Err(RecvTimeoutError::Timeout) => self.manager.tick(&self.node.vitals, Instant::now()),
+                Err(RecvTimeoutError::Timeout) => self.manager.tick(&self.node.vitals, boottime::now()),
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }

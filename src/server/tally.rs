@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use raftkv_protocol::types::CoreId;
 
+use crate::raft::LeaseCounts;
 use crate::socket::Network;
 
 use super::core_loop::CoreLoop;
@@ -15,6 +16,7 @@ impl<N: Network> CoreLoop<N> {
         self.http.count(&mut self.router.counters, &mut self.router.requests);
         self.router.counters.replies_dropped = self.io.replies_dropped;
         self.router.counters.connections_open = self.io.clients_open;
+        self.count_leases();
         let stats = self.router.log().stats();
         // They are the node's: one core tells them.
         let is_first = self.core() == CoreId(0);
@@ -31,5 +33,16 @@ impl<N: Network> CoreLoop<N> {
         counters.log_disk_bytes = stats.disk_bytes;
         counters.log_space_waits = stats.space_waits;
         counters.log_memory_bytes = stats.memory_bytes;
+    }
+
+    fn count_leases(&mut self) {
+        let counts = self.router.shards().iter().map(|shard| shard.raft().lease_counts());
+        let sum = counts.fold(LeaseCounts::default(), |sum, of| sum + of);
+        let counters = &mut self.router.counters;
+        counters.lease_reads = sum.served;
+        counters.lease_reads_fallen_back = sum.fallen_back;
+        counters.lease_votes_withheld = sum.votes_withheld;
+        counters.lease_elections_put_off = sum.elections_put_off;
+        counters.leases_given_up = sum.given_up;
     }
 }

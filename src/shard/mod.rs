@@ -44,7 +44,7 @@ use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId
 
 use crate::error::Fatal;
 use crate::metrics::figures::ShardFigures;
-use crate::raft::{Outgoing, ProposeError, Raft, Ready, WriteId};
+use crate::raft::{NotLeader, Outgoing, ProposeError, Raft, Ready, WriteId};
 use crate::state_machine::StateMachine;
 use crate::storage::record::entry_bytes;
 use crate::storage::{BatchNumber, CoreLog, Fetched, Space};
@@ -226,7 +226,7 @@ impl<R: Copy> Shard<R> {
         self.writes.queue(write, to, deadline, room)
     }
 
-    /// Takes a read in. A stale one is answered at once; any other waits for a round.
+    /// Takes a read in. A stale one is answered at once, one by a lease waits for the time, and any other for a round.
     pub fn read(&mut self, read: Read, to: R, deadline: Instant, out: &mut impl Outbox<R>) -> Result<(), Declined> {
         let is_unconfirmed = mutant!("scan-unconfirmed") && matches!(read.kind, ReadKind::Scan(_)) && self.leads();
         if read.consistency == Consistency::Stale || is_unconfirmed || mutant!("read-served-locally") {
@@ -243,10 +243,35 @@ impl<R: Copy> Shard<R> {
             return Err(if self.raft.is_transferring() { Declined::NotLeader(None) } else { Declined::Diverged });
         }
         let id = self.reads.add(read.kind, to, deadline);
+        if read.consistency == Consistency::Lease && self.leads() && self.raft.has_leases() {
+            self.reads.await_clock(id);
+            return Ok(());
+        }
         self.raft.read_index(id).map_err(|not_leader| {
             self.reads.take(id);
             Declined::NotLeader(not_leader.0)
         })
+    }
+
+    /// Whether reads wait for the time, to be answered by a lease.
+    #[must_use]
+    pub fn has_lease_reads(&self) -> bool {
+        self.reads.await_clocks()
+    }
+
+    /// Takes the time in for the reads that wait for it: those that a lease answers are served by [`Shard::drive`], the others
+    /// wait for a round. All of them came before `now`, which is what a lease must still be held at.
+    pub fn serve_by_lease(&mut self, now: Instant, out: &mut impl Outbox<R>) {
+        for id in self.reads.take_awaiting() {
+            if self.raft.read_by_lease(id, now) {
+                continue;
+            }
+            if let Err(NotLeader(leader)) = self.raft.read_index(id)
+                && let Some(lost) = self.reads.take(id)
+            {
+                out.read_lost(self.id, &lost.kind, lost.to, lost.deadline, leader);
+            }
+        }
     }
 
     /// Executes what Raft wants done, applies what is committed, and answers what is decided.

@@ -1,4 +1,4 @@
-//! Reads on their way: waiting for a round, then for their index to be applied.
+//! Reads on their way: waiting for the time or for a round, then for their index to be applied.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -91,13 +91,16 @@ pub(super) struct Pending<R> {
 pub(super) struct Reads<R> {
     first: u64,
     pending: VecDeque<Option<Pending<R>>>,
-    /// Leadership is confirmed; served once the index is applied. By rising index.
+    /// Wait for a time that is read after they came, to be answered by a lease.
+    awaiting: Vec<ReadId>,
+    /// Leadership is confirmed; served once the index is applied, in this order. A read by the lease may have a higher index than
+    /// one of a round that was confirmed after it: that one is served a little later than it could be.
     confirmed: VecDeque<(Index, ReadId)>,
 }
 
 impl<R> Default for Reads<R> {
     fn default() -> Self {
-        Reads { first: 0, pending: VecDeque::new(), confirmed: VecDeque::new() }
+        Reads { first: 0, pending: VecDeque::new(), awaiting: Vec::new(), confirmed: VecDeque::new() }
     }
 }
 
@@ -105,6 +108,18 @@ impl<R> Reads<R> {
     pub(super) fn add(&mut self, kind: ReadKind, to: R, deadline: Instant) -> ReadId {
         self.pending.push_back(Some(Pending { kind, to, deadline }));
         ReadId(self.first + self.pending.len() as u64 - 1)
+    }
+
+    pub(super) fn await_clock(&mut self, id: ReadId) {
+        self.awaiting.push(id);
+    }
+
+    pub(super) fn await_clocks(&self) -> bool {
+        !self.awaiting.is_empty()
+    }
+
+    pub(super) fn take_awaiting(&mut self) -> Vec<ReadId> {
+        std::mem::take(&mut self.awaiting)
     }
 
     pub(super) fn confirmed(&mut self, id: ReadId, index: Index) {

@@ -13,6 +13,8 @@ use crate::storage::memory::Completion;
 use crate::storage::{CoreLog, MemoryLog, RecoveredShard, Space};
 
 pub(super) const SHARD: ShardId = ShardId(0);
+/// What replicas promise.
+const LEASE: Duration = Duration::from_millis(500);
 const UNCOMMITTED_MAX: usize = 10_000;
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -83,6 +85,7 @@ fn replica(
         append_bytes_max: 300,
         inflight_bytes_max: 1 << 20,
         inflight_messages_max: 64,
+        leases: raft::Leases { duration: Some(LEASE), ..raft::Leases::default() },
     };
     let recovered = raft::Recovered { hard_state, start, entries, snapshot, damaged: false };
     Shard::new(SHARD, Raft::new(config, recovered, now), UNCOMMITTED_MAX)
@@ -128,6 +131,7 @@ impl Cluster {
         if shard.raft().deadline() <= now {
             shard.raft_mut().tick(now);
         }
+        shard.serve_by_lease(now, out);
         shard.raft_mut().start_read_round();
         for _ in 0..2 {
             shard.drive(log, out).unwrap();
@@ -308,6 +312,29 @@ fn reads_share_a_round_and_are_dropped_with_the_leadership() {
     cluster.get(0, Consistency::Linearizable, 9).unwrap();
     cluster.run_until(|cluster| !cluster.nodes[0].shard.leads());
     assert_eq!(cluster.told(0), [(9, Err(Code::NotLeader))]);
+}
+
+// museum 23, rule 6
+#[test]
+fn a_read_by_a_lease_is_judged_by_the_time_after_it_came() {
+    let mut cluster = Cluster::led_by_the_first();
+    cluster.put(0, b"v", 1).unwrap();
+    cluster.run(LEASE);
+    cluster.told(0);
+    cluster.get(0, Consistency::Lease, 1).unwrap();
+    assert_eq!(cluster.told(0), [], "it waits for the time");
+    cluster.turn(0);
+    assert_eq!(cluster.told(0), [(1, Ok(Some(b"v".to_vec())))], "without any answer");
+    // The leader stands still, and goes on for longer than its lease with what it has heard before.
+    cluster.cut = vec![0];
+    cluster.now += LEASE;
+    cluster.get(0, Consistency::Lease, 2).unwrap();
+    cluster.turn(0);
+    assert_eq!(cluster.told(0), []);
+    let counts = cluster.nodes[0].shard.raft().lease_counts();
+    assert_eq!((counts.served, counts.fallen_back), (1, 1));
+    cluster.run_until(|cluster| !cluster.nodes[0].shard.leads());
+    assert_eq!(cluster.told(0), [(2, Err(Code::NotLeader))]);
 }
 
 #[test]

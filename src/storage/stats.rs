@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use raftkv_protocol::types::ShardId;
 
 use super::tip::SegmentFile;
+use crate::boottime;
 use crate::metrics::figures::LogFigures;
 use crate::metrics::histogram::SharedHistogram;
 
@@ -85,7 +86,7 @@ impl Shared {
     pub(crate) fn new() -> Shared {
         let (changes_in, changes) = unbounded();
         Shared {
-            opened: Instant::now(),
+            opened: boottime::now(),
             syncs: AtomicU64::new(0),
             batches: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -138,13 +139,13 @@ impl Shared {
     }
 
     pub(crate) fn sync_started(&self) -> Instant {
-        let now = Instant::now();
+        let now = boottime::now();
         self.sync_since.store(micros(now - self.opened) + 1, Ordering::Relaxed);
         now
     }
 
     pub(crate) fn sync_ended(&self, started: Instant) {
-        let latency_us = micros(started.elapsed());
+        let latency_us = micros(boottime::now().saturating_duration_since(started));
         self.sync_since.store(0, Ordering::Relaxed);
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.sync_latency_last_us.store(latency_us, Ordering::Relaxed);

@@ -68,7 +68,7 @@ impl Scene {
                 from: NodeId(self.leader),
                 to: NodeId(*follower),
                 term,
-                body: Body::Heartbeat { commit: Index(0), context },
+                body: Body::Heartbeat { commit: Index(0), context, sent_us: 0 },
             };
             link.send(&encoded(|out| PeerFrame::Message(message).encode(out))).expect("sent");
             eventually(PATIENCE, "the heartbeat is received", || (counted() > before).then_some(()));

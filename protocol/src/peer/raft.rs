@@ -3,7 +3,7 @@
 use byteorder::{ByteOrder, LE};
 use bytes::Bytes;
 
-use super::{AppendResult, Body, Message, ReadContext, SnapshotMeta};
+use super::{AppendResult, Body, Message, Promise, ReadContext, SnapshotMeta};
 use crate::frame::{self, DecodeError};
 use crate::kind;
 use crate::types::{Entry, EntryId, EntryKind, Incarnation, Index, NodeId, ShardId, SnapshotId, Term};
@@ -82,11 +82,17 @@ impl Body {
                 out.put_u32(*link);
                 result.put(out);
             }
-            Body::Heartbeat { commit, context } => {
+            Body::Heartbeat { commit, context, sent_us } => {
                 out.put_u64(commit.0);
                 context.put(out);
+                if *sent_us != 0 {
+                    out.put_u64(*sent_us);
+                }
             }
-            Body::HeartbeatReply { context } => context.put(out),
+            Body::HeartbeatReply { context, promise } => {
+                context.put(out);
+                promise.put(out);
+            }
             Body::TimeoutNow => {}
             Body::Snapshot { link, meta } => {
                 out.put_u32(*link);
@@ -108,10 +114,14 @@ impl Body {
                 Body::Append { link, prev, commit, entries: read_entries(prev, fields)? }
             }
             kind::APPEND_REPLY => Body::AppendReply { link: fields.u32("link")?, result: AppendResult::read(fields)? },
-            kind::HEARTBEAT => {
-                Body::Heartbeat { commit: Index(fields.u64("commit")?), context: ReadContext::read(fields)? }
+            kind::HEARTBEAT => Body::Heartbeat {
+                commit: Index(fields.u64("commit")?),
+                context: ReadContext::read(fields)?,
+                sent_us: if fields.rest().is_empty() { 0 } else { fields.u64("sent")? },
+            },
+            kind::HEARTBEAT_REPLY => {
+                Body::HeartbeatReply { context: ReadContext::read(fields)?, promise: Promise::read(fields)? }
             }
-            kind::HEARTBEAT_REPLY => Body::HeartbeatReply { context: ReadContext::read(fields)? },
             kind::TIMEOUT_NOW => Body::TimeoutNow,
             kind::SNAPSHOT_OFFER => Body::Snapshot { link: fields.u32("link")?, meta: SnapshotMeta::read(fields)? },
             _ => return Err(DecodeError::Kind(kind)),
@@ -197,6 +207,23 @@ impl SnapshotMeta {
             at: read_entry_id(fields, "at")?,
             bytes: fields.u64("bytes")?,
         })
+    }
+}
+
+impl Promise {
+    /// Its fields are there only if something is promised.
+    fn put(&self, out: &mut Vec<u8>) {
+        if *self != Promise::default() {
+            out.put_u64(self.sent_us);
+            out.put_u64(self.lasts_us);
+        }
+    }
+
+    fn read(fields: &mut Reader<'_>) -> Result<Promise, DecodeError> {
+        if fields.rest().is_empty() {
+            return Ok(Promise::default());
+        }
+        Ok(Promise { sent_us: fields.u64("promise sent")?, lasts_us: fields.u64("promise lasts")? })
     }
 }
 

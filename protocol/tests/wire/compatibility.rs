@@ -12,7 +12,8 @@ use crate::message::{AnyMessage, open};
 use crate::samples;
 
 /// Their last fields are left out.
-const SHORTER: [&str; 3] = ["status_reply", "status_reply_gray", "status_reply_repairing"];
+const SHORTER: [&str; 5] =
+    ["status_reply", "status_reply_gray", "status_reply_repairing", "heartbeat", "heartbeat_reply"];
 
 /// The payload of a sample.
 fn payload_of(name: &str) -> Vec<u8> {

@@ -12,7 +12,7 @@ use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
 use raftkv_protocol::peer::{
     AppendResult, Body, Checkpoints, ChunkResult, Forward, ForwardId, ForwardReply, Health, Message, PeerFrame,
-    ReadContext, ShardCheckpoint, SnapshotChunk, SnapshotMeta, SnapshotRead,
+    Promise, ReadContext, ShardCheckpoint, SnapshotChunk, SnapshotMeta, SnapshotRead,
 };
 use raftkv_protocol::types::{
     ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, SnapshotId, Term,
@@ -267,6 +267,7 @@ fn raft() -> Samples {
     ];
     let append_reply = |result| message(Body::AppendReply { link: 0xa1b2_c3d4, result });
     let context = ReadContext { incarnation: INCARNATION, term: Term(3), counter: 42 };
+    let promise = Promise { sent_us: 0x0102_0304, lasts_us: 500_000 };
     let last = EntryId::new(9, 2);
     let meta = SnapshotMeta { id: SNAPSHOT, at: EntryId::new(7, 2), bytes: 0x0102_0304 };
     named([
@@ -281,8 +282,10 @@ fn raft() -> Samples {
         ("append_probe", append(Vec::new())),
         ("append_reply", append_reply(AppendResult::Accepted { matched: Index(10) })),
         ("append_reply_rejected", append_reply(AppendResult::Rejected { prev: Index(7), hint: EntryId::new(5, 1) })),
-        ("heartbeat", message(Body::Heartbeat { commit: Index(6), context })),
-        ("heartbeat_reply", message(Body::HeartbeatReply { context })),
+        ("heartbeat", message(Body::Heartbeat { commit: Index(6), context, sent_us: 0 })),
+        ("heartbeat_lease", message(Body::Heartbeat { commit: Index(6), context, sent_us: 0x0102_0304 })),
+        ("heartbeat_reply", message(Body::HeartbeatReply { context, promise: Promise::default() })),
+        ("heartbeat_reply_promise", message(Body::HeartbeatReply { context, promise })),
         ("timeout_now", message(Body::TimeoutNow)),
         ("snapshot_offer", message(Body::Snapshot { link: 0xa1b2_c3d4, meta })),
     ])

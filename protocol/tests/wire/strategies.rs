@@ -17,7 +17,7 @@ use raftkv_protocol::health::{DiskHealth, Divergence, Verdict};
 use raftkv_protocol::hello::{Auth, Hello, HelloRefusal, HelloReply, HelloRole};
 use raftkv_protocol::peer::{
     AppendResult, Body, Checkpoints, ChunkResult, Forward, ForwardId, ForwardReply, Health, Message, PeerFrame,
-    ReadContext, SNAPSHOT_CHUNK_MAX, ShardCheckpoint, SnapshotChunk, SnapshotMeta, SnapshotRead,
+    Promise, ReadContext, SNAPSHOT_CHUNK_MAX, ShardCheckpoint, SnapshotChunk, SnapshotMeta, SnapshotRead,
 };
 use raftkv_protocol::types::{
     ClusterId, CoreId, Entry, EntryId, EntryKind, Incarnation, Index, NodeId, RequestId, ShardId, SnapshotId, Term,
@@ -342,8 +342,14 @@ fn body() -> impl Strategy<Value = Body> {
         any::<bool>().prop_map(|granted| Body::VoteReply { granted }),
         append(),
         (any::<u32>(), append_result).prop_map(|(link, result)| Body::AppendReply { link, result }),
-        (index(), context()).prop_map(|(commit, context)| Body::Heartbeat { commit, context }),
-        context().prop_map(|context| Body::HeartbeatReply { context }),
+        (index(), context(), any::<u64>()).prop_map(|(commit, context, sent_us)| Body::Heartbeat {
+            commit,
+            context,
+            sent_us
+        }),
+        (context(), any::<u64>(), any::<u64>()).prop_map(|(context, sent_us, lasts_us)| {
+            Body::HeartbeatReply { context, promise: Promise { sent_us, lasts_us } }
+        }),
         Just(Body::TimeoutNow),
         (any::<u32>(), snapshot_meta()).prop_map(|(link, meta)| Body::Snapshot { link, meta }),
     ]

@@ -53,6 +53,8 @@ fn config(id: NodeId, nodes: u64, dir: &Path, limits: &Limits) -> Config {
         log_io: LogIo::Map,
         log_sync: LogSync::default(),
         slow_sync: Duration::from_millis(200),
+        lease: None,
+        clock_drift_ppm_max: 0,
         log_level: log::LevelFilter::Off,
         limits: limits.clone(),
     }

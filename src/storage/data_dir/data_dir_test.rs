@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId};
 use tempfile::TempDir;
@@ -76,6 +77,22 @@ fn what_could_not_be_put_on_record_does_not_count_and_may_be_tried_again() {
     let again = open(temp.path());
     assert!(again.is_admitted());
     assert_eq!(again.incarnation_of(NodeId(2)), Some(Incarnation(7)));
+}
+
+// rule 6
+#[test]
+fn what_was_promised_is_remembered() {
+    let temp = temp();
+    let lasts = Duration::from_millis(600);
+    let mut dir = open(temp.path());
+    assert_eq!(dir.promised().expect("readable"), Duration::ZERO);
+    dir.will_promise(lasts).expect("written");
+    drop(dir);
+    let mut dir = open(temp.path());
+    assert_eq!(dir.promised().expect("readable"), lasts);
+    dir.will_promise(Duration::ZERO).expect("written");
+    drop(dir);
+    assert_eq!(open(temp.path()).promised().expect("readable"), Duration::ZERO);
 }
 
 #[test]

@@ -34,6 +34,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId};
 
@@ -50,6 +51,8 @@ const DAMAGE: &str = "damage";
 const LOGS_BEGUN: &str = "logs-begun";
 /// The field of the identity that says that every shard has had a leader.
 const ADMITTED: &str = "admitted";
+/// The field of the identity that says how long the promises of leases last that this node makes, in microseconds.
+const PROMISED: &str = "promised-us";
 
 /// Who a node is, as its settings say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +166,31 @@ impl DataDir {
     /// has changed.
     pub fn admit(&mut self) -> Result<(), Fatal> {
         self.mark(ADMITTED)
+    }
+
+    /// How long the longest promise lasts that a process of this node may have made.
+    pub fn promised(&self) -> Result<Duration, Fatal> {
+        let Some(text) = self.identity.get(PROMISED) else { return Ok(Duration::ZERO) };
+        let file = self.path.join(IDENTITY);
+        text.parse()
+            .map(Duration::from_micros)
+            .map_err(|_| text_file::damaged(&file, &format!("`{PROMISED} = {text}` makes no sense")))
+    }
+
+    /// Remembers durably how long promises last that are made from now on. Must be called before the first of them, and to
+    /// shorten it only when none can last any more that was longer. If it cannot, nothing has changed.
+    pub fn will_promise(&mut self, lasts: Duration) -> Result<(), Fatal> {
+        if self.promised()? == lasts {
+            return Ok(());
+        }
+        let mut identity = self.identity.clone();
+        identity.remove(PROMISED);
+        if !lasts.is_zero() {
+            identity.insert(PROMISED.to_owned(), lasts.as_micros().to_string());
+        }
+        text_file::write(&self.path.join(IDENTITY), IDENTITY, &identity)?;
+        self.identity = identity;
+        Ok(())
     }
 
     fn mark(&mut self, field: &str) -> Result<(), Fatal> {

@@ -60,6 +60,11 @@ impl World {
             self.coverage.add("disk found to be full", counters.disk_full);
             self.coverage.add("shard left a slow or full disk", counters.transfers_away);
             self.coverage.add("replica found to differ", counters.divergences);
+            self.coverage.add("read served by a lease", counters.lease_reads);
+            self.coverage.add("lease not held, read waited for a round", counters.lease_reads_fallen_back);
+            self.coverage.add("vote withheld for a promise", counters.lease_votes_withheld);
+            self.coverage.add("election put off for a promise", counters.lease_elections_put_off);
+            self.coverage.add("lease given up to hand over", counters.leases_given_up);
             self.coverage.add("loop turned", counters.turns);
             self.coverage.add("snapshot taken", counters.snapshots_taken);
             self.coverage.add("snapshot failed", counters.snapshots_failed);

@@ -9,6 +9,7 @@ mod counts;
 pub mod coverage;
 mod damage;
 mod demand;
+pub mod leases;
 mod machine;
 mod nemesis;
 pub mod network;
@@ -123,4 +124,11 @@ pub const MUST_HAPPEN: &[&str] = &[
     "short segment",
     "lost disk",
     "client gives up",
+    "read served by a lease",
+    "lease not held, read waited for a round",
+    "vote withheld for a promise",
+    "election put off for a promise",
+    "lease given up to hand over",
+    "node started bound by a promise",
+    "node stood still in the middle of a turn",
 ];

@@ -88,6 +88,12 @@ pub struct Machine {
     busy: Vec<[bool; 5]>,
     /// By core: until when it stands still, as it syncs its log itself; 0 if it does not.
     syncs_until: Vec<u64>,
+    /// By core: it stood still since then, in the middle of a turn that it is now to take.
+    pub stood_since: Vec<Option<u64>>,
+    /// What has to do with leases is drawn here.
+    pub lease_random: Random,
+    /// How long leases last at the node that was started last.
+    lease: Option<Duration>,
     /// How much faster the clock runs, in millionths; may be negative.
     drift: i64,
     dir: PathBuf,
@@ -126,6 +132,9 @@ impl Machine {
             snapshot_disks: (0..plan.shards).map(|_| SimulatedDisk::new(random.number())).collect(),
             busy: vec![[false; 5]; loops.len()],
             syncs_until: vec![0; loops.len()],
+            stood_since: vec![None; loops.len()],
+            lease_random: Random::new(0),
+            lease: None,
             loops,
             state: State::Down,
             boot: 0,
@@ -168,6 +177,14 @@ impl Machine {
         }
     }
 
+    /// Whether its node, which has just started, is bound by what an earlier process may have promised.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        let State::Up(process) = &self.state else { return false };
+        let router = process.node.router(CoreId(0));
+        router.is_some_and(|router| router.shards().iter().any(|shard| shard.raft().is_bound()))
+    }
+
     /// Whether its data directory says that it has lost something.
     #[must_use]
     pub fn is_marked(&self) -> bool {
@@ -202,6 +219,8 @@ impl Machine {
         self.boot += 1;
         self.busy = vec![[false; 5]; self.loops.len()];
         self.syncs_until = vec![0; self.loops.len()];
+        self.stood_since = vec![None; self.loops.len()];
+        self.lease = plan.leases.as_ref().and_then(|leases| leases.setting(&mut self.lease_random));
         self.drift = draw_drift(plan, random);
         let now_shown = self.clock(now);
         let peers = (0..plan.nodes).filter(|index| *index != self.index);
@@ -287,6 +306,8 @@ impl Machine {
             log_io: LogIo::default(),
             log_sync: if plan.inline { LogSync::Inline } else { LogSync::Thread },
             slow_sync: Duration::from_millis(200),
+            lease: self.lease,
+            clock_drift_ppm_max: plan.drift_max as u32,
             log_level: log::LevelFilter::Off,
             limits: Limits {
                 uncommitted_bytes_max: plan.uncommitted_bytes_max,

@@ -278,6 +278,7 @@ impl World {
         let election = self.plan.election_timeout.as_nanos() as u64;
         let pause = self.random.skewed(5 * MILLISECOND, 3 * election);
         self.net.0.borrow_mut().agenda.after(pause, Event::Resume { node });
+        self.pause_with_lease(node, pause);
         self.say(format!("node {} stands still for {} ms", node + 1, pause / MILLISECOND));
         true
     }

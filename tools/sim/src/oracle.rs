@@ -22,6 +22,7 @@ use raftkv_protocol::client::Role;
 use raftkv_protocol::types::{EntryId, Index, NodeId, ShardId, Slot, SnapshotId, Term};
 
 use crate::coverage::Coverage;
+use crate::leases::LeasePromises;
 use crate::machine::node_id;
 use crate::promises::Promises;
 use crate::written::Written;
@@ -134,6 +135,7 @@ pub struct Oracle {
     entries: BTreeMap<(ShardId, u64), Option<u64>>,
     /// What nodes told each other.
     pub(crate) promises: Promises,
+    pub(crate) leases: LeasePromises,
     /// Nodes whose disk was damaged from outside, and that are not healed: what they had no longer counts.
     discounted: BTreeSet<usize>,
     /// Those that lost it as a whole.
@@ -141,9 +143,9 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Knows nothing yet.
+    /// Knows nothing yet. Clocks drift up to so many millionths.
     #[must_use]
-    pub fn new(nodes: usize, shards: u16) -> Oracle {
+    pub fn new(nodes: usize, shards: u16, drift_ppm_max: u64) -> Oracle {
         let shards = usize::from(shards);
         Oracle {
             shards: (0..shards).map(|_| Known::default()).collect(),
@@ -153,6 +155,7 @@ impl Oracle {
             puts: BTreeMap::new(),
             entries: BTreeMap::new(),
             promises: Promises::new(nodes),
+            leases: LeasePromises::new(drift_ppm_max),
             discounted: BTreeSet::new(),
             lost: BTreeSet::new(),
         }
@@ -162,6 +165,12 @@ impl Oracle {
     #[must_use]
     pub fn shards(&self) -> u16 {
         self.shards.len() as u16
+    }
+
+    /// The latest term of a shard that somebody has led.
+    #[must_use]
+    pub fn latest_led(&self, shard: ShardId) -> Term {
+        self.shards[usize::from(shard.0)].leaders.last_key_value().map_or(Term(0), |(term, _)| *term)
     }
 
     /// Whose a key is.

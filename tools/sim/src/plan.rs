@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::agenda::{HostId, MICROSECOND, MILLISECOND, SECOND};
+use crate::leases::LeasePlan;
 use crate::network::{Net, NetPlan};
 use crate::random::Random;
 
@@ -218,6 +219,8 @@ pub struct Plan {
     pub heartbeat: Duration,
     /// See the heartbeat.
     pub election_timeout: Duration,
+    /// Leases, if there are any.
+    pub leases: Option<LeasePlan>,
 }
 
 impl Plan {
@@ -269,6 +272,7 @@ impl Plan {
             snapshot_rate: *random.pick(&[256 << 10, 64 << 20]),
             heartbeat: Duration::from_millis(election / 8),
             election_timeout: Duration::from_millis(election),
+            leases: None,
         }
     }
 
@@ -375,7 +379,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "{} nodes of {} cores, {} shards, {} clients x {}, {} keys{}, {} % scans, {} s, election {:?}, \
-             syncs {}up to {} us, network up to {} us{}, snapshots every {} bytes, tails of {}, logs of {}{}{}; {}",
+             syncs {}up to {} us, network up to {} us{}{}, snapshots every {} bytes, tails of {}, logs of {}{}{}; {}",
             self.nodes,
             self.cores,
             self.shards,
@@ -390,6 +394,7 @@ impl fmt::Display for Plan {
             self.sync.1 / MICROSECOND,
             self.net.delay_max / MICROSECOND,
             if self.frame_faults { ", frames with faults" } else { "" },
+            self.leases.as_ref().map_or(String::new(), |leases| format!(", leases of {:?}", leases.duration)),
             self.snapshot_log_bytes,
             self.log_tail_bytes,
             self.core_log_bytes_max,

@@ -218,7 +218,7 @@ impl Promises {
                 given.tells(term);
                 Ok(false)
             }
-            Body::HeartbeatReply { context } if context.counter > 0 => {
+            Body::HeartbeatReply { context, .. } if context.counter > 0 => {
                 self.check_is_heard(from, "confirms a leader")?;
                 self.check_may_help(shard, from, "confirms a leader", |_| true)?;
                 self.rounds.entry((shard, to, context.term, context.counter)).or_default().insert(from);

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use raftkv::raft::{Config, Raft, Recovered};
+use raftkv::raft::{Config, Leases, Raft, Recovered};
 use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext};
 use raftkv_protocol::types::{EntryId, HardState, Incarnation, Index, NodeId, ShardId, Term};
 
@@ -24,6 +24,7 @@ fn replica(id: u64, term: u64, vote: Option<u64>, damaged: bool) -> Raft {
         append_bytes_max: 1 << 20,
         inflight_bytes_max: 1 << 20,
         inflight_messages_max: 16,
+        leases: Leases::default(),
     };
     let hard_state = HardState { term: Term(term), vote: vote.map(NodeId) };
     Raft::new(config, Recovered { hard_state, damaged, ..Recovered::default() }, Instant::now())
@@ -128,11 +129,14 @@ fn a_damaged_node_votes_for_nobody_and_helps_nobody_too_early() {
     let too_early = Some("a damaged node helps nobody before it knows all terms");
     listener.tells_term(1, 3, 5);
     assert_eq!(listener.hears(3, 1, 5, accepted()), too_early);
-    assert_eq!(listener.hears(3, 1, 5, Body::HeartbeatReply { context }), too_early);
-    assert_eq!(listener.hears(3, 1, 5, Body::HeartbeatReply { context: ReadContext::default() }), None);
+    assert_eq!(listener.hears(3, 1, 5, Body::HeartbeatReply { context, promise: Default::default() }), too_early);
+    assert_eq!(
+        listener.hears(3, 1, 5, Body::HeartbeatReply { context: ReadContext::default(), promise: Default::default() }),
+        None
+    );
     listener.tells_term(2, 3, 5);
     assert_eq!(listener.hears(3, 1, 5, accepted()), None);
-    assert_eq!(listener.hears(3, 1, 5, Body::HeartbeatReply { context }), None);
+    assert_eq!(listener.hears(3, 1, 5, Body::HeartbeatReply { context, promise: Default::default() }), None);
     assert_eq!(
         listener.votes(3, 1, 5),
         Some("a damaged node votes for nobody"),

@@ -96,13 +96,13 @@ impl Scan {
         self.pages > 0
     }
 
-    /// What the client library is asked for.
+    /// What the client library is asked for, `fresh` unless it may be old.
     #[must_use]
-    pub fn options(&self) -> ScanOptions {
+    pub fn options(&self, fresh: Consistency) -> ScanOptions {
         let Wish { prefix, start, end, reverse, limit, stale, .. } = &self.wish;
         let options = ScanOptions::prefix(prefix).start(start).end(end).cursor(&self.cursor).limit(*limit);
         let options = if *reverse { options.reverse() } else { options };
-        options.consistency(if *stale { Consistency::Stale } else { Consistency::Linearizable })
+        options.consistency(if *stale { Consistency::Stale } else { fresh })
     }
 
     /// Whether the page, from where the one before ended to where it ends itself, would show the key if there were one.

@@ -95,6 +95,8 @@ pub struct User {
     client: ByHand<SimNetwork>,
     waiting: Vec<(Ticket, Waiting)>,
     lives: u64,
+    /// Reads that were asked for, if some of them are to be answered by leases.
+    lease_reads: Option<u64>,
 }
 
 fn connect(plan: &Plan, net: &SharedNet, own: LoopId, now: Instant, random: &mut Random) -> ByHand<SimNetwork> {
@@ -111,7 +113,8 @@ fn connect(plan: &Plan, net: &SharedNet, own: LoopId, now: Instant, random: &mut
 impl User {
     /// A client that has not asked anything.
     pub fn new(index: usize, plan: &Plan, net: &SharedNet, own: LoopId, now: Instant, random: &mut Random) -> User {
-        User { index, own, client: connect(plan, net, own, now, random), waiting: Vec::new(), lives: 1 }
+        let lease_reads = plan.leases.as_ref().map(|_| index as u64);
+        User { index, own, client: connect(plan, net, own, now, random), waiting: Vec::new(), lives: 1, lease_reads }
     }
 
     /// How much it waits for.
@@ -129,9 +132,10 @@ impl User {
     /// Asks.
     pub fn ask(&mut self, ticket: Ticket, question: &Question, now: Instant) {
         let timeout = question.timeout;
+        let fresh = self.next_consistency();
         let client = &mut self.client;
         let waiting = match &question.what {
-            What::Page(scan) => Waiting::Page(client.scan(scan.options(), now, timeout)),
+            What::Page(scan) => Waiting::Page(client.scan(scan.options(fresh), now, timeout)),
             What::Snapshots(node) => Waiting::Snapshots(client.snapshot(node_id(*node), now, timeout)),
             What::Key { key, kind: Kind::Put { value, condition }, .. } => {
                 Waiting::Put(client.put_if(key, value, wire(condition), now, timeout))
@@ -140,11 +144,18 @@ impl User {
                 Waiting::Delete(client.delete_if(key, wire(condition), now, timeout))
             }
             What::Key { key, kind: Kind::Get, stale } => {
-                let consistency = if *stale { Consistency::Stale } else { Consistency::Linearizable };
+                let consistency = if *stale { Consistency::Stale } else { fresh };
                 Waiting::Get(client.get_with(key, consistency, now, timeout))
             }
         };
         self.waiting.push((ticket, waiting));
+    }
+
+    /// How a read is asked for that is to see everything that was acknowledged: where there are leases, mostly by them.
+    fn next_consistency(&mut self) -> Consistency {
+        let Some(asked) = &mut self.lease_reads else { return Consistency::Linearizable };
+        *asked += 1;
+        if asked.is_multiple_of(4) { Consistency::Linearizable } else { Consistency::Lease }
     }
 
     /// Takes a turn; tells what was answered.

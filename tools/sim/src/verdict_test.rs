@@ -25,7 +25,7 @@ fn delete(transcript: &mut Transcript, key: &str) {
 }
 
 fn verdict(mut transcript: Transcript) -> &'static str {
-    judge(&mut transcript, &Oracle::new(3, 1)).err().map_or("right", |violation| violation.invariant)
+    judge(&mut transcript, &Oracle::new(3, 1, 0)).err().map_or("right", |violation| violation.invariant)
 }
 
 #[test]

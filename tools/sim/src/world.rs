@@ -16,8 +16,9 @@ use crate::agenda::{Event, HostId, LoopId, MICROSECOND, MILLISECOND, SECOND, Wor
 use crate::coverage::Coverage;
 use crate::damage::Harm;
 use crate::demand::Demand;
+use crate::leases::LeasePlan;
 use crate::machine::{Machine, State};
-use crate::network::{Net, SharedNet, node_address};
+use crate::network::{Net, SharedNet, Told, node_address};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -25,6 +26,9 @@ use crate::trace::Trace;
 use crate::transcript::{Ticket, Transcript, Witness};
 use crate::user::{Answer, Answered, Question, User, What, next_question};
 use crate::verdict::{self, Judged};
+
+/// What is drawn for leases is drawn by itself.
+const LEASES: u64 = 0x1ea5_e000_0000_0000;
 
 /// Who owns a loop.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +78,9 @@ impl World {
     /// If there is no directory to be had for what nodes keep besides their logs.
     pub fn new(seed: u64, whole_trace: bool) -> std::io::Result<World> {
         let mut random = Random::new(seed);
-        let plan = Plan::draw(&mut random);
+        let mut plan = Plan::draw(&mut random);
+        let mut lease_random = Random::new(seed ^ LEASES);
+        plan.leases = LeasePlan::draw(&mut lease_random, plan.election_timeout);
         let mut net = Net::new(plan.net.clone(), random.fork());
         let dir = tempfile::Builder::new().prefix("raftkv-sim-").tempdir_in(memory_dir())?;
         let epoch = Instant::now();
@@ -84,6 +90,7 @@ impl World {
             let loops: Vec<LoopId> = (0..plan.cores).map(|_| net.add_loop(host)).collect();
             owners.extend((0..usize::from(plan.cores)).map(|core| Owner::Core { machine: index, core }));
             machines.push(Machine::new(index, &plan, loops, dir.path(), epoch, &mut random));
+            machines[index].lease_random = lease_random.fork();
             net.agenda.at(random.below(50 * MILLISECOND), Event::Start { node: index });
         }
         let places: Vec<LoopId> = (0..plan.clients)
@@ -101,7 +108,7 @@ impl World {
         }
         net.0.borrow_mut().agenda.at(random.between(200, 1_500) * MILLISECOND, Event::Nemesis);
         Ok(World {
-            oracle: Oracle::new(plan.nodes, plan.shards),
+            oracle: Oracle::new(plan.nodes, plan.shards, plan.drift_max),
             coverage: Coverage::default(),
             trace: Trace::new(whole_trace),
             net,
@@ -224,9 +231,14 @@ impl World {
             return Ok(());
         }
         let before = machine.before_turn(core, &self.plan, &mut self.random);
+        let since = machine.stood_since[core].take().map(|since| machine.clock(since));
+        self.coverage.add("node stood still in the middle of a turn", u64::from(since.is_some()));
         let Some(process) = machine.process() else { return Ok(()) };
         let ready = self.net.0.borrow_mut().take_ready(owner);
-        let turned = process.node.turn(id, clock, &ready);
+        let turned = match since {
+            Some(since) => process.node.turn_paused(id, since, clock, &ready),
+            None => process.node.turn(id, clock, &ready),
+        };
         let has_died = machine.after_turn(core, before, &self.plan, now, &mut self.random);
         self.note_repairs(index, id)?;
         if matches!(turned, Ok(Progress::Ended(_))) {
@@ -255,6 +267,7 @@ impl World {
             digest[5] = digest[5].wrapping_mul(31).wrapping_add(raft.persisted_index().0);
         }
         self.trace.digest(&digest);
+        self.check_leases_of(index, id)?;
         // A loop that is busy goes round again; even that takes some time.
         let stands_until = self.machines[index].stands_until(core, now).unwrap_or(0);
         self.coverage.add("log synced by its loop", u64::from(stands_until > 0));
@@ -274,7 +287,11 @@ impl World {
     fn hear(&mut self) -> Result<bool, Violation> {
         let told = std::mem::take(&mut self.net.0.borrow_mut().told);
         let mut has_voted = false;
+        let now = self.now();
         for told in &told {
+            if let Told::Raft(message) = told {
+                self.oracle.leases.told(message, now)?;
+            }
             has_voted |= self.oracle.promises.told(told)?;
         }
         Ok(has_voted)
@@ -391,6 +408,7 @@ impl World {
         match machine.start(&self.plan, &self.net, now, self.faulty, &mut self.random) {
             Ok(()) => {
                 self.coverage.note("node started");
+                self.coverage.add("node started bound by a promise", u64::from(machine.is_bound()));
                 self.oracle.forget_snapshots(index);
                 self.look_at_snapshots(index, None)?;
                 self.note_start(index)?;

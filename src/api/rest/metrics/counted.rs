@@ -152,7 +152,7 @@ static CLIENTS: [Family; 12] = [
     ),
 ];
 
-static PEERS: [Family; 8] = [
+static PEERS: [Family; 11] = [
     counter(
         About::new("raftkv_raft_messages", "Raft messages sent, received, dropped for want of a link, and outdated"),
         "event",
@@ -197,6 +197,24 @@ static PEERS: [Family; 8] = [
         About::new("raftkv_divergences", "Times that a replica was found to be another than others"),
         "",
         &[("", |c| c.divergences)],
+    ),
+    counter(
+        About::new("raftkv_lease_reads", "Reads by a lease: answered by it, or by a round as the leader held none"),
+        "by",
+        &[("lease", |c| c.lease_reads), ("round", |c| c.lease_reads_fallen_back)],
+    ),
+    counter(
+        About::new(
+            "raftkv_lease_promises_kept",
+            "Votes withheld and elections put off because of a promise to a leader",
+        ),
+        "kind",
+        &[("vote", |c| c.lease_votes_withheld), ("election", |c| c.lease_elections_put_off)],
+    ),
+    counter(
+        About::new("raftkv_leases_given_up", "Leases that were given up to hand a shard over"),
+        "",
+        &[("", |c| c.leases_given_up)],
     ),
 ];
 

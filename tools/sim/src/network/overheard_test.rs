@@ -43,7 +43,7 @@ fn hear(connection: &mut Connection, from: usize, bytes: &[u8]) -> Vec<Told> {
 #[test]
 fn frames_are_heard_once_however_they_are_cut() {
     let context = ReadContext { incarnation: Incarnation(3), term: Term(2), counter: 1 };
-    let body = Body::HeartbeatReply { context };
+    let body = Body::HeartbeatReply { context, promise: Default::default() };
     let message = Message { shard: ShardId(1), from: NodeId(2), to: NodeId(1), term: Term(2), body };
     let mut bytes = Vec::new();
     PeerFrame::Message(message.clone()).encode(&mut bytes);

@@ -165,8 +165,8 @@ fn body(replica: &Replica, term: Term, choices: &mut Choices<'_>) -> Body {
             let (prev, hint) = (index(replica, choices), id(replica, choices));
             Body::AppendReply { link: link(choices), result: AppendResult::Rejected { prev, hint } }
         }
-        9 => Body::Heartbeat { commit: index(replica, choices), context: context(term, choices) },
-        10 => Body::HeartbeatReply { context: context(term, choices) },
+        9 => Body::Heartbeat { commit: index(replica, choices), context: context(term, choices), sent_us: 0 },
+        10 => Body::HeartbeatReply { context: context(term, choices), promise: Default::default() },
         11 => Body::TimeoutNow,
         _ => Body::Snapshot { link: link(choices), meta: snapshot(replica, choices) },
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raftkv::raft::invariants::{Observed, check, check_step};
-use raftkv::raft::{Config, Outgoing, Raft, ReadId, ReadReady, Ready, Recovered, WriteId};
+use raftkv::raft::{Config, Leases, Outgoing, Raft, ReadId, ReadReady, Ready, Recovered, WriteId};
 use raftkv_protocol::client::Role;
 use raftkv_protocol::peer::{Body, Message, SnapshotMeta};
 use raftkv_protocol::types::{
@@ -110,6 +110,7 @@ impl Replica {
             append_bytes_max: append,
             inflight_bytes_max: inflight,
             inflight_messages_max: messages,
+            leases: Leases::default(),
         };
         let raft = Raft::new(config.clone(), recovered(&durable), *EPOCH);
         let mut replica = Replica {
