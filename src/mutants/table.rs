@@ -74,7 +74,6 @@ pub const ALL: &[Mutant] = &[
     bug("lease-ignores-drift", "a lease lasts as long as the promise, whatever the clocks do", "rule 6, museum 23"),
     bug("lease-judged-before-reading", "a lease is held at the time before its request was read", "rule 6, museum 23"),
     bug("hint-waives-promise", "a broken link frees a voter from what it has promised", "rule 6, museum 23"),
-    bug("pre-vote-despite-promise", "a pre-vote is granted in spite of a promise", "rule 6"),
     bug("restarted-voter-is-free", "a voter forgets over a restart what it has promised", "rule 6, museum 23"),
     bug("transfer-keeps-lease", "a leader that hands over keeps its lease", "rule 6, museum 23"),
     // The log.

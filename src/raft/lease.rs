@@ -214,7 +214,7 @@ impl Raft {
     pub(super) fn is_forbidden(&self, message: &Message) -> bool {
         let (is_new, own) = (self.hard_state.vote != Some(message.from), self.hard_state.term);
         let helps = match message.body {
-            Body::PreVote { .. } => message.term > own && !mutant!("pre-vote-despite-promise"),
+            Body::PreVote { .. } => message.term > own,
             Body::Vote { transfer, .. } => !transfer && (message.term > own || (message.term == own && is_new)),
             _ => false,
         };

@@ -4,8 +4,9 @@
 //! middle of a turn, and some nodes start without leases, or with shorter ones. Outside of what is promised, and so never
 //! brought about: a clock that is wrong by more than the bound.
 //!
-//! - A node that has promised a leader to elect nobody else does not: it grants no vote or pre-vote and stands for no election
-//!   until the promise has run out on the fastest clock, over restarts too, but for an election that a leader has asked for.
+//! - A node that has promised a leader to elect nobody else does not: it votes for nobody of a later term and stands for no
+//!   election until the promise has run out on the fastest clock, over restarts too, but for an election that a leader has asked
+//!   for. (Pre-votes may wait in a socket until the node is bound, and mean nothing then.)
 //! - While a leader holds a lease nobody leads a later term. (So nobody else can have committed anything.)
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,9 +57,6 @@ struct Bound {
     term: Term,
     /// Until when, on the fastest clock that counts.
     until: u64,
-    /// When that was told, and what had been told before.
-    told_at: u64,
-    until_before: u64,
 }
 
 /// What was promised to leaders, as it was heard.
@@ -95,20 +93,14 @@ impl LeasePromises {
                 let shortest =
                     u128::from(promise.lasts_us) * 1_000 * 1_000_000 / u128::from(1_000_000 + self.drift_ppm_max);
                 let until = sent + shortest as u64;
-                let first = Bound { term, until, told_at: now, until_before: 0 };
-                let bound = self.bound.entry((shard, from)).or_insert(first);
-                if bound.told_at < now {
-                    (bound.told_at, bound.until_before) = (now, bound.until);
-                }
+                let bound = self.bound.entry((shard, from)).or_insert(Bound { term, until });
                 (bound.term, bound.until) = (bound.term.max(term), bound.until.max(until));
             }
             Body::Vote { transfer: true, .. } => drop(self.handed_over.insert((shard, term, from))),
             Body::Vote { transfer: false, .. } => return self.check(message, "stands for election", now),
-            Body::PreVote { .. } => return self.check(message, "asks for an election", now),
             Body::VoteReply { granted: true } if !self.handed_over.contains(&(shard, term, to)) => {
                 return self.check(message, "votes", now);
             }
-            Body::PreVoteReply { granted: true } => return self.check(message, "would vote", now),
             _ => {}
         }
         Ok(())
@@ -117,10 +109,7 @@ impl LeasePromises {
     fn check(&self, message: &Message, what: &str, now: u64) -> Result<(), Violation> {
         let Message { shard, from, to, term, .. } = *message;
         let Some(bound) = self.bound.get(&(shard, from)) else { return Ok(()) };
-        // A pre-vote changes nothing, and may have been granted in the same turn before the heartbeat was read.
-        let is_pre_vote = matches!(message.body, Body::PreVoteReply { .. });
-        let until = if is_pre_vote && bound.told_at == now { bound.until_before } else { bound.until };
-        if now >= until || term <= bound.term {
+        if now >= bound.until || term <= bound.term {
             return Ok(());
         }
         let what = format!("shard {shard}: node {from} {what} ({to}, term {term}) at {now}: {bound:?}");
