@@ -40,3 +40,5 @@ mod restarts;
 mod service_manager;
 #[path = "functional/snapshots.rs"]
 mod snapshots;
+#[path = "functional/status_page.rs"]
+mod status_page;

@@ -62,6 +62,7 @@ fn without_flags_it_is_a_single_durable_node() {
     assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 20, LogIo::Direct, LevelFilter::Info));
     assert_eq!((config.log_sync, config.slow_sync), (LogSync::Thread, Duration::from_millis(200)));
     assert_eq!((config.lease, config.clock_drift_ppm_max), (None, 1_000));
+    assert!(!config.ui_write);
     assert_eq!(config.limits, Limits::default());
 }
 
@@ -82,6 +83,7 @@ fn every_flag_is_understood() {
         "--segment-size=64KiB",
         "--log-io=map",
         "--log-sync=inline",
+        "--ui-write=on",
         "--slow-sync=300ms",
         "--log-level=debug",
     ]);
@@ -95,6 +97,7 @@ fn every_flag_is_understood() {
     assert_eq!((config.lease, config.clock_drift_ppm_max), (Some(Duration::from_millis(600)), 200));
     assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 10, LogIo::Map, LevelFilter::Debug));
     assert_eq!((config.log_sync, config.slow_sync), (LogSync::Inline, Duration::from_millis(300)));
+    assert!(config.ui_write && node(&["--ui-write"]).ui_write && !node(&["--ui-write=off"]).ui_write);
 }
 
 /// Every limit, with another value than its default.
@@ -457,7 +460,8 @@ fn help_and_version_are_printed() {
     assert_eq!(printed(&["--version"]), format!("raftkv-server {}\n", env!("CARGO_PKG_VERSION")));
     let help = printed(&["--help"]);
     for name in names::flags() {
-        assert!(help.contains(&format!("--{name} ")), "--{name} is not in\n{help}");
+        let is_shown = [" ", "["].iter().any(|end| help.contains(&format!("--{name}{end}")));
+        assert!(is_shown, "--{name} is not in\n{help}");
     }
     assert!(help.contains("--node-id 3 --listen 10.0.0.3:7001 --initial-cluster $ALL"));
 }

@@ -70,6 +70,11 @@ pub(super) struct Flags {
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level)]
     pub log_level: LevelFilter,
 
+    /// Whether the page for people that `GET /` over HTTP shows offers to write and delete keys
+    #[arg(long, value_name = "SWITCH", default_value = "off", default_missing_value = "on")]
+    #[arg(num_args = 0..=1, require_equals = true)]
+    pub ui_write: Switch,
+
     /// Run this many nodes on this machine, as child processes on consecutive ports from --listen on
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9), help_heading = "Cluster")]
     pub local_cluster: Option<u16>,
@@ -268,6 +273,13 @@ pub(super) struct Flags {
     /// Bytes of snapshots taken from other nodes in a second
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size, help_heading = PER_CORE)]
     pub snapshot_rate: u64,
+}
+
+/// What is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Switch {
+    On,
+    Off,
 }
 
 /// How a log places its batches in its segments.

@@ -40,7 +40,7 @@ pub use flags::{LogIo, LogSync};
 pub use local::{LocalCluster, LocalNode};
 pub use written::Settings;
 
-use flags::Flags;
+use flags::{Flags, Switch};
 use layers::{Asked, Layered};
 
 /// What the process is to do.
@@ -63,6 +63,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where it listens for HTTP, if it does.
     pub http_listen: Option<SocketAddr>,
+    /// Whether the page for people offers to write keys.
+    pub ui_write: bool,
     /// Where clients and peers reach it: its address in `initial_cluster`.
     pub advertise: String,
     /// Its data directory.
@@ -214,6 +216,7 @@ fn check(flags: &Flags) -> Result<Config, Fatal> {
         node_id,
         listen,
         http_listen: http_listen(flags, listen)?,
+        ui_write: flags.ui_write == Switch::On,
         advertise,
         data_dir,
         initial_cluster,

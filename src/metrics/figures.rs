@@ -29,6 +29,8 @@ pub struct CoreFigures {
     pub measures: Box<Measures>,
     /// What is measured of its log.
     pub log: LogFigures,
+    /// Whether its link to each other node is up.
+    pub links: Vec<(NodeId, bool)>,
     /// What became of its requests.
     pub requests: Box<Requests>,
     /// Its shards.

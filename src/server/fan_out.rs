@@ -114,6 +114,7 @@ impl<L: CoreLog> Router<L> {
             core: self.core,
             measures: self.measures.clone(),
             log: self.log.figures(),
+            links: self.told.links(),
             requests: self.requests.clone(),
             shards: self.shards.iter().map(Shard::figures).collect(),
         }

@@ -64,6 +64,11 @@ impl Told {
         self.peers.iter_mut().filter(|told| told.id == peer).for_each(|told| told.is_up = false);
     }
 
+    /// Whether the link to each peer is up.
+    pub(super) fn links(&self) -> Vec<(NodeId, bool)> {
+        self.peers.iter().map(|peer| (peer.id, peer.is_up)).collect()
+    }
+
     /// The newest checkpoint of the shard in this position.
     pub(super) fn reached(&mut self, at: usize, newest: Index) {
         if self.newest[at] != newest {

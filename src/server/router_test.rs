@@ -93,6 +93,7 @@ fn config(id: NodeId, dir: &Path) -> Config {
         node_id: id,
         listen: "127.0.0.1:1".parse().unwrap(),
         http_listen: None,
+        ui_write: false,
         advertise: String::new(),
         data_dir: dir.to_owned(),
         initial_cluster: (1..=3).map(|id| (NodeId(id), format!("127.0.0.{id}:1"))).collect(),

@@ -7,6 +7,7 @@
 
 #![expect(dead_code, reason = "each test binary uses its own part of the harness")]
 
+pub mod browser;
 pub mod clients;
 pub mod cluster;
 pub mod history;

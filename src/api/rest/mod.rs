@@ -11,6 +11,7 @@ mod node;
 mod params;
 mod problem;
 mod scan;
+mod ui;
 
 #[cfg(test)]
 mod params_test;
@@ -24,9 +25,10 @@ pub use super::node_handle::NodeHandle as Rest;
 use crate::metrics::requests::Task;
 
 pub use problem::Uncounted;
+pub use ui::Settings as UiSettings;
 
-/// The router of the REST face.
-pub fn router(rest: Rest) -> Router {
+/// The router of the REST face, and of the page for people.
+pub fn router(rest: Rest, ui: UiSettings) -> Router {
     Router::new()
         .route("/v1/kv", get(scan::page).fallback(no_method))
         .route("/v1/kv/", axum::routing::any(keys::no_key))
@@ -37,8 +39,9 @@ pub fn router(rest: Rest) -> Router {
         .route("/metrics", get(metrics::get).fallback(no_method))
         .route("/livez", get(node::livez).fallback(no_method))
         .route("/readyz", get(node::readyz).fallback(no_method))
-        .fallback(no_path)
         .with_state(rest)
+        .merge(ui::router(ui))
+        .fallback(no_path)
 }
 
 /// What a request asks the node for, by its method and path; `None` if it is nothing that is counted as a request.

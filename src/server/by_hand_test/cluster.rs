@@ -41,6 +41,7 @@ fn config(id: NodeId, nodes: u64, dir: &Path, limits: &Limits) -> Config {
         node_id: id,
         listen: address(id.0),
         http_listen: None,
+        ui_write: false,
         advertise: address(id.0).to_string(),
         data_dir: dir.to_owned(),
         initial_cluster: (1..=nodes).map(|id| (NodeId(id), address(id).to_string())).collect(),

@@ -15,6 +15,7 @@ use crate::api::grpc::{self, Grpc};
 use crate::api::node_handle::NodeHandle;
 #[cfg(feature = "rest")]
 use crate::api::rest;
+use crate::config::Config;
 use crate::metrics::requests::Face;
 
 /// The faces of a core.
@@ -29,10 +30,12 @@ pub(super) struct Faces {
 }
 
 impl Faces {
-    pub(super) fn new(node: NodeHandle) -> Faces {
+    pub(super) fn new(node: NodeHandle, config: &Config) -> Faces {
+        #[cfg(not(feature = "rest"))]
+        let _ = config;
         Faces {
             #[cfg(feature = "rest")]
-            rest: rest::router(node.clone()),
+            rest: rest::router(node.clone(), ui_settings(config)),
             #[cfg(feature = "grpc")]
             grpc: Grpc::new(NodeHandle { face: Face::Grpc, ..node.clone() }),
             #[cfg(feature = "rest")]
@@ -65,6 +68,13 @@ impl Faces {
         *response.status_mut() = hyper::StatusCode::NOT_FOUND;
         response
     }
+}
+
+/// What the page for people has to know.
+#[cfg(feature = "rest")]
+fn ui_settings(config: &Config) -> rest::UiSettings {
+    let slow_sync_ms = u64::try_from(config.slow_sync.as_millis()).unwrap_or(u64::MAX);
+    rest::UiSettings { write: config.ui_write, slow_sync_ms }
 }
 
 /// The body of a face's response.

@@ -102,7 +102,7 @@ impl<S: Socket + 'static> Http<S> {
             members: config.initial_cluster.clone().into(),
         };
         let shared = Rc::new(Shared {
-            faces: Faces::new(node),
+            faces: Faces::new(node, config),
             timer: timer.clone(),
             spawner: tasks.spawner(),
             limits: limits.clone(),

@@ -294,6 +294,7 @@ impl Machine {
             node_id: node_id(self.index),
             listen: address(self.index),
             http_listen: None,
+            ui_write: false,
             advertise: address(self.index).to_string(),
             data_dir: self.dir.clone(),
             initial_cluster: (0..plan.nodes).map(|index| (node_id(index), address(index).to_string())).collect(),

@@ -24,7 +24,8 @@ pub fn write(figures: &Figures, process: &ProcessFigures, page: &mut Page<'_>) -
     self::process(process, page)?;
     disk(figures, page)?;
     logs(figures, page)?;
-    cores(figures, page)
+    cores(figures, page)?;
+    links(figures, page)
 }
 
 /// Under the names that every program of this kind has.
@@ -111,6 +112,19 @@ fn cores(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
         &About::new("raftkv_inbox_depth", "Messages that waited when a core looked into its inbox and found some"),
         1.0,
         alone(sum(figures, |core| &core.measures.inbox_depths)),
+    )
+}
+
+/// Their links to the other nodes.
+fn links(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
+    let links = figures.cores.iter().flat_map(|core| core.links.iter().map(|(node, is_up)| (core.core, node, is_up)));
+    page.gauge(
+        &About::new("raftkv_link_up", "1 while the core's link to another node is up, and 0 while it is not"),
+        links.map(|(core, node, is_up)| {
+            let mut labels = label("core", core);
+            labels.push(("node", node.to_string().into()));
+            (labels, *is_up)
+        }),
     )
 }
 
