@@ -28,6 +28,8 @@ mod links;
 mod members;
 #[path = "functional/metrics.rs"]
 mod metrics;
+#[path = "functional/openapi.rs"]
+mod openapi;
 #[path = "functional/operations.rs"]
 mod operations;
 #[path = "functional/reload.rs"]

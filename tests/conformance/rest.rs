@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::binary::sorted;
 use crate::face::{Face, More, NodeState, Outcome, Page, ShardState};
 use crate::support::http::{Http, Response, http_address, request};
+use crate::support::openapi::OpenApi;
 
 /// The longest value: one that is announced as longer is refused before it is sent.
 const VALUE_BYTES_MAX: usize = 1 << 20;
@@ -20,12 +21,14 @@ pub struct Rest {
     node: u64,
     address: SocketAddr,
     http: Http,
+    /// What it promises.
+    api: OpenApi,
 }
 
 impl Rest {
     pub fn connect(node: u64, listen: SocketAddr) -> Rest {
         let address = http_address(listen);
-        Rest { node, address, http: Http::connect(address) }
+        Rest { node, address, http: Http::connect(address), api: OpenApi::new() }
     }
 
     fn put(&mut self, key: &[u8], value: &[u8], condition: Condition) -> Response {
@@ -69,6 +72,14 @@ impl Face for Rest {
             Operation::Scan(scan) => self.http.ask("GET", &scan_path(&scan), &[], b""),
             operation => panic!("no case asks for {operation:?}"),
         };
+        let (method, path) = match operation {
+            Operation::Put { .. } => ("PUT", "/v1/kv/{key}"),
+            Operation::Delete { .. } => ("DELETE", "/v1/kv/{key}"),
+            Operation::Batch(_) => ("POST", "/v1/batch"),
+            Operation::Get { .. } => ("GET", "/v1/kv/{key}"),
+            _ => ("GET", "/v1/kv"),
+        };
+        self.api.check(method, path, &response);
         if response.status != 200 {
             return Outcome::Refused(refusal(&response));
         }

@@ -15,6 +15,7 @@ pub mod http;
 pub mod http2;
 pub mod metrics;
 pub mod netns;
+pub mod openapi;
 pub mod process;
 pub mod random;
 pub mod tools;

@@ -8,6 +8,7 @@ mod body;
 mod keys;
 mod metrics;
 mod node;
+mod openapi;
 mod params;
 mod problem;
 mod scan;
@@ -39,6 +40,7 @@ pub fn router(rest: Rest, ui: UiSettings) -> Router {
         .route("/metrics", get(metrics::get).fallback(no_method))
         .route("/livez", get(node::livez).fallback(no_method))
         .route("/readyz", get(node::readyz).fallback(no_method))
+        .route("/openapi.json", get(openapi::get).fallback(no_method))
         .with_state(rest)
         .merge(ui::router(ui))
         .fallback(no_path)
