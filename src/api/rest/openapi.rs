@@ -8,7 +8,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use super::params;
 use crate::api::ask::OwnedRefusal;
 
-/// Written by hand; the tests hold it against the router, `tools/schemathesis` against what is answered.
+/// Written by hand; the tests hold it against the router, `tools/schemathesis/check` against what is answered.
 const DOCUMENT: &str = include_str!("openapi.json");
 
 /// `GET`: the document.
