@@ -1,6 +1,6 @@
 //! What a node and a cluster do for their users, with real processes, sockets and disks: every operation, restarts,
-//! the command line, reloads and the service manager, wrong bytes, limits of connections, snapshots, HTTP and its description, metrics, and who
-//! may join.
+//! the command line, reloads and the service manager, wrong bytes, limits of connections, snapshots, HTTP and its
+//! description, metrics, and who may join.
 
 mod support;
 

@@ -8,7 +8,7 @@ use crate::support::cluster::Cluster;
 use crate::support::http::{Http, http_address};
 use crate::support::openapi::{DOCUMENT, OpenApi};
 
-const ROUTER: &str = include_str!("../../src/api/rest/mod.rs");
+const ROUTERS: &str = concat!(include_str!("../../src/api/rest/mod.rs"), include_str!("../../src/api/rest/ui/mod.rs"));
 const REFERENCE: &str = include_str!("../../docs/rest.md");
 
 #[test]
@@ -52,7 +52,7 @@ fn references_of_the_description_are_whole() {
 #[test]
 fn the_description_names_every_path_of_the_router_and_no_other() {
     let api = OpenApi::new();
-    let routes = ROUTER.split(".route(\"").skip(1).filter_map(|rest| rest.split_once("\", "));
+    let routes = ROUTERS.split(".route(\"").skip(1).filter_map(|rest| rest.split_once("\", "));
     // What is behind the last slash is a key: this route says that there is none.
     let routes = routes.filter(|(path, _)| *path != "/v1/kv/");
     let named = |method: &str, handlers: &str| handlers.contains(&format!("{method}("));
@@ -97,6 +97,10 @@ fn the_reference_and_the_description_know_the_same() {
     }
 }
 
+/// Method, path as it is described, path as it is asked for, headers, body, and the status of the answer.
+type Call<'a> = (&'a str, &'a str, &'a str, Headers<'a>, &'a [u8], u16);
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn what_is_answered_is_described() {
     let cluster = Cluster::of(1).flag("--value-bytes-max=1KiB").start();
@@ -106,9 +110,9 @@ fn what_is_answered_is_described() {
     let delete = r#"{"operations":[{"op":"delete","key":"aw==","if_match":"*"}]}"#;
     let twice = r#"{"operations":[{"op":"delete","key":"aw=="},{"op":"delete","key":"aw=="}]}"#;
     let long = format!(r#"{{"operations":[{}{{}}]}}"#, r#"{"op":"delete","key":"aw=="},"#.repeat(200));
-    let none: &[(&str, &str)] = &[];
+    let none: Headers<'_> = &[];
     let key = "/v1/kv/{key}";
-    let calls: &[(&str, &str, &str, &[(&str, &str)], &[u8], u16)] = &[
+    let calls: &[Call<'_>] = &[
         ("PUT", key, "/v1/kv/k", none, b"v", 200),
         ("PUT", key, "/v1/kv/k?x", none, b"v", 400),
         ("PUT", key, "/v1/kv/k", &[("if-none-match", "*")], b"v", 412),
@@ -139,6 +143,9 @@ fn what_is_answered_is_described() {
         ("GET", "/v1/status", "/v1/status?x", none, b"", 400),
         ("GET", "/v1/cluster", "/v1/cluster", none, b"", 200),
         ("GET", "/v1/cluster", "/v1/cluster?x", none, b"", 400),
+        ("GET", "/", "/", none, b"", 200),
+        ("GET", "/", "/", &[("if-none-match", "*")], b"", 200),
+        ("GET", "/v1/ui", "/v1/ui", none, b"", 200),
         ("GET", "/metrics", "/metrics", none, b"", 200),
         ("GET", "/metrics", "/metrics", &[("accept", "application/openmetrics-text")], b"", 200),
         ("GET", "/metrics", "/metrics?x", none, b"", 400),
