@@ -216,6 +216,23 @@ fn what_is_measured_fits_what_was_done() {
 }
 
 #[test]
+fn a_link_is_down_while_the_other_node_is() {
+    let mut cluster = Cluster::start(3);
+    let await_links = |cluster: &Cluster, up: [f64; 2]| {
+        eventually(PATIENCE, format!("the links of node 1 are {up:?}"), || {
+            let page = Page::of(cluster, 1);
+            let links = ["2", "3"].map(|node| page.sum("raftkv_link_up", &[("core", "0"), ("node", node)]));
+            (links == up).then_some(())
+        });
+    };
+    await_links(&cluster, [1.0, 1.0]);
+    cluster.kill_9(3);
+    await_links(&cluster, [1.0, 0.0]);
+    cluster.start_node(3);
+    await_links(&cluster, [1.0, 1.0]);
+}
+
+#[test]
 fn dashboard_and_alerts_ask_for_metrics_that_exist() {
     let listed = listed();
     let manual = include_str!("../../docs/operations.md");

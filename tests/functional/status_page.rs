@@ -189,3 +189,63 @@ fn keys_and_values_are_never_markup_and_are_written_only_if_that_is_allowed() {
     assert_eq!(self::http(&cluster, 1).ask("GET", "/v1/kv/a/b%20%C3%BC", &[], b"").status, 404);
     check(&mut browser, &origin);
 }
+
+/// A page of metrics.
+fn scrape([a, up_to_2_ms, all]: [u32; 3], started: f64) -> String {
+    format!(
+        "# HELP a_total of \"quotes\" and {{braces}}\n\
+         a_total{{kind=\"x\\\"}}\\\"y\",other=\"1\"}} {a}\n\
+         a_total{{kind=\"z\"}} 4\n\
+         t_bucket{{le=\"0.001\"}} 10\n\
+         t_bucket{{le=\"0.002\"}} {up_to_2_ms}\n\
+         t_bucket{{le=\"+Inf\"}} {all}\n\
+         process_start_time_seconds {started}\n"
+    )
+}
+
+#[test]
+fn the_scripts_of_the_page_count_right() {
+    const TEST: &str = "the_scripts_of_the_page_count_right";
+    let cluster = Cluster::start(1);
+    let Some(mut browser) = Browser::start(TEST, cluster.files()) else { return };
+    let origin = url(&cluster, 1);
+    browser.open(&origin);
+    browser.await_true("document.querySelectorAll('#shards tbody tr').length > 0");
+    for (name, clock_s, text) in [
+        ("first", 0, scrape([3, 30, 40], 7.5)),
+        ("later", 5, scrape([13, 130, 140], 7.5)),
+        ("restarted", 5, scrape([13, 130, 140], 9.0)),
+    ] {
+        let text = serde_json::Value::from(text);
+        browser.value(&format!("globalThis.{name} = {{ clock_s: {clock_s}, metrics: new Metrics({text}) }}; 0"));
+    }
+    let facts = [
+        // What a scrape says.
+        "first.metrics.sum('a_total') === 7",
+        "first.metrics.sum('a_total', ({ other }) => other === '1') === 3",
+        "first.metrics.all('none').length === 0",
+        // Ten more in five seconds; nothing is known over a restart, nor at first.
+        "rate(interval(first, later), 'a_total') === 2",
+        "rate(interval(first, restarted), 'a_total') === null",
+        "rate(interval(null, later), 'a_total') === null",
+        // A hundred values between 1 and 2 ms.
+        "quantile(grown(interval(first, later), 't'), 0.5) === 0.0015",
+        "quantile(grown(interval(first, first), 't'), 0.5) === null",
+        "quantile(grown(interval(first, restarted), 't'), 0.5) === null",
+        // A quantile beyond the last bound is not known to be more than that.
+        "quantile([[1, 0], [2, 0], [Infinity, 5]], 0.99) === 2",
+        // How many are surely slower: only at the bounds of buckets.
+        "JSON.stringify(above([[1, 5], [2, 8], [4, 9], [Infinity, 10]], 1.5)) === '{\"bound\":2,\"count\":2}'",
+        "above([[1, 5], [Infinity, 10]], 3).count === 0",
+        // Bytes as text and in paths.
+        "asText(new Uint8Array([0xff])) === null && asHex(new Uint8Array([0, 0xff])) === '0x00ff'",
+        "keyPath(new TextEncoder().encode('a/ü.%')) === '/v1/kv/a%2f%c3%bc%2e%25'",
+        "(() => { try { keyPath(new TextEncoder().encode('..')); } catch { return true; } })()",
+        "[milliseconds(null), milliseconds(0.00042), milliseconds(16.777)].join() === '–,0.42 ms,16.8 s'",
+        "[bytes(0), bytes(1023), bytes(1536), bytes(1 << 30)].join() === '0 B,1023 B,1.5 KiB,1.0 GiB'",
+    ];
+    for fact in facts {
+        assert_eq!(browser.value(fact), true, "{fact}");
+    }
+    check(&mut browser, &origin);
+}

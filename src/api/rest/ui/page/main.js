@@ -58,15 +58,25 @@ async function heard() {
   }
 }
 
+/** The next turn, unless one is under way. */
+let timer = null;
+
 async function turn() {
+  timer = null;
   const seen = await heard();
   const usual = document.hidden ? PAUSE_UNSEEN_MS : PAUSE_MS;
   // A node whose answers take long has many shards, or much to do.
   const pause = seen ? Math.max(usual, 10 * seen.took_ms) : Math.min(PAUSE_FAILED_MS_MAX, PAUSE_MS * 2 ** (page.failures - 1));
-  setTimeout(turn, pause);
+  timer = setTimeout(turn, pause);
   if (!seen) return;
   showAll(seen);
   page.keys.allow(seen.settings.write);
 }
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden || timer === null) return;
+  clearTimeout(timer);
+  turn();
+});
 
 turn();

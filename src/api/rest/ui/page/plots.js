@@ -1,6 +1,8 @@
 // The plots of the last minutes. The page keeps their points itself: the node tells only what is now.
 
 const HISTORY_S = 300;
+/** A page that was just opened shows so much, for its lines to be seen. */
+const SHOWN_S_MIN = 60;
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -34,7 +36,12 @@ class Plot {
       ...this.size(),
       series: [{ label: "at", value: (_, at) => (at ? clockTime(at) : "–") }, ...lines],
       axes: [
-        { ...axis, incrs: [60], values: (_, ticks) => ticks.map((at) => clockTime(at).slice(0, 5)) },
+        {
+          ...axis,
+          incrs: [10, 20, 30, 60],
+          space: 60,
+          values: (_, ticks, _axis, _space, step) => ticks.map((at) => clockTime(at).slice(0, step < 60 ? 8 : 5)),
+        },
         { ...axis, size: 56, values: (_, ticks) => ticks.map(this.format) },
       ],
       scales: {
@@ -49,7 +56,8 @@ class Plot {
 
   span() {
     const newest = this.data[0].at(-1) ?? Date.now() / 1000;
-    return [newest - HISTORY_S, newest];
+    const known_s = newest - (this.data[0][0] ?? newest);
+    return [newest - Math.min(HISTORY_S, Math.max(SHOWN_S_MIN, known_s)), newest];
   }
 
   /** Values of a time; null where there is none. */
