@@ -40,6 +40,8 @@ pub struct Flip {
     name: String,
     at: u64,
     bit: u8,
+    /// How the file begins: with an id of its own.
+    header: Vec<u8>,
 }
 
 impl Flip {
@@ -52,6 +54,7 @@ impl Flip {
     fn is_unproved(&self, disk: &SimulatedDisk) -> bool {
         let newest = storage::newest(disk).ok().flatten();
         newest.is_some_and(|newest| newest.name == self.name && self.at >= newest.durable_upto)
+            && disk.bytes(&self.name).starts_with(&self.header)
     }
 }
 
@@ -120,6 +123,7 @@ impl World {
             }
         }
         let machine = &mut self.machines[node];
+        machine.flips.clear();
         let is_marked = machine.is_marked();
         machine.harm = match before {
             Harm::Lost => Harm::Lost,
@@ -171,6 +175,9 @@ impl World {
 
     /// A flip in the last batch of a log that then crashes is one fault too many: nothing proves that the batch was
     /// ever complete. It is taken back before the start. While the node runs, it must be noticed there too.
+    ///
+    /// What proves the batch may be a later one that is not durable yet: then a start that sees both refuses the log, and if
+    /// it is cut short by a loss of power before that is on record, the next one sees neither.
     pub(crate) fn take_back_unproved(&mut self, node: usize) {
         let machine = &mut self.machines[node];
         for flip in std::mem::take(&mut machine.flips) {
@@ -178,6 +185,8 @@ impl World {
             if flip.is_unproved(disk) {
                 flip.turn(disk);
                 self.coverage.note("flip in an unproved batch taken back");
+            } else {
+                machine.flips.push(flip);
             }
         }
     }
@@ -213,8 +222,9 @@ impl World {
         };
         let places = if places.is_empty() { vec![self.any_place(used).min(length - 1)] } else { places };
         for at in places {
-            let flip = Flip { core, name: name.clone(), at, bit: self.random.below(8) as u8 };
+            let mut flip = Flip { core, name: name.clone(), at, bit: self.random.below(8) as u8, header: Vec::new() };
             flip.turn(&disk);
+            flip.header = disk.bytes(&name)[..HEADER_BYTES.min(length) as usize].to_vec();
             self.machines[node].flips.push(flip);
             self.machines[node].has_rotted = true;
         }

@@ -100,6 +100,9 @@ pub struct Machine {
     epoch: Instant,
 }
 
+/// The longest that a disk takes to allocate a segment, unless it is slow.
+pub const ALLOCATION_MAX: u64 = 20 * MILLISECOND;
+
 /// More syncs than any run has.
 const NEVER: u64 = 1 << 60;
 
@@ -383,7 +386,7 @@ impl Machine {
             let wants = [
                 (Work::Sync, workers.can_sync(), sync),
                 (Work::Prove, workers.can_prove() && !workers.can_sync(), 10 * MILLISECOND + sync),
-                (Work::Allocate, workers.can_allocate(), random.between(MILLISECOND, 20 * MILLISECOND) + extra),
+                (Work::Allocate, workers.can_allocate(), random.between(MILLISECOND, ALLOCATION_MAX) + extra),
                 (Work::Read, workers.can_read(), random.skewed(MILLISECOND / 20, 5 * MILLISECOND) + extra),
                 (Work::Snapshot, effort.is_some(), snapshot),
             ];

@@ -8,7 +8,7 @@ use raftkv_protocol::types::{CoreId, ShardId};
 
 use crate::agenda::{MILLISECOND, SECOND};
 use crate::damage::Harm;
-use crate::machine::{Machine, State};
+use crate::machine::{ALLOCATION_MAX, Machine, State};
 use crate::oracle::Violation;
 use crate::scan::{Scan, Wish};
 use crate::transcript::Ticket;
@@ -63,6 +63,18 @@ impl World {
             }
         }
         2 * largest.iter().sum::<u64>() * SECOND / self.plan.snapshot_rate
+    }
+
+    /// How long a node may need to write what the fullest log holds, when half a segment holds a batch and each waits for
+    /// its segment to be allocated.
+    pub(crate) fn write_time(&self) -> u64 {
+        let mut fullest = 0;
+        for machine in &self.machines {
+            let State::Up(process) = &machine.state else { continue };
+            let routers = (0..self.plan.cores).filter_map(|core| process.node.router(CoreId(core)));
+            fullest = routers.map(|router| router.log().stats().held_bytes).fold(fullest, u64::max);
+        }
+        2 * fullest / self.plan.segment_size * ALLOCATION_MAX
     }
 
     /// What is not right yet.

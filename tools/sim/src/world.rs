@@ -153,7 +153,7 @@ impl World {
         self.run_until_all_are_up()?;
         // A lone node whose log is damaged says so, and answers nothing any more.
         let is_over = self.machines.iter().all(|machine| matches!(machine.state, State::Gone));
-        let calm = self.now() + self.plan.patience() + self.fetch_time();
+        let calm = self.now() + self.plan.patience() + self.fetch_time() + self.write_time();
         self.run_until(self.now() + SECOND)?;
         (self.asking, self.scanning) = (false, false);
         self.run_until_converged(calm)?;
@@ -167,7 +167,7 @@ impl World {
         if !is_over {
             self.read_everything()?;
         }
-        let calm = self.now() + self.plan.patience() + self.fetch_time();
+        let calm = self.now() + self.plan.patience() + self.fetch_time() + self.write_time();
         self.run_until_converged(calm)?;
         self.count_what_happened();
         if verdict::judge(&mut self.transcript, &self.oracle)? == Judged::WithoutOrders {
