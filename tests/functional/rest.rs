@@ -16,28 +16,6 @@ fn code(response: &Response) -> (u16, Option<&str>) {
 }
 
 #[test]
-fn every_node_serves_every_key() {
-    let cluster = Cluster::start(3);
-    for writer in cluster.ids() {
-        let mut http = http(&cluster, writer);
-        for n in 0..20 {
-            let response = http.ask("PUT", &format!("/v1/kv/key{n}"), &[], format!("{writer}/{n}").as_bytes());
-            assert_eq!(response.status, 200, "{response:?}");
-            let version = response.text().strip_prefix("{\"version\":").and_then(|rest| rest.strip_suffix('}'));
-            assert_eq!(response.header("etag"), version.map(|version| format!("\"{version}\"")).as_deref());
-        }
-        for reader in cluster.ids() {
-            let mut http = self::http(&cluster, reader);
-            for n in 0..20 {
-                let response = http.ask("GET", &format!("/v1/kv/key{n}"), &[], b"");
-                assert_eq!((response.status, response.text()), (200, format!("{writer}/{n}").as_str()));
-                assert!(response.header("etag").is_some());
-            }
-        }
-    }
-}
-
-#[test]
 fn keys_and_values_may_be_any_bytes() {
     let cluster = Cluster::start(1);
     let (mut http, mut wire) = (http(&cluster, 1), cluster.wire(1));
