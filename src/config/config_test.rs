@@ -61,7 +61,7 @@ fn without_flags_it_is_a_single_durable_node() {
     assert_eq!(config.election_timeout, Duration::from_millis(800));
     assert_eq!((config.segment_size, config.log_io, config.log_level), (64 << 20, LogIo::Direct, LevelFilter::Info));
     assert_eq!((config.log_sync, config.slow_sync), (LogSync::Thread, Duration::from_millis(200)));
-    assert_eq!((config.lease, config.clock_drift_ppm_max), (None, 1_000));
+    assert_eq!((config.lease, config.clock_drift_ppm_max), (None, 100_000));
     assert!(!config.ui_write);
     assert_eq!(config.limits, Limits::default());
 }

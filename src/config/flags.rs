@@ -106,7 +106,7 @@ pub(super) struct Flags {
     pub lease: Lease,
 
     /// How much a clock may be too fast or too slow, in millionths: leases count on it
-    #[arg(long, value_name = "N", default_value = "1000", help_heading = "Cluster")]
+    #[arg(long, value_name = "N", default_value = "100000", help_heading = "Cluster")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(CLOCK_DRIFT_PPM_MAX)))]
     pub clock_drift_max: u32,
 
