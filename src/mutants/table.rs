@@ -111,9 +111,11 @@ pub const ALL: &[Mutant] = &[
     // The state machine.
     bug("version-is-the-term", "a key's version is the term of the entry that wrote it", "rule 18"),
     bug("later-version-matches", "a condition holds for later versions than its own too", "rule 32"),
+    bug("batch-applied-in-part", "what comes before a condition of a batch that fails takes effect", "rule 18"),
     bug("delete-always-finds", "a delete says that the key existed", "Linearizability"),
     bug("scan-cursor-included", "the last key of a page is the first of the next", "rule 28"),
     // The server.
+    bug("batch-over-shards-taken", "a batch over shards goes to the shard of its first key", "rule 18"),
     bug("forwarded-write-resent", "a forwarded write is sent again after its link broke", "rule 25, museum 45"),
     bug("unknown-forward-retried", "a forwarded call whose outcome is unknown is tried again", "rule 25, museum 45"),
     bug("expired-forward-refused", "a forwarded write without an answer is a definite no", "rule 25, museum 45"),

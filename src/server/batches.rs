@@ -20,7 +20,9 @@ pub(super) const NO_BATCHES_THERE: &str =
 impl<L: CoreLog> Router<L> {
     /// A batch is one entry of one shard, so that its keys must lie in one.
     pub(super) fn batch(&mut self, batch: Batch<'_>, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
-        match batch.shard(self.node.config.shards) {
+        let owner = batch.shard(self.node.config.shards);
+        let is_taken = mutant!("batch-over-shards-taken");
+        match owner.map(|owner| owner.or_else(|(one, other)| if is_taken { Ok(one) } else { Err((one, other)) })) {
             Some(Ok(shard)) => {
                 self.call(Call { operation: Operation::Batch(batch), shard, to, deadline }, transport);
             }

@@ -88,6 +88,12 @@ impl<R: Copy> Shard<R> {
         may && self.compaction.may_begin(self.machine.applied())
     }
 
+    /// The state, for tests that look at what an entry has done to it.
+    #[must_use]
+    pub fn state(&self) -> &StateMachine {
+        &self.machine
+    }
+
     /// The last entry that the state reflects.
     #[must_use]
     pub fn applied(&self) -> Index {

@@ -191,6 +191,9 @@ impl StateMachine {
         let count = command.operations().len();
         let version = if mutant!("version-is-the-term") { Index(entry.id.term.0) } else { entry.id.index };
         if let Some(operation) = command.operations().position(|operation| !self.holds(&operation)) {
+            if mutant!("batch-applied-in-part") {
+                self.change_all(command.operations().take(operation), version);
+            }
             return Ok(if count > 1 { Outcome::BatchConditionFailed { operation } } else { Outcome::ConditionFailed });
         }
         let mut operations = command.operations();

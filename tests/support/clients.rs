@@ -231,7 +231,10 @@ impl Caller {
             }
             Kind::Delete { .. } => {
                 let deleted = self.client.delete_if(key, condition);
-                deleted.map_or_else(|error| failed(&error), |existed| Outcome::Deleted { existed, index: None })
+                deleted.map_or_else(
+                    |error| failed(&error),
+                    |existed| Outcome::Deleted { existed: Some(existed), index: None },
+                )
             }
         }
     }

@@ -217,11 +217,11 @@ impl Step {
             // What found nothing to remove changed nothing.
             (
                 Kind::Delete { condition: Condition::None | Condition::Absent },
-                Outcome::Deleted { existed: false, .. },
+                Outcome::Deleted { existed: Some(false), .. },
             ) => Says::Is(State::Absent),
             (Kind::Delete { condition }, outcome) => {
                 let existed = match outcome {
-                    Outcome::Deleted { existed, .. } => Some(*existed),
+                    Outcome::Deleted { existed, .. } => *existed,
                     _ => None,
                 };
                 Says::Delete { condition: *condition, existed }

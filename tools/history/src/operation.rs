@@ -65,8 +65,8 @@ pub enum Outcome {
     },
     /// A delete took place.
     Deleted {
-        /// Whether there was something to remove.
-        existed: bool,
+        /// Whether there was something to remove, where the caller learnt it.
+        existed: Option<bool>,
         /// The index of its log entry, where the caller learnt it.
         index: Option<u64>,
     },
@@ -171,7 +171,11 @@ impl fmt::Display for Outcome {
             Outcome::Value(None) => f.write_str("no such key"),
             Outcome::Put { version } => write!(f, "written @{version}"),
             Outcome::Deleted { existed, index } => {
-                f.write_str(if *existed { "deleted" } else { "there was nothing to delete" })?;
+                f.write_str(match existed {
+                    Some(true) => "deleted",
+                    Some(false) => "there was nothing to delete",
+                    None => "deleted, if it was there",
+                })?;
                 index.map_or(Ok(()), |index| write!(f, " @{index}"))
             }
             Outcome::ConditionFailed => f.write_str("the condition does not hold"),

@@ -20,7 +20,11 @@ fn open_put(call: u64, value: &str) -> Operation {
 }
 
 fn delete(times: (u64, u64), existed: bool) -> Operation {
-    operation(times, Kind::Delete { condition: Condition::None }, Outcome::Deleted { existed, index: None })
+    operation(
+        times,
+        Kind::Delete { condition: Condition::None },
+        Outcome::Deleted { existed: Some(existed), index: None },
+    )
 }
 
 fn read(times: (u64, u64), shown: Option<u64>) -> Operation {

@@ -32,7 +32,7 @@ fn effects(operation: &Operation, state: &State, free: &BTreeSet<u64>) -> Vec<(S
         (Kind::Put { value, .. }, _) => {
             free.iter().map(|version| (Some((*version, value.clone())), Some(*version))).collect()
         }
-        (_, Outcome::Deleted { existed, .. }) if *existed != state.is_some() => Vec::new(),
+        (_, Outcome::Deleted { existed: Some(existed), .. }) if *existed != state.is_some() => Vec::new(),
         _ => vec![(None, None)],
     }
 }
@@ -118,7 +118,7 @@ fn puts(open: u32) -> impl Strategy<Value = (Kind, Outcome)> {
 
 fn deletes(open: u32) -> impl Strategy<Value = (Kind, Outcome)> {
     let outcomes = prop_oneof![
-        4 => any::<bool>().prop_map(|existed| Outcome::Deleted { existed, index: None }),
+        4 => any::<Option<bool>>().prop_map(|existed| Outcome::Deleted { existed, index: None }),
         open => Just(Outcome::Unknown),
         1 => Just(Outcome::ConditionFailed),
     ];

@@ -155,7 +155,7 @@ fn a_write_without_an_outcome_happens_once_or_never() {
 /// round it is left; both orders lead through the same state.
 #[test]
 fn what_one_order_has_spent_is_left_in_another() {
-    let deleted = Outcome::Deleted { existed: true, index: None };
+    let deleted = Outcome::Deleted { existed: Some(true), index: None };
     let operations = [
         operation(1, (0, NEVER), put("open"), Outcome::Unknown),
         operation(2, (1, 2), put("first"), Outcome::Put { version: 1 }),
@@ -243,7 +243,7 @@ fn what_nobody_can_have_recorded_is_refused() {
 fn indexes_are_judged_one_rule_at_a_time() {
     let written = |times, value, version| operation(1, times, put(value), Outcome::Put { version });
     let deleted = |times, index| {
-        let outcome = Outcome::Deleted { existed: true, index };
+        let outcome = Outcome::Deleted { existed: Some(true), index };
         operation(2, times, Kind::Delete { condition: Condition::None }, outcome)
     };
     let read = |times, version, value| operation(3, times, Kind::Get, shows(version, value));
@@ -252,7 +252,7 @@ fn indexes_are_judged_one_rule_at_a_time() {
     };
     let deleted_if = |times, version| {
         let condition = Condition::Version(version);
-        operation(2, times, Kind::Delete { condition }, Outcome::Deleted { existed: true, index: None })
+        operation(2, times, Kind::Delete { condition }, Outcome::Deleted { existed: Some(true), index: None })
     };
     let open = |call, value| operation(5, (call, NEVER), put(value), Outcome::Unknown);
     let cases = [

@@ -5,6 +5,7 @@
 //! (`raftkv::storage::simulated_disk`) and the clock ([`agenda`]) are simulated.
 
 pub mod agenda;
+pub mod batches;
 mod counts;
 pub mod coverage;
 mod damage;
@@ -29,6 +30,8 @@ mod verdict;
 pub mod world;
 mod written;
 
+#[cfg(test)]
+mod batches_test;
 #[cfg(test)]
 mod promises_test;
 #[cfg(test)]
@@ -59,6 +62,12 @@ pub const MUST_HAPPEN: &[&str] = &[
     "scan refused",
     "condition failed",
     "write of unknown outcome",
+    "batch applied",
+    "batch refused by its condition",
+    "batch over shards refused",
+    "batch with a key twice refused",
+    "batch of unknown outcome",
+    "batch of unknown outcome found applied",
     "request forwarded",
     "torn tail cut at recovery",
     "log synced by its loop",

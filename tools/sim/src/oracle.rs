@@ -8,6 +8,7 @@
 //! - What a salvaged log has lost of what was committed is back when its replica counts as healed.
 //! - A snapshot is of a state that was committed. What a log begins behind is covered by one, and counts as being on disk.
 
+mod batches;
 mod snapshots;
 mod writes;
 
@@ -133,6 +134,8 @@ pub struct Oracle {
     puts: BTreeMap<u64, (ShardId, u64)>,
     /// Which put an entry is; none if it is another kind of entry.
     entries: BTreeMap<(ShardId, u64), Option<u64>>,
+    /// Whether batches have taken effect, as states show it.
+    batches: BTreeMap<(ShardId, u64), bool>,
     /// What nodes told each other.
     pub(crate) promises: Promises,
     pub(crate) leases: LeasePromises,
@@ -154,6 +157,7 @@ impl Oracle {
             nodes,
             puts: BTreeMap::new(),
             entries: BTreeMap::new(),
+            batches: BTreeMap::new(),
             promises: Promises::new(nodes),
             leases: LeasePromises::new(drift_ppm_max),
             discounted: BTreeSet::new(),
@@ -356,6 +360,7 @@ impl Oracle {
         }
         if status.applied > was_applied {
             self.new_state(at, node, shard)?;
+            self.check_batches(at, node, shard, was_applied)?;
         }
         self.seen[at][node].remember(raft, status.applied);
         Ok(())

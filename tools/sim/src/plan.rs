@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::agenda::{HostId, MICROSECOND, MILLISECOND, SECOND};
+use crate::batches::BatchPlan;
 use crate::leases::LeasePlan;
 use crate::network::{Net, NetPlan};
 use crate::random::Random;
@@ -221,6 +222,8 @@ pub struct Plan {
     pub election_timeout: Duration,
     /// Leases, if there are any.
     pub leases: Option<LeasePlan>,
+    /// Batches, if there are any.
+    pub batches: Option<BatchPlan>,
 }
 
 impl Plan {
@@ -273,6 +276,7 @@ impl Plan {
             heartbeat: Duration::from_millis(election / 8),
             election_timeout: Duration::from_millis(election),
             leases: None,
+            batches: None,
         }
     }
 
@@ -281,6 +285,14 @@ impl Plan {
     pub fn key(&self, generation: u64, number: u64) -> Vec<u8> {
         let tag = if self.lopsided && !number.is_multiple_of(4) { format!("{{{generation}}}") } else { String::new() };
         format!("{generation}/{number}{tag}").into_bytes()
+    }
+
+    /// Another key of the same shard: it has the same tag, or the key itself as its tag.
+    #[must_use]
+    pub fn sibling(&self, key: &[u8], number: u64) -> Vec<u8> {
+        let key = String::from_utf8_lossy(key);
+        let (stem, tag) = key.split_once('{').unwrap_or((&key, &key));
+        format!("{stem}.{number}{{{}}}", tag.trim_end_matches('}')).into_bytes()
     }
 
     /// The value that the put with this number writes. Values are unique, so that each read names its write.

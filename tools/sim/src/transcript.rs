@@ -11,9 +11,10 @@ use raftkv::client::{Item, Page};
 use raftkv_history::{Kind, Operation, Outcome};
 use raftkv_protocol::types::ShardId;
 
+use crate::batches::{self, AskedBatch};
 use crate::coverage::Coverage;
 use crate::oracle::{Oracle, Violation};
-use crate::plan::Plan;
+use crate::plan::{Plan, number_in};
 use crate::scan::Scan;
 use crate::user::{Answer, Question, What};
 
@@ -24,6 +25,8 @@ pub enum Ticket {
     Operation(usize),
     /// A read of one key by any node, by its place.
     Glance(usize),
+    /// A batch, by its place.
+    Batch(usize),
     /// A page of a scan, by its number.
     Page(u64),
     /// Snapshots of a node, by the number of the request.
@@ -42,6 +45,10 @@ pub(crate) struct Glance {
 
 /// What a page shows of each key: its version, or that there is no such key.
 pub(crate) type Sight = Vec<(Vec<u8>, Option<u64>)>;
+
+/// What reads have shown of each put, by its number: its version, and when it was told first.
+#[derive(Debug, Default)]
+pub(crate) struct Shown(pub BTreeMap<u64, (u64, u64)>);
 
 /// A page that was asked for.
 #[derive(Debug)]
@@ -68,8 +75,10 @@ pub struct Transcript {
     pub(crate) glances: Vec<Glance>,
     pub(crate) sights: Vec<Sight>,
     asked: BTreeMap<u64, Asked>,
+    pub(crate) batches: Vec<AskedBatch>,
+    pub(crate) shown: Shown,
     /// Counts calls and returns, so that no two happen at once.
-    stamp: u64,
+    pub(crate) stamp: u64,
 }
 
 /// What answers are held against as they come, and where they are counted.
@@ -108,27 +117,26 @@ impl Transcript {
                 self.glances.push(Glance { key: key.clone(), applied_by_all, answer: None });
                 Ticket::Glance(self.glances.len() - 1)
             }
+            What::Batch(wish) => Ticket::Batch(self.asks_batch(wish, client)),
             What::Key { key, kind, .. } => {
-                if let Kind::Put { .. } = kind {
-                    self.written.insert(key.clone());
-                }
                 self.stamp += 1;
-                let kind = match kind {
-                    Kind::Put { value, condition } => Kind::Put { value: number(value), condition: *condition },
-                    other => other.clone(),
-                };
-                let (call, ret) = (self.stamp, u64::MAX);
-                self.operations.push(Operation {
-                    client,
-                    key: key.clone(),
-                    kind,
-                    call,
-                    outcome: Outcome::Unknown,
-                    ret,
-                });
+                self.takes_down(key, kind, client);
                 Ticket::Operation(self.operations.len() - 1)
             }
         }
+    }
+
+    /// Something that is asked for now and not answered yet.
+    pub(crate) fn takes_down(&mut self, key: &[u8], kind: &Kind, client: u32) {
+        let kind = match kind {
+            Kind::Put { value, condition } => {
+                self.written.insert(key.to_vec());
+                Kind::Put { value: number(value), condition: *condition }
+            }
+            other => other.clone(),
+        };
+        let (key, call, outcome, ret) = (key.to_vec(), self.stamp, Outcome::Unknown, u64::MAX);
+        self.operations.push(Operation { client, key, kind, call, outcome, ret });
     }
 
     /// Takes down what came of a request. If it was a page, and the scan goes on: who asks for the next, and how.
@@ -146,6 +154,7 @@ impl Transcript {
             (Ticket::Glance(place), Answer::Outcome(Outcome::Value(value))) => {
                 self.told_glance(place, value, witness)?
             }
+            (Ticket::Batch(place), Answer::Batch(answer)) => self.told_batch(place, &answer, witness)?,
             (Ticket::Page(number), Answer::Page(Some(page))) => return self.told_page(number, page, witness),
             (Ticket::Page(number), _) => {
                 self.asked.remove(&number);
@@ -165,7 +174,7 @@ impl Transcript {
         witness.coverage.note("stale read answered");
         let glance = &mut self.glances[place];
         glance.answer = Some(value.as_ref().map(|(version, _)| *version));
-        value.map_or(Ok(()), |(version, value)| witness.check(&glance.key, version, &value))
+        value.map_or(Ok(()), |(version, value)| self.shown.look(&witness, self.stamp, &glance.key, version, &value))
     }
 
     fn told_operation(&mut self, place: usize, outcome: Outcome, witness: Witness<'_>) -> Result<(), Violation> {
@@ -174,7 +183,7 @@ impl Transcript {
         operation.ret = if outcome == Outcome::Unknown { u64::MAX } else { self.stamp };
         operation.outcome = match outcome {
             Outcome::Value(Some((version, value))) => {
-                witness.check(&operation.key, version, &value)?;
+                self.shown.look(&witness, self.stamp, &operation.key, version, &value)?;
                 Outcome::Value(Some((version, number(&value))))
             }
             other => other,
@@ -202,7 +211,7 @@ impl Transcript {
         self.stamp += 1;
         asked.scan.check(&page)?;
         for Item { key, version, value } in &page.items {
-            witness.check(key, version.0, value)?;
+            self.shown.look(&witness, self.stamp, key, version.0, value)?;
         }
         let absent = self.absent(&asked.scan, &page);
         witness.count(&asked.scan, &page, absent.len());
@@ -241,9 +250,26 @@ impl Transcript {
     pub fn forget(&mut self, ticket: Ticket, coverage: &mut Coverage) {
         match ticket {
             Ticket::Operation(_) => coverage.note("write of unknown outcome"),
+            Ticket::Batch(_) => coverage.note(batches::UNKNOWN),
             Ticket::Glance(_) | Ticket::Snapshots(_) => {}
             Ticket::Page(number) => _ = self.asked.remove(&number),
         }
+    }
+}
+
+impl Shown {
+    fn look(
+        &mut self,
+        witness: &Witness<'_>,
+        now: u64,
+        key: &[u8],
+        version: u64,
+        value: &[u8],
+    ) -> Result<(), Violation> {
+        if let Some(number) = number_in(value) {
+            self.0.entry(number).or_insert((version, now));
+        }
+        witness.check(key, version, value)
     }
 }
 
@@ -251,8 +277,8 @@ impl Witness<'_> {
     /// What a read shows was written so.
     fn check(&self, key: &[u8], version: u64, value: &[u8]) -> Result<(), Violation> {
         if !self.plan.is_whole(value) {
-            let (key, shown) = (key.escape_ascii(), value[..value.len().min(40)].escape_ascii());
-            let what = format!("key {key} was read with {} bytes @{version}: \"{shown}\"", value.len());
+            let (key, begins) = (key.escape_ascii(), value[..value.len().min(40)].escape_ascii());
+            let what = format!("key {key} was read with {} bytes @{version}: \"{begins}\"", value.len());
             return Err(Violation::of("a value is what somebody has written, to the last byte", what));
         }
         self.oracle.check_shown(key, version, value)

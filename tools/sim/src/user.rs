@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use raftkv::client::by_hand::ByHand;
 use raftkv::client::{
-    Client, Condition, Consistency, Error, ErrorKind, Item, Page, Pending, ShardSnapshot, Value, Version,
+    Batched, Client, Condition, Consistency, Error, ErrorKind, Item, Page, Pending, ShardSnapshot, Value, Version,
 };
 use raftkv::socket::Readiness;
 use raftkv_history::{Kind, Outcome};
 
 use crate::agenda::{LoopId, MILLISECOND};
+use crate::batches::{BatchAnswer, BatchWish};
 use crate::machine::node_id;
 use crate::network::{SharedNet, node_address};
 use crate::plan::Plan;
@@ -21,6 +22,7 @@ use crate::transcript::Ticket;
 /// A request without an answer so far.
 enum Waiting {
     Put(Pending<Version>),
+    Batch(Pending<Batched>),
     Delete(Pending<bool>),
     Get(Pending<Option<Value>>),
     Page(Pending<Page>),
@@ -39,6 +41,8 @@ pub struct Answered {
 pub enum Answer {
     /// Of one key.
     Outcome(Outcome),
+    /// Of a batch.
+    Batch(BatchAnswer),
     /// Of many; none if the scan failed.
     Page(Option<Page>),
     /// Of a node's snapshots; none if it was refused or lost.
@@ -52,6 +56,7 @@ impl Answer {
         match self {
             Answer::Outcome(Outcome::Put { version } | Outcome::Value(Some((version, _)))) => *version,
             Answer::Outcome(_) | Answer::Page(None) | Answer::Snapshots(None) => 0,
+            Answer::Batch(answer) => answer.digest(),
             Answer::Snapshots(Some(snapshots)) => snapshots.len() as u64,
             Answer::Page(Some(page)) => {
                 let mix = |digest: u64, item: &Item| digest.rotate_left(5).wrapping_mul(31) ^ item.version.0;
@@ -80,6 +85,8 @@ pub enum What {
         /// Whether any node may answer what it has, however old.
         stale: bool,
     },
+    /// Several keys together.
+    Batch(BatchWish),
     /// The next page of a scan.
     Page(Scan),
     /// Snapshots of all shards of a node, by its index.
@@ -136,6 +143,7 @@ impl User {
         let client = &mut self.client;
         let waiting = match &question.what {
             What::Page(scan) => Waiting::Page(client.scan(scan.options(fresh), now, timeout)),
+            What::Batch(wish) => Waiting::Batch(client.batch(wish.batch(), now, timeout)),
             What::Snapshots(node) => Waiting::Snapshots(client.snapshot(node_id(*node), now, timeout)),
             What::Key { key, kind: Kind::Put { value, condition }, .. } => {
                 Waiting::Put(client.put_if(key, value, wire(condition), now, timeout))
@@ -193,6 +201,9 @@ impl Waiting {
                 pending.try_wait().map(delete_outcome).map(Answer::Outcome).map_err(Waiting::Delete)
             }
             Waiting::Get(pending) => pending.try_wait().map(get_outcome).map(Answer::Outcome).map_err(Waiting::Get),
+            Waiting::Batch(pending) => {
+                pending.try_wait().map(BatchAnswer::of).map(Answer::Batch).map_err(Waiting::Batch)
+            }
             Waiting::Page(pending) => pending.try_wait().map(|page| Answer::Page(page.ok())).map_err(Waiting::Page),
             Waiting::Snapshots(pending) => {
                 pending.try_wait().map(|snapshots| Answer::Snapshots(snapshots.ok())).map_err(Waiting::Snapshots)
@@ -206,7 +217,7 @@ fn put_outcome(result: Result<Version, Error>) -> Outcome {
 }
 
 fn delete_outcome(result: Result<bool, Error>) -> Outcome {
-    result.map_or_else(|error| write_failed(&error), |existed| Outcome::Deleted { existed, index: None })
+    result.map_or_else(|error| write_failed(&error), |existed| Outcome::Deleted { existed: Some(existed), index: None })
 }
 
 fn get_outcome(result: Result<Option<Value>, Error>) -> Outcome {
@@ -226,7 +237,8 @@ fn write_failed(error: &Error) -> Outcome {
     }
 }
 
-fn wire(condition: &raftkv_history::Condition) -> Condition {
+/// A condition as the client library is told it.
+pub(crate) fn wire(condition: &raftkv_history::Condition) -> Condition {
     match condition {
         raftkv_history::Condition::None => Condition::None,
         raftkv_history::Condition::Version(version) => Condition::Version(raftkv_protocol::types::Index(*version)),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use raftkv_history::{History, Kind, Limits, Outcome};
 
+use crate::coverage::Coverage;
 use crate::oracle::{Oracle, Violation};
 use crate::transcript::{Glance, Sight, Transcript};
 
@@ -31,11 +32,13 @@ pub enum Judged {
 ///
 /// # Errors
 /// The first violation.
-pub fn judge(transcript: &mut Transcript, oracle: &Oracle) -> Result<Judged, Violation> {
+pub fn judge(transcript: &mut Transcript, oracle: &Oracle, coverage: &mut Coverage) -> Result<Judged, Violation> {
+    transcript.settle_batches(oracle, coverage)?;
     let writes = Writes::of(transcript);
     transcript.glances.iter().try_for_each(|glance| writes.judge_glance(glance))?;
     transcript.sights.iter().try_for_each(|sight| writes.judge_sight(sight, oracle))?;
     transcript.operations.iter().try_for_each(|operation| oracle.check_told(operation))?;
+    transcript.strike_refused_batches();
     let history: History = transcript.operations.drain(..).collect();
     let limits = Limits { steps: SEARCH_STEPS_MAX };
     let judged = match raftkv_history::check_with_hints(&history, &limits, |one| oracle.entry_of(one)) {

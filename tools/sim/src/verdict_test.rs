@@ -1,5 +1,6 @@
 use raftkv_history::{Condition, Kind, Operation, Outcome};
 
+use super::coverage::Coverage;
 use super::oracle::Oracle;
 use super::transcript::{Glance, Transcript};
 use super::verdict::judge;
@@ -21,11 +22,18 @@ fn push(transcript: &mut Transcript, key: &str, kind: Kind, outcome: Outcome) {
 }
 
 fn delete(transcript: &mut Transcript, key: &str) {
-    push(transcript, key, Kind::Delete { condition: Condition::None }, Outcome::Deleted { existed: true, index: None });
+    push(
+        transcript,
+        key,
+        Kind::Delete { condition: Condition::None },
+        Outcome::Deleted { existed: Some(true), index: None },
+    );
 }
 
 fn verdict(mut transcript: Transcript) -> &'static str {
-    judge(&mut transcript, &Oracle::new(3, 1, 0)).err().map_or("right", |violation| violation.invariant)
+    judge(&mut transcript, &Oracle::new(3, 1, 0), &mut Coverage::default())
+        .err()
+        .map_or("right", |violation| violation.invariant)
 }
 
 #[test]

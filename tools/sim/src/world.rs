@@ -13,6 +13,7 @@ use raftkv_protocol::types::CoreId;
 use tempfile::TempDir;
 
 use crate::agenda::{Event, HostId, LoopId, MICROSECOND, MILLISECOND, SECOND, Work};
+use crate::batches::{BatchPlan, next_batch};
 use crate::coverage::Coverage;
 use crate::damage::Harm;
 use crate::demand::Demand;
@@ -29,6 +30,9 @@ use crate::verdict::{self, Judged};
 
 /// What is drawn for leases is drawn by itself.
 const LEASES: u64 = 0x1ea5_e000_0000_0000;
+
+/// And so is what is drawn for batches.
+const BATCHES: u64 = 0xba7c_4000_0000_0000;
 
 /// Who owns a loop.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +56,7 @@ pub struct World {
     /// What happened, in order.
     pub trace: Trace,
     pub(crate) random: Random,
+    batch_random: Random,
     /// What the clients asked and were told.
     pub transcript: Transcript,
     /// Snapshots that clients have asked for.
@@ -81,6 +86,8 @@ impl World {
         let mut plan = Plan::draw(&mut random);
         let mut lease_random = Random::new(seed ^ LEASES);
         plan.leases = LeasePlan::draw(&mut lease_random, plan.election_timeout);
+        let mut batch_random = Random::new(seed ^ BATCHES);
+        plan.batches = BatchPlan::draw(&mut batch_random);
         let mut net = Net::new(plan.net.clone(), random.fork());
         let dir = tempfile::Builder::new().prefix("raftkv-sim-").tempdir_in(memory_dir())?;
         let epoch = Instant::now();
@@ -116,6 +123,7 @@ impl World {
             users,
             owners,
             random,
+            batch_random,
             transcript: Transcript::default(),
             demands: BTreeMap::new(),
             unique: 0,
@@ -170,7 +178,7 @@ impl World {
         let calm = self.now() + self.plan.patience() + self.fetch_time() + self.write_time();
         self.run_until_converged(calm)?;
         self.count_what_happened();
-        if verdict::judge(&mut self.transcript, &self.oracle)? == Judged::WithoutOrders {
+        if verdict::judge(&mut self.transcript, &self.oracle, &mut self.coverage)? == Judged::WithoutOrders {
             self.coverage.note("history too hard to judge");
         }
         Ok(())
@@ -378,7 +386,12 @@ impl World {
             if self.users[index].waiting() < self.plan.inflight {
                 self.unique += 1;
                 let seen = self.transcript.last_version;
-                let question = next_question(&self.plan, now, self.unique, seen, &mut self.random);
+                let percent = self.plan.batches.as_ref().map_or(0, |batches| batches.percent);
+                let question = if percent > 0 && self.batch_random.below(100) < percent {
+                    next_batch(&self.plan, now, self.unique, seen, &mut self.batch_random)
+                } else {
+                    next_question(&self.plan, now, self.unique, seen, &mut self.random)
+                };
                 self.put_question(index, &question);
             }
         }

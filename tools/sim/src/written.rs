@@ -1,8 +1,10 @@
 //! What every entry holds, from the first moment that some node has it in memory: when it counts as committed it may be
 //! on disks only.
 
+use std::collections::BTreeMap;
+
 use raftkv::raft::Raft;
-use raftkv::state_machine::command::{Change, Command};
+use raftkv::state_machine::command::{Change, Command, Operation};
 use raftkv::storage::CoreLog;
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, ShardId, Term};
 use xxhash_rust::xxh3::xxh3_64;
@@ -15,7 +17,7 @@ use crate::plan::number_in;
 pub(crate) struct Content {
     /// Of its kind and its body.
     hash: u64,
-    /// The put that it is; none if it is another kind of entry.
+    /// The put, or the batch with puts, that it is; none if it is another kind of entry.
     pub(crate) put: Option<u64>,
 }
 
@@ -29,16 +31,38 @@ fn number_of_put(entry: &Entry) -> Option<u64> {
     if entry.kind != EntryKind::Command {
         return None;
     }
-    match Command::decode(&entry.body).ok()?.operations().next()?.change {
+    // All puts of a batch write the same value.
+    Command::decode(&entry.body).ok()?.operations().find_map(|operation| match operation.change {
         Change::Put(value) => number_in(value),
         Change::Delete => None,
-    }
+    })
+}
+
+/// What an entry of several operations does; nothing if it is another.
+fn batch_changes(entry: &Entry) -> Option<Vec<BatchChange>> {
+    let command = (entry.kind == EntryKind::Command).then(|| Command::decode(&entry.body).ok()).flatten()?;
+    let operations = command.operations();
+    let change = |operation: Operation<'_>| BatchChange {
+        key: operation.key.to_vec(),
+        is_put: operation.change != Change::Delete,
+    };
+    (operations.len() > 1).then(|| operations.map(change).collect())
+}
+
+/// What a batch is to do to one key.
+#[derive(Clone, Debug)]
+pub(crate) struct BatchChange {
+    pub(crate) key: Vec<u8>,
+    /// Written rather than removed.
+    pub(crate) is_put: bool,
 }
 
 /// The entries of one shard: those of index i at i - 1, one for each term that wrote one there.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Written {
     entries: Vec<Vec<(Term, Content)>>,
+    /// Those of several operations.
+    batches: BTreeMap<(Term, Index), Vec<BatchChange>>,
 }
 
 impl Written {
@@ -46,6 +70,11 @@ impl Written {
     pub(crate) fn get(&self, id: EntryId) -> Option<Content> {
         let of_index = self.entries.get((id.index.0 as usize).checked_sub(1)?)?;
         of_index.iter().find(|(term, _)| *term == id.term).map(|(_, content)| *content)
+    }
+
+    /// What this entry is to do, if it is a batch that anybody was seen with in memory.
+    pub(crate) fn batch(&self, id: EntryId) -> Option<&[BatchChange]> {
+        self.batches.get(&(id.term, id.index)).map(Vec::as_slice)
     }
 
     /// Looks at what has come to a replica's log since it ended with `before`.
@@ -86,6 +115,9 @@ impl Written {
                     self.entries.resize(at, Vec::new());
                 }
                 self.entries[at - 1].push((entry.id.term, content));
+                if let Some(changes) = batch_changes(entry) {
+                    self.batches.insert((entry.id.term, entry.id.index), changes);
+                }
                 Ok(())
             }
         }

@@ -47,7 +47,7 @@ impl Store {
                 Outcome::Put { version: self.index }
             }
             Kind::Delete { .. } => {
-                let existed = self.keys.remove(&operation.key).is_some();
+                let existed = Some(self.keys.remove(&operation.key).is_some());
                 Outcome::Deleted { existed, index: random.percent(50).then_some(self.index) }
             }
         }

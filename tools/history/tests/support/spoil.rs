@@ -37,7 +37,10 @@ pub fn spoil(history: &History, fault: Fault, random: &mut Random) -> Option<His
     match fault {
         Fault::StaleRead => shown_again(&mut operations, random, |put| matches!(put.kind, Kind::Put { .. })),
         Fault::ReadAfterDelete => shown_again(&mut operations, random, |delete| {
-            matches!((&delete.kind, &delete.outcome), (Kind::Delete { .. }, Outcome::Deleted { existed: true, .. }))
+            matches!(
+                (&delete.kind, &delete.outcome),
+                (Kind::Delete { .. }, Outcome::Deleted { existed: Some(true), .. })
+            )
         }),
         Fault::LostWrite => lost(&mut operations, random),
         Fault::ValueFromNowhere => from_nowhere(&mut operations, random),
@@ -64,7 +67,7 @@ fn is_answered_read(operation: &Operation) -> bool {
 }
 
 fn has_changed(operation: &Operation) -> bool {
-    matches!(operation.outcome, Outcome::Put { .. } | Outcome::Deleted { existed: true, .. })
+    matches!(operation.outcome, Outcome::Put { .. } | Outcome::Deleted { existed: Some(true), .. })
 }
 
 fn end_of(operations: &[Operation]) -> u64 {

@@ -46,6 +46,12 @@ impl Oracle {
         Err(Violation::of("a write is committed once", what))
     }
 
+    /// Which entry the put, or the batch, with this number is, if it is committed.
+    #[must_use]
+    pub fn entry_of_put(&self, number: u64) -> Option<(ShardId, u64)> {
+        self.puts.get(&number).copied()
+    }
+
     /// What a client was told of a put fits what became of it.
     pub fn check_told(&self, operation: &Operation) -> Result<(), Violation> {
         let Kind::Put { value, .. } = &operation.kind else { return Ok(()) };
