@@ -47,6 +47,7 @@ fn verdict(flaw: Option<Flaw>, answer: &BatchAnswer, reads: &[(&str, Option<u64>
     judge(&mut transcript, &oracle, &mut coverage).err().map_or("right", |violation| violation.invariant)
 }
 
+// rule 18
 #[test]
 fn what_is_seen_of_a_batch_without_an_answer_is_there_under_all_its_keys() {
     let of = |reads: &[(&str, Option<u64>)]| verdict(None, &BatchAnswer::Unknown, reads);
@@ -68,6 +69,7 @@ fn of_a_batch_that_was_refused_nothing_is_read() {
     assert_eq!(verdict(None, &BatchAnswer::ConditionFailed, &[("b", None)]), "every history is linearizable");
 }
 
+// rule 18
 #[test]
 fn what_no_server_takes_is_refused_and_never_read() {
     let refused = "a batch over shards, or with a key twice, is refused";
