@@ -7,17 +7,21 @@
 //! - A node that has promised a leader to elect nobody else does not: it votes for nobody of a later term and stands for no
 //!   election until the promise has run out on the fastest clock, over restarts too, but for an election that a leader has asked
 //!   for. (Pre-votes may wait in a socket until the node is bound, and mean nothing then.)
+//! - A lease is over before the promises that it rests on can have run out on any clock.
+//! - A lease that answers a read is held at a time that was read after the request.
 //! - While a leader holds a lease nobody leads a later term. (So nobody else can have committed anything.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use raftkv::server::message::ReplyTo;
+use raftkv::shard::Shard;
 use raftkv_protocol::client::Role;
 use raftkv_protocol::peer::{Body, Message};
 use raftkv_protocol::types::{CoreId, NodeId, ShardId, Term};
 
 use crate::agenda::{Event, HostId, MILLISECOND};
-use crate::machine::State;
+use crate::machine::{State, node_id};
 use crate::oracle::Violation;
 use crate::random::Random;
 use crate::world::World;
@@ -67,6 +71,8 @@ pub struct LeasePromises {
     /// When heartbeats left that ask for promises, by what they say of that.
     beats: BTreeMap<(ShardId, NodeId, Term, u64), u64>,
     bound: BTreeMap<(ShardId, NodeId), Bound>,
+    /// Reads that each replica's leases have answered since its process started.
+    served: BTreeMap<(ShardId, NodeId), u64>,
     /// Elections that leaders have asked for.
     handed_over: BTreeSet<(ShardId, Term, NodeId)>,
 }
@@ -106,6 +112,21 @@ impl LeasePromises {
         Ok(())
     }
 
+    /// Takes note of how many reads a replica's leases have answered. Whether it is more than before.
+    fn has_served(&mut self, shard: ShardId, node: NodeId, served: u64) -> bool {
+        let before = self.served.insert((shard, node), served).unwrap_or(0);
+        served > before
+    }
+
+    /// Until when the other nodes of a majority have promised, on the fastest clock, to elect nobody but this leader.
+    fn promised_until(&self, shard: ShardId, leader: NodeId, nodes: usize) -> u64 {
+        let others = (0..nodes).map(node_id).filter(|node| *node != leader);
+        let bound = others.map(|node| self.bound.get(&(shard, node)).map_or(0, |bound| bound.until));
+        let mut until: Vec<u64> = bound.collect();
+        until.sort_unstable_by(|one, other| other.cmp(one));
+        until.get((nodes / 2).wrapping_sub(1)).copied().unwrap_or(u64::MAX)
+    }
+
     fn check(&self, message: &Message, what: &str, now: u64) -> Result<(), Violation> {
         let Message { shard, from, to, term, .. } = *message;
         let Some(bound) = self.bound.get(&(shard, from)) else { return Ok(()) };
@@ -119,11 +140,32 @@ impl LeasePromises {
 
 impl World {
     /// A core has had a turn: of the shards that it leads, nobody holds a lease of an earlier term than somebody leads.
-    pub(crate) fn check_leases_of(&self, index: usize, core: CoreId) -> Result<(), Violation> {
+    pub(crate) fn check_leases_of(&mut self, index: usize, core: CoreId) -> Result<(), Violation> {
+        let now = self.now();
         let State::Up(process) = &self.machines[index].state else { return Ok(()) };
         let Some(router) = process.node.router(core).filter(|_| self.plan.leases.is_some()) else { return Ok(()) };
-        let led = router.shards().iter().filter(|shard| shard.leads());
-        led.map(|shard| shard.id()).try_for_each(|shard| self.check_leases(shard))
+        for led in router.shards().iter().filter(|shard| shard.leads()) {
+            let raft = led.raft();
+            let served = self.oracle.leases.has_served(led.id(), node_id(index), raft.lease_counts().served);
+            if served && !raft.is_transferring() && !raft.holds_lease(self.machines[index].clock(now)) {
+                let what = format!("shard {}: {}", led.id(), raft.state_line());
+                return Err(Violation::of("a lease that answers reads is held", what));
+            }
+            self.check_lease_end(index, led)?;
+            self.check_leases(led.id())?;
+        }
+        Ok(())
+    }
+
+    /// A lease is over on the leader's clock when the first promise of a majority may run out on the clock of who made it.
+    fn check_lease_end(&self, index: usize, led: &Shard<ReplyTo>) -> Result<(), Violation> {
+        let until = self.oracle.leases.promised_until(led.id(), node_id(index), self.plan.nodes);
+        let end = until.max(self.now());
+        if self.plan.nodes == 1 || !led.raft().holds_lease(self.machines[index].clock(end)) {
+            return Ok(());
+        }
+        let what = format!("shard {}: promised until {until}, held at {end}: {}", led.id(), led.raft().state_line());
+        Err(Violation::of("a lease ends before the promises that it rests on", what))
     }
 
     fn check_leases(&self, shard: ShardId) -> Result<(), Violation> {
