@@ -53,7 +53,7 @@ impl Clock {
     }
 
     /// Reads the system's clock, which counts while the machine is suspended: at the start of a turn, again once its input is
-    /// drained, at its end, and again if a read is to be answered by a lease, whose request may have come just now.
+    /// drained, once more when requests over HTTP were read (one may ask for a lease's answer and have come just now), and at its end.
     pub fn refresh(&mut self) -> Instant {
         match &mut self.source {
             Source::System => self.now = boottime::now(),
