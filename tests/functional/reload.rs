@@ -87,12 +87,12 @@ impl Drop for Stray {
     }
 }
 
-/// A node on a terminal of its own, started by a shell after these words of it. The process is the terminal's other end.
+/// A node on a terminal of its own, started by these words of a shell. The process is the terminal's other end.
 fn on_a_terminal(before: &str, dir: &Path) -> (Process, Stray) {
     let address = fresh_addresses(1)[&1];
     let mut node = server();
     node.args([&format!("--listen={address}"), "--segment-size=1MiB", "--cores=1"]);
-    let shell = format!("{before} exec \"$@\" 2>node.err");
+    let shell = format!("{before} \"$@\" 2>node.err");
     let mut inner = Command::new("sh");
     inner.args(["-c", &shell, "sh"]);
     let inner = through(inner, &node);
@@ -123,7 +123,8 @@ fn a_node_stops_in_order_when_its_terminal_has_gone() {
     }
     let dir = temp_dir();
     let log = || fs::read_to_string(dir.path().join("node.err")).unwrap_or_default();
-    let (mut terminal, node) = on_a_terminal("", dir.path());
+    // Who runs the tests may have started them so that they outlive theirs.
+    let (mut terminal, node) = on_a_terminal("exec env --default-signal=HUP", dir.path());
     send_signal(node.0, "HUP");
     eventually(PATIENCE, "while the terminal is there, settings are read", || {
         log().contains("nothing changes").then_some(())
@@ -139,7 +140,7 @@ fn a_node_that_is_to_outlive_its_terminal_does() {
         return;
     }
     let dir = temp_dir();
-    let (mut terminal, node) = on_a_terminal("trap \"\" HUP;", dir.path());
+    let (mut terminal, node) = on_a_terminal("trap \"\" HUP; exec", dir.path());
     terminal.kill_9();
     let log = || fs::read_to_string(dir.path().join("node.err")).unwrap_or_default();
     eventually(PATIENCE, "it has heard of it", || log().contains("nothing changes").then_some(()));
