@@ -109,7 +109,7 @@ pub async fn post(State(rest): State<Rest>, request: Request) -> Result<Response
     };
     let batch = buffer(&rest, &asked.operations)?;
     let results = if atomic { together(&rest, batch).await? } else { by_shard(&rest, batch.as_batch()).await };
-    Ok(json(&Answered { results }))
+    Ok(json(&rest, &Answered { results }))
 }
 
 /// All of it as one entry.

@@ -89,9 +89,21 @@ async fn gather(rest: &Rest, mut body: Body, kind: &Kind, announced: u64) -> Res
     Ok(Whole { bytes: bytes.freeze(), _share: share })
 }
 
-/// A response that is JSON.
-pub fn json(value: &impl Serialize) -> Response {
-    let bytes = serde_json::to_vec(value).expect("what is answered can be written as JSON");
+/// A response that is JSON. It counts until its reader has it, however long the values in it are.
+pub fn json(rest: &Rest, value: &impl Serialize) -> Response {
+    json_of(rest.replies.counted(written(value)))
+}
+
+/// A response that is JSON, and short.
+pub fn short_json(value: &impl Serialize) -> Response {
+    json_of(written(value))
+}
+
+fn written(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("what is answered can be written as JSON").into()
+}
+
+fn json_of(bytes: Bytes) -> Response {
     let mut response = Response::new(Body::from(bytes));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -55,7 +55,7 @@ pub async fn get(State(rest): State<Rest>, request: Request) -> Result<Response,
     }
     if wants_json(headers) {
         let item = Item { key: STANDARD.encode(&key), value: STANDARD.encode(&value), version: version.0 };
-        let mut response = json(&item);
+        let mut response = json(&rest, &item);
         response.headers_mut().insert(ETAG, tag(version));
         return Ok(response);
     }
@@ -73,7 +73,7 @@ pub async fn put(State(rest): State<Rest>, request: Request) -> Result<Response,
     rest.check_key(&key)?;
     let value = body::read(&rest, request.into_body(), &body::Kind::Value).await?;
     let (at, _) = rest.ask(OwnedOperation::Put { key, value: value.bytes, condition }).await?;
-    let mut response = json(&Written { version: at.index.0 });
+    let mut response = json(&rest, &Written { version: at.index.0 });
     response.headers_mut().insert(ETAG, tag(at.index));
     Ok(response)
 }
@@ -85,7 +85,7 @@ pub async fn delete(State(rest): State<Rest>, request: Request) -> Result<Respon
     let key = key(&request);
     let (_, answer) = rest.ask(OwnedOperation::Delete { key, condition }).await?;
     let OwnedAnswer::Deleted { existed } = answer else { return Err(rest.unexpected()) };
-    Ok(json(&Deleted { deleted: existed }))
+    Ok(json(&rest, &Deleted { deleted: existed }))
 }
 
 /// What a path without a key is told.

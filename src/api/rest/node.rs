@@ -131,7 +131,7 @@ pub async fn status(State(rest): State<Rest>, request: Request) -> Result<Respon
     params::none(request.uri().query())?;
     let (_, answer) = rest.ask(OwnedOperation::Status).await?;
     let OwnedAnswer::Status(status) = answer else { return Err(rest.unexpected()) };
-    Ok(json(&node_status(&status)))
+    Ok(json(&rest, &node_status(&status)))
 }
 
 /// `GET /v1/cluster`: the members, and who leads which shard as far as this node knows.
@@ -139,7 +139,7 @@ pub async fn cluster(State(rest): State<Rest>, request: Request) -> Result<Respo
     params::none(request.uri().query())?;
     let (_, answer) = rest.ask(OwnedOperation::Slots).await?;
     let OwnedAnswer::Slots(table) = answer else { return Err(rest.unexpected()) };
-    Ok(json(&cluster_of(&table)))
+    Ok(json(&rest, &cluster_of(&table)))
 }
 
 fn cluster_of(table: &SlotTable) -> Cluster<'_> {

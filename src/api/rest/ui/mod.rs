@@ -20,7 +20,7 @@ use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::body::json;
+use super::body::short_json;
 
 #[cfg(test)]
 mod ui_test;
@@ -98,7 +98,7 @@ pub fn router(settings: Settings) -> Router {
 
 /// `GET /v1/ui`.
 async fn settings(State(settings): State<Settings>) -> Response {
-    json(&settings)
+    short_json(&settings)
 }
 
 /// `GET /`. A browser keeps the page, and asks each time whether it is still the same.
