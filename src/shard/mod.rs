@@ -13,6 +13,7 @@ mod cold;
 mod compaction;
 mod compare;
 mod divergence;
+mod execution;
 mod reads;
 pub mod snapshots;
 mod snapshotting;
@@ -40,13 +41,12 @@ use std::time::Instant;
 
 use raftkv_protocol::client::{Answer, Code, Consistency, Page, Refusal, Role, ShardStatus};
 use raftkv_protocol::peer::{Body, Message, SnapshotMeta};
-use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId};
+use raftkv_protocol::types::{Entry, EntryId, Index, NodeId, ShardId};
 
 use crate::error::Fatal;
 use crate::metrics::figures::ShardFigures;
-use crate::raft::{NotLeader, Outgoing, ProposeError, Raft, Ready, WriteId};
+use crate::raft::{NotLeader, Outgoing, Raft, Ready, WriteId};
 use crate::state_machine::StateMachine;
-use crate::storage::record::entry_bytes;
 use crate::storage::{BatchNumber, CoreLog, Fetched, Space};
 
 use cold::ColdReads;
@@ -413,160 +413,6 @@ impl<R: Copy> Shard<R> {
             overwritten: self.writes.failed().0,
             expired: self.writes.failed().1,
             lags: voters.filter_map(|node| Some((*node, last.0.saturating_sub(self.raft.matched(*node)?.0)))).collect(),
-        }
-    }
-
-    /// Proposes the writes of this turn, each as one entry.
-    fn propose(&mut self, out: &mut impl Outbox<R>) {
-        let Some(mut commands) = self.writes.take_commands() else {
-            return;
-        };
-        match self.raft.propose(EntryKind::Command, &mut commands) {
-            Ok(first) => self.writes.proposed(first),
-            Err(error) => {
-                let leader = match error {
-                    ProposeError::NotLeader(leader) => leader,
-                    ProposeError::Transferring(to) => Some(to),
-                };
-                self.writes.refuse_queued(|to| refuse_not_leader(to, leader, out));
-            }
-        }
-        self.writes.give_back(commands);
-    }
-
-    /// Tells Raft which writes are durable, and sends what had to wait for them.
-    fn complete<L: CoreLog>(&mut self, durable: BatchNumber, log: &mut L, out: &mut impl Outbox<R>) {
-        self.remind_of_snapshot();
-        while self.pending.front().is_some_and(|pending| pending.batch <= durable) {
-            let Some(pending) = self.pending.pop_front() else { break };
-            self.raft.persisted(pending.write);
-            for outgoing in pending.after_sync {
-                self.send(outgoing, log, out);
-            }
-        }
-        if let Some(hard_state) = log.hard_state_ahead(self.id) {
-            self.complete_ahead(hard_state, log, out);
-        }
-    }
-
-    /// The term and vote did not wait for a batch that has no place on a full disk. Nor does what waited for them.
-    fn complete_ahead<L: CoreLog>(&mut self, hard_state: HardState, log: &mut L, out: &mut impl Outbox<R>) {
-        let Some(upto) = self.raft.hard_state_persisted(hard_state) else { return };
-        let ahead = self.pending.iter_mut().filter(|pending| pending.write <= upto);
-        for outgoing in ahead.flat_map(|pending| std::mem::take(&mut pending.after_sync)).collect::<Vec<_>>() {
-            self.send(outgoing, log, out);
-        }
-    }
-
-    /// One `Ready`, top to bottom.
-    fn execute<L: CoreLog>(&mut self, ready: &mut Ready, log: &mut L, out: &mut impl Outbox<R>) {
-        if let Some(hard_state) = ready.hard_state {
-            log.set_hard_state(self.id, hard_state);
-        }
-        if let Some((start, snapshot)) = ready.reset {
-            log.reset(self.id, start, snapshot);
-        }
-        if let Some(last) = ready.append.last() {
-            let mut bytes = 0;
-            for entry in &ready.append {
-                self.entry_bytes_max = self.entry_bytes_max.max(entry.body.len());
-                bytes += entry_bytes(entry) as u64;
-            }
-            self.compaction.appended(bytes, last.id.index);
-            log.append(self.id, &mut ready.append);
-        }
-        if mutant!("after-sync-at-once") {
-            ready.messages.append(&mut ready.after_sync);
-        }
-        for outgoing in ready.messages.drain(..) {
-            self.send(outgoing, log, out);
-        }
-        if let Some(write) = ready.write {
-            let after_sync = std::mem::take(&mut ready.after_sync);
-            let early = u64::from(mutant!("completed-a-batch-early"));
-            let batch = BatchNumber(log.last_batch().0.saturating_sub(early));
-            self.pending.push_back(Pending { batch, write, after_sync });
-        }
-        for read in ready.reads.drain(..) {
-            self.reads.confirmed(read.read, read.index);
-        }
-        self.offer = ready.install.take().or(self.offer);
-        let leader = self.raft.leader();
-        for read in ready.reads_dropped.drain(..) {
-            if let Some(lost) = self.reads.take(read) {
-                out.read_lost(self.id, &lost.kind, lost.to, lost.deadline, leader);
-            }
-        }
-    }
-
-    fn send<L: CoreLog>(&mut self, outgoing: Outgoing, log: &mut L, out: &mut impl Outbox<R>) {
-        let Outgoing { message, entries } = outgoing;
-        if entries.is_empty() {
-            out.send(&message, std::iter::empty());
-            return;
-        }
-        let (first, last) = (Index(entries.start), Index(entries.end - 1));
-        if let Some(tail) = log.tail(self.id, first, last) {
-            out.send(&message, tail);
-            return;
-        }
-        if let Some(fetch) = self.cold.send(self.id, message, first, last) {
-            log.fetch(fetch);
-        }
-    }
-
-    /// Applies what is committed, as far as it is in memory and the turn's share goes; asks for the rest.
-    fn apply<L: CoreLog>(&mut self, log: &mut L, out: &mut impl Outbox<R>) -> Result<(), Fatal> {
-        self.note_readiness();
-        let first = self.machine.applied().next();
-        let commit = self.raft.commit();
-        if first > commit || self.cold.applies() {
-            return Ok(());
-        }
-        let last = Index(commit.0.min(first.0 + APPLY_ENTRIES_MAX - 1));
-        let Some(tail) = log.tail(self.id, first, last) else {
-            let fetch = self.cold.apply(self.id, first, last);
-            log.fetch(fetch);
-            return Ok(());
-        };
-        for entry in tail {
-            self.apply_entry(entry, out)?;
-        }
-        self.raft.applied(self.machine.applied());
-        Ok(())
-    }
-
-    fn apply_entry(&mut self, entry: &Entry, out: &mut impl Outbox<R>) -> Result<(), Fatal> {
-        self.entry_bytes_max = self.entry_bytes_max.max(entry.body.len());
-        let outcome = self
-            .machine
-            .apply(entry)
-            .map_err(|error| Fatal::failure(format!("shard {}: entry {}: {}", self.id, entry.id, error.0)))?;
-        let serves = self.serves();
-        self.writes.applied(entry.id, |to, form, decided| match decided {
-            writes::Decided::Applied if !serves => {
-                // It is committed; what it does to a state that is the right one, this replica cannot say.
-                let message =
-                    "this replica's state is another than that of others; the write may or may not take effect";
-                out.reply(to, entry.id, Err(Refusal { code: Code::Timeout, leader: None, message }));
-            }
-            writes::Decided::Applied => writes::answer(entry, form, outcome, |result| out.reply(to, entry.id, result)),
-            writes::Decided::Overwritten => refuse_not_leader(to, self.raft.leader(), out),
-        });
-        Ok(())
-    }
-
-    /// Remembers where the first leader after the start had committed to. A leader's own term must have committed
-    /// something first: until then its commit index may lag what is committed. And a follower must have got as far as
-    /// the leader was: the first append that it gets may bring only a part.
-    fn note_readiness(&mut self) {
-        if self.ready_at.is_some() {
-            return;
-        }
-        let commit = self.raft.commit();
-        let caught_up = self.leads() || self.announced.is_some_and(|announced| announced <= commit);
-        if caught_up && self.raft.leader().is_some() && self.raft.term_at(commit) == Some(self.raft.term()) {
-            self.ready_at = Some(commit);
         }
     }
 
