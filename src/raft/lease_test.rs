@@ -8,7 +8,7 @@ use raftkv_protocol::types::{EntryId, Incarnation, Index, NodeId, Term};
 
 use super::cluster::{BEAT, T};
 use super::solo::{Solo, accepted, append, bodies, fresh, heartbeat, pre_vote, vote, with};
-use super::{LeaseCounts, Leases, ReadId, ReadReady, Ready};
+use super::{Candidacy, LeaseCounts, Leases, ReadId, ReadReady, Ready};
 
 /// What is promised.
 const D: Duration = Duration::from_millis(500);
@@ -204,7 +204,10 @@ fn nothing_is_promised_or_held_unless_leases_are_on() {
 
 /// A follower of node 2 in term 1 that has just promised something.
 fn bound() -> Solo {
-    let mut solo = node();
+    promising(node())
+}
+
+fn promising(mut solo: Solo) -> Solo {
     solo.step(2, 1, heartbeat(0));
     solo.persist_all();
     let answers = solo.step(2, 1, asking(5));
@@ -279,6 +282,26 @@ fn who_has_promised_stands_for_election_when_that_has_run_out() {
         solo.pass(MS);
     }
     assert_eq!(solo.raft.role(), Role::PreCandidate, "the hint is not forgotten");
+}
+
+/// The others, who have promised the same, stand within 20 ms of that time.
+#[test]
+fn who_should_be_late_lets_the_others_stand_first_also_when_a_promise_has_run_out() {
+    for seed in 0..50 {
+        let mut solo = promising(with(3, 0, None, &[], |config| {
+            config.leases = leases(0);
+            config.seed = seed;
+        }));
+        solo.act(|raft| raft.set_candidacy(Candidacy::Reluctant));
+        solo.act(|raft| raft.link_lost(NodeId(2)));
+        solo.tick();
+        solo.pass(D - MS);
+        assert_eq!(counts(&solo).elections_put_off, 1);
+        solo.pass(T / 4);
+        assert_eq!(solo.raft.role(), Role::Follower, "seed {seed}");
+        solo.pass(T / 4);
+        assert_eq!(solo.raft.role(), Role::PreCandidate, "seed {seed}");
+    }
 }
 
 // rule 6

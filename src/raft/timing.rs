@@ -67,7 +67,12 @@ impl ElectionTimer {
 
     /// Starts a wait that ends before those of the others, drawn from [T/4, T/2).
     pub(super) fn go_first(&mut self) {
-        self.wait = Some(self.random.draw(Jitter { least: self.timeout / 4, spread: self.timeout / 4 }));
+        self.wait = Some(self.random.draw(self.first_wait()));
+    }
+
+    /// Shorter than any wait of the normal timers, and longer than any haste.
+    fn first_wait(&self) -> Jitter {
+        Jitter { least: self.timeout / 4, spread: self.timeout / 4 }
     }
 
     /// From now on waits end when those of the others have ended, or as before.
@@ -81,10 +86,11 @@ impl ElectionTimer {
         self.wait = Some(self.random.draw(Jitter { least, spread: self.timeout / 2 }));
     }
 
-    /// The node may not stand for election before this time.
+    /// The node may not stand for election before this time. Who should be late lets the others go first then too.
     pub(super) fn put_off(&mut self, until: Instant) {
+        let delay = if self.late { self.first_wait() } else { HINT_DELAY };
         self.wait = None;
-        self.deadline = until + self.random.draw(HINT_DELAY);
+        self.deadline = until + self.random.draw(delay);
     }
 
     /// A lost attempt is over: a new wait, unless a quick one was set.
