@@ -15,11 +15,8 @@ pub struct Clock {
 #[derive(Debug)]
 enum Source {
     System,
-    /// Once read, it goes on to this time, if there is one.
-    Hand {
-        after: Option<Instant>,
-        is_read: bool,
-    },
+    /// What it shows when it is read, one time after the other, and then what it showed last.
+    Hand(VecDeque<Instant>),
 }
 
 impl Clock {
@@ -32,23 +29,21 @@ impl Clock {
     /// A clock that stands still unless it is [set](Clock::set).
     #[must_use]
     pub fn by_hand(now: Instant) -> Clock {
-        Clock { now, source: Source::Hand { after: None, is_read: false } }
+        Clock { now, source: Source::Hand(VecDeque::new()) }
     }
 
     /// Sets a clock by hand; never back.
     pub fn set(&mut self, now: Instant) {
-        debug_assert!(now >= self.now, "time goes forward");
-        self.now = now;
-        if let Source::Hand { after, is_read } = &mut self.source {
-            (*after, *is_read) = (None, false);
-        }
+        self.set_readings(&[now]);
     }
 
-    /// Sets a clock by hand that goes on to another time as soon as it was read once, as if the process stood still then.
-    pub fn set_until_read(&mut self, now: Instant, then: Instant) {
-        self.set(now);
-        if let Source::Hand { after, .. } = &mut self.source {
-            *after = Some(then);
+    /// Sets a clock by hand that shows another time each time that it is read, as if the process stood still in between, and in
+    /// the end the last of them.
+    pub fn set_readings(&mut self, times: &[Instant]) {
+        debug_assert!(times.is_sorted() && times.first().is_some_and(|first| *first >= self.now), "time goes forward");
+        self.now = times.first().copied().unwrap_or(self.now);
+        if let Source::Hand(readings) = &mut self.source {
+            *readings = times.iter().copied().collect();
         }
     }
 
@@ -57,12 +52,7 @@ impl Clock {
     pub fn refresh(&mut self) -> Instant {
         match &mut self.source {
             Source::System => self.now = boottime::now(),
-            Source::Hand { after, is_read } => {
-                if let Some(then) = after.take_if(|_| *is_read) {
-                    self.now = then;
-                }
-                *is_read = true;
-            }
+            Source::Hand(readings) => self.now = readings.pop_front().unwrap_or(self.now),
         }
         self.now
     }

@@ -17,7 +17,7 @@ fn a_clock_by_hand_may_go_on_in_the_middle_of_a_turn() {
     let start = Instant::now();
     let later = start + Duration::from_secs(1);
     let mut clock = Clock::by_hand(start);
-    clock.set_until_read(start, later);
+    clock.set_readings(&[start, later]);
     assert_eq!([clock.refresh(), clock.refresh(), clock.refresh()], [start, later, later]);
 }
 

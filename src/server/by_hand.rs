@@ -157,16 +157,11 @@ impl<N: Network> NodeByHand<N> {
         self.turn_ready(core, ready)
     }
 
-    /// The same, but the process stands still between the beginning of the turn, `since`, and the moment at which it reads its
-    /// sockets.
-    pub fn turn_paused(
-        &mut self,
-        core: CoreId,
-        since: Instant,
-        now: Instant,
-        ready: &[Readiness],
-    ) -> Result<Progress, Fatal> {
-        self.running(core).set_time_until_read(since, now);
+    /// The same, but the process stands still in the middle: its clock shows these times, one each time that it is read, and the
+    /// last of them from then on. It is read when the turn begins, when the sockets were read, when those of HTTP were read, and
+    /// when the turn ends.
+    pub fn turn_pausing(&mut self, core: CoreId, times: &[Instant], ready: &[Readiness]) -> Result<Progress, Fatal> {
+        self.running(core).set_readings(times);
         self.turn_ready(core, ready)
     }
 

@@ -213,9 +213,9 @@ impl<N: Network> CoreLoop<N> {
         self.clock.set(now);
     }
 
-    /// Sets a clock that is set by hand, and that goes on once it was read.
-    pub(super) fn set_time_until_read(&mut self, now: Instant, then: Instant) {
-        self.clock.set_until_read(now, then);
+    /// Sets a clock that is set by hand, and that shows these times as it is read.
+    pub(super) fn set_readings(&mut self, times: &[Instant]) {
+        self.clock.set_readings(times);
     }
 
     /// When the next turn is due at the latest, if nothing comes in before.

@@ -36,7 +36,7 @@ pub(super) fn address(id: u64) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, u8::try_from(id).expect("few nodes")], 7_000))
 }
 
-fn config(id: NodeId, nodes: u64, dir: &Path, limits: &Limits) -> Config {
+fn config(id: NodeId, nodes: u64, dir: &Path, limits: &Limits, lease: Option<Duration>) -> Config {
     Config {
         node_id: id,
         listen: address(id.0),
@@ -54,7 +54,7 @@ fn config(id: NodeId, nodes: u64, dir: &Path, limits: &Limits) -> Config {
         log_io: LogIo::Map,
         log_sync: LogSync::default(),
         slow_sync: Duration::from_millis(200),
-        lease: None,
+        lease,
         clock_drift_ppm_max: 0,
         log_level: log::LevelFilter::Off,
         limits: limits.clone(),
@@ -169,6 +169,7 @@ pub(super) struct Cluster {
     seed: u64,
     limits: Limits,
     log_sync: LogSync,
+    lease: Option<Duration>,
     members: Vec<Option<Member>>,
     /// By node and core.
     disks: Vec<Vec<SimulatedDisk>>,
@@ -194,6 +195,7 @@ impl Cluster {
             seed,
             limits,
             log_sync: LogSync::Thread,
+            lease: None,
             members: (0..nodes).map(|_| None).collect(),
             disks: (1..=nodes).map(|node| (0..CORES).map(|core| disk(node, core)).collect()).collect(),
             doomed: None,
@@ -210,6 +212,11 @@ impl Cluster {
     /// The same, in which each loop syncs its log itself.
     pub(super) fn syncing_inline(seed: u64) -> Cluster {
         Cluster { log_sync: LogSync::Inline, ..Cluster::of(seed, NODES, Limits::default()) }.started()
+    }
+
+    /// The same, with leases that last so long.
+    pub(super) fn with_leases(seed: u64, lease: Duration) -> Cluster {
+        Cluster { lease: Some(lease), ..Cluster::of(seed, NODES, Limits::default()) }.started()
     }
 
     /// The same, with other limits.
@@ -251,8 +258,8 @@ impl Cluster {
         let dir = self.data_dir(id);
         let peers = (1..=self.nodes()).filter(|peer| *peer != id);
         let peers = peers.map(|peer| Peer { id: NodeId(peer), address: address(peer) }).collect();
-        let node = by_hand::open(config(NodeId(id), self.nodes(), &dir, &self.limits), peers, Incarnation(id))
-            .expect("a data directory");
+        let config = config(NodeId(id), self.nodes(), &dir, &self.limits, self.lease);
+        let node = by_hand::open(config, peers, Incarnation(id)).expect("a data directory");
         let mut seats = Vec::new();
         let cores = (0..CORES).map(CoreId).map(|core| -> Result<_, Fatal> {
             let (bell, woken) = (Rc::new(RefCell::new(Vec::new())), Arc::new(AtomicBool::new(false)));
@@ -370,6 +377,14 @@ impl Cluster {
 
     pub(super) fn leader(&self, shard: ShardId) -> u64 {
         self.known_leader(1, shard).expect("the shard has a leader").0
+    }
+
+    /// Turns a core once, with what its sockets have for it, while its clock shows these times.
+    pub(super) fn turn_pausing(&mut self, id: u64, core: CoreId, times: &[Instant]) {
+        let member = self.members[at(id)].as_mut().expect("the node runs");
+        let ready = member.seats[usize::from(core.0)].bell.take();
+        member.node.turn_pausing(core, times, &ready).expect("a turn");
+        self.now = times.last().copied().unwrap_or(self.now);
     }
 
     /// Turns every core that has something to do; if none has, time passes.

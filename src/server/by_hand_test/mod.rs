@@ -7,6 +7,8 @@ mod fetching;
 mod full;
 mod gray;
 mod holds;
+#[cfg(feature = "rest")]
+mod leases;
 mod network;
 mod repair;
 mod room;

@@ -11,6 +11,7 @@ use mio::Token;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::server::by_hand::LISTENER;
+use crate::server::io::HTTP;
 use crate::socket::{Network, Readiness, Socket};
 
 /// Bytes on their way in one direction of a connection.
@@ -138,10 +139,14 @@ impl Drop for MemorySocket {
     }
 }
 
+/// Connections that wait to be accepted.
+type Waiting = Rc<RefCell<VecDeque<MemorySocket>>>;
+
 #[derive(Debug)]
 struct Listener {
     bell: Bell,
-    waiting: Rc<RefCell<VecDeque<MemorySocket>>>,
+    waiting: Waiting,
+    waiting_http: Waiting,
 }
 
 /// Everybody's wires.
@@ -162,14 +167,27 @@ impl Wires {
 
     /// The network of one core of the node at `own`.
     pub(super) fn network(&self, own: SocketAddr, bell: Bell) -> MemoryNetwork {
-        let waiting = Rc::default();
+        let (waiting, waiting_http) = (Waiting::default(), Waiting::default());
         let mut listeners = self.listeners.borrow_mut();
-        listeners.entry(own).or_insert_with(|| Listener { bell: Rc::clone(&bell), waiting: Rc::clone(&waiting) });
-        MemoryNetwork { wires: self.clone(), own, bell, waiting }
+        listeners.entry(own).or_insert_with(|| Listener {
+            bell: Rc::clone(&bell),
+            waiting: Rc::clone(&waiting),
+            waiting_http: Rc::clone(&waiting_http),
+        });
+        MemoryNetwork { wires: self.clone(), own, bell, waiting, waiting_http }
     }
 
     /// A connection from one address to another.
     pub(super) fn connect(&self, from: SocketAddr, to: SocketAddr) -> io::Result<MemorySocket> {
+        self.connect_to(from, to, LISTENER)
+    }
+
+    /// The same, for HTTP.
+    pub(super) fn connect_http(&self, from: SocketAddr, to: SocketAddr) -> io::Result<MemorySocket> {
+        self.connect_to(from, to, HTTP)
+    }
+
+    fn connect_to(&self, from: SocketAddr, to: SocketAddr, door: Token) -> io::Result<MemorySocket> {
         let listeners = self.listeners.borrow();
         let listener = listeners.get(&to).ok_or(io::ErrorKind::ConnectionRefused)?;
         let (one, other) = (Rc::new(Side::default()), Rc::new(Side::default()));
@@ -180,8 +198,9 @@ impl Wires {
             traffic: Rc::clone(&self.traffic),
             slowness: Rc::clone(&self.slowness),
         };
-        listener.waiting.borrow_mut().push_back(end(&other, &one, from));
-        ring(&listener.bell, LISTENER, false);
+        let waiting = if door == HTTP { &listener.waiting_http } else { &listener.waiting };
+        waiting.borrow_mut().push_back(end(&other, &one, from));
+        ring(&listener.bell, door, false);
         Ok(end(&one, &other, to))
     }
 
@@ -197,7 +216,8 @@ pub(super) struct MemoryNetwork {
     wires: Wires,
     own: SocketAddr,
     bell: Bell,
-    waiting: Rc<RefCell<VecDeque<MemorySocket>>>,
+    waiting: Waiting,
+    waiting_http: Waiting,
 }
 
 impl Network for MemoryNetwork {
@@ -211,6 +231,10 @@ impl Network for MemoryNetwork {
 
     fn accept(&mut self) -> io::Result<MemorySocket> {
         self.waiting.borrow_mut().pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    fn accept_http(&mut self) -> io::Result<MemorySocket> {
+        self.waiting_http.borrow_mut().pop_front().ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     fn register(&mut self, socket: &mut MemorySocket, token: Token) -> io::Result<()> {

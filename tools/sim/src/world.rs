@@ -244,7 +244,7 @@ impl World {
         let Some(process) = machine.process() else { return Ok(()) };
         let ready = self.net.0.borrow_mut().take_ready(owner);
         let turned = match since {
-            Some(since) => process.node.turn_paused(id, since, clock, &ready),
+            Some(since) => process.node.turn_pausing(id, &[since, clock], &ready),
             None => process.node.turn(id, clock, &ready),
         };
         let has_died = machine.after_turn(core, before, &self.plan, now, &mut self.random);
