@@ -81,6 +81,8 @@ pub(super) enum Incident {
     Welcome(Welcome),
     Table(Job, SlotTable),
     Refused(Job, Refused),
+    /// The node does not know such requests, and was not asked.
+    Unknown(Job),
     /// A reply came from a later term than the slot table knows.
     TableOutdated,
 }
@@ -108,6 +110,11 @@ impl<S: Socket> Lane<S> {
             State::Resolving { .. } | State::Dialing { .. } => Availability::Opening,
             State::Open(_) => Availability::Open,
         }
+    }
+
+    /// Whether the node has said what it knows, and some of these features is not among them.
+    pub(super) fn lacks(&self, features: u64) -> bool {
+        matches!(&self.state, State::Open(open) if open.lacks(features))
     }
 
     pub(super) fn last_error(&self) -> Option<&Error> {
@@ -200,15 +207,20 @@ impl<S: Socket> Lane<S> {
     }
 
     /// Sends what waits, as far as there is room, with one write.
-    pub(super) fn pump(&mut self, now: Instant, next_id: &mut u64, inflight_max: usize) -> Result<(), Broken> {
+    pub(super) fn pump(
+        &mut self,
+        now: Instant,
+        next_id: &mut u64,
+        inflight_max: usize,
+        incidents: &mut Vec<Incident>,
+    ) -> Result<(), Broken> {
         let State::Open(open) = &mut self.state else { return Ok(()) };
         while open.in_flight.len() < inflight_max && open.connection.unwritten() < UNWRITTEN_BYTES_MAX {
             let Some(job) = self.waiting.pop_front() else { break };
-            if job.operation.features() & !open.features == 0 {
-                open.send(job, now, next_id);
+            if open.lacks(job.operation.features()) {
+                incidents.push(Incident::Unknown(job));
             } else {
-                let message = "the node's software does not know such requests";
-                job.complete(Err(Error::new(ErrorKind::BadRequest, message)));
+                open.send(job, now, next_id);
             }
         }
         open.connection.flush()?;
@@ -287,6 +299,12 @@ impl<S: Socket> Lane<S> {
         if let State::Open(open) = std::mem::take(&mut self.state) {
             in_order(open.in_flight).into_iter().for_each(|entry| entry.job.fail_after_sending(closed()));
         }
+    }
+}
+
+impl<S> Open<S> {
+    fn lacks(&self, features: u64) -> bool {
+        features & !self.features != 0
     }
 }
 

@@ -200,7 +200,8 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::PreconditionFailed`] if a condition does not hold, with the operation in its words;
     /// [`ErrorKind::CrossShard`] if the keys lie in different shards; [`ErrorKind::BadRequest`] without an operation, with
-    /// two on one key, or if the node's software does not know batches; otherwise as [`Client::put`].
+    /// two on one key, or if no node that can be reached knows batches; otherwise as [`Client::put`]. While the nodes are updated
+    /// to software that knows them, one that does is asked; it refuses with [`ErrorKind::NotReady`] until the shard's leader does.
     pub fn batch(&self, batch: Batch) -> Result<Batched> {
         self.pipeline().batch(batch)?.wait()
     }

@@ -63,6 +63,15 @@ impl Operation {
         }
     }
 
+    /// What those are called that not every node knows.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Operation::Batch(_) => "batches",
+            Operation::Snapshot { .. } => "requests for snapshots",
+            _ => "such requests",
+        }
+    }
+
     /// A key of the shard that it is for.
     pub(super) fn key(&self) -> Option<&[u8]> {
         match self {

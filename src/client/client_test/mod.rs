@@ -7,6 +7,7 @@ mod faults;
 mod load;
 mod memory;
 mod scripted;
+mod unknown;
 
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,10 @@
 //! What a node for tests does with the bytes that it gets, whatever brings them: its answers are scripted.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use raftkv_protocol::client::{Answer, Code, Operation, Refusal, Reply, Request, SlotTable};
+use raftkv_protocol::client::{Answer, Code, Existed, Operation, Refusal, Reply, Request, SlotTable};
 use raftkv_protocol::frame::{self, CLIENT_FRAME_MAX};
 use raftkv_protocol::hello::{Auth, FEATURE_BATCH, Hello, HelloRefusal, HelloReply};
 use raftkv_protocol::types::{ClusterId, EntryId, Incarnation, Index, NodeId, RequestId, Term};
@@ -37,6 +37,7 @@ pub type SharedTable = Arc<Mutex<SlotTable>>;
 pub struct Scripted {
     id: NodeId,
     greeting: Greeting,
+    features: AtomicU64,
     table: SharedTable,
     script: Box<Script>,
     requests: AtomicUsize,
@@ -82,11 +83,17 @@ impl Scripted {
         Scripted {
             id: NodeId(id),
             greeting,
+            features: AtomicU64::new(FEATURE_BATCH),
             table: Arc::clone(table),
             script,
             requests: AtomicUsize::new(0),
             slots_requests: AtomicUsize::new(0),
         }
+    }
+
+    /// What it says that it knows, to those who dial it from now on.
+    pub fn set_features(&self, features: u64) {
+        self.features.store(features, Ordering::SeqCst);
     }
 
     /// Requests seen, apart from those for the slot table.
@@ -109,7 +116,7 @@ impl Scripted {
                     incarnation: Incarnation(1),
                     shards,
                     cores: 1,
-                    features: FEATURE_BATCH,
+                    features: self.features.load(Ordering::SeqCst),
                     http: "",
                     auth: Auth::default(),
                 };
@@ -168,6 +175,7 @@ pub fn serve(request: &Request<'_>, out: &mut Vec<u8>) -> Next {
 pub fn serve_at(at: EntryId, request: &Request<'_>, out: &mut Vec<u8>) -> Next {
     let reply = match request.operation {
         Operation::Put { .. } => Answer::Put,
+        Operation::Batch(_) => Answer::Batch { existed: Existed::default() },
         Operation::Get { .. } => Answer::Value { version: Index(1), value: b"v" },
         _ => Answer::Pong,
     };

@@ -20,14 +20,18 @@ impl<N: Network> Driver<N> {
         while let Some(lane) = self.touched.pop() {
             match self.lanes[lane].availability(self.now) {
                 Availability::Closed if self.lanes[lane].waiting() > 0 => self.open(lane),
-                Availability::Open => {
-                    let inflight_max = self.settings.inflight_max;
-                    if let Err(broken) = self.lanes[lane].pump(self.now, &mut self.next_id, inflight_max) {
-                        self.on_broken(lane, &broken);
-                    }
-                }
+                Availability::Open => self.pump(lane),
                 Availability::Closed | Availability::Opening | Availability::Down(_) => {}
             }
+        }
+    }
+
+    fn pump(&mut self, lane: usize) {
+        let (now, inflight_max) = (self.now, self.settings.inflight_max);
+        let pumped = self.lanes[lane].pump(now, &mut self.next_id, inflight_max, &mut self.incidents);
+        self.take_incidents(lane);
+        if let Err(broken) = pumped {
+            self.on_broken(lane, &broken);
         }
     }
 

@@ -176,15 +176,19 @@ impl<N: Network> Driver<N> {
         // Other tokens than those of lanes just wake the loop.
         let Some(ready) = self.lanes.get_mut(lane) else { return };
         let result = ready.on_ready(self.now, &self.slots, &mut self.incidents);
+        self.take_incidents(lane);
+        match result {
+            Ok(()) => self.touched.push(lane),
+            Err(broken) => self.on_broken(lane, &broken),
+        }
+    }
+
+    fn take_incidents(&mut self, lane: usize) {
         let mut incidents = std::mem::take(&mut self.incidents);
         for incident in incidents.drain(..) {
             self.on_incident(lane, incident);
         }
         self.incidents = incidents;
-        match result {
-            Ok(()) => self.touched.push(lane),
-            Err(broken) => self.on_broken(lane, &broken),
-        }
     }
 
     fn on_incident(&mut self, lane: usize, incident: Incident) {
@@ -192,6 +196,7 @@ impl<N: Network> Driver<N> {
             Incident::Welcome(welcome) => self.on_welcome(lane, &welcome),
             Incident::TableOutdated => self.refresh.wanted |= !self.refresh_runs(),
             Incident::Refused(job, refused) => self.on_refused(lane, job, refused),
+            Incident::Unknown(job) => self.on_unknown(lane, job),
             Incident::Table(job, table) => {
                 self.refresh.running_until = None;
                 self.slots.merge(table.clone());
@@ -233,6 +238,14 @@ impl<N: Network> Driver<N> {
         } else {
             job.complete(Err(error));
         }
+    }
+
+    /// Another node may know such requests, while the nodes are updated one after the other, and send this one on.
+    fn on_unknown(&mut self, lane: usize, mut job: Job) {
+        let peer = self.peer_of(lane);
+        job.attempts += 1;
+        job.last_error = Some(unknown_to(&job, &[self.peers[peer].address.as_str()]));
+        self.route(job);
     }
 
     fn on_not_leader(&mut self, peer: usize, mut job: Job, refused: &Refused, error: Error) {
@@ -355,6 +368,13 @@ impl<N: Network> Driver<N> {
 
 /// How long nothing may be due.
 const IDLE: Duration = Duration::from_secs(3600);
+
+/// Why these nodes are not asked.
+fn unknown_to(job: &Job, addresses: &[&str]) -> Error {
+    let (what, addresses) = (job.operation.name(), addresses.join(", "));
+    let message = format!("the software of {addresses} does not know {what} yet: update it; nothing was sent");
+    Error::new(ErrorKind::BadRequest, message)
+}
 
 /// The last refusal says more than that time is up.
 fn expire_unsent(job: Job, dialling: Option<&str>) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use raftkv_protocol::types::NodeId;
 
-use super::{Driver, Peer, REFRESH_TIMEOUT};
+use super::{Driver, Peer, REFRESH_TIMEOUT, unknown_to};
 use crate::client::lane::{Availability, Lane};
 use crate::client::request::{Job, Operation, Patience};
 use crate::client::{Error, ErrorKind, Target};
@@ -26,7 +26,7 @@ impl<N: Network> Driver<N> {
             self.refresh.running_until = Some(self.now + REFRESH_TIMEOUT);
         }
         let route = match job.operation.target() {
-            Target::Any => self.route_anywhere(&job),
+            Target::Any => self.route_anywhere(&mut job),
             Target::Node(node) => self.route_to_node(&job, *node),
             Target::Endpoint(address) => {
                 let address = address.clone();
@@ -47,12 +47,13 @@ impl<N: Network> Driver<N> {
         }
     }
 
-    /// The leader of the key's shard if it can be tried; otherwise any node, as each serves every key.
-    fn route_anywhere(&mut self, job: &Job) -> Route {
+    /// The leader of the key's shard if it can be tried and knows such requests; otherwise any node, as each serves every key.
+    fn route_anywhere(&mut self, job: &mut Job) -> Route {
         let leader = job.shard.and_then(|shard| self.slots.leader(shard)).and_then(|node| self.peer_named(node));
         if let Some(peer) = leader.filter(|peer| job.avoid != Some(*peer) && !job.operation.is_stale_read()) {
             let lane = self.lane_for(peer, job);
-            if !matches!(self.lanes[lane].availability(self.now), Availability::Down(_)) {
+            let is_down = matches!(self.lanes[lane].availability(self.now), Availability::Down(_));
+            if !is_down && !self.lanes[lane].lacks(job.operation.features()) {
                 return Route::Lane(lane);
             }
         }
@@ -61,7 +62,7 @@ impl<N: Network> Driver<N> {
         }
         match self.best_peer(job) {
             Some(peer) => Route::Lane(self.lane_for(peer, job)),
-            None => self.route_nowhere(),
+            None => self.route_nowhere(job),
         }
     }
 
@@ -74,12 +75,14 @@ impl<N: Network> Driver<N> {
             self.rotation = self.rotation.wrapping_add(1);
         }
         let rank = |peer: &usize| {
-            let rank = match self.lanes[self.lane_for(*peer, job)].availability(self.now) {
+            let lane = &self.lanes[self.lane_for(*peer, job)];
+            let rank = match lane.availability(self.now) {
                 Availability::Down(_) => return None,
+                _ if lane.lacks(job.operation.features()) => return None,
                 _ if job.operation.is_stale_read() => 0,
                 Availability::Open => 0,
                 Availability::Opening => 1,
-                Availability::Closed => 2 + self.lanes[self.lane_for(*peer, job)].failures(),
+                Availability::Closed => 2 + lane.failures(),
             };
             Some((job.avoid == Some(*peer), rank))
         };
@@ -87,16 +90,47 @@ impl<N: Network> Driver<N> {
         peers.filter(|peer| rank(peer).is_some()).min_by_key(|peer| rank(peer))
     }
 
-    fn route_nowhere(&self) -> Route {
+    fn route_nowhere(&mut self, job: &mut Job) -> Route {
+        if let Some(error) = self.unknown_to_all(job) {
+            return self.route_to_later_software(job, error);
+        }
         let error = self.unreachable().unwrap_or_else(nowhere);
         if self.refused_everywhere() {
             return Route::Fail(error);
         }
-        let first = self.lanes.iter().filter_map(|lane| match lane.availability(self.now) {
+        Route::Pause(self.first_up().unwrap_or(self.now), error)
+    }
+
+    /// Those who can be asked do not know such requests. The others may: those that are down, perhaps just to be updated, and
+    /// those that the slot table will name.
+    fn route_to_later_software(&mut self, job: &mut Job, error: Error) -> Route {
+        let until = if self.slots.shards() == 0 {
+            self.refresh.wanted |= !self.refresh_runs();
+            Some(self.now + self.backoff.pause(1))
+        } else {
+            self.first_up()
+        };
+        let Some(until) = until else { return Route::Fail(error) };
+        job.last_error = Some(error.clone());
+        Route::Pause(until, error)
+    }
+
+    /// When the first lane that is down may be tried again.
+    fn first_up(&self) -> Option<Instant> {
+        let down = self.lanes.iter().filter_map(|lane| match lane.availability(self.now) {
             Availability::Down(until) => Some(until),
             _ => None,
         });
-        Route::Pause(first.min().unwrap_or(self.now), error)
+        down.min()
+    }
+
+    /// That those who can be asked do not know such requests, if there are any.
+    fn unknown_to_all(&self, job: &Job) -> Option<Error> {
+        let lacks = |peer: &usize| self.lanes[self.lane_for(*peer, job)].lacks(job.operation.features());
+        let mut addresses: Vec<&str> =
+            (0..self.peers.len()).filter(lacks).map(|peer| self.peers[peer].address.as_str()).collect();
+        addresses.sort_unstable();
+        (!addresses.is_empty()).then(|| unknown_to(job, &addresses))
     }
 
     fn route_to_node(&mut self, job: &Job, node: NodeId) -> Route {
@@ -116,6 +150,9 @@ impl<N: Network> Driver<N> {
     /// This peer or none; once it has failed the request, there is no point in waiting for it.
     fn route_to_peer(&self, job: &Job, peer: usize) -> Route {
         let lane = self.lane_for(peer, job);
+        if self.lanes[lane].lacks(job.operation.features()) {
+            return Route::Fail(unknown_to(job, &[self.peers[peer].address.as_str()]));
+        }
         match (self.lanes[lane].availability(self.now), self.lanes[lane].last_error()) {
             (Availability::Down(_), Some(error)) if job.attempts > 0 => Route::Fail(error.clone()),
             (Availability::Down(until), Some(error)) => Route::Pause(until, error.clone()),
