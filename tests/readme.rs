@@ -252,6 +252,7 @@ fn every_flag_that_the_documents_name_exists() {
         help("raftkv-fuzz", &["crash-images", "--help"]),
         help("raftkv-fuzz", &["flips", "--help"]),
         read("tools/compare"),
+        read("tools/faces"),
         read("tools/durable-path"),
     ];
     let of_cargo = ["--bench", "--lib", "--open", "--profile", "--release", "--test", "--workspace"];

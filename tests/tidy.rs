@@ -231,11 +231,12 @@ const LAYERS: &[Layer] = &[
         why: "the load generator is a client like any other",
     },
     Layer {
-        files: "tools/etcd-load/",
-        module: "etcd_load",
-        uses: &["bench"],
+        files: "tools/http-load/",
+        module: "http_load",
+        // And the client that is generated for gRPC.
+        uses: &["bench", "grpc_check"],
         never: &[],
-        why: "the load for etcd is the load generator's, so that both are measured alike",
+        why: "the load over HTTP is the load generator's, so that all are measured alike",
     },
     Layer {
         files: "tools/codegen/",

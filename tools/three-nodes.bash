@@ -1,10 +1,11 @@
-# What tools/compare and tools/durable-path share: three nodes on loopback, and the figures of a load. To be sourced by bash.
+# What tools/compare, tools/durable-path and tools/faces share: three nodes on loopback, and the figures of a load. To be sourced by bash.
 #
 # Whoever sources it sets `tool`, under which it complains, `bin` (where the binaries are), `work` (a directory for data and
 # output), `cores` and `server_flags`, and calls clean_up, or what calls it, when it ends.
 
-nodes=()    # process ids of the nodes that run now
-load_pid='' # and that of the load generator
+nodes=()     # process ids of the nodes that run now
+load_pid=''  # and that of the load generator
+load_ports=0 # the load goes to base+load_ports+1..3: 10 for HTTP
 
 fail() {
     echo "$tool: $*" >&2
@@ -41,7 +42,7 @@ is_taken() {
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-# Sets `base` so that nobody listens on base+1..3 (clients) and base+11..13 (etcd's peers).
+# Sets `base` so that nobody listens on base+1..3 (clients) and base+11..13 (HTTP, or etcd's peers).
 find_ports() {
     local n
     for ((base = 17100; base < 32000; base += 20)); do
@@ -75,8 +76,8 @@ members() {
 start_raftkv() {
     local n
     for n in 1 2 3; do
-        "$bin/raftkv-server" --node-id $n --listen 127.0.0.1:$((base + n)) --data-dir "$work/node$n" \
-            --initial-cluster "$(members 0 %d=127.0.0.1:%d)" --cores "$cores" "${server_flags[@]}" \
+        "$bin/raftkv-server" --node-id $n --listen 127.0.0.1:$((base + n)) --http-listen 127.0.0.1:$((base + 10 + n)) \
+            --data-dir "$work/node$n" --initial-cluster "$(members 0 %d=127.0.0.1:%d)" --cores "$cores" "${server_flags[@]}" \
             >"$work/$n.log" 2>&1 &
         nodes+=($!)
     done
@@ -87,7 +88,7 @@ start_raftkv() {
 run_load() {
     local what=$1
     shift
-    "$@" --endpoints "$(members 0 '%.0s127.0.0.1:%d')" --pids "$(IFS=,; echo "${nodes[*]}")" --json \
+    "$@" --endpoints "$(members "$load_ports" '%.0s127.0.0.1:%d')" --pids "$(IFS=,; echo "${nodes[*]}")" --json \
         2>"$work/load.log" >"$work/load.json" &
     load_pid=$!
     wait "$load_pid" || fail "$what: $(tail -n 2 "$work/load.log" "$work"/?.log)"

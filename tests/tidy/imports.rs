@@ -116,7 +116,7 @@ fn place(path: &str) -> (&'static str, usize) {
         Some(("tools/fuzz/", inner)) => ("fuzz", inner),
         Some(("tools/history/", inner)) => ("history", inner),
         Some(("tools/sim/", inner)) => ("sim", inner),
-        Some(("tools/etcd-load/", inner)) => ("etcd_load", inner),
+        Some(("tools/http-load/", inner)) => ("http_load", inner),
         Some(("", inner)) => ("", inner),
         _ if path.starts_with("benches/") => ("benches", ""),
         _ => ("tests", ""),

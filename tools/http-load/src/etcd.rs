@@ -3,7 +3,6 @@
 //! Full gRPC clients spend several times as much processor time on a call, which would be taken from the servers that
 //! share the machine with the generator.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,6 +12,13 @@ use http::{HeaderValue, Method, Request, Uri, header};
 use prost::Message;
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
+
+use crate::link::CallError;
+
+/// The path of a put.
+pub const PUT: &str = "/etcdserverpb.KV/Put";
+/// The path of a get.
+pub const RANGE: &str = "/etcdserverpb.KV/Range";
 
 /// Large enough that flow control never holds up a small reply.
 const WINDOW_BYTES: u32 = 16 << 20;
@@ -81,27 +87,9 @@ pub struct ResponseHeader {
     pub member_id: u64,
 }
 
-/// Why a call failed.
-#[derive(Debug)]
-pub enum CallError {
-    /// etcd answered with this gRPC status.
-    Status(&'static str),
-    /// The connection is of no use any more.
-    Broken(String),
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CallError::Status(name) => f.write_str(name),
-            CallError::Broken(reason) => f.write_str(reason),
-        }
-    }
-}
-
 impl From<h2::Error> for CallError {
     fn from(error: h2::Error) -> CallError {
-        CallError::Broken(error.to_string())
+        CallError::broken(error)
     }
 }
 
@@ -109,16 +97,17 @@ impl From<h2::Error> for CallError {
 #[derive(Clone, Debug)]
 pub struct Channel {
     streams: SendRequest<Bytes>,
-    authority: String,
+    put: Uri,
+    range: Uri,
+    status: Uri,
 }
 
 impl Channel {
     /// Dials.
     pub async fn connect(address: SocketAddr, timeout: Duration) -> Result<Channel, CallError> {
-        let broken = |error: &dyn ToString| CallError::Broken(error.to_string());
         let dialled = tokio::time::timeout(timeout, TcpStream::connect(address)).await;
-        let socket = dialled.map_err(|error| broken(&error))?.map_err(|error| broken(&error))?;
-        socket.set_nodelay(true).map_err(|error| broken(&error))?;
+        let socket = dialled.map_err(CallError::broken)?.map_err(CallError::broken)?;
+        socket.set_nodelay(true).map_err(CallError::broken)?;
         let (streams, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
@@ -126,17 +115,27 @@ impl Channel {
             .await?;
         // It ends with an error when the connection breaks, which every call in flight is told too.
         spawn_local(async move { drop(connection.await) });
-        Ok(Channel { streams, authority: address.to_string() })
+        let authority = address.to_string();
+        let uri = |path| {
+            let uri = Uri::builder().scheme("http").authority(authority.as_str()).path_and_query(path);
+            uri.build().expect("an address and a fixed path are valid")
+        };
+        Ok(Channel { streams, put: uri(PUT), range: uri(RANGE), status: uri("/etcdserverpb.Maintenance/Status") })
     }
 
-    /// A path of this connection's server, to be reused by all calls.
-    pub fn uri(&self, path: &str) -> Uri {
-        let uri = Uri::builder().scheme("http").authority(self.authority.as_str()).path_and_query(path);
-        uri.build().expect("an address and a fixed path are valid")
+    /// Writes a key.
+    pub async fn put(&self, key: Bytes, value: Bytes) -> Result<(), CallError> {
+        self.call::<_, PutResponse>(&self.put, &PutRequest { key, value }).await.map(drop)
+    }
+
+    /// Reads a key, linearizably.
+    pub async fn get(&self, key: Bytes) -> Result<(), CallError> {
+        let found: RangeResponse = self.call(&self.range, &RangeRequest { key }).await?;
+        if found.kvs.is_empty() { Err(CallError::Status("not_found")) } else { Ok(()) }
     }
 
     /// One unary call.
-    pub async fn call<A: Message, R: Message + Default>(&self, uri: &Uri, argument: &A) -> Result<R, CallError> {
+    async fn call<A: Message, R: Message + Default>(&self, uri: &Uri, argument: &A) -> Result<R, CallError> {
         let mut streams = self.streams.clone().ready().await?;
         let (response, mut body) = streams.send_request(head(uri), false)?;
         body.send_data(framed(argument), true)?;
@@ -154,8 +153,15 @@ impl Channel {
             check_status(&trailers)?;
         }
         let message = reply.get(PREFIX_LEN..).ok_or_else(|| CallError::Broken("a reply without a message".into()))?;
-        R::decode(message).map_err(|error| CallError::Broken(error.to_string()))
+        R::decode(message).map_err(CallError::broken)
     }
+}
+
+/// Whether the member at this address leads.
+pub async fn leads(address: SocketAddr, timeout: Duration) -> Result<bool, CallError> {
+    let channel = Channel::connect(address, timeout).await?;
+    let status: StatusResponse = channel.call(&channel.status, &StatusRequest {}).await?;
+    Ok(status.header.is_some_and(|header| header.member_id == status.leader))
 }
 
 fn head(uri: &Uri) -> Request<()> {
