@@ -10,11 +10,11 @@ use raftkv_protocol::client::Code;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::Health;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::cluster::Nodes;
-use super::generated::health::health_check_response::ServingStatus;
-use super::generated::health::health_server::Health;
-use super::generated::health::{HealthCheckRequest, HealthCheckResponse};
 use super::generated::raftkv::cluster_server::ClusterServer;
 use super::generated::raftkv::kv_server::KvServer;
 use super::kv::Keys;

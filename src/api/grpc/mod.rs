@@ -25,10 +25,6 @@ mod generated {
         include!("generated/raftkv.v1.rs");
     }
 
-    pub mod health {
-        include!("generated/grpc.health.v1.rs");
-    }
-
     #[expect(clippy::enum_variant_names, reason = "the names are those of the standard")]
     pub mod reflection {
         include!("generated/grpc.reflection.v1.rs");
@@ -50,6 +46,7 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use raftkv_protocol::client::Code;
 use tonic::codegen::{Service as _, StdError};
 use tonic::server::NamedService;
+use tonic_health::pb::health_server::HealthServer;
 
 use super::ask::OwnedRefusal;
 use super::node_handle::{First, NodeHandle, first};
@@ -57,7 +54,6 @@ use crate::limits::{BATCH_OVERHEAD_BYTES_MAX, KEY_BYTES_MAX, OVERHEAD_BYTES_MAX}
 use crate::metrics::requests::Task;
 use body::RequestBody;
 use cluster::Nodes;
-use generated::health::health_server::HealthServer;
 use generated::raftkv::cluster_server::ClusterServer;
 use generated::raftkv::kv_server::KvServer;
 use generated::reflection::server_reflection_server::ServerReflectionServer;

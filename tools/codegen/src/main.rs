@@ -9,14 +9,13 @@ use std::process::ExitCode;
 
 use prost::Message;
 
-/// What is generated from, below `protocol/proto/`.
-const FILES: &[&str] = &[
-    "raftkv/v1/kv.proto",
-    "raftkv/v1/cluster.proto",
-    "grpc/health/v1/health.proto",
-    "grpc/reflection/v1/reflection.proto",
-    "grpc/reflection/v1alpha/reflection.proto",
-];
+/// Ours, below `protocol/proto/`.
+const OWN: [&str; 2] = ["raftkv/v1/kv.proto", "raftkv/v1/cluster.proto"];
+/// The standard's that the server has no crate for: `tonic-reflection` links tokio's runtime.
+const REFLECTION: [&str; 2] = ["grpc/reflection/v1/reflection.proto", "grpc/reflection/v1alpha/reflection.proto"];
+/// The standard's whose code is that of `tonic-health`; reflection tells of it.
+const HEALTH: &str = "grpc/health/v1/health.proto";
+
 /// What becomes of the services in a crate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -24,12 +23,11 @@ enum Side {
     Client,
 }
 
-/// Where the results go, from the repository's root; and the module with the messages of reflection's first version
-/// there, as those of the alpha version are the same.
-const GENERATED: &[(&str, Side, &str)] = &[
-    ("src/api/grpc/generated", Side::Server, "crate::api::grpc::generated::reflection"),
-    ("tools/grpc-check/src/generated", Side::Client, "crate::reflection"),
-];
+/// Where the results go, from the repository's root.
+const GENERATED: [(&str, Side); 2] =
+    [("src/api/grpc/generated", Side::Server), ("tools/grpc-check/src/generated", Side::Client)];
+/// The messages of reflection's first version; those of its alpha version are the same.
+const REFLECTION_MESSAGES: &str = "crate::api::grpc::generated::reflection";
 /// The descriptions of all files, as server reflection tells them.
 const DESCRIPTORS: &str = "descriptors.bin";
 
@@ -54,30 +52,32 @@ fn main() -> ExitCode {
 
 fn run(is_check: bool) -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for (place, side, reflection) in GENERATED {
+    for (place, side) in GENERATED {
         let checked_in = root.join(place);
         if !is_check {
             fs::create_dir_all(&checked_in)?;
-            generate(&root, *side, reflection, &checked_in)?;
+            generate(&root, side, &checked_in)?;
             continue;
         }
         let fresh = std::env::temp_dir().join(format!("raftkv-codegen-{}", std::process::id()));
         fs::create_dir_all(&fresh)?;
-        let compared = generate(&root, *side, reflection, &fresh).and_then(|()| compare(place, &checked_in, &fresh));
+        let compared = generate(&root, side, &fresh).and_then(|()| compare(place, &checked_in, &fresh));
         fs::remove_dir_all(&fresh)?;
         compared?;
     }
     Ok(())
 }
 
-/// Generates the code of all files into `out`.
-fn generate(root: &Path, side: Side, reflection: &str, out: &Path) -> Result<(), Box<dyn Error>> {
-    let descriptors = protox::compile(FILES, [root.join("protocol/proto")])?;
+/// Generates the code of one side into `out`.
+fn generate(root: &Path, side: Side, out: &Path) -> Result<(), Box<dyn Error>> {
+    let compile = |files: &[&str]| protox::compile(files, [root.join("protocol/proto")]);
+    let mut files = OWN.to_vec();
     if side == Side::Server {
         // What reflection tells comes without comments.
-        let mut told = descriptors.clone();
+        let mut told = compile(&[&OWN[..], &[HEALTH], &REFLECTION].concat())?;
         told.file.iter_mut().for_each(|file| file.source_code_info = None);
         fs::write(out.join(DESCRIPTORS), told.encode_to_vec())?;
+        files.extend(REFLECTION);
     }
     tonic_prost_build::configure()
         .build_transport(false)
@@ -85,9 +85,9 @@ fn generate(root: &Path, side: Side, reflection: &str, out: &Path) -> Result<(),
         .build_server(side == Side::Server)
         .bytes(".")
         .btree_map(".")
-        .extern_path(".grpc.reflection.v1alpha", reflection)
+        .extern_path(".grpc.reflection.v1alpha", REFLECTION_MESSAGES)
         .out_dir(out)
-        .compile_fds(descriptors)?;
+        .compile_fds(compile(&files)?)?;
     Ok(())
 }
 

@@ -4,15 +4,16 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use grpc_check::health::HealthCheckRequest;
-use grpc_check::health::health_check_response::ServingStatus::{self, NotServing, ServiceUnknown, Serving};
-use grpc_check::health::health_client::HealthClient;
-use grpc_check::reflection::server_reflection_client::ServerReflectionClient;
-use grpc_check::reflection::server_reflection_request::MessageRequest;
-use grpc_check::reflection::server_reflection_response::MessageResponse;
-use grpc_check::reflection::{ServerReflectionRequest, ServerReflectionResponse};
-use grpc_check::reflection_alpha::server_reflection_client::ServerReflectionClient as AlphaClient;
+use prost::Message;
 use tonic::{Code, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus::{self, NotServing, ServiceUnknown, Serving};
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient as AlphaClient;
 
 use support::cluster::Cluster;
 use support::wait::PATIENCE;
@@ -87,12 +88,19 @@ async fn ask(cluster: &Cluster, question: MessageRequest) -> MessageResponse {
     let answer = one(client.server_reflection_info(requests()).await.expect("a stream").into_inner()).await;
     assert_eq!((answer.valid_host.as_str(), answer.original_request), ("h", Some(request())));
     let mut client = AlphaClient::new(channel(cluster, 1).await);
-    let older = one(client.server_reflection_info(requests()).await.expect("a stream").into_inner()).await;
+    let requests = tonic::codegen::tokio_stream::iter([as_written(&request())]);
+    let older = one(client.server_reflection_info(requests).await.expect("a stream").into_inner()).await;
+    let older: ServerReflectionResponse = as_written(&older);
     assert_eq!(older.message_response, answer.message_response, "both versions tell the same");
     answer.message_response.expect("an answer")
 }
 
-async fn one(mut answers: Streaming<ServerReflectionResponse>) -> ServerReflectionResponse {
+/// The message of another version that is written the same.
+fn as_written<M: Message + Default>(message: &impl Message) -> M {
+    M::decode(&message.encode_to_vec()[..]).expect("the same message")
+}
+
+async fn one<M>(mut answers: Streaming<M>) -> M {
     let answer = answers.message().await.expect("an answer").expect("an answer");
     assert!(answers.message().await.expect("the end").is_none());
     answer
