@@ -59,6 +59,8 @@ pub struct Limits {
     pub core_log_memory_max: usize,
     /// Bytes of snapshots that a core takes from other nodes in a second.
     pub snapshot_rate: u64,
+    /// Bytes of keys and values that a node writes into snapshots of its own in a second, as long as no log waits for them.
+    pub snapshot_write_rate: u64,
     /// For how long nothing may come of a snapshot from the node that it is fetched from, not a byte.
     pub snapshot_timeout: Duration,
     /// The longest head of an HTTP request, in bytes.
@@ -108,6 +110,7 @@ impl Default for Limits {
             core_log_bytes_max: 4 << 30,
             core_log_memory_max: 8 << 20,
             snapshot_rate: 16 << 20,
+            snapshot_write_rate: 32 << 20,
             snapshot_timeout: Duration::from_secs(10),
             http_header_bytes_max: 16 << 10,
             http_streams_max: 128,
@@ -156,6 +159,7 @@ impl Limits {
             ("--snapshot-log-bytes", self.snapshot_log_bytes, SNAPSHOT_LOG_BYTES_MIN, "a node would do little else"),
             ("--core-log-bytes-max", self.core_log_bytes_max, 4 * SEGMENT_BYTES_MIN, "a log could not go on"),
             ("--snapshot-rate", self.snapshot_rate, SNAPSHOT_RATE_MIN, "no follower would catch up"),
+            ("--snapshot-write-rate", self.snapshot_write_rate, SNAPSHOT_RATE_MIN, "no snapshot would be done"),
         ] {
             if value < least {
                 return Err(format!("{setting} {value} must be at least {least}, or {why}"));

@@ -126,6 +126,7 @@ const LIMITS: &[&str] = &[
     "--core-log-bytes-max=1GiB",
     "--core-log-memory-max=9MiB",
     "--snapshot-rate=2MiB",
+    "--snapshot-write-rate=3MiB",
     "--snapshot-timeout=1m",
     "--http-header-bytes-max=9KiB",
     "--http-header-timeout=2s",
@@ -166,6 +167,7 @@ fn every_limit_is_understood() {
         core_log_bytes_max: 1 << 30,
         core_log_memory_max: 9 << 20,
         snapshot_rate: 2 << 20,
+        snapshot_write_rate: 3 << 20,
         snapshot_timeout: Duration::from_secs(60),
         http_header_bytes_max: 9 << 10,
         http_header_timeout: Duration::from_secs(2),
@@ -404,6 +406,10 @@ fn limits_that_nothing_would_fit_in_are_refused() {
             &["--core-log-bytes-max=262143"],
             "--core-log-bytes-max 262143 must be at least 262144, or a log could not go on",
         ),
+        (
+            &["--snapshot-write-rate=262143"],
+            "--snapshot-write-rate 262143 must be at least 262144, or no snapshot would be done",
+        ),
         (&["--snapshot-rate=262143"], "--snapshot-rate 262143 must be at least 262144, or no follower would catch up"),
     ] {
         assert_eq!(refusal(args), expected);
@@ -426,6 +432,7 @@ fn the_limits_of_values_are_inclusive() {
         ["--batch-operations-max=1", "--batch-bytes-max=1"],
         ["--snapshot-log-bytes=4096", "--log-tail-bytes=0"],
         ["--core-log-bytes-max=262144", "--snapshot-rate=262144"],
+        ["--core-log-bytes-max=262144", "--snapshot-write-rate=262144"],
         ["--lease=200ms", "--clock-drift-max=0"],
         ["--lease=800ms", "--clock-drift-max=100000"],
     ] {

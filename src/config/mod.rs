@@ -346,6 +346,7 @@ fn limits(flags: &Flags) -> Limits {
         core_log_bytes_max: flags.core_log_bytes_max,
         core_log_memory_max: flags.core_log_memory_max,
         snapshot_rate: flags.snapshot_rate,
+        snapshot_write_rate: flags.snapshot_write_rate,
         snapshot_timeout: flags.snapshot_timeout,
         http_header_bytes_max: flags.http_header_bytes_max,
         http_streams_max: flags.http_streams_max as usize,

@@ -99,7 +99,8 @@ pub(super) fn stored(
 pub(super) fn snapshots(node: &Node, stores: &Stores, wake: Wake) -> (Snapshots, SnapshotWorker) {
     let mut voters: Vec<u64> = node.config.initial_cluster.iter().map(|(id, _)| id.0).collect();
     voters.sort_unstable();
-    snapshot_worker(stores.clone(), voters.into_iter().flat_map(u64::to_le_bytes).collect(), wake)
+    let voters = voters.into_iter().flat_map(u64::to_le_bytes).collect();
+    snapshot_worker(stores.clone(), voters, node.config.limits.snapshot_write_rate, wake)
 }
 
 /// A core's router with its shards as they were recovered. Everything random in it comes from `seed`, and shards that

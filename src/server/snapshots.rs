@@ -308,6 +308,7 @@ impl<L: CoreLog> Router<L> {
     /// snapshot, or, where that costs more or does not help, by writing its entries anew.
     fn push_pinning(&mut self, now: Instant) {
         let bytes = self.log.held_bytes();
+        self.snapshots.worker.hurry(bytes > self.node.config.limits.core_log_bytes_max / 2);
         if now < self.snapshots.push_at || bytes <= self.node.config.limits.core_log_bytes_max {
             return;
         }

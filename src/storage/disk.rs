@@ -50,6 +50,12 @@ pub trait Disk: Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Creates a file of `size` zeros, written and durable; its name is not durable yet. One that is to grow has none.
     fn create(&self, name: &str, size: u64) -> io::Result<()>;
+    /// The same for whoever need not hurry: `rest` is called after each piece of a file that comes in pieces.
+    fn create_by_and_by(&self, name: &str, size: u64, rest: &dyn Fn()) -> io::Result<()> {
+        let created = self.create(name, size);
+        rest();
+        created
+    }
     /// Opens a file.
     fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn DiskFile>>;
     /// Gives a file a name that no other has; not durable yet.
@@ -133,11 +139,15 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, name: &str, size: u64) -> io::Result<()> {
+        self.create_by_and_by(name, size, &|| {})
+    }
+
+    fn create_by_and_by(&self, name: &str, size: u64, rest: &dyn Fn()) -> io::Result<()> {
         let path = self.dir.join(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         let filled = match self.log_io {
-            LogIo::Map => prefill(&file, size),
-            LogIo::Direct | LogIo::Buffered => prefill_directly(&path, size),
+            LogIo::Map => prefill(&file, size, rest),
+            LogIo::Direct | LogIo::Buffered => prefill_directly(&path, size, rest),
         };
         let filled = filled.and_then(|()| file.sync_all());
         if filled.is_err() {
@@ -201,19 +211,22 @@ impl Disk for RealDisk {
     }
 }
 
-fn prefill(file: &File, size: u64) -> io::Result<()> {
+fn prefill(file: &File, size: u64, rest: &dyn Fn()) -> io::Result<()> {
     let zeros = [0; PREFILL_BYTES];
     let mut at = 0;
     while at < size {
         let length = (size - at).min(PREFILL_BYTES as u64);
         file.write_all_at(&zeros[..length as usize], at)?;
         at += length;
+        if at % PIECE_BYTES as u64 == 0 {
+            rest();
+        }
     }
     Ok(())
 }
 
 /// Writes of whole blocks need no page of the file in memory, so the zeros go past the page cache.
-fn prefill_directly(path: &Path, size: u64) -> io::Result<()> {
+fn prefill_directly(path: &Path, size: u64, rest: &dyn Fn()) -> io::Result<()> {
     let file = open_direct(path, 0)?;
     let zeros = MmapMut::map_anon(PIECE_BYTES)?;
     let mut at = 0;
@@ -221,6 +234,7 @@ fn prefill_directly(path: &Path, size: u64) -> io::Result<()> {
         let length = (size - at).min(PIECE_BYTES as u64);
         file.write_all_at(&zeros[..length as usize], at)?;
         at += length;
+        rest();
     }
     Ok(())
 }
@@ -313,7 +327,7 @@ impl DiskFile for MappedFile {
     }
 }
 
-/// Direct writes go through aligned memory, in pieces of this size.
+/// Files are filled, and direct writes go through aligned memory, in pieces of this size.
 const PIECE_BYTES: usize = 1 << 20;
 
 struct DirectFile {

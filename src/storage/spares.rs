@@ -42,6 +42,11 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How long the disk is left to what a start has to read and to sync, unless the reserve is not there or the log waits.
 pub(super) const CALM_AFTER_START: Duration = Duration::from_secs(2);
 
+/// How long a thread rests after each mebibyte of a spare, unless the log waits or the reserve is not there: about 64 MiB
+/// are filled in a second. All at once, the segments of a node's cores and of its neighbours on a disk would hold up the
+/// log for a tenth of a second, and it needs the next one only when this one is full.
+const REST: Duration = Duration::from_millis(15);
+
 /// What a spare holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Filling {
@@ -112,14 +117,14 @@ pub(crate) struct SpareMaker {
 }
 
 impl SpareMaker {
-    /// Makes one of this size.
-    pub(crate) fn make(&self, size: u64) -> io::Result<Spare> {
+    /// Makes one of this size; calls `rest` after each piece of it.
+    pub(crate) fn make(&self, size: u64, rest: &dyn Fn()) -> io::Result<Spare> {
         if !self.quota.allows(size) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the log's quota is used up"));
         }
         let tag = self.disk.fresh_id()? as u64;
         let (allocating, name) = (allocating_name(tag), spare_name(tag));
-        self.disk.create(&allocating, size)?;
+        self.disk.create_by_and_by(&allocating, size, rest)?;
         self.disk.rename(&allocating, &name)?;
         self.disk.sync_dir()?;
         self.quota.add_used(size);
@@ -188,12 +193,12 @@ impl First {
     }
 
     fn make(&mut self, size: u64) -> io::Result<Spare> {
-        self.maker.make(size).or_else(|error| {
+        self.maker.make(size, &|| {}).or_else(|error| {
             // A spare that is too small is better given up than the start.
             let Some(given_up) = self.adopted.pop() else { return Err(error) };
             self.maker.disk.remove(&given_up.name)?;
             self.maker.quota.sub_used(given_up.size);
-            self.maker.make(size)
+            self.maker.make(size, &|| {})
         })
     }
 }
@@ -403,6 +408,8 @@ pub(super) struct AllocatorWorker {
     stuck: bool,
     /// That the disk has no room was said.
     is_told: bool,
+    /// Ends when the log is being closed, if this is a thread.
+    pub(super) alive: Option<Receiver<()>>,
 }
 
 impl AllocatorWorker {
@@ -441,11 +448,13 @@ impl AllocatorWorker {
             needless: needless.into(),
             stuck: false,
             is_told: false,
+            alive: None,
         };
         (worker, pool)
     }
 
     fn run(mut self, alive: &Receiver<()>) {
+        self.alive = Some(alive.clone());
         let requests = self.requests.clone();
         let mut retry_after = Some(self.first_attempt_after());
         loop {
@@ -544,7 +553,7 @@ impl AllocatorWorker {
     /// Makes what is wanted most; `false` if nothing is.
     fn make_one(&mut self) -> io::Result<bool> {
         if let Some(&size) = self.wanted.first() {
-            let spare = self.maker.make(size)?;
+            let spare = self.maker.make(size, &|| {})?;
             self.wanted.remove(0);
             // The syncer is gone only when the log is being closed.
             let _ = self.larger.send(spare);
@@ -553,9 +562,18 @@ impl AllocatorWorker {
         if self.spares.len() >= SPARES {
             return Ok(false);
         }
-        let spare = self.maker.make(self.maker.segment_size)?;
+        let spare = self.maker.make(self.maker.segment_size, &|| self.rest())?;
         let _ = self.spares.send(spare);
         Ok(true)
+    }
+
+    /// Between two pieces of a spare: the log's writes share the disk with them.
+    pub(super) fn rest(&self) {
+        let is_wanted = self.spares.len() < RESERVED || self.shared.waits_for_space();
+        if let Some(alive) = self.alive.as_ref().filter(|_| !is_wanted) {
+            // Nothing comes, but the end.
+            let _ = alive.recv_timeout(REST);
+        }
     }
 
     fn refused(&mut self, error: &io::Error) {

@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
 
 use crate::storage::Wake;
 use crate::storage::snapshot::{SnapshotFile, SnapshotInfo, SnapshotReceiver, SnapshotStore};
 
-use super::Stores;
 use super::jobs::{Done, Failure, Job};
 use super::load::{Load, LoadError, Progress, set_aside};
 use super::work::{Stepped, Take, Work, check};
+use super::{STEP_BYTES, Stores};
 
 /// Files of snapshots that are kept open for other nodes, so that one which is removed meanwhile can be fetched to its end.
 const OPEN_FILES_MAX: usize = 16;
@@ -26,6 +28,7 @@ const OPEN_SNAPSHOTS_MAX: u32 = 16;
 pub struct Snapshots {
     jobs: Sender<Job>,
     done: Receiver<Done>,
+    hurry: Arc<AtomicBool>,
 }
 
 impl Snapshots {
@@ -33,6 +36,11 @@ impl Snapshots {
     pub fn send(&self, job: Job) {
         // A worker is gone only if it panicked, which was printed, or if nobody moves it: then nothing is answered.
         let _ = self.jobs.send(job);
+    }
+
+    /// Whether the worker is to write states down as fast as it can: the log waits for it.
+    pub fn hurry(&self, hurry: bool) {
+        self.hurry.store(hurry, Ordering::Relaxed);
     }
 
     /// The next thing that is done.
@@ -51,27 +59,31 @@ impl Snapshots {
     pub(crate) fn with_ends() -> (Snapshots, Receiver<Job>, Sender<Done>) {
         let (jobs, jobs_out) = unbounded();
         let (done_in, done) = unbounded();
-        (Snapshots { jobs, done }, jobs_out, done_in)
+        (Snapshots { jobs, done, hurry: Arc::default() }, jobs_out, done_in)
     }
 }
 
-/// A worker for a core, and the core's end of it. `configuration` is what the snapshots say of the voters; `wake` is
-/// called when something is done.
+/// A worker for a core, and the core's end of it. `configuration` is what the snapshots say of the voters; `rate` is how
+/// many bytes of keys and values are written down in a second, by a thread that need not hurry; `wake` is called when
+/// something is done.
 #[must_use]
-pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, wake: Wake) -> (Snapshots, SnapshotWorker) {
+pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, rate: u64, wake: Wake) -> (Snapshots, SnapshotWorker) {
     let (jobs, jobs_out) = unbounded();
     let (done_in, done) = unbounded();
+    let hurry = Arc::new(AtomicBool::new(false));
     let worker = SnapshotWorker {
         stores,
         configuration,
         jobs: jobs_out,
         done: done_in,
         wake,
+        rest: Duration::from_secs_f64(STEP_BYTES as f64 / rate as f64),
+        hurry: Arc::clone(&hurry),
         work: VecDeque::new(),
         receiving: BTreeMap::new(),
         open: VecDeque::new(),
     };
-    (Snapshots { jobs, done }, worker)
+    (Snapshots { jobs, done, hurry }, worker)
 }
 
 /// A file from which other nodes fetch.
@@ -89,6 +101,10 @@ pub struct SnapshotWorker {
     jobs: Receiver<Job>,
     done: Sender<Done>,
     wake: Wake,
+    /// What a thread waits after each step of writing a state down, unless it is to hurry. Puts share disk and cores
+    /// with it: without a rest they would wait for it, and it is wanted some time, not soon.
+    rest: Duration,
+    hurry: Arc<AtomicBool>,
     /// Long jobs. They take turns.
     work: VecDeque<Work>,
     receiving: BTreeMap<ShardId, SnapshotReceiver>,
@@ -108,17 +124,28 @@ pub enum Effort {
 impl SnapshotWorker {
     /// Works until the loop is gone.
     pub fn run(mut self) {
+        let mut rest = Duration::ZERO;
         loop {
             let job = match self.next_effort() {
-                None => self.jobs.recv().map_err(|_| TryRecvError::Disconnected),
-                Some(_) => self.jobs.try_recv(),
+                None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(_) => self.jobs.recv_timeout(rest),
             };
+            rest = Duration::ZERO;
             match job {
                 Ok(job) => self.begin(job),
-                Err(TryRecvError::Empty) => self.step(),
-                Err(TryRecvError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.step();
+                    rest = self.rest();
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    /// How long to wait before the next step. Only who has nothing else to do rests.
+    fn rest(&self) -> Duration {
+        let only_writes = self.work.iter().all(|work| matches!(work, Work::Take(..)));
+        if only_writes && !self.hurry.load(Ordering::Relaxed) { self.rest } else { Duration::ZERO }
     }
 
     /// What it would do next.

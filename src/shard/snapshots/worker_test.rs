@@ -1,6 +1,8 @@
 //! A worker moved by hand, over disks in memory.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use raftkv_protocol::client::Condition;
@@ -14,6 +16,8 @@ use crate::storage::simulated_disk::{SimulatedDisk, Survivors};
 
 pub(super) const SHARD: ShardId = ShardId(3);
 const PIECE: usize = 10_000;
+/// Who is moved by hand never rests.
+const RATE: u64 = 1;
 
 pub(super) fn stores(disk: &SimulatedDisk) -> Stores {
     let disk_of = |_| Ok(Arc::new(disk.clone()) as Arc<dyn Disk>);
@@ -50,7 +54,7 @@ impl Bench {
 
     /// One of the workers of a node.
     fn over(disk: SimulatedDisk, stores: Stores) -> Bench {
-        let (loop_end, worker) = snapshot_worker(stores, vec![1, 2, 3], Arc::new(|| {}));
+        let (loop_end, worker) = snapshot_worker(stores, vec![1, 2, 3], RATE, Arc::new(|| {}));
         Bench { disk, loop_end, hands: SnapshotHands::new(worker) }
     }
 
@@ -446,4 +450,30 @@ fn a_snapshot_that_was_removed_is_closed_when_it_was_fetched_or_given_up() {
         bench.take(&machine);
     }
     assert!(bench.piece(meta.id, 0).is_none(), "fetched to its end");
+}
+
+#[test]
+fn a_thread_rests_after_each_step_of_writing_unless_there_is_something_else_to_do_or_the_log_waits() {
+    let disk = SimulatedDisk::new(1);
+    let (woken, wakes) = crossbeam_channel::unbounded();
+    let wake = Arc::new(move || woken.send(()).expect("the test listens"));
+    // At a byte a second it rests for days.
+    let (loop_end, worker) = snapshot_worker(stores(&disk), vec![1, 2, 3], 1, wake);
+    let thread = thread::spawn(|| worker.run());
+    let state = state_of(1_000, 1_000);
+    loop_end.send(Job::Take { shard: SHARD, state: state.snapshot() });
+    assert!(wakes.recv_timeout(Duration::from_millis(50)).is_err(), "it has more than one step to do");
+    let read = || Job::Read { piece_for: PieceFor(9), shard: SHARD, id: SnapshotId(9), offset: 0, length_max: PIECE };
+    let next = || {
+        wakes.recv_timeout(Duration::from_secs(20)).expect("it goes on");
+        loop_end.done().expect("something is done")
+    };
+    loop_end.send(read());
+    assert!(matches!(next(), Done::Piece { .. }), "who asks does not wait for the rest to end");
+    loop_end.hurry(true);
+    loop_end.send(read());
+    assert!(matches!(next(), Done::Piece { .. }));
+    assert!(matches!(next(), Done::Taken { shard: SHARD, .. }), "it rests no more");
+    drop(loop_end);
+    thread.join().expect("it ends with its loop");
 }
