@@ -12,6 +12,8 @@ mod command_line;
 mod connections;
 #[path = "functional/cores.rs"]
 mod cores;
+#[path = "functional/grpc_limits.rs"]
+mod grpc_limits;
 #[path = "functional/hostile_bytes.rs"]
 mod hostile_bytes;
 #[path = "functional/http_limits.rs"]

@@ -90,7 +90,7 @@ fn a_connection_that_rests_too_long_is_closed() {
     let started = Instant::now();
     assert_eq!(http1.ask("GET", "/livez", &[], b"").status, 200);
     assert!(http2.get(1, "/livez"));
-    assert_eq!(http2.body(1), b"ok\n");
+    assert_eq!(http2.response(1), b"ok\n");
     assert!(http1.ends_within(5 * TIMEOUT));
     let mut goodbyes = 0;
     while let Some(frame) = http2.frame() {

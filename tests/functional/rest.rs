@@ -190,12 +190,12 @@ fn http_2_is_spoken_with_prior_knowledge_on_the_same_port() {
     let mut http2 = Http2::connect(http_address(cluster.address(2)));
     for stream in [1, 3, 5] {
         assert!(http2.get(stream, "/v1/kv/color"));
-        assert_eq!(http2.body(stream), b"blue");
+        assert_eq!(http2.response(stream), b"blue");
     }
     let mut long = http(&cluster, 1);
     long.ask("PUT", "/v1/kv/long", &[], &vec![7; 60_000]);
     assert!(http2.get(7, "/v1/kv/long"));
-    assert_eq!(http2.body(7).len(), 60_000);
+    assert_eq!(http2.response(7).len(), 60_000);
 }
 
 #[test]

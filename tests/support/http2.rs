@@ -1,7 +1,9 @@
 //! Just enough of HTTP/2 (RFC 9113) to ask a server with prior knowledge, and to misbehave towards it.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use super::wait::PATIENCE;
 
@@ -13,14 +15,32 @@ pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
+/// A setting: how much of each response may come before there is a [`WINDOW_UPDATE`] for it.
+const INITIAL_WINDOW_SIZE: u16 = 0x4;
+/// What both sides may send before they know the other's settings.
+const WINDOW_BYTES: i64 = 65_535;
+const FRAME_BYTES_MAX: usize = 16_384;
 
 /// One connection.
 #[derive(Debug)]
 pub struct Http2 {
     stream: TcpStream,
+    /// Frames that came while there was no room for a body.
+    early: VecDeque<Frame>,
+    room: Room,
+}
+
+/// How much of bodies the other side takes.
+#[derive(Debug)]
+struct Room {
+    initial: i64,
+    connection: i64,
+    /// By stream: how much more or less than `initial`.
+    streams: BTreeMap<u32, i64>,
 }
 
 /// A frame as it came.
@@ -36,14 +56,45 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
+/// What came in some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// A frame that means something here.
+    Frame(Frame),
+    /// The end of the connection.
+    End,
+    /// Nothing of that.
+    Nothing,
+}
+
+impl Frame {
+    /// Whether it is the last of its stream.
+    pub fn is_last(&self) -> bool {
+        matches!(self.kind, HEADERS | DATA) && self.flags & END_STREAM != 0
+    }
+
+    /// Why the other side ends a stream or the connection (RFC 9113 §7).
+    pub fn reason(&self) -> u32 {
+        let at = if self.kind == GOAWAY { 4 } else { 0 };
+        u32::from_be_bytes(self.payload[at..at + 4].try_into().expect("4 bytes"))
+    }
+}
+
 impl Http2 {
     /// Connects and greets.
     pub fn connect(address: SocketAddr) -> Http2 {
+        Http2::connect_with_window(address, WINDOW_BYTES as u32)
+    }
+
+    /// Connects and greets as a client that takes so much of each response before it says that it takes more.
+    pub fn connect_with_window(address: SocketAddr, bytes: u32) -> Http2 {
         let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        let mut http = Http2 { stream };
+        let room = Room { initial: WINDOW_BYTES, connection: WINDOW_BYTES, streams: BTreeMap::new() };
+        let mut http = Http2 { stream, early: VecDeque::new(), room };
         http.stream.write_all(PREFACE).expect("sent");
-        assert!(http.send(SETTINGS, 0, 0, &[]), "sent");
+        let setting = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &bytes.to_be_bytes()].concat();
+        assert!(http.send(SETTINGS, 0, 0, &setting), "sent");
         http
     }
 
@@ -66,26 +117,144 @@ impl Http2 {
         self.send(HEADERS, END_STREAM | END_HEADERS, stream, &block)
     }
 
+    /// Begins a call of a method of gRPC; its messages are a [`Http2::body`].
+    pub fn call(&mut self, stream: u32, path: &str, headers: &[(&str, &str)]) -> bool {
+        // `:method POST`, `:scheme http`, and the rest literally.
+        let mut block = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).expect("a short path")];
+        block.extend_from_slice(path.as_bytes());
+        block.extend_from_slice(&[0x01, 4]);
+        block.extend_from_slice(b"test");
+        for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")].iter().chain(headers) {
+            block.push(0);
+            for text in [name, value] {
+                block.push(u8::try_from(text.len()).expect("a short header"));
+                block.extend_from_slice(text.as_bytes());
+            }
+        }
+        self.send(HEADERS, END_HEADERS, stream, &block)
+    }
+
+    /// Sends the whole body of a request as the other side takes it; false if that has had enough.
+    pub fn body(&mut self, stream: u32, mut body: &[u8]) -> bool {
+        loop {
+            let Some(room) = self.await_room(stream) else { return false };
+            let (part, rest) = body.split_at(body.len().min(room).min(FRAME_BYTES_MAX));
+            *self.room.streams.entry(stream).or_default() -= part.len() as i64;
+            self.room.connection -= part.len() as i64;
+            let flags = if rest.is_empty() { END_STREAM } else { 0 };
+            if !self.send(DATA, flags, stream, part) || rest.is_empty() {
+                return rest.is_empty();
+            }
+            body = rest;
+        }
+    }
+
+    /// How much of a body may be sent, once that is something; `None` if the stream has ended, or the connection has.
+    fn await_room(&mut self, stream: u32) -> Option<usize> {
+        loop {
+            let more = self.room.streams.get(&stream).copied().unwrap_or(0);
+            let room = self.room.connection.min(self.room.initial + more);
+            if room > 0 {
+                return usize::try_from(room).ok();
+            }
+            let frame = self.any_frame()?;
+            let Some(frame) = self.take_note(frame) else { continue };
+            let ends = frame.stream == stream && (frame.kind == RST_STREAM || frame.is_last());
+            self.early.push_back(frame);
+            if ends {
+                return None;
+            }
+        }
+    }
+
     /// Takes a stream back.
     pub fn reset(&mut self, stream: u32) -> bool {
         self.send(RST_STREAM, 0, stream, &8_u32.to_be_bytes())
     }
 
+    /// Takes so many more bytes of responses: of one, or of all with the stream 0.
+    pub fn take(&mut self, stream: u32, bytes: u32) -> bool {
+        self.send(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+    }
+
+    /// Asks whether the other side is there, which keeps a connection busy.
+    pub fn ping(&mut self) -> bool {
+        self.send(PING, 0, 0, &[7; 8])
+    }
+
     /// The next frame that means something here: settings and pings are answered. `None` if the connection ends.
     pub fn frame(&mut self) -> Option<Frame> {
+        match self.early.pop_front() {
+            Some(frame) => Some(frame),
+            None => self.next_frame(),
+        }
+    }
+
+    /// What comes within some time.
+    pub fn frame_within(&mut self, patience: Duration) -> Came {
+        let until = Instant::now() + patience;
+        if let Some(frame) = self.early.pop_front() {
+            return Came::Frame(frame);
+        }
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            self.stream.set_read_timeout(Some(left)).expect("a timeout can be set");
+            let peeked = self.stream.peek(&mut [0]);
+            self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+            match peeked {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Came::Nothing;
+                }
+                _ => {}
+            }
+            let Some(frame) = self.any_frame() else { return Came::End };
+            if let Some(frame) = self.take_note(frame) {
+                return Came::Frame(frame);
+            }
+        }
+    }
+
+    fn next_frame(&mut self) -> Option<Frame> {
         loop {
             let frame = self.any_frame()?;
-            match (frame.kind, frame.flags & ACK) {
-                (SETTINGS, 0) => drop(self.send(SETTINGS, ACK, 0, &[])),
-                (PING, 0) => drop(self.send(PING, ACK, 0, &frame.payload)),
-                (HEADERS | DATA | RST_STREAM | GOAWAY, _) => return Some(frame),
-                _ => {}
+            if let Some(frame) = self.take_note(frame) {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// Does what a frame asks for; `None` if that is all.
+    fn take_note(&mut self, frame: Frame) -> Option<Frame> {
+        match (frame.kind, frame.flags & ACK) {
+            (SETTINGS, 0) => {
+                self.heed(&frame.payload);
+                self.send(SETTINGS, ACK, 0, &[]);
+            }
+            (PING, 0) => drop(self.send(PING, ACK, 0, &frame.payload)),
+            (HEADERS | DATA | RST_STREAM | GOAWAY, _) => return Some(frame),
+            (WINDOW_UPDATE, _) => {
+                let more: i64 = u32::from_be_bytes(frame.payload[..4].try_into().expect("4 bytes")).into();
+                match frame.stream {
+                    0 => self.room.connection += more,
+                    stream => *self.room.streams.entry(stream).or_default() += more,
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Heeds the other side's settings.
+    fn heed(&mut self, settings: &[u8]) {
+        for setting in settings.chunks_exact(6) {
+            if setting[..2] == INITIAL_WINDOW_SIZE.to_be_bytes() {
+                self.room.initial = u32::from_be_bytes(setting[2..].try_into().expect("4 bytes")).into();
             }
         }
     }
 
     /// The body of the response on a stream whose status is 200.
-    pub fn body(&mut self, stream: u32) -> Vec<u8> {
+    pub fn response(&mut self, stream: u32) -> Vec<u8> {
         let mut body = Vec::new();
         loop {
             let frame = self.frame().expect("a response");
@@ -95,7 +264,7 @@ impl Http2 {
                 DATA if frame.stream == stream => body.extend_from_slice(&frame.payload),
                 _ => panic!("not expected: {frame:?}"),
             }
-            if frame.flags & END_STREAM != 0 {
+            if frame.is_last() {
                 return body;
             }
         }
@@ -118,4 +287,10 @@ impl Http2 {
             Err(error) => panic!("nothing came within {PATIENCE:?}: {error}"),
         }
     }
+}
+
+/// A message of gRPC as it goes into a body.
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).expect("a short message").to_be_bytes();
+    [&[0][..], &length, message].concat()
 }

@@ -24,9 +24,34 @@ pub struct RequestBody {
     body: Pin<Box<dyn Body<Data = Bytes, Error = StdError> + Send>>,
     node: NodeHandle,
     task: Option<Task>,
-    /// Where it counts; `None` for a stream of small messages, each of which is dealt with as it comes.
-    share: Option<Arc<Share>>,
+    /// `None` for a stream of small messages, each of which is dealt with as it comes.
+    whole: Option<Whole>,
     sleep: Pin<Box<dyn Sleep>>,
+}
+
+/// What a body with one message in it may take.
+pub struct Whole {
+    /// Where it counts.
+    share: Arc<Share>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Whole {
+    pub fn new(share: Arc<Share>, bytes_max: usize) -> Whole {
+        Whole { share, bytes: 0, bytes_max }
+    }
+
+    /// Takes note of what has come. What follows the message, as others would, is read too, and thrown away.
+    fn came(&mut self, bytes: usize) -> Result<(), OwnedRefusal> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > self.bytes_max {
+            let max = self.bytes_max;
+            let words = format!("the call has more than {max} bytes, which its longest message would take");
+            return Err(OwnedRefusal::new(Code::TooLarge, words));
+        }
+        self.share.grow(bytes)
+    }
 }
 
 /// Names an error as the trait object wants it.
@@ -55,13 +80,13 @@ where
 
 impl RequestBody {
     /// A body that holds one message, which is to be there in the time that the body of a request may take.
-    pub fn whole<B>(body: B, node: &NodeHandle, task: Option<Task>, share: Arc<Share>) -> RequestBody
+    pub fn whole<B>(body: B, node: &NodeHandle, task: Option<Task>, whole: Whole) -> RequestBody
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<StdError>,
     {
         let sleep = node.timer.sleep(node.limits.http_body_timeout);
-        RequestBody { body: Box::pin(Foreign(body)), node: node.clone(), task, share: Some(share), sleep }
+        RequestBody { body: Box::pin(Foreign(body)), node: node.clone(), task, whole: Some(whole), sleep }
     }
 
     /// A body that holds small messages as long as the client has some, and ends when it rests too long.
@@ -71,13 +96,13 @@ impl RequestBody {
         B::Error: Into<StdError>,
     {
         let sleep = node.timer.sleep(node.limits.http_idle_timeout);
-        RequestBody { body: Box::pin(Foreign(body)), node: node.clone(), task: None, share: None, sleep }
+        RequestBody { body: Box::pin(Foreign(body)), node: node.clone(), task: None, whole: None, sleep }
     }
 
     /// Takes note of what has come.
     fn came(&mut self, bytes: usize) -> Result<(), OwnedRefusal> {
-        match &self.share {
-            Some(share) => share.grow(bytes),
+        match &mut self.whole {
+            Some(whole) => whole.came(bytes),
             None => {
                 self.sleep = self.node.timer.sleep(self.node.limits.http_idle_timeout);
                 Ok(())
@@ -104,7 +129,7 @@ impl Body for RequestBody {
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 std::task::ready!(self.sleep.as_mut().poll(context));
-                match self.share {
+                match self.whole {
                     Some(_) => self.refuse(OwnedRefusal::new(Code::BadRequest, self.node.body_is_late())),
                     None => Poll::Ready(None),
                 }

@@ -7,6 +7,7 @@
 
 mod body;
 mod cluster;
+mod codec;
 mod deadline;
 mod health;
 mod kv;
@@ -16,6 +17,8 @@ mod status;
 
 #[cfg(test)]
 mod deadline_test;
+#[cfg(test)]
+mod limits_test;
 #[cfg(test)]
 mod status_test;
 
@@ -52,7 +55,7 @@ use super::ask::OwnedRefusal;
 use super::node_handle::{First, NodeHandle, first};
 use crate::limits::{BATCH_OVERHEAD_BYTES_MAX, KEY_BYTES_MAX, OVERHEAD_BYTES_MAX};
 use crate::metrics::requests::Task;
-use body::RequestBody;
+use body::{RequestBody, Whole};
 use cluster::Nodes;
 use generated::raftkv::cluster_server::ClusterServer;
 use generated::raftkv::kv_server::KvServer;
@@ -70,10 +73,17 @@ const GRPC: &str = "application/grpc";
 /// The paths of the methods whose requests are streams begin so.
 const REFLECTION: &str = "/grpc.reflection.";
 
+/// The longest message but those of `raftkv.v1.KV`: names, and what it takes to encode them.
+const SMALL_BYTES_MAX: usize = KEY_BYTES_MAX;
+/// What stands before each message.
+const PREFIX_BYTES: usize = 5;
+
 /// The services.
 #[derive(Clone)]
 pub struct Grpc {
     node: NodeHandle,
+    /// The longest message of `raftkv.v1.KV`.
+    write_bytes_max: usize,
     kv: KvServer<Keys>,
     cluster: ClusterServer<Nodes>,
     health: HealthServer<Vitals>,
@@ -99,16 +109,15 @@ impl Grpc {
     pub fn new(node: NodeHandle) -> Grpc {
         let put_bytes_max = node.limits.key_bytes_max + node.limits.value_bytes_max + OVERHEAD_BYTES_MAX;
         let write_bytes_max = put_bytes_max.max(node.limits.batch_bytes_max + BATCH_OVERHEAD_BYTES_MAX);
-        // Names, and what it takes to encode them.
-        let small = KEY_BYTES_MAX;
         let (vitals, reflector) = (Vitals(node.clone()), Arc::new(Reflector(node.clone())));
         let reflection_alpha = ServerReflectionAlphaServer::from_arc(Arc::clone(&reflector));
         Grpc {
             kv: KvServer::new(Keys(node.clone())).max_decoding_message_size(write_bytes_max),
-            cluster: ClusterServer::new(Nodes(node.clone())).max_decoding_message_size(small),
-            health: HealthServer::new(vitals).max_decoding_message_size(small),
-            reflection: ServerReflectionServer::from_arc(reflector).max_decoding_message_size(small),
-            reflection_alpha: reflection_alpha.max_decoding_message_size(small),
+            cluster: ClusterServer::new(Nodes(node.clone())).max_decoding_message_size(SMALL_BYTES_MAX),
+            health: HealthServer::new(vitals).max_decoding_message_size(SMALL_BYTES_MAX),
+            reflection: ServerReflectionServer::from_arc(reflector).max_decoding_message_size(SMALL_BYTES_MAX),
+            reflection_alpha: reflection_alpha.max_decoding_message_size(SMALL_BYTES_MAX),
+            write_bytes_max,
             node,
         }
     }
@@ -132,9 +141,10 @@ impl Grpc {
         .map(|at| self.node.timer.sleep_until(at));
         let share = Arc::new(self.node.bodies.hold(0));
         let asks_on = request.uri().path().starts_with(REFLECTION);
+        let bytes_max = PREFIX_BYTES + self.message_bytes_max(request.uri().path());
         let request = request.map(|body| match asks_on {
             true => RequestBody::stream(body, &self.node),
-            false => RequestBody::whole(body, &self.node, task, Arc::clone(&share)),
+            false => RequestBody::whole(body, &self.node, task, Whole::new(Arc::clone(&share), bytes_max)),
         });
         let answered = match &mut clock {
             Some(clock) => first(self.dispatch(request), clock).await,
@@ -150,8 +160,13 @@ impl Grpc {
         }
     }
 
+    /// The longest message of a call.
+    fn message_bytes_max(&self, path: &str) -> usize {
+        if service(path) == Some(KvServer::<Keys>::NAME) { self.write_bytes_max } else { SMALL_BYTES_MAX }
+    }
+
     async fn dispatch(&self, request: Request<RequestBody>) -> Response<tonic::body::Body> {
-        let Ok(response) = match request.uri().path().split('/').nth(1) {
+        let Ok(response) = match service(request.uri().path()) {
             Some(KvServer::<Keys>::NAME) => self.kv.clone().call(request).await,
             Some(ClusterServer::<Nodes>::NAME) => self.cluster.clone().call(request).await,
             Some(HealthServer::<Vitals>::NAME) => self.health.clone().call(request).await,
@@ -170,6 +185,11 @@ impl Grpc {
     fn response_body(&self, body: tonic::body::Body, clock: Option<deadline::Clock>) -> ResponseBody {
         ResponseBody::new(body, &self.node, clock)
     }
+}
+
+/// The service that a call is for, by its path.
+fn service(path: &str) -> Option<&str> {
+    path.split('/').nth(1)
 }
 
 /// What a call asks the node for, by its path; `None` if it is nothing that is counted as a request.

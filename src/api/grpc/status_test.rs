@@ -34,7 +34,7 @@ impl Health for Well {
     }
 }
 
-fn node() -> NodeHandle {
+pub(super) fn node() -> NodeHandle {
     NodeHandle {
         face: Face::Grpc,
         backend: Backend::default(),

@@ -28,6 +28,8 @@ const GENERATED: [(&str, Side); 2] =
     [("src/api/grpc/generated", Side::Server), ("tools/grpc-check/src/generated", Side::Client)];
 /// The messages of reflection's first version; those of its alpha version are the same.
 const REFLECTION_MESSAGES: &str = "crate::api::grpc::generated::reflection";
+/// How the server encodes and decodes messages.
+const CODEC: &str = "crate::api::grpc::codec::Bounded";
 /// The descriptions of all files, as server reflection tells them.
 const DESCRIPTORS: &str = "descriptors.bin";
 
@@ -83,6 +85,7 @@ fn generate(root: &Path, side: Side, out: &Path) -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         .build_client(side == Side::Client)
         .build_server(side == Side::Server)
+        .codec_path(if side == Side::Server { CODEC } else { "tonic_prost::ProstCodec" })
         .bytes(".")
         .btree_map(".")
         .extern_path(".grpc.reflection.v1alpha", REFLECTION_MESSAGES)

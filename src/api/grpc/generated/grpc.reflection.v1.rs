@@ -289,7 +289,7 @@ pub mod server_reflection_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ServerReflectionInfoSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::api::grpc::codec::Bounded::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
