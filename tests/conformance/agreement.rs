@@ -4,6 +4,7 @@ use raftkv_protocol::client::{Code, Condition, Consistency, Operation, Scan};
 use raftkv_protocol::types::Index;
 
 use crate::face::{self, Face, Outcome};
+use crate::support::cluster::Cluster;
 use crate::support::wait::{PATIENCE, eventually};
 
 fn put(face: &mut dyn Face, key: &[u8], value: &[u8], condition: Condition) -> Outcome {
@@ -36,6 +37,35 @@ fn versions_are_the_same_on_every_face() {
             assert!(newer > version, "{name}");
             assert_eq!(put(&mut **face, &key, b"no", held), Outcome::Refused(Code::PreconditionFailed), "{name}");
             version = newer;
+        }
+    }
+}
+
+/// Reads that leases have answered, on all nodes.
+fn read_by_lease(cluster: &Cluster) -> u64 {
+    cluster.ids().into_iter().map(|id| cluster.wire(id).counter("lease_reads")).sum()
+}
+
+#[test]
+fn reads_by_a_lease_are_such_on_every_face() {
+    let cluster = crate::cluster();
+    cluster.wire(1).put("key", "value");
+    for face in &mut face::of_nodes(&cluster, &cluster.ids()) {
+        for consistency in [Consistency::Linearizable, Consistency::Lease] {
+            let scan = Scan { consistency, ..Scan::default() };
+            for read in [Operation::Get { key: b"key", consistency }, Operation::Scan(scan)] {
+                let before = read_by_lease(&cluster);
+                let mut ask = || {
+                    face.ask(read);
+                    read_by_lease(&cluster) > before
+                };
+                if consistency == Consistency::Linearizable {
+                    assert!(!ask());
+                    continue;
+                }
+                // Whoever leads has none for a moment after an election.
+                eventually(PATIENCE, "a lease answers", || ask().then_some(()));
+            }
         }
     }
 }

@@ -95,7 +95,7 @@ static CLIENTS: [Family; 12] = [
     ),
     counter(About::new("raftkv_http_requests", "Requests over HTTP, to any path"), "", &[("", |c| c.http_requests)]),
     counter(
-        About::new("raftkv_http_refused", "Requests over HTTP that were answered with a status from 400 on"),
+        About::new("raftkv_http_refused", "Requests over HTTP that a handler answered with a status from 400 on"),
         "class",
         &[("4xx", |c| c.http_refused_4xx), ("5xx", |c| c.http_refused_5xx)],
     ),
