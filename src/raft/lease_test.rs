@@ -85,6 +85,10 @@ fn a_lease_counts_from_when_the_heartbeat_was_sent() {
     solo.step(2, 1, promised(sent, D));
     assert!(holds_after(&mut solo, D - 2 * BEAT - MS), "with its own promise that is a majority");
     assert!(!holds_after(&mut solo, D - 2 * BEAT), "the answer was on its way for two beats");
+    let later = beat(&mut solo);
+    solo.step(2, 1, promised(later, D));
+    solo.step(2, 1, promised(sent, D));
+    assert!(holds_after(&mut solo, D - MS), "an answer that was overtaken takes nothing back");
 }
 
 // rule 6
@@ -156,8 +160,9 @@ fn a_lease_waits_for_an_entry_of_the_own_term() {
 fn a_new_term_begins_without_promises() {
     let (mut solo, sent) = leader(0);
     solo.step(2, 1, promised(sent, D));
-    solo.step(2, 2, append((1, 1), 1, &[(2, 2)]));
-    assert!(!holds_after(&mut solo, Duration::ZERO), "it does not lead");
+    solo.step(2, 2, append((1, 1), 2, &[(2, 2)]));
+    assert_eq!((solo.raft.term(), solo.raft.commit()), (Term(2), Index(2)));
+    assert!(!holds_after(&mut solo, Duration::ZERO), "it does not lead, although what was promised lasts");
     solo.persist_all();
     solo.lead();
     solo.persist_all();
@@ -215,6 +220,24 @@ fn promising(mut solo: Solo) -> Solo {
     assert_eq!(bodies(&answers), [&Body::HeartbeatReply { context: ReadContext::default(), promise }]);
     solo.tick();
     solo
+}
+
+/// The time of the heartbeat is not known yet, and a hint may come with it that lifts all other loyalty.
+#[test]
+fn a_promise_binds_before_the_tick_that_it_is_counted_from() {
+    for request in [pre_vote((0, 0)), vote((0, 0))] {
+        let mut solo = node();
+        solo.step(2, 1, heartbeat(0));
+        solo.persist_all();
+        solo.tick();
+        assert!(!solo.raft.is_bound(), "that leader has no use for promises");
+        solo.step(2, 1, asking(5));
+        solo.act(|raft| raft.link_lost(NodeId(2)));
+        assert!(solo.step(3, 2, request).is_empty());
+        assert!(!bodies(&solo.tick()).contains(&&YES));
+        assert!(solo.persist_all().is_empty());
+        assert_eq!((solo.raft.term(), solo.raft.vote()), (Term(1), None));
+    }
 }
 
 /// What comes of a request at once, or when it was held until the next tick.
@@ -331,6 +354,29 @@ fn a_restarted_voter_waits_before_its_first_vote() {
     assert_eq!(solo.raft.role(), Role::PreCandidate);
 }
 
+/// An earlier process may have had leases that lasted longer.
+#[test]
+fn a_shorter_promise_takes_nothing_from_a_longer_one() {
+    let mut solo = promising(with(3, 0, None, &[], |config| {
+        config.leases = Leases { promised_before: 2 * D, ..leases(0) };
+    }));
+    solo.act(|raft| raft.link_lost(NodeId(2)));
+    solo.pass(2 * D - MS);
+    assert_eq!(bodies(&asked(&mut solo, 2, pre_vote((0, 0)))), [&NO]);
+    solo.pass(MS);
+    assert_eq!(bodies(&asked(&mut solo, 2, pre_vote((0, 0)))), [&YES]);
+}
+
+/// The answer may have been lost.
+#[test]
+fn a_vote_that_was_given_may_be_said_again_while_a_promise_lasts() {
+    let mut solo = with(3, 1, Some(3), &[], |config| {
+        config.leases = Leases { promised_before: D, ..leases(0) };
+    });
+    assert!(solo.raft.is_bound());
+    assert_eq!(bodies(&asked(&mut solo, 1, vote((0, 0)))), [&Body::VoteReply { granted: true }]);
+}
+
 #[test]
 fn who_is_alone_has_promised_nothing_and_always_holds_its_lease() {
     let mut solo = with(1, 0, None, &[], |config| {
@@ -368,6 +414,15 @@ fn who_has_told_another_to_stand_has_no_lease_in_this_term() {
     }
     assert!(!solo.raft.is_transferring() && solo.raft.role() == Role::Leader);
     assert!(!holds_after(&mut solo, Duration::ZERO));
+    solo.step(2, 2, append((1, 1), 1, &[]));
+    solo.lead();
+    solo.persist_all();
+    solo.step(2, 3, accepted(2));
+    solo.tick();
+    let sent = beat(&mut solo);
+    let context = ReadContext { incarnation: Incarnation(9), term: Term(3), counter: 0 };
+    solo.step(2, 3, Body::HeartbeatReply { context, promise: Promise { sent_us: sent, lasts_us: 500_000 } });
+    assert!(holds_after(&mut solo, Duration::ZERO), "that was another term");
 }
 
 #[test]
