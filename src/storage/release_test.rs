@@ -75,7 +75,7 @@ fn a_shard_that_stays_behind_keeps_the_segments_and_is_named() {
 }
 
 /// Ten times the segments that it may hold go through the log.
-// rule 14
+// rule 14, museum 18
 #[test]
 fn a_log_under_endless_overwrites_stays_bounded() {
     let mut node = Node::new();

@@ -67,6 +67,8 @@ struct State {
     syncs: u64,
     /// The sync that fails, once.
     fails_sync: Option<u64>,
+    /// The name of the file whose sync has failed so, since the last crash or restart.
+    failed_sync: Option<String>,
     full: bool,
     capacity: Option<u64>,
     last_crash: CrashReport,
@@ -108,6 +110,10 @@ impl State {
 
     fn number(&self, name: &str) -> io::Result<u64> {
         self.names.get(name).copied().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    fn name_of(&self, number: u64) -> Option<String> {
+        self.names.iter().find(|(_, of)| **of == number).map(|(name, _)| name.clone())
     }
 
     fn file(&mut self, number: u64) -> &mut File {
@@ -178,6 +184,7 @@ impl State {
     fn restart(&mut self) {
         self.life += 1;
         (self.dies_at, self.fails_at, self.fails_sync) = (None, None, None);
+        self.failed_sync = None;
     }
 }
 
@@ -291,7 +298,20 @@ impl SimulatedDisk {
         state.fails_sync = Some(state.syncs + sync);
     }
 
+    /// The file whose sync has failed at [`SimulatedDisk::fail_sync`] since the last crash or restart, by the name that it
+    /// had then.
+    #[must_use]
+    pub fn failed_sync(&self) -> Option<String> {
+        self.state().failed_sync.clone()
+    }
+
     /// Whether no file can be created, and none can grow.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.state().full
+    }
+
+    /// Lets no file be created, and none grow, or lets them again.
     pub fn set_full(&self, full: bool) {
         self.state().full = full;
     }
@@ -327,6 +347,18 @@ impl SimulatedDisk {
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.state().syncs
+    }
+
+    /// Tells the file of this name from all others, whatever name it gets.
+    #[must_use]
+    pub fn number_of(&self, name: &str) -> Option<u64> {
+        self.state().names.get(name).copied()
+    }
+
+    /// The name that the file with this number has now.
+    #[must_use]
+    pub fn name_of(&self, number: u64) -> Option<String> {
+        self.state().name_of(number)
     }
 
     /// The bytes that all files have together.
@@ -559,6 +591,10 @@ impl DiskFile for SimulatedFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.state_to_write()?;
+        if state.fails_sync == Some(state.syncs) {
+            let name = state.name_of(self.number);
+            state.failed_sync = Some(name.unwrap_or_else(|| "a file without a name".to_owned()));
+        }
         let fails = state.fails_sync == Some(state.syncs) || state.fails_at == Some(state.operations);
         let dies = state.operate();
         state.syncs += 1;

@@ -31,6 +31,7 @@ fn keys_and_values_may_be_any_bytes() {
     assert_eq!(http.ask("GET", "/v1/kv/empty", &[], b"").body, b"");
 }
 
+// rule 32
 #[test]
 fn conditions_are_entity_tags() {
     let cluster = Cluster::start(1);

@@ -9,7 +9,7 @@ use super::oracle::Oracle;
 use super::plan::Plan;
 use super::random::Random;
 use super::transcript::{Transcript, Witness};
-use super::verdict::judge;
+use super::verdict::{SEARCH_STEPS_MAX, judge};
 
 const NUMBER: u64 = 7;
 
@@ -44,7 +44,9 @@ fn verdict(flaw: Option<Flaw>, answer: &BatchAnswer, reads: &[(&str, Option<u64>
             transcript.shown.0.entry(NUMBER).or_insert((*version, transcript.stamp));
         }
     }
-    judge(&mut transcript, &oracle, &mut coverage).err().map_or("right", |violation| violation.invariant)
+    judge(&mut transcript, &oracle, SEARCH_STEPS_MAX, &mut coverage)
+        .err()
+        .map_or("right", |violation| violation.invariant)
 }
 
 // rule 18

@@ -58,6 +58,29 @@ impl Flip {
     }
 }
 
+/// A file of a core's log. It may be taken into use again under another name.
+#[derive(Clone, Debug)]
+pub struct DamagedFile {
+    core: usize,
+    name: String,
+    number: Option<u64>,
+}
+
+impl DamagedFile {
+    /// The one of this name.
+    #[must_use]
+    pub fn of(disk: &SimulatedDisk, core: usize, name: &str) -> DamagedFile {
+        DamagedFile { core, name: name.to_owned(), number: disk.number_of(name) }
+    }
+
+    /// Whether these words name it, by the name that it had or by the one that it has now.
+    #[must_use]
+    pub fn is_named_in(&self, words: &str, disks: &[SimulatedDisk]) -> bool {
+        let now = self.number.and_then(|number| disks[self.core].name_of(number));
+        words.contains(&self.name) || now.is_some_and(|name| words.contains(&name))
+    }
+}
+
 /// When damage can be found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
@@ -124,6 +147,7 @@ impl World {
         }
         let machine = &mut self.machines[node];
         machine.flips.clear();
+        machine.damaged.clear();
         let is_marked = machine.is_marked();
         machine.harm = match before {
             Harm::Lost => Harm::Lost,
@@ -203,6 +227,8 @@ impl World {
         let is_live = is_only || self.random.coin();
         let name = if is_live { newest.name.clone() } else { self.random.pick(&sealed).clone() };
         let length = disk.bytes(&name).len() as u64;
+        let damaged = DamagedFile::of(&disk, core, &name);
+        self.machines[node].damaged.push(damaged);
         if fault == Fault::ShortSegment {
             let length = self.random.below(length);
             self.machines[node].has_rotted = true;

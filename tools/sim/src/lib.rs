@@ -10,6 +10,7 @@ mod counts;
 pub mod coverage;
 mod damage;
 mod demand;
+mod endings;
 pub mod leases;
 mod machine;
 mod nemesis;
@@ -32,6 +33,8 @@ mod written;
 
 #[cfg(test)]
 mod batches_test;
+#[cfg(test)]
+mod endings_test;
 #[cfg(test)]
 mod promises_test;
 #[cfg(test)]

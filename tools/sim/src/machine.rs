@@ -18,7 +18,7 @@ use raftkv::storage::{self, FileLog, Options, Workers};
 use raftkv_protocol::types::{CoreId, Incarnation, NodeId, ShardId};
 
 use crate::agenda::{LoopId, MILLISECOND, Work};
-use crate::damage::{Flip, Harm};
+use crate::damage::{DamagedFile, Flip, Harm};
 use crate::network::{SharedNet, node_address};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -80,8 +80,10 @@ pub struct Machine {
     pub flips: Vec<Flip>,
     /// A bit of these disks has flipped once, or a file lost its end.
     pub has_rotted: bool,
-    /// A sync fails soon, or has failed.
-    pub sync_fails: bool,
+    /// The files of its logs that were damaged since a node last started.
+    pub damaged: Vec<DamagedFile>,
+    /// Its node is the only one.
+    pub is_alone: bool,
     /// A snapshot was damaged: no second one is, or none may be left.
     pub snapshot_damaged: bool,
     /// By core and kind of work: it is under way.
@@ -152,7 +154,8 @@ impl Machine {
             was_cut_short: false,
             flips: Vec::new(),
             has_rotted: false,
-            sync_fails: false,
+            damaged: Vec::new(),
+            is_alone: plan.nodes == 1,
             snapshot_damaged: false,
             drift: draw_drift(plan, random),
             dir: dir.join(format!("node{}-0", index + 1)),
@@ -169,6 +172,12 @@ impl Machine {
     #[must_use]
     pub fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
+    }
+
+    /// Whether some of its disks take nothing more.
+    #[must_use]
+    pub fn has_full_disk(&self) -> bool {
+        self.disks.iter().chain(&self.snapshot_disks).any(SimulatedDisk::is_full)
     }
 
     /// Whether its node is admitted, or was when it ran last.

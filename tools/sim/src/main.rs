@@ -10,21 +10,22 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 use raftkv_sim::MUST_HAPPEN;
 use raftkv_sim::record::{self, Stretch};
-use raftkv_sim::run::{Campaign, Report, catch_panics, run_seed, run_seeds};
+use raftkv_sim::run::{Campaign, Report, catch_panics, run_seed, run_seed_twice, run_seeds};
 
 /// A whole RaftKV cluster in one thread, with simulated clock, network and disks: one seed is one run.
 ///
 /// Examples:
 ///   raftkv-sim --seed 42                       one run, and what happened in it
-///   raftkv-sim --seed 42 --trace               the same with every event
+///   raftkv-sim --seed 42 --trace               the same with its whole trace
 ///   raftkv-sim --seeds 1..2001 --jobs 2        many runs; exit code 1 if one fails
 ///   raftkv-sim --seeds 1..50001 --record done  for hours, in several sittings
 ///   raftkv-sim --seeds 1..51 --doublecheck     each seed twice: both runs must be the same, event for event
+///   raftkv-sim --seed 42 --doublecheck         the same for one
 #[derive(Parser)]
 #[command(name = "raftkv-sim", version, verbatim_doc_comment)]
 struct Args {
     /// Run this seed
-    #[arg(long, conflicts_with = "seeds")]
+    #[arg(long, conflicts_with_all = ["seeds", "jobs", "failures_max", "record", "must_happen"])]
     seed: Option<u64>,
     /// Run these seeds: from the first up to, but without, the second
     #[arg(long, value_parser = parse_range, value_name = "A..B")]
@@ -35,16 +36,16 @@ struct Args {
     /// Run each seed twice and compare the traces
     #[arg(long)]
     doublecheck: bool,
-    /// Print every event of the run of --seed
+    /// Print a line for each turn of a node, each work of a disk, each answer and each fault of the run of --seed
     #[arg(long, requires = "seed")]
     trace: bool,
     /// Stop after so many failures
     #[arg(long, default_value_t = 3)]
     failures_max: usize,
-    /// Keep what is done in this file, and go on behind it the next time
+    /// Keep what is done in this file, and run what is missing or has failed the next time
     #[arg(long, value_name = "FILE", requires = "seeds")]
     record: Option<PathBuf>,
-    /// Fail also if something that a campaign should meet never happened
+    /// Fail also if something that a campaign should meet never happened in the runs of this call
     #[arg(long)]
     must_happen: bool,
     #[command(subcommand)]
@@ -79,30 +80,40 @@ fn main() -> ExitCode {
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let passed = match (&args.command, args.seed) {
         (Some(Command::Mutants { names, search, seeds_max }), _) => mutants(names, *search, *seeds_max, jobs),
-        (None, Some(seed)) => one(seed, args.trace),
+        (None, Some(seed)) => one(&args, seed),
         (None, None) => match &args.record {
             Some(path) => recorded(&args, path, jobs).unwrap_or_else(|error| {
                 eprintln!("cannot keep the record {}: {error}", path.display());
                 false
             }),
-            None => many(&args, args.seeds.clone().unwrap_or(1..101), jobs).1,
+            None => passed(&args, &many(&args, wanted(&args), jobs, args.failures_max)),
         },
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-fn one(seed: u64, trace: bool) -> bool {
+fn wanted(args: &Args) -> Range<u64> {
+    args.seeds.clone().unwrap_or(1..101)
+}
+
+/// What a run needs besides its seed to be repeated.
+fn options(args: &Args) -> &'static str {
+    if args.doublecheck { " --doublecheck" } else { "" }
+}
+
+fn one(args: &Args, seed: u64) -> bool {
     let started = Instant::now();
-    let report = run_seed(seed, trace);
-    for line in &report.lines {
+    let report = if args.doublecheck { run_seed_twice(seed) } else { run_seed(seed, args.trace) };
+    for line in report.lines.iter().filter(|_| args.trace) {
         println!("{line}");
     }
     if let Some(failure) = &report.failure {
-        println!("{}", failure.describe(seed, &format!("raftkv-sim --seed {seed}")));
+        println!("{}", failure.describe(seed, options(args)));
     }
     println!(
-        "seed {seed}: {} events, {:.1} simulated seconds in {:.2} s, digest {:016x}",
+        "seed {seed}: {} events ({} under faults), {:.1} simulated seconds in {:.2} s, digest {:016x}",
         report.events,
+        report.events_under_faults,
         report.simulated as f64 / 1e9,
         started.elapsed().as_secs_f64(),
         report.digest
@@ -111,68 +122,49 @@ fn one(seed: u64, trace: bool) -> bool {
     report.failure.is_none()
 }
 
-/// Seeds between two lines of a record.
-const STRETCH: u64 = 500;
-
 /// A campaign in several sittings.
 fn recorded(args: &Args, path: &Path, jobs: usize) -> std::io::Result<bool> {
-    let wanted = args.seeds.clone().unwrap_or(1..101);
-    let mut left = record::left(&wanted, &record::read(path)?);
-    while !left.is_empty() {
-        let seeds = left.start..left.end.min(left.start + STRETCH);
-        let (campaign, _) = many(args, seeds.clone(), jobs);
-        record::append(path, &Stretch::of(seeds.clone(), &campaign))?;
-        left.start = seeds.end;
-    }
+    let wanted = wanted(args);
+    let run = |seeds, failures_max| many(args, seeds, jobs, failures_max);
+    let sitting = record::go_on(path, &wanted, args.failures_max, run)?;
     let done = record::read(path)?;
-    let sum = |of: fn(&Stretch) -> u64| done.iter().map(of).sum::<u64>();
+    let latest = record::latest(&done);
+    let sum = |of: fn(&Stretch) -> u64| latest.iter().map(|stretch| of(stretch)).sum::<u64>();
     let (runs, failed) = (sum(|stretch| stretch.seeds.end - stretch.seeds.start), sum(|stretch| stretch.failed));
     let (events, hours) = (sum(|stretch| stretch.events), sum(|stretch| stretch.simulated_ms) as f64 / 3.6e6);
     println!("all sittings: {runs} seeds, {failed} failed; {events} events, {hours:.2} simulated hours");
-    Ok(failed == 0)
+    let left = record::left(&wanted, &done);
+    for seeds in &left {
+        println!("left: {}..{}", seeds.start, seeds.end);
+    }
+    Ok(passed(args, &sitting) && left.is_empty())
 }
 
-fn many(args: &Args, seeds: Range<u64>, jobs: usize) -> (Campaign, bool) {
+fn many(args: &Args, seeds: Range<u64>, jobs: usize, failures_max: usize) -> Campaign {
     let started = Instant::now();
     let done = AtomicU64::new(0);
     let total = seeds.end - seeds.start;
-    let differing = AtomicU64::new(0);
+    let run = |seed| if args.doublecheck { run_seed_twice(seed) } else { run_seed(seed, false) };
     let each = |report: &Report| {
-        if args.doublecheck && !same_again(report) {
-            differing.fetch_add(1, Ordering::Relaxed);
-        }
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         progress(done, total, started);
         if let Some(failure) = &report.failure {
-            eprintln!("\n{}", failure.describe(report.seed, &format!("raftkv-sim --seed {}", report.seed)));
+            eprintln!("\n{}", failure.describe(report.seed, options(args)));
         }
     };
-    let campaign = run_seeds(seeds.clone(), jobs, args.failures_max, each);
+    let campaign = run_seeds(seeds, jobs, failures_max, run, each);
     eprintln!();
     summary(&campaign, started);
-    let missing = campaign.coverage.missing(MUST_HAPPEN);
-    if args.must_happen && !missing.is_empty() {
-        println!("never happened, so that nothing is known of it: {}", missing.join(", "));
-        return (campaign, false);
-    }
-    let differing = differing.load(Ordering::Relaxed);
-    if differing > 0 {
-        println!("{differing} seeds did not give the same run twice");
-    }
-    let passed = campaign.failures.is_empty() && differing == 0;
-    (campaign, passed)
+    campaign
 }
 
-fn same_again(first: &Report) -> bool {
-    let (first, second) = (run_seed(first.seed, true), run_seed(first.seed, true));
-    let same = first.lines == second.lines && first.digest == second.digest;
-    if !same {
-        let at = first.lines.iter().zip(&second.lines).position(|(a, b)| a != b);
-        let at = at.unwrap_or(first.lines.len().min(second.lines.len()));
-        let line = |report: &Report| report.lines.get(at).cloned().unwrap_or_else(|| "the end".to_owned());
-        eprintln!("\nseed {} is two runs from event {at} on:\n  {}\n  {}", first.seed, line(&first), line(&second));
+/// Whether it is what was asked for: without a failure, and, if that was asked for, with all that is to happen.
+fn passed(args: &Args, campaign: &Campaign) -> bool {
+    let missing = if args.must_happen { campaign.coverage.missing(MUST_HAPPEN) } else { Vec::new() };
+    if !missing.is_empty() {
+        println!("never happened, so that nothing is known of it: {}", missing.join(", "));
     }
-    same
+    campaign.failures.is_empty() && missing.is_empty()
 }
 
 fn progress(done: u64, total: u64, started: Instant) {
@@ -188,10 +180,12 @@ fn progress(done: u64, total: u64, started: Instant) {
 fn summary(campaign: &Campaign, started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
     println!(
-        "{} seeds, {} failed; {} events, {:.0} a second; {:.2} simulated hours in {seconds:.0} s, {:.0} times as fast as life",
+        "{} seeds, {} failed; {} events ({} under faults), {:.0} a second; {:.2} simulated hours in {seconds:.0} s, {:.0} \
+         times as fast as life",
         campaign.runs,
         campaign.failures.len(),
         campaign.events,
+        campaign.events_under_faults,
         campaign.events as f64 / seconds,
         campaign.hours(),
         campaign.hours() * 3_600.0 / seconds
@@ -248,7 +242,24 @@ fn mutants(names: &[String], search: bool, seeds_max: u64, jobs: usize) -> bool 
 /// The first of these seeds that fails, and by which invariant.
 #[cfg(raftkv_mutants)]
 fn first_failure(seeds: Range<u64>, jobs: usize) -> Option<(u64, &'static str)> {
-    let campaign = run_seeds(seeds, jobs, 1, |_| {});
+    let campaign = run_seeds(seeds, jobs, 1, |seed| run_seed(seed, false), |_| {});
     let first = campaign.failures.first()?;
     first.failure.as_ref().map(|failure| (first.seed, failure.violation.invariant))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_one_seed_cannot_honour_is_refused() {
+        let parse = |options: &[&str]| Args::try_parse_from([&["raftkv-sim"], options].concat());
+        assert!(parse(&["--seed", "4", "--doublecheck"]).is_ok_and(|args| args.doublecheck));
+        assert!(parse(&["--seed", "4", "--trace"]).is_ok());
+        for more in [&["--seeds", "1..2"][..], &["--jobs", "1"], &["--failures-max", "3"], &["--must-happen"]] {
+            assert!(parse(&[&["--seed", "4"], more].concat()).is_err(), "{more:?}");
+        }
+        assert!(parse(&["--seed", "4", "--record", "done"]).is_err());
+        assert!(parse(&["--seeds", "1..2", "--record", "done", "--must-happen", "--doublecheck"]).is_ok());
+    }
 }

@@ -9,26 +9,26 @@ use crate::plan::Fault;
 use crate::world::World;
 
 impl World {
-    /// One act, and when the next follows.
-    pub(crate) fn nemesis(&mut self) {
+    /// One act, and when the next follows. Whether it came to anything.
+    pub(crate) fn nemesis(&mut self) -> bool {
         if !self.faulty {
-            return;
+            return false;
         }
         let pause = self.random.skewed(30 * MILLISECOND, self.plan.nemesis_pause_max);
         self.net.0.borrow_mut().agenda.after(pause, Event::Nemesis);
         if self.plan.faults.is_empty() {
-            return;
+            return false;
         }
         let cuts = self.net.0.borrow().cuts();
         if cuts > 0 && self.random.below(3) == 0 && self.away_until <= self.now() {
             self.say("all ways are mended".to_owned());
             self.net.0.borrow_mut().heal();
-            return;
+            return true;
         }
         let fault = *self.random.pick(&self.plan.faults.clone());
-        if self.act(fault) {
-            self.coverage.note(fault.name());
-        }
+        let has_acted = self.act(fault);
+        self.coverage.add(fault.name(), u64::from(has_acted));
+        has_acted
     }
 
     pub(crate) fn say(&mut self, what: String) {
@@ -296,10 +296,7 @@ impl World {
                 // The snapshots of the core's shards lie on the same disk.
                 machine.snapshot_disks.iter().skip(disk).step_by(cores).for_each(|disk| disk.set_full(true));
             }
-            _ => {
-                machine.sync_fails = true;
-                machine.disks[disk].fail_sync(self.random.below(20));
-            }
+            _ => machine.disks[disk].fail_sync(self.random.below(20)),
         }
         self.net.0.borrow_mut().agenda.after(lasts, Event::DiskHeals { node });
         self.say(format!("disk of node {}: {}", node + 1, fault.name()));

@@ -415,8 +415,9 @@ impl Net {
         self.agenda.at(arrival, Event::Net(NetEvent::Arrive { connection: id, from, segment: number }));
     }
 
-    /// Lets happen what was scheduled.
-    pub fn happen(&mut self, event: NetEvent) {
+    /// Lets happen what was scheduled. Whether something was delivered, or given up.
+    pub fn happen(&mut self, event: NetEvent) -> bool {
+        let before = (self.stats.segments, self.stats.given_up);
         match event {
             NetEvent::Handshake(id) => self.handshake(id),
             NetEvent::Established(id) => self.established(id),
@@ -426,6 +427,7 @@ impl Net {
         if self.next_segment.is_multiple_of(512) {
             self.connections.retain(|_, connection| !connection.is_over());
         }
+        (self.stats.segments, self.stats.given_up) != before
     }
 
     fn passes(&self, from: HostId, to: HostId) -> bool {

@@ -24,6 +24,8 @@ pub struct Report {
     pub failure: Option<Failure>,
     /// Events that happened.
     pub events: u64,
+    /// Of those, how many did something while faults went on; see [`World::events_under_faults`].
+    pub events_under_faults: u64,
     /// Simulated nanoseconds.
     pub simulated: u64,
     /// Of all that happened.
@@ -72,6 +74,7 @@ pub fn run_seed(seed: u64, whole_trace: bool) -> Report {
         seed,
         failure,
         events: world.events,
+        events_under_faults: world.events_under_faults,
         simulated,
         digest: world.trace.value(),
         coverage: std::mem::take(&mut world.coverage),
@@ -82,14 +85,35 @@ pub fn run_seed(seed: u64, whole_trace: bool) -> Report {
     report
 }
 
+/// Runs a seed twice and compares all that happened: a seed that is two runs is a failure.
+#[must_use]
+pub fn run_seed_twice(seed: u64) -> Report {
+    compared(run_seed(seed, true), &run_seed(seed, true))
+}
+
+fn compared(mut first: Report, second: &Report) -> Report {
+    let is_same = first.lines == second.lines && first.digest == second.digest && first.events == second.events;
+    if first.failure.is_some() || is_same {
+        return first;
+    }
+    let at = first.lines.iter().zip(&second.lines).position(|(one, other)| one != other);
+    let at = at.unwrap_or(first.lines.len().min(second.lines.len()));
+    let line = |report: &Report| report.lines.get(at).cloned().unwrap_or_else(|| "the end".to_owned());
+    let what = format!("line {at} of the trace was `{}` at first, and then `{}`", line(&first), line(second));
+    let violation = Violation::of("one seed is one run", what);
+    first.failure = Some(Failure { violation, tail: String::new(), plan: String::new() });
+    first
+}
+
 impl Report {
-    fn impossible(seed: u64, why: &str) -> Report {
+    pub(crate) fn impossible(seed: u64, why: &str) -> Report {
         let failure =
             Failure { violation: Violation::of("the run can begin", why), tail: String::new(), plan: String::new() };
         Report {
             seed,
             failure: Some(failure),
             events: 0,
+            events_under_faults: 0,
             simulated: 0,
             digest: 0,
             coverage: Coverage::default(),
@@ -99,9 +123,9 @@ impl Report {
 }
 
 impl Failure {
-    /// For people: what, when, and how to see it again.
+    /// For people: what, when, and how to see it again, with these options besides.
     #[must_use]
-    pub fn describe(&self, seed: u64, again: &str) -> String {
+    pub fn describe(&self, seed: u64, options: &str) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "seed {seed}: {}", self.violation.invariant);
@@ -109,7 +133,7 @@ impl Failure {
         let _ = writeln!(text, "  plan: {}", self.plan);
         let _ = writeln!(text, "the last events:");
         text.push_str(&self.tail);
-        let _ = writeln!(text, "again: {again}");
+        let _ = writeln!(text, "again: cargo run --profile sim -p raftkv-sim -- --seed {seed}{options}");
         text
     }
 }
@@ -121,6 +145,8 @@ pub struct Campaign {
     pub runs: u64,
     /// Events of all of them.
     pub events: u64,
+    /// Those that did something while faults went on.
+    pub events_under_faults: u64,
     /// Simulated nanoseconds of all of them.
     pub simulated: u64,
     /// What happened.
@@ -130,10 +156,21 @@ pub struct Campaign {
 }
 
 impl Campaign {
+    /// Takes in what came of other seeds.
+    pub fn merge(&mut self, other: Campaign) {
+        self.runs += other.runs;
+        self.events += other.events;
+        self.events_under_faults += other.events_under_faults;
+        self.simulated += other.simulated;
+        self.coverage.merge(&other.coverage);
+        self.failures.extend(other.failures);
+    }
+
     /// Takes in what came of a run.
     pub fn add(&mut self, report: Report) {
         self.runs += 1;
         self.events += report.events;
+        self.events_under_faults += report.events_under_faults;
         self.simulated += report.simulated;
         self.coverage.merge(&report.coverage);
         if report.failure.is_some() {
@@ -148,11 +185,13 @@ impl Campaign {
     }
 }
 
-/// Runs the seeds on `jobs` threads until they are done, or `enough` says so. `each` sees every report as it comes.
+/// Runs the seeds on `jobs` threads, each by `run`, until all are done or so many have failed. `each` sees every report as
+/// it comes.
 pub fn run_seeds(
     seeds: std::ops::Range<u64>,
     jobs: usize,
     failures_max: usize,
+    run: impl Fn(u64) -> Report + Sync,
     each: impl Fn(&Report) + Sync,
 ) -> Campaign {
     let next = AtomicU64::new(seeds.start);
@@ -166,7 +205,8 @@ pub fn run_seeds(
                     if seed >= seeds.end {
                         return;
                     }
-                    let report = run_seed(seed, false);
+                    let mut report = run(seed);
+                    report.lines = Vec::new();
                     each(&report);
                     let mut campaign = campaign.lock().expect("a run catches its own panics");
                     campaign.add(report);
@@ -180,4 +220,28 @@ pub fn run_seeds(
     let mut campaign = campaign.into_inner().expect("a run catches its own panics");
     campaign.failures.sort_by_key(|report| report.seed);
     campaign
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(lines: &[&str], digest: u64) -> Report {
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        Report { failure: None, digest, lines, ..Report::impossible(7, "") }
+    }
+
+    #[test]
+    fn a_seed_that_is_two_runs_has_failed() {
+        let failed = |first: Report, second: Report| compared(first, &second).failure.map(|failure| failure.violation);
+        assert_eq!(failed(report(&["a", "b"], 1), report(&["a", "b"], 1)), None);
+        let differing = failed(report(&["a", "b"], 1), report(&["a", "c"], 1)).expect("a violation");
+        assert_eq!(differing.invariant, "one seed is one run");
+        assert!(differing.what.contains("line 1") && differing.what.contains("`c`"), "{}", differing.what);
+        assert!(failed(report(&["a"], 1), report(&["a", "b"], 1)).is_some());
+        assert!(failed(report(&["a"], 1), report(&["a"], 2)).is_some());
+        let again = compared(report(&["a"], 1), &report(&["b"], 1)).failure.map(|it| it.describe(7, " --doublecheck"));
+        let command = "again: cargo run --profile sim -p raftkv-sim -- --seed 7 --doublecheck\n";
+        assert!(again.is_some_and(|text| text.ends_with(command)));
+    }
 }

@@ -9,7 +9,7 @@ use crate::oracle::{Oracle, Violation};
 use crate::transcript::{Glance, Sight, Transcript};
 
 /// How long the search for an order of one key's operations may take: many writes of unknown outcome make it long.
-const SEARCH_STEPS_MAX: u64 = 40_000_000;
+pub const SEARCH_STEPS_MAX: u64 = 40_000_000;
 
 /// What is known for certain of the writes to each key.
 struct Writes<'a> {
@@ -19,20 +19,17 @@ struct Writes<'a> {
     deleted: BTreeSet<&'a [u8]>,
 }
 
-/// What could not be judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judged {
-    /// Nothing.
-    Whole,
-    /// For some key the search for an order took too long. That its versions are indexes of one log was judged.
-    WithoutOrders,
-}
-
-/// Judges; the transcript's operations are gone then.
+/// Judges; the transcript's operations are gone then. The search for an order of a key's operations takes so many steps
+/// at most: where that is not enough nothing is known, which is a violation too.
 ///
 /// # Errors
 /// The first violation.
-pub fn judge(transcript: &mut Transcript, oracle: &Oracle, coverage: &mut Coverage) -> Result<Judged, Violation> {
+pub fn judge(
+    transcript: &mut Transcript,
+    oracle: &Oracle,
+    search_steps_max: u64,
+    coverage: &mut Coverage,
+) -> Result<(), Violation> {
     transcript.settle_batches(oracle, coverage)?;
     let writes = Writes::of(transcript);
     transcript.glances.iter().try_for_each(|glance| writes.judge_glance(glance))?;
@@ -40,15 +37,14 @@ pub fn judge(transcript: &mut Transcript, oracle: &Oracle, coverage: &mut Covera
     transcript.operations.iter().try_for_each(|operation| oracle.check_told(operation))?;
     transcript.strike_refused_batches();
     let history: History = transcript.operations.drain(..).collect();
-    let limits = Limits { steps: SEARCH_STEPS_MAX };
-    let judged = match raftkv_history::check_with_hints(&history, &limits, |one| oracle.entry_of(one)) {
-        Ok(_) => Judged::Whole,
-        Err(raftkv_history::Violation::TooHard { .. }) => Judged::WithoutOrders,
-        Err(violation) => return Err(Violation::of("every history is linearizable", violation.to_string())),
-    };
+    let limits = Limits { steps: search_steps_max };
+    raftkv_history::check_with_hints(&history, &limits, |one| oracle.entry_of(one)).map_err(|violation| {
+        let is_unknown = matches!(violation, raftkv_history::Violation::TooHard { .. });
+        let invariant = if is_unknown { "every history can be judged" } else { "every history is linearizable" };
+        Violation::of(invariant, violation.to_string())
+    })?;
     raftkv_history::check_indexes(&history)
-        .map_err(|violation| Violation::of("versions are indexes of one log", violation.to_string()))?;
-    Ok(judged)
+        .map_err(|violation| Violation::of("versions are indexes of one log", violation.to_string()))
 }
 
 impl<'a> Writes<'a> {

@@ -3,7 +3,7 @@ use raftkv_history::{Condition, Kind, Operation, Outcome};
 use super::coverage::Coverage;
 use super::oracle::Oracle;
 use super::transcript::{Glance, Transcript};
-use super::verdict::judge;
+use super::verdict::{SEARCH_STEPS_MAX, judge};
 
 /// A put of each key, acknowledged with this version, one after the other.
 fn after_puts(puts: &[(&str, u64)]) -> Transcript {
@@ -30,8 +30,12 @@ fn delete(transcript: &mut Transcript, key: &str) {
     );
 }
 
-fn verdict(mut transcript: Transcript) -> &'static str {
-    judge(&mut transcript, &Oracle::new(3, 1, 0), &mut Coverage::default())
+fn verdict(transcript: Transcript) -> &'static str {
+    verdict_within(SEARCH_STEPS_MAX, transcript)
+}
+
+fn verdict_within(search_steps_max: u64, mut transcript: Transcript) -> &'static str {
+    judge(&mut transcript, &Oracle::new(3, 1, 0), search_steps_max, &mut Coverage::default())
         .err()
         .map_or("right", |violation| violation.invariant)
 }
@@ -75,4 +79,11 @@ fn what_every_node_has_applied_is_in_every_stale_read() {
     let mut deleted = with_glance(8, Some(4));
     delete(&mut deleted, "a");
     assert_eq!(verdict(deleted), old);
+}
+
+#[test]
+fn a_history_that_is_too_hard_to_judge_is_not_taken_for_a_good_one() {
+    let long = || after_puts(&[("a", 4), ("a", 6), ("a", 8), ("a", 10)]);
+    assert_eq!(verdict_within(100, long()), "right");
+    assert_eq!(verdict_within(2, long()), "every history can be judged");
 }

@@ -15,7 +15,6 @@ use tempfile::TempDir;
 use crate::agenda::{Event, HostId, LoopId, MICROSECOND, MILLISECOND, SECOND, Work};
 use crate::batches::{BatchPlan, next_batch};
 use crate::coverage::Coverage;
-use crate::damage::Harm;
 use crate::demand::Demand;
 use crate::leases::LeasePlan;
 use crate::machine::{Machine, State};
@@ -26,7 +25,7 @@ use crate::random::Random;
 use crate::trace::Trace;
 use crate::transcript::{Ticket, Transcript, Witness};
 use crate::user::{Answer, Answered, Question, User, What, next_question};
-use crate::verdict::{self, Judged};
+use crate::verdict::{self, SEARCH_STEPS_MAX};
 
 /// What is drawn for leases is drawn by itself.
 const LEASES: u64 = 0x1ea5_e000_0000_0000;
@@ -73,7 +72,11 @@ pub struct World {
     epoch: Instant,
     /// Events that happened.
     pub events: u64,
-    dir: TempDir,
+    /// Of those, how many did something while the faults went on and clients asked. A turn that was scheduled for another
+    /// time since, or at which a node stands still, a client that waits for as much as it may, and work that a disk that
+    /// hangs does not do are none; nor is what the network tries in vain.
+    pub events_under_faults: u64,
+    pub(crate) dir: TempDir,
 }
 
 impl World {
@@ -133,6 +136,7 @@ impl World {
             scanning: true,
             epoch,
             events: 0,
+            events_under_faults: 0,
             dir,
             plan,
         })
@@ -178,10 +182,7 @@ impl World {
         let calm = self.now() + self.plan.patience() + self.fetch_time() + self.write_time();
         self.run_until_converged(calm)?;
         self.count_what_happened();
-        if verdict::judge(&mut self.transcript, &self.oracle, &mut self.coverage)? == Judged::WithoutOrders {
-            self.coverage.note("history too hard to judge");
-        }
-        Ok(())
+        verdict::judge(&mut self.transcript, &self.oracle, SEARCH_STEPS_MAX, &mut self.coverage)
     }
 
     fn run_until(&mut self, end: u64) -> Result<(), Violation> {
@@ -198,46 +199,57 @@ impl World {
             return Err(Violation::of("something is always going to happen", "nothing is"));
         };
         self.events += 1;
-        match event {
+        let is_under_faults = self.faulty;
+        let did_something = match event {
             Event::Turn(owner) => self.turn(owner)?,
             Event::Net(event) => self.net.0.borrow_mut().happen(event),
             Event::Disk { node, core, boot, work } => self.disk(node, core, boot, work)?,
             Event::Nemesis => self.nemesis(),
             Event::Path { from, to, cut } => self.net.0.borrow_mut().set_cut(from, to, cut && self.faulty),
-            Event::HandOver { to } => _ = self.hand_over(None, to),
+            Event::HandOver { to } => self.hand_over(None, to),
             Event::Start { node } => self.start(node)?,
             Event::Resume { node } => self.resume(node),
             Event::DiskHeals { node } => self.heal_disk(node),
             Event::Ask { client } => self.ask(client),
-        }
+        };
+        self.events_under_faults += u64::from(is_under_faults && did_something);
         Ok(())
     }
 
-    fn turn(&mut self, owner: LoopId) -> Result<(), Violation> {
+    /// Whether it was taken.
+    fn turn(&mut self, owner: LoopId) -> Result<bool, Violation> {
         if !self.net.0.borrow_mut().begin_turn(owner) {
-            return Ok(());
+            return Ok(false);
         }
-        match self.owners[owner.0] {
-            Owner::Core { machine, core } => self.turn_core(owner, machine, core),
-            Owner::User(user) => self.turn_user(owner, user),
+        let whose = self.owners[owner.0];
+        match whose {
+            Owner::Core { machine, core } if self.can_turn(owner, machine, core) => {
+                self.turn_core(owner, machine, core)?;
+            }
+            Owner::Core { .. } => return Ok(false),
+            Owner::User(user) => self.turn_user(owner, user)?,
         }
+        Ok(true)
     }
 
-    fn turn_core(&mut self, owner: LoopId, index: usize, core: usize) -> Result<(), Violation> {
+    /// Whether a core runs, and stands still for nothing.
+    fn can_turn(&mut self, owner: LoopId, index: usize, core: usize) -> bool {
         let now = self.now();
         let machine = &mut self.machines[index];
         if machine.paused {
-            return Ok(());
+            return false;
         }
-        let clock = machine.clock(now);
         if let Some(until) = machine.stands_until(core, now) {
             self.net.0.borrow_mut().wake_at(owner, until);
-            return Ok(());
+            return false;
         }
-        let id = CoreId(core as u16);
-        if machine.process().is_none_or(|process| process.node.wake_at(id).is_none()) {
-            return Ok(());
-        }
+        machine.process().is_some_and(|process| process.node.wake_at(CoreId(core as u16)).is_some())
+    }
+
+    fn turn_core(&mut self, owner: LoopId, index: usize, core: usize) -> Result<(), Violation> {
+        let (now, id) = (self.now(), CoreId(core as u16));
+        let machine = &mut self.machines[index];
+        let clock = machine.clock(now);
         let before = machine.before_turn(core, &self.plan, &mut self.random);
         let since = machine.stood_since[core].take().map(|since| machine.clock(since));
         self.coverage.add("node stood still in the middle of a turn", u64::from(since.is_some()));
@@ -318,19 +330,20 @@ impl World {
         }
     }
 
-    fn disk(&mut self, index: usize, core: usize, boot: u64, work: Work) -> Result<(), Violation> {
+    /// Whether it was done.
+    fn disk(&mut self, index: usize, core: usize, boot: u64, work: Work) -> Result<bool, Violation> {
         let machine = &mut self.machines[index];
         if machine.boot != boot || !machine.is_up() {
-            return Ok(());
+            return Ok(false);
         }
         if machine.hung || machine.paused {
             let event = Event::Disk { node: index, core, boot, work };
             self.net.0.borrow_mut().agenda.after(20 * MILLISECOND, event);
-            return Ok(());
+            return Ok(false);
         }
         if work == Work::Sync && machine.is_doomed.is_some() {
             self.crash_doomed(index);
-            return Ok(());
+            return Ok(true);
         }
         machine.work(core, work);
         if work == Work::Snapshot {
@@ -339,7 +352,7 @@ impl World {
         let now = self.now();
         self.trace.digest(&[now, index as u64, core as u64, work as u64]);
         self.after_node(index);
-        Ok(())
+        Ok(true)
     }
 
     fn turn_user(&mut self, owner: LoopId, index: usize) -> Result<(), Violation> {
@@ -378,12 +391,14 @@ impl World {
         }
     }
 
-    fn ask(&mut self, index: usize) {
+    /// Whether it has asked something.
+    fn ask(&mut self, index: usize) -> bool {
         let now = self.now();
+        let may_ask = self.asking && self.users[index].waiting() < self.plan.inflight;
         if self.asking {
             let pause = self.random.below(self.plan.think_max);
             self.net.0.borrow_mut().agenda.after(pause, Event::Ask { client: index });
-            if self.users[index].waiting() < self.plan.inflight {
+            if may_ask {
                 self.unique += 1;
                 let seen = self.transcript.last_version;
                 let percent = self.plan.batches.as_ref().map_or(0, |batches| batches.percent);
@@ -395,6 +410,7 @@ impl World {
                 self.put_question(index, &question);
             }
         }
+        may_ask
     }
 
     pub(crate) fn put_question(&mut self, index: usize, question: &Question) -> Ticket {
@@ -409,10 +425,11 @@ impl World {
         ticket
     }
 
-    fn start(&mut self, index: usize) -> Result<(), Violation> {
+    /// Whether it was down.
+    fn start(&mut self, index: usize) -> Result<bool, Violation> {
         let now = self.now();
         if !matches!(self.machines[index].state, State::Down) {
-            return Ok(());
+            return Ok(false);
         }
         self.take_back_unproved(index);
         let machine = &mut self.machines[index];
@@ -434,42 +451,10 @@ impl World {
                 drop(net);
                 self.trace.say(now, format!("node {} starts", index + 1));
                 self.after_node(index);
-                Ok(())
             }
-            Err(fatal) => self.node_failed(index, &fatal),
+            Err(fatal) => self.node_failed(index, &fatal)?,
         }
-    }
-
-    /// The process has ended with an error: what its program would print.
-    fn node_failed(&mut self, index: usize, fatal: &Fatal) -> Result<(), Violation> {
-        let now = self.now();
-        let words = fatal.to_string().replace(&*self.dir.path().to_string_lossy(), "DIR");
-        self.trace.say(now, format!("node {} ends: {words}", index + 1));
-        let machine = &mut self.machines[index];
-        let (was_up, sync_failed) = (machine.is_up(), std::mem::take(&mut machine.sync_fails));
-        let (was_cut_short, harm) = (std::mem::take(&mut machine.was_cut_short), machine.harm);
-        self.net.0.borrow_mut().process_ends(HostId(index));
-        machine.ended();
-        self.oracle.ended(index);
-        if was_cut_short {
-            self.coverage.note("salvage cut short by a crash");
-            let power_fails = self.random.coin();
-            self.machines[index].crash(&self.plan, power_fails, &mut self.random);
-        } else if harm == Harm::Lurking && !was_up && self.plan.nodes == 1 {
-            self.coverage.note("damage refused at the start");
-            self.machines[index].state = State::Gone;
-            return Ok(());
-        } else if sync_failed {
-            self.coverage.note("node ended by a failed sync");
-        } else if words.contains("space") || words.contains("full") {
-            self.coverage.note("no room to start");
-        } else if harm == Harm::Lurking && was_up {
-            self.coverage.note("damage noticed while running");
-        } else {
-            return Err(Violation::of("a node ends for a reason", format!("node {}: {words}", index + 1)));
-        }
-        self.restart_later(index);
-        Ok(())
+        Ok(true)
     }
 
     /// A core has ended in order; the last one ends the node.
@@ -500,23 +485,29 @@ impl World {
         self.net.0.borrow_mut().agenda.after(pause, Event::Start { node: index });
     }
 
-    pub(crate) fn resume(&mut self, index: usize) {
+    /// Whether it stood still.
+    pub(crate) fn resume(&mut self, index: usize) -> bool {
         let machine = &mut self.machines[index];
-        if std::mem::take(&mut machine.paused) {
+        let was_paused = std::mem::take(&mut machine.paused);
+        if was_paused {
             let mut net = self.net.0.borrow_mut();
             for owner in machine.loops.clone() {
                 net.wake(owner);
             }
         }
+        was_paused
     }
 
-    pub(crate) fn heal_disk(&mut self, index: usize) {
+    /// Whether there was something to heal.
+    pub(crate) fn heal_disk(&mut self, index: usize) -> bool {
         let machine = &mut self.machines[index];
+        let was_ill = machine.hung || machine.slow > 0 || machine.has_full_disk();
         (machine.hung, machine.slow) = (false, 0);
         for disk in machine.disks.iter().chain(&machine.snapshot_disks) {
             disk.set_full(false);
         }
         self.after_node(index);
+        was_ill
     }
 
     /// Where the run keeps what nodes have besides their logs; gone with it.

@@ -6,13 +6,16 @@ use super::{ACCEPTER, Connection, DIALLER, Net};
 use crate::agenda::HostId;
 
 impl Net {
-    /// Cuts or mends the way from one host to another.
-    pub fn set_cut(&mut self, from: HostId, to: HostId, cut: bool) {
+    /// Cuts or mends the way from one host to another. Whether it was otherwise before.
+    pub fn set_cut(&mut self, from: HostId, to: HostId, cut: bool) -> bool {
         if cut {
-            self.cuts.insert((from, to));
-        } else if self.cuts.remove(&(from, to)) {
+            return self.cuts.insert((from, to));
+        }
+        let was_cut = self.cuts.remove(&(from, to));
+        if was_cut {
             self.release(|connection, side| (connection.ends[side].host, connection.ends[1 - side].host) == (from, to));
         }
+        was_cut
     }
 
     /// Whether the way is cut.
