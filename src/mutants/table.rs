@@ -38,6 +38,7 @@ pub const ALL: &[Mutant] = &[
         "rule 10, museum 17",
     ),
     bug("hint-past-conflict", "a refusal names the end of the log instead of where the logs may agree", "museum 7"),
+    bug("transfer-takes-proposals", "a leader takes writes in while it hands over", "thesis §3.10"),
     bug("verified-kept-across-terms", "what matched an earlier leader's log counts as verified", "rule 3, museum 12"),
     bug("stale-completion-counts", "a completed write counts for what was truncated meanwhile", "rule 2, museum 13"),
     bug("truncation-keeps-persisted", "truncation does not lower what counts as durable", "rule 2, museum 13"),
@@ -79,6 +80,7 @@ pub const ALL: &[Mutant] = &[
     // The log.
     bug("sync-skipped", "the log is written and not synced", "rule 1, museum 2"),
     bug("sync-error-ignored", "a failed write or sync is taken for a good one", "museum 38"),
+    bug("sync-retried", "a sync that failed is tried again, and its success believed", "rule 17, museum 38"),
     bug("durable-upto-ahead", "a batch says of itself that it is durable", "rule 12, museum 39"),
     bug("last-batch-cut", "a start cuts whatever no later batch has proved durable", "rule 12, museum 39"),
     bug("corruption-cut", "a start cuts a damaged batch that was durable, with all behind it", "rule 12, museum 42"),

@@ -3,8 +3,10 @@
 //! Tests and the simulator run these after each input. They look at one replica only; what must hold between replicas
 //! (one leader a term, committed entries never differ) is for whoever sees them all.
 
+use std::time::Instant;
+
 use raftkv_protocol::client::Role;
-use raftkv_protocol::types::{EntryId, HardState, Index};
+use raftkv_protocol::types::{EntryId, HardState, Index, NodeId};
 
 use super::Raft;
 use super::progress::{Progress, State};
@@ -24,11 +26,17 @@ pub struct Observed {
     snapshot: Index,
     damaged: bool,
     links: u64,
+    /// The transfer of leadership that goes on, if it is known when it is given up.
+    transfer: Option<(NodeId, Instant)>,
 }
 
 /// How many links there have been.
 fn links(raft: &Raft) -> u64 {
     raft.progress.iter().map(|progress| u64::from(progress.link)).sum()
+}
+
+fn transfer(raft: &Raft) -> Option<(NodeId, Instant)> {
+    raft.transfer.and_then(|transfer| Some((transfer.to, transfer.deadline()?)))
 }
 
 impl Observed {
@@ -46,6 +54,7 @@ impl Observed {
             snapshot: raft.snapshot.map_or(Index(0), |snapshot| snapshot.at.index),
             damaged: raft.is_damaged(),
             links: links(raft),
+            transfer: transfer(raft),
         }
     }
 }
@@ -166,6 +175,8 @@ pub fn check_step(before: &Observed, after: &Raft) {
         assert!(!regained, "led the term without standing for it: {after}");
         if before.role == Role::Leader {
             assert!(after.terms.matches(before.last), "a leader overwrote {}: {after}", before.last);
+            let goes_on = before.transfer.is_some() && before.transfer == transfer(after);
+            assert!(!goes_on || after.terms.last() == before.last, "took something in while it handed over: {after}");
         }
     }
     assert!(after.persistence.durable().term >= before.durable.term, "the durable term fell: {after}");

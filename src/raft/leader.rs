@@ -79,7 +79,7 @@ impl Raft {
         if self.role != Role::Leader {
             return Err(ProposeError::NotLeader(self.leader));
         }
-        if let Some(transfer) = self.transfer {
+        if let Some(transfer) = self.transfer.filter(|_| self.refuses_proposals()) {
             return Err(ProposeError::Transferring(transfer.to));
         }
         let first = EntryId { index: self.terms.last().index.next(), term: self.hard_state.term };
@@ -275,6 +275,11 @@ impl Raft {
     /// Whether leadership is being handed to another node.
     pub fn is_transferring(&self) -> bool {
         self.transfer.is_some()
+    }
+
+    /// Whether proposals are left to the next leader, as leadership is being handed to it.
+    pub fn refuses_proposals(&self) -> bool {
+        self.is_transferring() && !mutant!("transfer-takes-proposals")
     }
 
     /// The target has everything: it may stand for election. What this leader has taken in is committed first, so that

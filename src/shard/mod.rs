@@ -215,7 +215,7 @@ impl<R: Copy> Shard<R> {
         if space == Space::ReserveOnly && write.has_puts() {
             return Err(Declined::NoSpace);
         }
-        if self.raft.is_transferring() {
+        if self.raft.refuses_proposals() {
             // Nobody takes proposals until the next leader does.
             return Err(Declined::NotLeader(None));
         }

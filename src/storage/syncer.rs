@@ -229,6 +229,7 @@ impl Syncer {
             .file
             .write_at(place.offset, bytes)
             .and_then(|()| if mutant!("sync-skipped") { Ok(()) } else { current.file.sync() })
+            .or_else(|error| if mutant!("sync-retried") { current.file.sync() } else { Err(error) })
             .or_else(|error| if mutant!("sync-error-ignored") { Ok(()) } else { Err(error) });
         let length = bytes.len();
         current.end += length as u64;
