@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use raftkv::limits::CLOCK_DRIFT_PPM_MAX;
 use raftkv::server::message::ReplyTo;
 use raftkv::shard::Shard;
 use raftkv_protocol::client::Role;
@@ -33,6 +34,8 @@ pub struct LeasePlan {
     pub duration: Duration,
     /// How many of a hundred starts are without them, or with leases of half the length.
     pub odd_starts: u64,
+    /// How much faster or slower clocks run, in millionths, if it is as much as nodes expect unless they are told otherwise.
+    pub drift_max: Option<u64>,
 }
 
 impl LeasePlan {
@@ -42,7 +45,8 @@ impl LeasePlan {
         let is_on = random.below(3) == 0;
         let parts = *random.pick(&[3, 5, 8]);
         let odd_starts = *random.pick(&[0, 0, 20]);
-        is_on.then_some(LeasePlan { duration: election * parts / 8, odd_starts })
+        let drift_max = random.coin().then(|| u64::from(CLOCK_DRIFT_PPM_MAX));
+        is_on.then_some(LeasePlan { duration: election * parts / 8, odd_starts, drift_max })
     }
 
     /// What a node that starts is told.

@@ -89,6 +89,7 @@ impl World {
         let mut plan = Plan::draw(&mut random);
         let mut lease_random = Random::new(seed ^ LEASES);
         plan.leases = LeasePlan::draw(&mut lease_random, plan.election_timeout);
+        plan.drift_max = plan.leases.as_ref().and_then(|leases| leases.drift_max).unwrap_or(plan.drift_max);
         let mut batch_random = Random::new(seed ^ BATCHES);
         plan.batches = BatchPlan::draw(&mut batch_random);
         let mut net = Net::new(plan.net.clone(), random.fork());
