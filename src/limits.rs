@@ -134,7 +134,7 @@ impl Limits {
         within("--batch-bytes-max", self.batch_bytes_max, 1, BATCH_BYTES_MAX)?;
         within("--scan-items-max", self.scan_items_max, 1, SCAN_ITEMS_MAX as usize)?;
         within("--scan-bytes-max", self.scan_bytes_max, 1, SCAN_BYTES_MAX)?;
-        let item = self.key_bytes_max + self.value_bytes_max + OVERHEAD_BYTES_MAX;
+        let item = self.item_bytes_max();
         let page = self.page_bytes_max();
         at_least("--reply-bytes-max", self.reply_bytes_max, item.max(page), "the longest reply")?;
         at_least("--core-reply-bytes-max", self.core_reply_bytes_max, item.max(page), "the longest reply")?;
@@ -147,7 +147,7 @@ impl Limits {
             ("--core-inbox-bytes-max", self.core_inbox_bytes_max),
             ("--core-http-body-bytes-max", self.core_http_body_bytes_max),
         ] {
-            at_least(setting, value, item.max(self.batch_bytes_max + BATCH_OVERHEAD_BYTES_MAX), "the longest write")?;
+            at_least(setting, value, self.write_bytes_max(), "the longest write")?;
         }
         at_least("--link-bytes-max", self.link_bytes_max, LINK_BYTES_MIN, "appends and answers between nodes")?;
         within("--http-header-bytes-max", self.http_header_bytes_max, HTTP_HEADER_BYTES_MIN, HTTP_HEADER_BYTES_MAX)?;
@@ -166,6 +166,18 @@ impl Limits {
             }
         }
         Ok(())
+    }
+
+    /// The longest put, or value of one key, as a frame.
+    #[must_use]
+    pub fn item_bytes_max(&self) -> usize {
+        self.key_bytes_max + self.value_bytes_max + OVERHEAD_BYTES_MAX
+    }
+
+    /// The longest write of a client, as a frame.
+    #[must_use]
+    pub fn write_bytes_max(&self) -> usize {
+        self.item_bytes_max().max(self.batch_bytes_max + BATCH_OVERHEAD_BYTES_MAX)
     }
 
     /// The longest page of a scan, as a frame.

@@ -1,6 +1,7 @@
 //! Histograms whose buckets end at powers of two, so that a value finds its bucket without a search.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Counts values in `BUCKETS` buckets, the first of which ends at 2^`LEAST`, and those that are greater than the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,12 @@ pub struct Histogram<const LEAST: u32, const BUCKETS: usize> {
 
 /// Times in microseconds: from 16 µs to 33 s.
 pub type Times = Histogram<4, 22>;
+/// A time as it is noted in [`Times`].
+#[must_use]
+pub fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Bytes: from 4 KiB to 64 MiB.
 pub type Sizes = Histogram<12, 15>;
 /// Bytes of files: from 64 KiB to 32 GiB.

@@ -1,10 +1,10 @@
 //! Requests by what they ask for, by the face that they came through, and by what became of them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use raftkv_protocol::client::{Code, Operation};
 
-use super::histogram::Times;
+use super::histogram::{Times, micros};
 
 /// Where a client has come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,8 +192,4 @@ fn count(results: &mut Results, code: Option<Code>) {
     if let Some(count) = results.results.get_mut(code.map_or(0, |code| code as usize)) {
         *count += 1;
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

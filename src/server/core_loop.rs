@@ -18,6 +18,7 @@ use raftkv_protocol::types::CoreId;
 
 use crate::error::Fatal;
 use crate::event_loop::{Clock, Inbox, InboxSender, Input, MioNetwork, SCRATCH_BYTES, TimeoutQueue, Wake};
+use crate::metrics::histogram::micros;
 use crate::socket::{Network, Readiness};
 use crate::storage::FileLog;
 
@@ -437,10 +438,6 @@ impl CoreLoop<MioNetwork> {
             }
         }
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn is_full(node: &Node) -> bool {

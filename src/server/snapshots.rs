@@ -8,6 +8,7 @@ use raftkv_protocol::peer::{ChunkResult, SnapshotChunk, SnapshotMeta, SnapshotRe
 use raftkv_protocol::types::{ShardId, SnapshotId};
 
 use crate::limits::{Limits, SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_WORDS_BYTES_MAX};
+use crate::metrics::histogram::micros;
 use crate::shard::Shard;
 use crate::shard::snapshots::{Done, Failure, Job, PieceFor, Snapshots};
 use crate::storage::CoreLog;
@@ -163,7 +164,7 @@ impl<L: CoreLog> Router<L> {
         self.counters.snapshots_taken += 1;
         self.snapshots.failures.remove(&shard);
         let took = self.end_taking(now);
-        self.counters.snapshot_us_last = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.counters.snapshot_us_last = micros(took);
         self.measures.snapshot_times.note(self.counters.snapshot_us_last);
         self.measures.snapshot_bytes.note(meta.bytes);
         log::debug!("shard {shard}: a snapshot of entry {}, {} bytes, in {took:?}", meta.at, meta.bytes);

@@ -9,7 +9,7 @@ use raftkv_protocol::types::ShardId;
 use super::tip::SegmentFile;
 use crate::boottime;
 use crate::metrics::figures::LogFigures;
-use crate::metrics::histogram::SharedHistogram;
+use crate::metrics::histogram::{SharedHistogram, micros};
 
 /// Counters of one core's log since it was opened, and what it takes on the disk now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -193,8 +193,4 @@ impl Shared {
     pub(super) fn next_change(&self) -> Option<Change> {
         self.changes.try_recv().ok()
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

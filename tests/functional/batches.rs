@@ -4,7 +4,7 @@ use raftkv::client::{Batch, Condition, ErrorKind};
 use raftkv_protocol::client::{BatchBuffer, BatchOperation, Change, Code, Existed, Operation};
 
 use crate::support::cluster::Cluster;
-use crate::support::http::{Http, Response, http_address};
+use crate::support::http::{Http, Response, base64, http_address};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wire::{Said, Wire};
 
@@ -144,18 +144,6 @@ fn rest_takes_batches_on_every_node() {
     }
 }
 
-/// RFC 4648 §4.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |group: &[u8]| {
-        let number = (0..3).fold(0, |number, at| number << 8 | usize::from(*group.get(at).unwrap_or(&0)));
-        let letters = [18, 12, 6, 0].map(|shift| char::from(LETTERS[number >> shift & 63]));
-        let kept: String = letters[..=group.len()].iter().collect();
-        format!("{kept:=<4}")
-    };
-    bytes.chunks(3).map(group).collect()
-}
-
 #[test]
 fn rest_writes_a_batch_over_shards_only_when_it_need_not_be_atomic() {
     let cluster = Cluster::start(3);
@@ -212,7 +200,7 @@ fn rest_refuses_what_is_no_batch() {
         }
     }
     let value = |bytes: usize| {
-        format!(r#"{{"operations":[{{"op":"put","key":"aw==","value":"{}"}}]}}"#, base64(&vec![0; bytes]))
+        format!(r#"{{"operations":[{{"op":"put","key":"aw==","value":"{}"}}]}}"#, base64(vec![0; bytes]))
     };
     for (bytes, status) in [(1022, 200), (1023, 200), (1024, 413), (4096, 413)] {
         assert_eq!(batch(&mut http, "", &value(bytes)).status, status, "{bytes}");

@@ -1,7 +1,7 @@
 //! The REST face: what each path does, on every node for every key.
 
 use crate::support::cluster::Cluster;
-use crate::support::http::{Http, Response, http_address, request};
+use crate::support::http::{Http, Response, base64, http_address, request};
 use crate::support::http2::Http2;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -81,13 +81,6 @@ fn page(response: &Response) -> (Vec<String>, Option<String>) {
     let cursor = response.text().rsplit("\"cursor\":").next().and_then(|cursor| cursor.strip_suffix('}'));
     let cursor = cursor.filter(|cursor| *cursor != "null").map(|cursor| cursor.replace('"', ""));
     (keys.map(str::to_owned).collect(), cursor)
-}
-
-/// RFC 4648 §4, of three bytes.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let number = bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte));
-    [18, 12, 6, 0].map(|shift| char::from(LETTERS[number >> shift & 63])).iter().collect()
 }
 
 #[test]

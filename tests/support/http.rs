@@ -4,6 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::wait::PATIENCE;
 
 /// The port of HTTP lies so far above that of `--listen`.
@@ -12,6 +15,11 @@ const PORT_OFFSET: u16 = 1_000;
 /// Where a node that listens at `listen` listens for HTTP.
 pub fn http_address(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(listen.ip(), listen.port() + PORT_OFFSET)
+}
+
+/// Bytes as they stand in JSON (RFC 4648 §4).
+pub fn base64(bytes: impl AsRef<[u8]>) -> String {
+    STANDARD.encode(bytes)
 }
 
 /// One HTTP/1.1 connection.

@@ -53,7 +53,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 use super::ask::OwnedRefusal;
 use super::node_handle::{First, NodeHandle, first};
-use crate::limits::{BATCH_OVERHEAD_BYTES_MAX, KEY_BYTES_MAX, OVERHEAD_BYTES_MAX};
+use crate::limits::KEY_BYTES_MAX;
 use crate::metrics::requests::Task;
 use body::{RequestBody, Whole};
 use cluster::Nodes;
@@ -107,8 +107,7 @@ impl Grpc {
     /// The services of a node.
     #[must_use]
     pub fn new(node: NodeHandle) -> Grpc {
-        let put_bytes_max = node.limits.key_bytes_max + node.limits.value_bytes_max + OVERHEAD_BYTES_MAX;
-        let write_bytes_max = put_bytes_max.max(node.limits.batch_bytes_max + BATCH_OVERHEAD_BYTES_MAX);
+        let write_bytes_max = node.limits.write_bytes_max();
         let (vitals, reflector) = (Vitals(node.clone()), Arc::new(Reflector(node.clone())));
         let reflection_alpha = ServerReflectionAlphaServer::from_arc(Arc::clone(&reflector));
         Grpc {

@@ -47,14 +47,18 @@ struct Operations<'a> {
 struct Op<'a> {
     op: Kind,
     #[serde(borrow)]
-    key: Cow<'a, str>,
+    key: Text<'a>,
     #[serde(borrow)]
-    value: Option<Cow<'a, str>>,
+    value: Option<Text<'a>>,
     #[serde(borrow)]
     if_match: Option<IfMatch<'a>>,
     #[serde(borrow)]
-    if_none_match: Option<Cow<'a, str>>,
+    if_none_match: Option<Text<'a>>,
 }
+
+/// Text as it stands in the body, unless there are escapes in it. (In an option, serde would copy a `Cow` always.)
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -69,7 +73,7 @@ enum Kind {
 enum IfMatch<'a> {
     Version(u64),
     #[serde(borrow)]
-    Text(Cow<'a, str>),
+    Text(Text<'a>),
 }
 
 /// The answer: for each operation what it would have been answered alone.
@@ -183,7 +187,7 @@ fn buffer(rest: &Rest, operations: &Operations<'_>) -> Result<BatchBuffer, Owned
     for (number, op) in (1..).zip(&operations.kept) {
         let of_this = |words: String| bad(format!("operation {number}: {words}"));
         let key = decode("key", &op.key).map_err(of_this)?;
-        let value = op.value.as_deref().map(|value| decode("value", value)).transpose().map_err(of_this)?;
+        let value = op.value.as_ref().map(|value| decode("value", value)).transpose().map_err(of_this)?;
         let change = match (op.op, &value) {
             (Kind::Put, Some(value)) => Change::Put(value),
             (Kind::Delete, None) => Change::Delete,
@@ -200,11 +204,11 @@ fn buffer(rest: &Rest, operations: &Operations<'_>) -> Result<BatchBuffer, Owned
 }
 
 fn condition(op: &Op<'_>) -> Result<Condition, String> {
-    match (&op.if_match, op.if_none_match.as_deref()) {
+    match (&op.if_match, op.if_none_match.as_ref().map(|text| &*text.0)) {
         (None, None) => Ok(Condition::None),
         (Some(IfMatch::Version(version)), None) => Ok(Condition::Version(Index(*version))),
-        (Some(IfMatch::Text(text)), None) if text == "*" => Ok(Condition::Exists),
-        (Some(IfMatch::Text(text)), None) => {
+        (Some(IfMatch::Text(Text(text))), None) if text == "*" => Ok(Condition::Exists),
+        (Some(IfMatch::Text(Text(text))), None) => {
             let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
             let version = text.parse().ok().filter(|_| is_plain).map(|version| Condition::Version(Index(version)));
             version.ok_or_else(|| "`if_match` must be \"*\" or a version, as in \"7\"".to_owned())
@@ -215,8 +219,8 @@ fn condition(op: &Op<'_>) -> Result<Condition, String> {
     }
 }
 
-fn decode(what: &str, text: &str) -> Result<Vec<u8>, String> {
-    STANDARD.decode(text).map_err(|error| format!("the {what} is no base64: {error}"))
+fn decode(what: &str, text: &Text<'_>) -> Result<Vec<u8>, String> {
+    STANDARD.decode(&*text.0).map_err(|error| format!("the {what} is no base64: {error}"))
 }
 
 fn bad(message: impl Into<String>) -> OwnedRefusal {
@@ -251,5 +255,28 @@ impl<'de> Visitor<'de> for Collect {
             operations.count += 1;
         }
         Ok(operations)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Asked, Cow, IfMatch, Text};
+
+    /// The strings of the first operation, and whether each stands in the body still.
+    fn strings<'a>(asked: &'a Asked<'_>) -> Vec<(&'a str, bool)> {
+        let op = &asked.operations.kept[0];
+        let Some(IfMatch::Text(if_match)) = &op.if_match else { panic!("it is text") };
+        let texts = [&op.key].into_iter().chain(&op.value).chain([if_match]).chain(&op.if_none_match);
+        texts.map(|Text(text)| (&**text, matches!(text, Cow::Borrowed(_)))).collect()
+    }
+
+    #[test]
+    fn text_of_a_body_is_not_copied_where_it_need_not_be() {
+        let body = r#"{"operations":[{"op":"put","key":"aw==","value":"dg==","if_match":"7","if_none_match":"*"}]}"#;
+        let asked = serde_json::from_str(body).expect("a batch");
+        assert_eq!(strings(&asked), [("aw==", true), ("dg==", true), ("7", true), ("*", true)]);
+        let escaped = body.replace("dg==", r"d\u0067==");
+        let asked = serde_json::from_str(&escaped).expect("a batch");
+        assert_eq!(strings(&asked)[1], ("dg==", false));
     }
 }

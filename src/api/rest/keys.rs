@@ -6,8 +6,8 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hyper::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
-use hyper::{HeaderMap, StatusCode};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use raftkv_protocol::client::Code;
 use raftkv_protocol::types::Index;
 use serde::Serialize;
@@ -53,7 +53,8 @@ pub async fn get(State(rest): State<Rest>, request: Request) -> Result<Response,
     if headers.contains_key(IF_NONE_MATCH) && params::has_already(headers, version) {
         return Ok(with_version(StatusCode::NOT_MODIFIED, Body::empty(), version));
     }
-    if wants_json(headers) {
+    // Everybody who does not ask for JSON by name gets the value as it is.
+    if params::accepts(headers, "application/json") {
         let item = Item { key: STANDARD.encode(&key), value: STANDARD.encode(&value), version: version.0 };
         let mut response = json(&rest, &item);
         response.headers_mut().insert(ETAG, tag(version));
@@ -102,11 +103,4 @@ fn with_version(status: StatusCode, body: Body, version: Index) -> Response {
     *response.status_mut() = status;
     response.headers_mut().insert(ETAG, tag(version));
     response
-}
-
-/// Whether the client asks for JSON by name. Everything else gets the value as it is.
-fn wants_json(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut kinds = accepted.flat_map(|kinds| kinds.split(','));
-    kinds.any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")))
 }

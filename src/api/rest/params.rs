@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use hyper::HeaderMap;
-use hyper::header::{IF_MATCH, IF_NONE_MATCH};
+use hyper::header::{ACCEPT, IF_MATCH, IF_NONE_MATCH};
 use percent_encoding::percent_decode;
 use raftkv_protocol::client::{Code, Condition, Consistency};
 use raftkv_protocol::types::Index;
@@ -152,6 +152,13 @@ fn version(tag: &[u8]) -> Result<Index, OwnedRefusal> {
     let is_plain = |number: &&str| number.bytes().all(|byte| byte.is_ascii_digit());
     let number = number.filter(is_plain).and_then(|number| number.parse().ok());
     number.map(Index).ok_or_else(|| bad("If-Match must be `*` or one version in quotes, as in the ETag of a read"))
+}
+
+/// Whether the client names a media type in `Accept`, however it ranks it.
+pub fn accepts(headers: &HeaderMap, named: &str) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut kinds = accepted.flat_map(|kinds| kinds.split(','));
+    kinds.any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(named)))
 }
 
 /// Whether If-None-Match of a read names this version, so that the client has it already.

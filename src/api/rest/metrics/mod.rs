@@ -15,7 +15,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hyper::HeaderMap;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
 use prometheus_client::registry::Registry;
@@ -39,11 +39,7 @@ enum Format {
 impl Format {
     /// OpenMetrics for whoever names it, Prometheus for everybody else.
     fn accepted(headers: &HeaderMap) -> Format {
-        let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let mut kinds = accepted.flat_map(|kinds| kinds.split(','));
-        let is_open =
-            |kind: &str| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(OPEN_METRICS));
-        if kinds.any(is_open) { Format::OpenMetrics } else { Format::Prometheus }
+        if params::accepts(headers, OPEN_METRICS) { Format::OpenMetrics } else { Format::Prometheus }
     }
 
     fn content_type(self) -> &'static str {
