@@ -26,6 +26,8 @@ mod image;
 mod limits;
 #[path = "functional/links.rs"]
 mod links;
+#[path = "functional/long_scans.rs"]
+mod long_scans;
 #[path = "functional/members.rs"]
 mod members;
 #[path = "functional/metrics.rs"]

@@ -9,6 +9,8 @@ pub mod grpc;
 pub mod held;
 #[cfg(feature = "http")]
 pub mod node_handle;
+#[cfg(feature = "http")]
+mod pages;
 #[cfg(feature = "rest")]
 pub mod rest;
 

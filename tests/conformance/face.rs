@@ -1,7 +1,7 @@
 //! What all faces have in common: what they are asked, and what they tell.
 
 use raftkv::client::Item;
-use raftkv_protocol::client::{Code, Operation};
+use raftkv_protocol::client::{Code, Operation, Scan};
 
 use crate::binary::Binary;
 use crate::grpc::Grpc;
@@ -88,6 +88,25 @@ pub trait Face {
 
     /// Asks, and waits for what comes of it. A cursor is one that the same face has given.
     fn ask(&mut self, operation: Operation<'_>) -> Outcome;
+
+    /// Everything that a scan gives within its limit, however many pages that takes. A face that cannot be asked for it at
+    /// once is asked for page after page.
+    fn whole(&mut self, scan: &Scan<'_>) -> Vec<Item> {
+        let (mut items, mut cursor) = (Vec::new(), Vec::new());
+        loop {
+            // A limit of 0 is none.
+            let limit = scan.limit.saturating_sub(items.len() as u32);
+            let page = match self.ask(Operation::Scan(Scan { cursor: &cursor, limit, ..*scan })) {
+                Outcome::Page(page) => page,
+                outcome => panic!("a scan is answered {outcome:?}"),
+            };
+            items.extend(page.items);
+            match page.more {
+                More::Yes(next) if scan.limit == 0 || items.len() < scan.limit as usize => cursor = next,
+                _ => return items,
+            }
+        }
+    }
 
     /// What a node tells of itself.
     fn status(&mut self) -> NodeState;

@@ -84,16 +84,7 @@ impl Grpc {
 
     /// The first page of a scan, and whether there is another.
     fn page(&mut self, scan: &Scan<'_>) -> Result<Page, tonic::Status> {
-        let request = ScanRequest {
-            prefix: scan.prefix.to_vec().into(),
-            start: scan.start.to_vec().into(),
-            end: scan.end.to_vec().into(),
-            cursor: scan.cursor.to_vec().into(),
-            reverse: scan.reverse,
-            limit: scan.limit.into(),
-            consistency: consistency_of(scan.consistency).into(),
-        };
-        let mut pages = self.connection.wait(self.kv.scan(request))?.into_inner();
+        let mut pages = self.connection.wait(self.kv.scan(request_of(scan)))?.into_inner();
         let Some(first) = self.connection.wait(pages.message())? else {
             return Ok(Page { items: Vec::new(), more: More::No });
         };
@@ -130,8 +121,29 @@ impl Face for Grpc {
         outcome.unwrap_or_else(|status| Outcome::Refused(refusal(&status)))
     }
 
+    fn whole(&mut self, scan: &Scan<'_>) -> Vec<Item> {
+        let mut pages = self.connection.wait(self.kv.scan(request_of(scan))).expect("a scan").into_inner();
+        let mut whole = Vec::new();
+        while let Some(page) = self.connection.wait(pages.message()).expect("a page") {
+            whole.extend(items(page));
+        }
+        whole
+    }
+
     fn status(&mut self) -> NodeState {
         state(self.connection.wait(self.cluster.status(StatusRequest {})).expect("answered").into_inner())
+    }
+}
+
+fn request_of(scan: &Scan<'_>) -> ScanRequest {
+    ScanRequest {
+        prefix: scan.prefix.to_vec().into(),
+        start: scan.start.to_vec().into(),
+        end: scan.end.to_vec().into(),
+        cursor: scan.cursor.to_vec().into(),
+        reverse: scan.reverse,
+        limit: scan.limit.into(),
+        consistency: consistency_of(scan.consistency).into(),
     }
 }
 

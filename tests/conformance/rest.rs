@@ -69,7 +69,7 @@ impl Face for Rest {
             Operation::Get { key, consistency } => {
                 self.http.ask("GET", &format!("{}?consistency={}", path(key), name(consistency)), &[], b"")
             }
-            Operation::Scan(scan) => self.http.ask("GET", &scan_path(&scan), &[], b""),
+            Operation::Scan(scan) => self.http.ask("GET", &format!("{}&page=true", scan_path(&scan)), &[], b""),
             operation => panic!("no case asks for {operation:?}"),
         };
         let (method, path) = match operation {
@@ -99,6 +99,10 @@ impl Face for Rest {
             }
             _ => Outcome::Page(page(&body(&response))),
         }
+    }
+
+    fn whole(&mut self, scan: &Scan<'_>) -> Vec<Item> {
+        page(&body(&self.http.ask("GET", &scan_path(scan), &[], b""))).items
     }
 
     fn status(&mut self) -> NodeState {
@@ -159,14 +163,12 @@ fn batched(batch: Batch<'_>, body: &Value) -> Outcome {
 }
 
 fn scan_path(scan: &Scan<'_>) -> String {
-    let mut path = format!("/v1/kv?reverse={}&consistency={}", scan.reverse, name(scan.consistency));
+    let (reverse, consistency, limit) = (scan.reverse, name(scan.consistency), scan.limit);
+    let mut path = format!("/v1/kv?reverse={reverse}&consistency={consistency}&limit={limit}");
     for (name, bound) in [("prefix", scan.prefix), ("start", scan.start), ("end", scan.end), ("cursor", scan.cursor)] {
         if !bound.is_empty() {
             path.push_str(&format!("&{name}={}", percent_encode(bound, NON_ALPHANUMERIC)));
         }
-    }
-    if scan.limit > 0 {
-        path.push_str(&format!("&limit={}", scan.limit));
     }
     path
 }

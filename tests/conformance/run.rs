@@ -176,6 +176,15 @@ impl Run<'_> {
         }
     }
 
+    /// Everything that a scan gives within its limit: the keys without what all of this run begin with.
+    #[track_caller]
+    pub fn whole(&mut self, scan: Scan<'_>) -> Vec<String> {
+        let items = self.face.whole(&scan);
+        let keys: Vec<String> = items.iter().map(|item| self.without_space(&item.key)).collect();
+        self.told.push(format!("{keys:?}"));
+        keys
+    }
+
     /// All pages of a scan, one after the other: the keys without what all of this run begin with.
     #[track_caller]
     pub fn pages(&mut self, scan: Scan<'_>) -> Vec<Vec<String>> {

@@ -9,6 +9,7 @@ use crate::{SCAN_BYTES_MAX, SCAN_ITEMS_MAX};
 pub const CASES: &[Case] = &[
     ("ranges of a scan", ranges),
     ("limits of a scan", limits),
+    ("a scan as a whole", whole),
     ("a page and what it tells", page),
     ("pages of long values", long_values),
     ("a scan that goes on while keys come and go", moving),
@@ -65,6 +66,20 @@ fn limits(run: &mut Run<'_>) {
             let lengths: Vec<usize> = pages.iter().map(Vec::len).collect();
             assert!(lengths[..lengths.len() - 1].iter().all(|length| *length == most), "{limit}: {lengths:?}");
             assert_eq!(pages.concat(), all, "{limit}");
+        }
+        all.reverse();
+    }
+}
+
+/// A limit of 0 is the same as none.
+fn whole(run: &mut Run<'_>) {
+    let mut all = fill(run);
+    let space = run.key("");
+    for reverse in [false, true] {
+        for limit in [0, 1, SCAN_ITEMS_MAX, SCAN_ITEMS_MAX + 1, all.len(), u32::MAX as usize] {
+            let most = if limit == 0 { all.len() } else { limit.min(all.len()) };
+            let scan = Scan { prefix: &space, reverse, limit: limit as u32, ..Scan::default() };
+            assert_eq!(run.whole(scan), all[..most], "{limit}");
         }
         all.reverse();
     }

@@ -111,7 +111,7 @@ fn scans_go_page_by_page_in_both_directions() {
         assert_eq!(seen, expected);
     }
     assert_eq!(page(&http.ask("GET", "/v1/kv?start=k03&end=k05", &[], b"")).0, ["azAz", "azA0"]);
-    for wrong in ["limit=0", "limit=x", "reverse=maybe", "cursor=%21", "consistency=x", "perfix=k"] {
+    for wrong in ["limit=-1", "limit=x", "page=2", "reverse=maybe", "cursor=%21", "consistency=x", "perfix=k"] {
         assert_eq!(code(&http.ask("GET", &format!("/v1/kv?{wrong}"), &[], b"")), (400, Some("bad_request")), "{wrong}");
     }
 }

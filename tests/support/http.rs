@@ -85,6 +85,23 @@ impl Http {
 
     /// The next response; `None` if the connection ends instead.
     pub fn response(&mut self, is_head: bool) -> Option<Response> {
+        let mut response = self.head()?;
+        if is_head || response.status == 304 {
+            return Some(response);
+        }
+        if response.header("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.chunk()? {
+                response.body.extend_from_slice(&chunk);
+            }
+            return Some(response);
+        }
+        let length = response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        response.body = self.take(length)?;
+        Some(response)
+    }
+
+    /// The head of the next response; `None` if the connection ends instead.
+    pub fn head(&mut self) -> Option<Response> {
         let end = loop {
             if let Some(end) = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break end + 4;
@@ -96,15 +113,31 @@ impl Http {
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
         let headers = lines.filter_map(|line| line.split_once(": "));
         let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-        let mut response = Response { status: status.expect("a status line"), headers, body: Vec::new() };
-        let length = response.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-        if !is_head && response.status != 304 {
-            while self.unread.len() < length {
-                self.read().then_some(())?;
+        Some(Response { status: status.expect("a status line"), headers, body: Vec::new() })
+    }
+
+    /// The next chunk of a body in chunks (RFC 9112 §7.1): `Some(None)` at its end, `None` if the connection ends instead.
+    pub fn chunk(&mut self) -> Option<Option<Vec<u8>>> {
+        let end = loop {
+            if let Some(end) = self.unread.windows(2).position(|bytes| bytes == b"\r\n") {
+                break end;
             }
-            response.body = self.unread.drain(..length).collect();
+            self.read().then_some(())?;
+        };
+        let line = self.take(end + 2)?;
+        let length = std::str::from_utf8(&line[..end]).ok().and_then(|length| usize::from_str_radix(length, 16).ok());
+        let mut chunk = self.take(length.expect("the length of a chunk") + 2)?;
+        assert!(chunk.ends_with(b"\r\n"), "what follows a chunk");
+        chunk.truncate(chunk.len() - 2);
+        Some(Some(chunk).filter(|chunk| !chunk.is_empty()))
+    }
+
+    /// The next bytes; `None` if the connection ends before.
+    fn take(&mut self, bytes: usize) -> Option<Vec<u8>> {
+        while self.unread.len() < bytes {
+            self.read().then_some(())?;
         }
-        Some(response)
+        Some(self.unread.drain(..bytes).collect())
     }
 
     /// Whether the other side ends the connection within `patience`, whatever it sends before.

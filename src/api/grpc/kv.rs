@@ -10,7 +10,7 @@ use super::generated::raftkv::{
     DeleteRequest, DeleteResponse, GetRequest, GetResponse, PutRequest, PutResponse, ScanRequest, batch_operation,
     compare_and_set_request, condition,
 };
-use super::scan::Pages;
+use super::scan::Scanned;
 use super::{bad, status};
 use crate::api::ask::{OwnedAnswer, OwnedOperation, OwnedRefusal, OwnedScan};
 use crate::api::node_handle::NodeHandle;
@@ -79,9 +79,9 @@ impl Kv for Keys {
         Ok(Response::new(BatchResponse { version: at.0, deleted }))
     }
 
-    type ScanStream = Pages;
+    type ScanStream = Scanned;
 
-    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Pages>, Status> {
+    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Scanned>, Status> {
         let request = request.into_inner();
         let consistency = consistency_of(request.consistency).map_err(|refusal| self.refuse(Task::Scan, refusal))?;
         let scan = OwnedScan {
@@ -93,8 +93,7 @@ impl Kv for Keys {
             reverse: request.reverse,
             consistency,
         };
-        let limit = if request.limit == 0 { u64::MAX } else { request.limit };
-        Ok(Response::new(Pages::new(self.0.clone(), scan, limit)))
+        Ok(Response::new(Scanned::new(self.0.clone(), scan, request.limit)))
     }
 }
 

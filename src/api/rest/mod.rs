@@ -31,7 +31,7 @@ pub use ui::Settings as UiSettings;
 /// The router of the REST face, and of the page for people.
 pub fn router(rest: Rest, ui: UiSettings) -> Router {
     Router::new()
-        .route("/v1/kv", get(scan::page).fallback(no_method))
+        .route("/v1/kv", get(scan::get).fallback(no_method))
         .route("/v1/kv/", axum::routing::any(keys::no_key))
         .route("/v1/kv/{*key}", get(keys::get).put(keys::put).delete(keys::delete).fallback(no_method))
         .route("/v1/batch", post(batch::post).fallback(no_method))

@@ -81,9 +81,18 @@ pub fn atomic(query: Option<&str>) -> Result<Option<bool>, OwnedRefusal> {
     Ok(atomic)
 }
 
+/// A scan as a query asks for it.
+#[derive(Debug, Default)]
+pub struct AskedScan {
+    /// What is to be read.
+    pub scan: OwnedScan,
+    /// One page of it, and no more.
+    pub is_page: bool,
+}
+
 /// The scan that a query asks for.
-pub fn scan(query: Option<&str>) -> Result<OwnedScan, OwnedRefusal> {
-    let mut scan = OwnedScan::default();
+pub fn scan(query: Option<&str>) -> Result<AskedScan, OwnedRefusal> {
+    let AskedScan { mut scan, mut is_page } = AskedScan::default();
     for (name, value) in pairs(query) {
         match name {
             "prefix" => scan.prefix = value,
@@ -93,18 +102,19 @@ pub fn scan(query: Option<&str>) -> Result<OwnedScan, OwnedRefusal> {
             "limit" => scan.limit = limit(text(name, &value)?)?,
             "reverse" => scan.reverse = flag(name, text(name, &value)?)?,
             "consistency" => scan.consistency = text(name, &value)?.parse().map_err(bad)?,
+            "page" => is_page = flag(name, text(name, &value)?)?,
             _ => {
-                let known = "`prefix`, `start`, `end`, `limit`, `reverse`, `cursor` and `consistency`";
+                let known = "`prefix`, `start`, `end`, `limit`, `page`, `reverse`, `cursor` and `consistency`";
                 return Err(unknown(name, known));
             }
         }
     }
-    Ok(scan)
+    Ok(AskedScan { scan, is_page })
 }
 
-/// A cursor is the last key of the page before; for clients it means nothing.
+/// A cursor is the last key that has come; for clients it means nothing.
 fn cursor(value: &[u8]) -> Result<Bytes, OwnedRefusal> {
-    let key = URL_SAFE_NO_PAD.decode(value).map_err(|_| bad("the cursor is none that a page has named"))?;
+    let key = URL_SAFE_NO_PAD.decode(value).map_err(|_| bad("the cursor is none that a scan has named"))?;
     Ok(key.into())
 }
 
@@ -114,8 +124,7 @@ pub fn cursor_behind(key: &[u8]) -> String {
 }
 
 fn limit(value: &str) -> Result<u32, OwnedRefusal> {
-    let limit = value.parse().ok().filter(|limit| *limit > 0);
-    limit.ok_or_else(|| bad(format!("the limit `{value}` is no number from 1 to {}", u32::MAX)))
+    value.parse().map_err(|_| bad(format!("the limit `{value}` is no number from 0 to {}", u32::MAX)))
 }
 
 fn flag(name: &str, value: &str) -> Result<bool, OwnedRefusal> {

@@ -3,7 +3,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use raftkv_protocol::client::{Code, Condition, Consistency};
 use raftkv_protocol::types::Index;
 
-use super::params::{condition, consistency, cursor_behind, decode, has_already, scan};
+use super::params::{AskedScan, condition, consistency, cursor_behind, decode, has_already, scan};
 
 fn headers(given: &[(&'static str, &'static str)]) -> HeaderMap {
     let pairs = given.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
@@ -21,22 +21,26 @@ fn percent_encoding_stands_for_any_bytes() {
 
 #[test]
 fn a_query_asks_for_a_scan() {
-    let asked = scan(Some("prefix=a%00&start=b+c&end=%ff&limit=7&reverse=true&consistency=stale")).expect("a scan");
+    let query = "prefix=a%00&start=b+c&end=%ff&limit=7&page=true&reverse=true&consistency=stale";
+    let AskedScan { scan: asked, is_page } = scan(Some(query)).expect("a scan");
+    assert!(is_page);
     assert_eq!((&asked.prefix[..], &asked.start[..], &asked.end[..]), (&b"a\0"[..], &b"b c"[..], &b"\xff"[..]));
     assert_eq!((asked.limit, asked.reverse, asked.consistency), (7, true, Consistency::Stale));
     let key = b"any\0\xff/bytes";
     let next = scan(Some(&format!("cursor={}", cursor_behind(key)))).expect("a scan");
-    assert_eq!(&next.cursor[..], key);
-    assert!(scan(None).expect("a scan").cursor.is_empty());
+    assert_eq!((&next.scan.cursor[..], next.is_page), (&key[..], false));
+    let whole = scan(None).expect("a scan").scan;
+    assert_eq!((whole.cursor.len(), whole.limit), (0, 0));
+    assert_eq!(scan(Some("limit=0")).expect("a scan").scan.limit, 0, "as without a limit");
 }
 
 #[test]
 fn what_a_query_cannot_mean_is_refused_by_name() {
     for (query, part) in [
-        ("limit=0", "limit `0`"),
         ("limit=-1", "limit `-1`"),
         ("limit=4294967296", "limit `4294967296`"),
         ("reverse=up", "reverse=up"),
+        ("page=2", "page=2"),
         ("cursor=*", "cursor"),
         ("consistency=old", "old"),
         ("consistency=%ff", "UTF-8"),

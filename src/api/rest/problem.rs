@@ -11,7 +11,7 @@ use crate::api::ask::OwnedRefusal;
 
 /// What is told of a refusal.
 #[derive(Debug, Serialize)]
-struct Problem<'a> {
+pub struct Problem<'a> {
     /// Where the codes are explained.
     r#type: String,
     title: &'static str,
@@ -60,29 +60,47 @@ fn title_of(code: Code) -> &'static str {
     }
 }
 
+/// A refusal as it is told behind what has come of an answer already.
+#[must_use]
+pub fn within_an_answer(refusal: &OwnedRefusal) -> Problem<'_> {
+    Problem::new(status_of(refusal.code), title_of(refusal.code), refusal)
+}
+
 /// The response for a refusal.
 #[must_use]
 pub fn problem(refusal: &OwnedRefusal) -> Response {
-    respond(status_of(refusal.code), refusal.code.name(), title_of(refusal.code), refusal)
+    respond(status_of(refusal.code), title_of(refusal.code), refusal)
 }
 
 /// The response to a method that a path does not have, or to a path that there is not.
 #[must_use]
 pub fn unknown(status: StatusCode, detail: &str) -> Response {
     let title = if status == StatusCode::NOT_FOUND { "there is nothing here" } else { "the path has no such method" };
-    respond(status, Code::BadRequest.name(), title, &OwnedRefusal::new(Code::BadRequest, detail))
+    respond(status, title, &OwnedRefusal::new(Code::BadRequest, detail))
 }
 
-fn respond(status: StatusCode, code: &str, title: &'static str, refusal: &OwnedRefusal) -> Response {
-    let problem = Problem {
-        r#type: format!("urn:raftkv:problem:{code}"),
-        title,
-        status: status.as_u16(),
-        code,
-        detail: &refusal.message,
-        leader: refusal.leader.map(|node| node.0),
-    };
-    let body = serde_json::to_vec(&problem).expect("text and numbers can be written as JSON");
+impl<'a> Problem<'a> {
+    fn new(status: StatusCode, title: &'static str, refusal: &'a OwnedRefusal) -> Problem<'a> {
+        let code = refusal.code.name();
+        Problem {
+            r#type: format!("urn:raftkv:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            code,
+            detail: &refusal.message,
+            leader: refusal.leader.map(|node| node.0),
+        }
+    }
+
+    /// As JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("text and numbers can be written as JSON")
+    }
+}
+
+fn respond(status: StatusCode, title: &'static str, refusal: &OwnedRefusal) -> Response {
+    let body = Problem::new(status, title, refusal).to_json();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     if !refusal.is_counted {
@@ -117,7 +135,7 @@ impl IntoResponse for Fault {
             Fault::Refused(refusal) => problem(&refusal),
             Fault::Late(detail) => {
                 let refusal = OwnedRefusal::new(Code::BadRequest, detail);
-                respond(StatusCode::REQUEST_TIMEOUT, refusal.code.name(), "the request came too slowly", &refusal)
+                respond(StatusCode::REQUEST_TIMEOUT, "the request came too slowly", &refusal)
             }
         }
     }

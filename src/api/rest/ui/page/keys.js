@@ -64,7 +64,7 @@ class Keys {
 
   /** Reads the page behind a cursor; the first page without one. */
   async read(cursor) {
-    const query = new URLSearchParams({ limit: PAGE_KEYS });
+    const query = new URLSearchParams({ limit: PAGE_KEYS, page: true });
     const prefix = element("keys-prefix").value;
     if (prefix) query.set("prefix", prefix);
     if (cursor) query.set("cursor", cursor);
