@@ -182,8 +182,9 @@ impl Desk {
                 expired.push((scan.to, Code::Overloaded, "too many scans came before this one; try again later"));
             }
         }
-        for to in self.gathers.expire(now).into_iter().chain(self.statuses.expire(now)) {
-            expired.push((to, Code::Timeout, "not every shard or core answered in time"));
+        self.gathers.expire(now);
+        for to in self.statuses.expire(now) {
+            expired.push((to, Code::Timeout, "not every core answered in time"));
         }
         for to in self.snapshots.expire(now) {
             expired.push((to, Code::Timeout, "not every shard's snapshot was durable in time; what was begun goes on"));

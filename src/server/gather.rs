@@ -1,7 +1,7 @@
 //! Answers that are put together from several parts: a scan from all shards, a status from all cores.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Answer, Code, Item, Page, Refusal, Scan, Status};
 use raftkv_protocol::types::{EntryId, Index, ShardId};
@@ -12,6 +12,10 @@ use crate::metrics::figures::CoreFigures;
 
 use super::message::{CoreStatus, OwnedCall, ReplyTo};
 use super::node::Node;
+
+/// How long a scan is waited for beyond its deadline: the shards' own refusals come then, from other cores a sweep later, and
+/// tell more than that they have not answered.
+const REFUSALS_GRACE: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 struct OwnedItem {
@@ -115,9 +119,9 @@ impl Gathers {
         let Some(gather) = self.jobs.get_mut(&job) else { return };
         match result {
             Ok(Answer::Page(page)) => gather.add(&page),
-            Ok(_) => gather.refused = Some((Code::BadRequest, format!("shard {shard} answered something else"))),
+            Ok(_) => gather.refuse(Code::BadRequest, format!("shard {shard} answered something else")),
             Err(_) if mutant!("scan-without-a-shard") => {}
-            Err(refusal) => gather.refused = Some((refusal.code, format!("shard {shard}: {}", refusal.message))),
+            Err(refusal) => gather.refuse(refusal.code, format!("shard {shard}: {}", refusal.message)),
         }
         gather.missing -= 1;
         if gather.missing == 0
@@ -137,8 +141,13 @@ impl Gathers {
         self.finished.drain(..).map(Finished).collect()
     }
 
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<ReplyTo> {
-        self.jobs.extract_if(.., |_, gather| gather.call.deadline <= now).map(|(_, gather)| gather.call.to).collect()
+    /// The scans whose shards have not all answered, although they have had time to refuse.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let is_late = |gather: &Gather| gather.call.deadline + REFUSALS_GRACE <= now;
+        for (_, mut gather) in self.jobs.extract_if(.., |_, gather| is_late(gather)) {
+            gather.refuse(Code::Timeout, "not every shard answered in time".to_owned());
+            self.finished.push(gather);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -147,6 +156,14 @@ impl Gathers {
 }
 
 impl Gather {
+    /// A shard has not served its part. Of several refusals the first is told, but that a shard has not answered only if that is
+    /// all there is to tell: a read has no effect of which the outcome would be unknown.
+    fn refuse(&mut self, code: Code, message: String) {
+        if self.refused.as_ref().is_none_or(|(known, _)| *known == Code::Timeout) {
+            self.refused = Some((code, message));
+        }
+    }
+
     fn add(&mut self, page: &Page<'_>) {
         if page.more
             && let Some(last) = page.items.last()
