@@ -11,8 +11,8 @@ use crate::shard::{Outbox, Shard};
 use crate::storage::CoreLog;
 
 use super::calls::{decode_operation, own};
-use super::gather::{Gathered, Portion, Wanted};
-use super::message::{CoreMessage, CoreStatus, Origin, OwnedCall, ReplyTo};
+use super::gather::{Gathered, Portion};
+use super::message::{CoreMessage, CoreStatus, Origin, OwnedCall, ReplyTo, Wanted};
 use super::router::{Call, Router};
 use super::transport::Transport;
 
@@ -76,9 +76,9 @@ impl<L: CoreLog> Router<L> {
         let cores = self.node.config.cores;
         let job = self.desk.statuses.start(to, wanted, &self.node, deadline);
         for core in (0..cores).map(CoreId).filter(|core| *core != self.core) {
-            transport.answer(core, CoreMessage::StatusAsked { core: self.core, job });
+            transport.answer(core, CoreMessage::StatusAsked { core: self.core, job, wanted });
         }
-        self.status_part(job, self.own_status(), transport);
+        self.status_part(job, self.own_status(wanted), transport);
     }
 
     /// One core has told what it knows; whoever asked is answered when all have.
@@ -100,12 +100,13 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
-    pub(super) fn own_status(&self) -> CoreStatus {
+    /// What a core tells of itself, and no more of it than is shown: what it has measured is long.
+    pub(super) fn own_status(&self, wanted: Wanted) -> CoreStatus {
         CoreStatus {
             shards: self.shards.iter().map(Shard::status).collect(),
             counters: self.counters.clone(),
             holds: self.log_holds(),
-            figures: self.own_figures(),
+            figures: (wanted == Wanted::Figures).then(|| self.own_figures()),
         }
     }
 

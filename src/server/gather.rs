@@ -10,7 +10,7 @@ use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::metrics::figures::CoreFigures;
 
-use super::message::{CoreStatus, OwnedCall, ReplyTo};
+use super::message::{CoreStatus, OwnedCall, ReplyTo, Wanted};
 use super::node::Node;
 
 /// How long a scan is waited for beyond its deadline: the shards' own refusals come then, from other cores a sweep later, and
@@ -225,16 +225,6 @@ impl Finished {
     }
 }
 
-/// What is to be made of the cores' parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// The status.
-    Status,
-    /// The metrics.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "they are asked for over HTTP"))]
-    Figures,
-}
-
 /// What the cores of a node have told.
 #[derive(Debug)]
 pub(super) struct Gathered {
@@ -286,7 +276,7 @@ impl Statuses {
         told.status.shards.extend(part.shards);
         told.status.holds.extend(part.holds);
         told.counters.add(&part.counters);
-        told.cores.push(part.figures);
+        told.cores.extend(part.figures);
         question.missing -= 1;
         if question.missing > 0 {
             return None;

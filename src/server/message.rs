@@ -164,6 +164,8 @@ pub enum CoreMessage {
         core: CoreId,
         /// Its name for the question.
         job: u64,
+        /// What it is wanted for.
+        wanted: Wanted,
     },
     /// What a core knows of its shards.
     StatusPart {
@@ -183,6 +185,16 @@ pub struct CoreStatus {
     pub counters: Counters,
     /// What its log holds on to although it should not.
     pub holds: Vec<LogHold>,
-    /// What else it knows, for its metrics.
-    pub figures: CoreFigures,
+    /// What else it knows, if it is wanted for the metrics.
+    pub figures: Option<CoreFigures>,
+}
+
+/// What is to be made of the cores' parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The status.
+    Status,
+    /// The metrics.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "they are asked for over HTTP"))]
+    Figures,
 }

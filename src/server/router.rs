@@ -29,8 +29,7 @@ use crate::storage::CoreLog;
 use super::calls::{decode_reply, is_read};
 use super::desk::Desk;
 use super::exit::Exit;
-use super::gather::Wanted;
-use super::message::{CoreMessage, Origin, ReplyTo};
+use super::message::{CoreMessage, Origin, ReplyTo, Wanted};
 use super::news::Told;
 use super::node::Node;
 use super::snapshots::SnapshotDesk;
@@ -236,8 +235,8 @@ impl<L: CoreLog> Router<L> {
             CoreMessage::SnapshotRotten(shard, id) => self.snapshot_rotten(shard, id),
             CoreMessage::SnapshotsAsked { core, job } => self.demand_snapshots(core, job),
             CoreMessage::SnapshotsPart { job, snapshots } => self.snapshots_part(job, snapshots, transport),
-            CoreMessage::StatusAsked { core, job } => {
-                let status = Box::new(self.own_status());
+            CoreMessage::StatusAsked { core, job, wanted } => {
+                let status = Box::new(self.own_status(wanted));
                 transport.answer(core, CoreMessage::StatusPart { job, status });
             }
             CoreMessage::StatusPart { job, status } => self.status_part(job, *status, transport),

@@ -11,7 +11,7 @@ use raftkv_protocol::hello::FEATURE_ADMITTED;
 use raftkv_protocol::peer::{PeerFrame, SnapshotChunk};
 use raftkv_protocol::types::{CoreId, EntryId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
-use super::message::{Charge, ConnectionId, CoreMessage, Origin, ReplyTo};
+use super::message::{Charge, ConnectionId, CoreMessage, Origin, ReplyTo, Wanted};
 use super::node::{Node, Peer};
 use super::router::Router;
 use super::transport::Transport;
@@ -42,6 +42,8 @@ pub(super) enum Told {
 pub(super) struct Mail {
     pub(super) links: BTreeMap<NodeId, Vec<u8>>,
     told: Vec<(u64, Told)>,
+    /// To other cores.
+    answers: Vec<CoreMessage>,
 }
 
 impl Transport for Mail {
@@ -71,7 +73,9 @@ impl Transport for Mail {
         Err(message)
     }
 
-    fn answer(&mut self, _: CoreId, _: CoreMessage) {}
+    fn answer(&mut self, _: CoreId, message: CoreMessage) {
+        self.answers.push(message);
+    }
 
     fn snapshot_chunk(&mut self, _: ConnectionId, _: &SnapshotChunk<'_>) {}
 
@@ -429,6 +433,18 @@ fn too_many_scans_wait_for_each_other_and_all_are_answered() {
     }
     cluster.run(Duration::from_millis(50));
     assert_eq!(cluster.told(1).len(), 100);
+}
+
+#[test]
+fn a_core_that_is_asked_for_its_status_tells_no_more_than_that() {
+    let mut cluster = Cluster::with_leaders();
+    let (router, mail) = &mut cluster.nodes[0];
+    for wanted in [Wanted::Status, Wanted::Figures] {
+        router.core_message(CoreMessage::StatusAsked { core: CoreId(1), job: 7, wanted }, mail);
+        let Some(CoreMessage::StatusPart { job: 7, status }) = mail.answers.pop() else { panic!("it answers") };
+        assert_eq!((status.shards.len(), status.counters), (SHARDS.into(), router.counters.clone()));
+        assert_eq!(status.figures.is_some(), wanted == Wanted::Figures);
+    }
 }
 
 impl Cluster {

@@ -7,9 +7,8 @@ use raftkv_protocol::client::{Code, Refusal};
 
 use super::super::budget;
 use super::super::core_loop::{CoreLoop, is_full};
-use super::super::gather::Wanted;
 use super::super::io::http_token;
-use super::super::message::{Charge, ExchangeId, Origin, Reader, ReplyTo};
+use super::super::message::{Charge, ExchangeId, Origin, Reader, ReplyTo, Wanted};
 use super::super::room::Room;
 use super::turn_away;
 use crate::api::ask::{Asked, OwnedAnswer, OwnedRefusal, Question, Scrape};
