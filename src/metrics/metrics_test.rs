@@ -27,6 +27,16 @@ fn the_counters_of_cores_add_up() {
 }
 
 #[test]
+fn the_longest_of_the_node_is_the_longest_of_its_cores() {
+    let core = |longest| Counters { log_sync_us_max: longest, snapshot_us_last: longest, ..Counters::default() };
+    let mut node = Counters::default();
+    for longest in [20, 70, 50] {
+        node.add(&core(longest));
+    }
+    assert_eq!(node, core(70));
+}
+
+#[test]
 fn a_bucket_holds_its_bound_and_nothing_above_it() {
     let (mut histogram, shared) = (Histogram::<4, 3>::default(), SharedHistogram::<4, 3>::default());
     for value in [0, 1, 16, 17, 32, 33, 64, 65, u64::MAX] {

@@ -1,12 +1,22 @@
-//! What a node counts. Each core counts for itself in plain integers; a reader adds the cores up.
+//! What a node counts. Each core counts for itself in plain integers; a reader adds the cores up, but for what is the greatest
+//! or longest of something: of that the node's is the greatest of its cores'.
 
 pub mod figures;
 pub mod histogram;
 pub mod requests;
 
+macro_rules! together {
+    ($own:expr, $other:expr) => {
+        $own += $other
+    };
+    ($own:expr, $other:expr, greatest) => {
+        $own = $own.max($other)
+    };
+}
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The counters of one core, or the sum of several cores'.
+    ($($(#[$doc:meta])* $name:ident $(: $how:ident)?,)*) => {
+        /// The counters of one core, or of several together.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
@@ -15,7 +25,7 @@ macro_rules! counters {
         impl Counters {
             /// Adds another core's counters.
             pub fn add(&mut self, other: &Counters) {
-                $(self.$name += other.$name;)*
+                $(together!(self.$name, other.$name $(, $how)?);)*
             }
 
             /// Sets the counter with this name, so that a test can see where it shows.
@@ -171,8 +181,8 @@ counters! {
     log_bytes_written,
     /// Microseconds that syncs of the log took, in all.
     log_sync_us_total,
-    /// The longest sync of the log, in microseconds (of the worst core, summed over cores).
-    log_sync_us_max,
+    /// The longest sync of the log since the start, in microseconds.
+    log_sync_us_max: greatest,
     /// Damaged logs of which the node kept what was sound, at this start.
     log_salvages,
     /// Spots of the logs that are not what was written, found at this start: nothing is lost, but the disk is not to be trusted.
@@ -201,8 +211,8 @@ counters! {
     snapshot_bytes_received,
     /// Times that nothing came from a node of which a snapshot was fetched.
     snapshot_timeouts,
-    /// How long the last snapshot took, in microseconds (summed over cores).
-    snapshot_us_last,
+    /// How long the last snapshot took, in microseconds: of each core its last, and of these the longest.
+    snapshot_us_last: greatest,
 }
 
 #[cfg(test)]

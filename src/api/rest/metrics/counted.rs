@@ -230,7 +230,7 @@ static DISK: [Family; 10] = [
         &[("", |c| c.log_bytes_written)],
     ),
     micros(
-        About::seconds("raftkv_log_sync_longest", "The longest sync of each core's log since the start, added up"),
+        About::seconds("raftkv_log_sync_longest", "The longest sync of a log since the start"),
         &[("", |c| c.log_sync_us_max)],
     ),
     counter(About::new("raftkv_log_segments_begun", "Log segments taken into use"), "", &[("", |c| c.log_segments)]),
