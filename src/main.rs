@@ -39,7 +39,7 @@ fn run() -> Result<(), Fatal> {
             logging::start(config.node_id, config.log_level);
             logging::end_on_panic();
             warnings.iter().for_each(|warning| log::warn!("{warning}"));
-            return server::run(*config, &mut || reload::reload(&settings));
+            return server::run(*config, move || reload::reload(&settings));
         }
     }
     Ok(())

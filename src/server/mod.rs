@@ -36,6 +36,7 @@ mod process;
 mod promises;
 mod ready;
 pub mod records;
+mod reloading;
 mod repairs;
 mod room;
 pub mod router;

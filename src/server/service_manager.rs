@@ -93,14 +93,17 @@ impl ServiceManager {
         self.say(&fault.unwrap_or_else(|| "serving: every shard has a leader".to_owned()), &told);
     }
 
-    /// Has the settings read again, and tells when that begins and ends. Before the node serves there is nothing to tell.
-    pub(super) fn reload(&mut self, reload: impl FnOnce()) {
+    /// The settings are to be read again. Before the node serves there is nothing to tell.
+    pub(super) fn reloading(&mut self) {
         if self.knows_ready {
             let now = clock_gettime(ClockId::Monotonic);
             let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
             self.say("reading the settings again", &["RELOADING=1".to_owned(), format!("MONOTONIC_USEC={micros}")]);
         }
-        reload();
+    }
+
+    /// They have been read again.
+    pub(super) fn reloaded(&mut self) {
         if self.knows_ready {
             self.say("serving", &["READY=1".to_owned()]);
         }

@@ -29,6 +29,7 @@ use super::core_loop::{CoreLoop, Parts};
 use super::io::{HTTP, LISTENER, Post, WAKER};
 use super::logs;
 use super::node::{Node, Peer};
+use super::reloading::Reloading;
 use super::service_manager::ServiceManager;
 use super::terminal::Terminal;
 
@@ -49,12 +50,14 @@ enum Event {
     Stop,
     /// To read the settings again, or that the terminal has gone.
     HangUp,
+    /// The settings have been read again.
+    Reloaded,
     Ended(CoreId, Result<(), Fatal>),
 }
 
 /// Runs a node until it is told to stop (SIGTERM, SIGINT, or its terminal has gone) or fails. When it is told to (SIGHUP), it
-/// has the settings read again by `reload`.
-pub fn run(mut config: Config, reload: &mut dyn FnMut()) -> Result<(), Fatal> {
+/// has the settings read again by `reload`, on a thread of its own.
+pub fn run(mut config: Config, reload: impl FnMut() + Send + 'static) -> Result<(), Fatal> {
     let terminal = Terminal::at_start();
     let mut manager = ServiceManager::from_environment();
     manager.starting();
@@ -69,6 +72,7 @@ pub fn run(mut config: Config, reload: &mut dyn FnMut()) -> Result<(), Fatal> {
     let posts: Vec<_> = seats.iter().map(|seat| seat.post.clone()).collect();
     let (events_in, events) = crossbeam_channel::unbounded();
     forward_signals(events_in.clone())?;
+    let reloading = start_reloading(reload, events_in.clone())?;
     let wakes: Vec<_> = seats.iter().map(|seat| Arc::clone(&seat.wake)).collect();
     let logs = logs::open(&node, &wakes)?;
     let stores = open_snapshots(&node)?;
@@ -92,7 +96,7 @@ pub fn run(mut config: Config, reload: &mut dyn FnMut()) -> Result<(), Fatal> {
         start_core(parts, seat.poll, events_in.clone())?;
     }
     announce(&node);
-    Supervisor { node, posts, terminal, manager }.run(&events, reload)
+    Supervisor { node, posts, terminal, manager, reloading }.run(&events)
 }
 
 /// A process that was killed a moment ago may hold the address still, and whoever restarts it at once must not fail.
@@ -244,6 +248,12 @@ fn forward_signals(events: Sender<Event>) -> Result<(), Fatal> {
     thread.map(|_| ()).map_err(|error| resource("a thread", &error))
 }
 
+fn start_reloading(reload: impl FnMut() + Send + 'static, events: Sender<Event>) -> Result<Reloading, Fatal> {
+    // The main thread listens as long as the process lives.
+    let done = move || drop(events.send(Event::Reloaded));
+    Reloading::start(reload, done).map_err(|error| resource("a thread", &error))
+}
+
 /// The one line that programs wait for.
 fn announce(node: &Node) {
     let Config { node_id, listen, http_listen, shards, cores, .. } = &node.config;
@@ -263,16 +273,22 @@ struct Supervisor {
     posts: Vec<InboxSender<Post<TcpStream>>>,
     terminal: Terminal,
     manager: ServiceManager,
+    reloading: Reloading,
 }
 
 impl Supervisor {
     /// Waits for the cores. The first failure ends the process; a signal asks all of them to end.
-    fn run(mut self, events: &Receiver<Event>, reload: &mut dyn FnMut()) -> Result<(), Fatal> {
+    fn run(mut self, events: &Receiver<Event>) -> Result<(), Fatal> {
         let mut running = self.posts.len();
         let mut told_at = None;
         while let Some(event) = self.next(events) {
             match event {
-                Event::HangUp if !self.terminal.has_gone() => self.manager.reload(&mut *reload),
+                Event::HangUp if !self.terminal.has_gone() => {
+                    self.manager.reloading();
+                    self.reloading.ask();
+                }
+                Event::Reloaded if self.node.is_stopping() => {}
+                Event::Reloaded => self.manager.reloaded(),
                 Event::Stop | Event::HangUp if told_at.is_some_and(|at: Instant| at.elapsed() < SIGNAL_ECHO) => {}
                 Event::Stop | Event::HangUp if self.node.is_stopping() => {
                     let words = "told to stop a second time: ended without finishing what was in flight";

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::cluster::{Cluster, fresh_addresses, temp_dir};
+use crate::support::hanging_file::HangingFile;
 use crate::support::process::{Process, is_alive, send_signal, server, through};
 use crate::support::tools;
 use crate::support::wait::{PATIENCE, eventually};
@@ -74,6 +75,23 @@ fn without_a_file_there_is_nothing_to_read_again() {
     cluster.process(1).signal("HUP");
     next_line(cluster.process(1), &mut 0, "there is no file to read (--config): nothing changes");
     cluster.wire(1).put("still", "there");
+}
+
+#[test]
+fn a_node_that_cannot_read_its_settings_again_goes_on_and_stops_in_order() {
+    let mut cluster = Cluster::of(1).idle();
+    let file = cluster.files().join("raftkv.toml");
+    fs::write(&file, "").expect("written");
+    cluster.set_flag(&format!("--config={}", file.display()));
+    cluster.start_node(1);
+    cluster.await_leaders();
+    let hanging = HangingFile::instead_of(&file);
+    cluster.process(1).signal("HUP");
+    let _read = hanging.await_reader();
+    // It will be read once more when that is done.
+    cluster.process(1).signal("HUP");
+    cluster.wire(1).put("still", "there");
+    assert_eq!(cluster.stop(1).code, Some(0));
 }
 
 /// A node that is no child of the test's. It is killed when this is dropped.

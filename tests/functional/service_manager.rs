@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::cluster::{Cluster, temp_dir};
+use crate::support::hanging_file::HangingFile;
 use crate::support::process::{run_to_end, server};
 use crate::support::tools;
 use crate::support::wait::{PATIENCE, eventually};
@@ -103,6 +104,33 @@ fn a_node_says_that_it_lives_as_often_as_it_is_wanted() {
     eventually(PATIENCE, "it serves", || manager.has_heard("READY=1").then_some(()));
     cluster.stop(1);
     assert!(!manager.has_heard("WATCHDOG=1"), "{:?}", manager.heard);
+}
+
+#[test]
+fn a_node_lives_while_it_cannot_read_its_settings_again() {
+    let name = format!("raftkv-test-reload-{}", std::process::id());
+    let mut manager = Manager::at(&SocketAddr::from_abstract_name(&name).expect("an address"));
+    let mut cluster = Cluster::of(1).idle();
+    let file = cluster.files().join("raftkv.toml");
+    fs::write(&file, "").expect("written");
+    cluster.set_flag(&format!("--config={}", file.display()));
+    let mut command = server_of(&format!("@{name}"));
+    command.env("WATCHDOG_USEC", "100000");
+    cluster.spawn_with(1, command).await_listening();
+    manager.await_line("READY=1");
+    let hanging = HangingFile::instead_of(&file);
+    cluster.process(1).signal("HUP");
+    manager.await_line("RELOADING=1");
+    let read = hanging.await_reader();
+    manager.listen();
+    manager.heard.clear();
+    for _ in 0..3 {
+        manager.await_line("WATCHDOG=1");
+    }
+    assert!(!manager.has_heard("READY=1"), "{:?}", manager.heard);
+    drop(read);
+    manager.await_line("READY=1");
+    cluster.stop(1);
 }
 
 #[test]
