@@ -46,6 +46,8 @@ pub struct Limits {
     pub core_scans_max: usize,
     /// Scans over all shards that wait for others of the core to be done, then `overloaded`.
     pub core_scans_waiting_max: usize,
+    /// Requests for the node's metrics that a core serves at a time, then `overloaded`.
+    pub core_scrapes_max: usize,
     /// Unsent bytes above which a core's link to a peer takes nothing more.
     pub link_bytes_max: usize,
     /// Bytes of a shard's entries since its last snapshot after which the next is taken.
@@ -104,6 +106,7 @@ impl Default for Limits {
             core_reply_bytes_max: 512 << 20,
             core_scans_max: 16,
             core_scans_waiting_max: 4_096,
+            core_scrapes_max: 64,
             link_bytes_max: 64 << 20,
             snapshot_log_bytes: 64 << 20,
             log_tail_bytes: 16 << 20,

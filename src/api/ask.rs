@@ -157,7 +157,7 @@ pub struct Question {
 }
 
 /// Who waits for the node's figures.
-pub type Scrape = oneshot::Sender<Result<Box<Figures>, OwnedRefusal>>;
+pub type Scrape = oneshot::Sender<Result<Arc<Figures>, OwnedRefusal>>;
 
 /// What was asked and nobody has looked at.
 #[derive(Debug, Default)]
@@ -197,7 +197,7 @@ impl Backend {
     }
 
     /// Asks for what the node knows of itself.
-    pub async fn figures(&self) -> Result<Box<Figures>, OwnedRefusal> {
+    pub async fn figures(&self) -> Result<Arc<Figures>, OwnedRefusal> {
         let (scrape, figures) = oneshot::channel();
         self.asked().scrapes.push(scrape);
         figures.await.unwrap_or_else(|_| Err(ended()))

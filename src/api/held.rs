@@ -1,4 +1,4 @@
-//! The memory that bodies of HTTP may take, in and out.
+//! What requests over HTTP hold as long as they are served, above all the memory of bodies, in and out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use super::ask::OwnedRefusal;
 /// Values below this are not counted while they wait for their reader: they are copied into the response's head.
 pub const COUNTED_BYTES_MIN: usize = 4 << 10;
 
-/// Bytes of one sort that the connections of a core hold at a time.
+/// What the connections of a core hold of one sort at a time: bytes, mostly.
 #[derive(Clone, Debug)]
 pub struct Held {
     bytes: Arc<AtomicUsize>,
@@ -20,13 +20,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// None are held, and at most `max` may be.
+    /// Nothing is held, and at most `max` may be.
     #[must_use]
     pub fn new(max: usize) -> Held {
         Held { bytes: Arc::default(), max, refusals: Arc::default() }
     }
 
-    /// How many are.
+    /// How much is, where it is bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
@@ -46,13 +46,20 @@ impl Held {
         share
     }
 
+    /// Counts one more for as long as the share lives, if there is room.
+    #[must_use]
+    pub fn enter(&self) -> Option<Share> {
+        let share = self.hold(0);
+        share.try_add(1).then_some(share)
+    }
+
     /// A value on its way to a client: it is counted until its last byte is with the kernel.
     #[must_use]
     pub fn counted(&self, value: Bytes) -> Bytes {
         if value.len() < COUNTED_BYTES_MIN {
             return value;
         }
-        Bytes::from_owner(Counted { _share: self.hold(value.len()), value })
+        self.hold(value.len()).until_sent(value)
     }
 }
 
@@ -70,17 +77,29 @@ impl Share {
         self.held.bytes.fetch_add(by, Ordering::Relaxed) + by
     }
 
+    /// Counts so many more; whether there is room for them.
+    fn try_add(&self, by: usize) -> bool {
+        let has_room = self.add(by) <= self.held.max;
+        self.held.refusals.fetch_add(u64::from(!has_room), Ordering::Relaxed);
+        has_room
+    }
+
     /// Takes in so many more of a request's body, if there is room.
     pub fn grow(&self, by: usize) -> Result<(), OwnedRefusal> {
-        if self.add(by) <= self.held.max {
+        if self.try_add(by) {
             return Ok(());
         }
-        self.held.refusals.fetch_add(1, Ordering::Relaxed);
         Err(OwnedRefusal::new(
             Code::Overloaded,
             "the bodies of other requests take all the room that there is for them (--core-http-body-bytes-max of \
              the server); try again later",
         ))
+    }
+
+    /// Bytes on their way to a client, who has the share until the last of them is with the kernel.
+    #[must_use]
+    pub fn until_sent(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Counted { value: bytes, _share: self })
     }
 }
 

@@ -42,6 +42,8 @@ pub struct NodeHandle {
     pub bodies_late: Arc<AtomicU64>,
     /// Bytes of replies that wait for their readers.
     pub replies: Held,
+    /// Requests for the node's metrics, until their answers have left.
+    pub scrapes: Held,
     /// What the node knows of itself.
     pub health: Arc<dyn Health>,
     /// The members of the cluster, and where they listen for the binary protocol.
@@ -68,7 +70,7 @@ impl NodeHandle {
     }
 
     /// What the node knows of itself.
-    pub async fn figures(&self) -> Result<Box<Figures>, OwnedRefusal> {
+    pub async fn figures(&self) -> Result<Arc<Figures>, OwnedRefusal> {
         let clock = self.timer.sleep(self.limits.request_timeout + ANSWER_GRACE);
         match first(self.backend.figures(), clock).await {
             First::Done(figures) => figures,

@@ -263,6 +263,11 @@ pub(super) struct Flags {
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub core_scans_waiting_max: u32,
 
+    /// Requests for the metrics that are served at a time before others are refused as overloaded
+    #[arg(long, value_name = "N", default_value = "64", help_heading = PER_CORE)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub core_scrapes_max: u32,
+
     /// Unsent bytes on a link to another node before it takes nothing more
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = memory_size, help_heading = PER_CORE)]
     pub link_bytes_max: usize,

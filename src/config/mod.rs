@@ -340,6 +340,7 @@ fn limits(flags: &Flags) -> Limits {
         core_reply_bytes_max: flags.core_reply_bytes_max,
         core_scans_max: flags.core_scans_max as usize,
         core_scans_waiting_max: flags.core_scans_waiting_max as usize,
+        core_scrapes_max: flags.core_scrapes_max as usize,
         link_bytes_max: flags.link_bytes_max,
         snapshot_log_bytes: flags.snapshot_log_bytes,
         log_tail_bytes: flags.log_tail_bytes,

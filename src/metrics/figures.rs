@@ -1,5 +1,8 @@
 //! What a node tells of itself when its metrics are scraped: plain values, as the cores had them when they were asked.
 
+use std::sync::OnceLock;
+
+use bytes::Bytes;
 use raftkv_protocol::client::Status;
 use raftkv_protocol::types::{CoreId, NodeId, ShardId};
 
@@ -18,7 +21,12 @@ pub struct Figures {
     pub requests: Box<Requests>,
     /// Its cores, in their order.
     pub cores: Vec<CoreFigures>,
+    /// All this as text, in each form that somebody has asked for: many may have asked together.
+    pub texts: Texts,
 }
+
+/// What is written once, when it is first asked for, in each of its forms.
+pub type Texts = [OnceLock<Bytes>; 2];
 
 /// What a core knows of itself beyond its shards' status and its counters.
 #[derive(Debug)]

@@ -73,6 +73,10 @@ counters! {
     http_bodies_late,
     /// Requests over HTTP whose bodies had no room.
     overloaded_bodies,
+    /// Requests for the node's metrics over the limit of those that are served.
+    overloaded_scrapes,
+    /// Times that a core has gathered the node's metrics, for all who had asked it for them.
+    scrapes_gathered,
     /// Hellos refused: wrong magic, version, cluster, node or incarnation.
     hellos_refused,
     /// Connections closed because no hello came in time.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use raftkv_protocol::client::{Answer, Refusal};
 use raftkv_protocol::types::EntryId;
@@ -15,7 +16,7 @@ use super::message::ExchangeId;
 pub(super) type Listener = Box<dyn FnOnce(EntryId, Result<Answer<'_>, Refusal<'_>>)>;
 
 /// Is told the node's figures, or why there are none.
-pub(super) type Scraper = Box<dyn FnOnce(Result<Box<Figures>, Refusal<'_>>)>;
+pub(super) type Scraper = Box<dyn FnOnce(Result<Arc<Figures>, Refusal<'_>>)>;
 
 /// The open exchanges of a core.
 #[derive(Default)]
@@ -58,7 +59,7 @@ impl Exchanges {
     }
 
     /// Tells them.
-    pub(super) fn show(&mut self, exchange: ExchangeId, figures: Box<Figures>) {
+    pub(super) fn show(&mut self, exchange: ExchangeId, figures: Arc<Figures>) {
         if let Some(scraper) = self.scrapes.remove(&exchange) {
             scraper(Ok(figures));
         }

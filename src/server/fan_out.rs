@@ -3,9 +3,10 @@
 use raftkv_protocol::client::{Answer, Code, Operation, Scan};
 use raftkv_protocol::types::{CoreId, EntryId, ShardId};
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::metrics::figures::{CoreFigures, Figures};
+use crate::metrics::figures::{CoreFigures, Figures, Texts};
 use crate::metrics::requests::Requests;
 use crate::shard::{Outbox, Shard};
 use crate::storage::CoreLog;
@@ -71,8 +72,22 @@ impl<L: CoreLog> Router<L> {
         }
     }
 
+    /// Has the node's status told to whoever asks.
+    pub(super) fn look(&mut self, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
+        self.ask_cores(Wanted::Status, vec![to], deadline, transport);
+    }
+
+    /// Has the node's figures told to all who have asked for them, unless they are being gathered for others: many may ask at a
+    /// time, and gathering is not for nothing.
+    pub(super) fn gather_figures(&mut self, transport: &mut impl Transport) {
+        if let Some((to, deadline)) = self.desk.statuses.take_waiting() {
+            self.counters.scrapes_gathered += 1;
+            self.ask_cores(Wanted::Figures, to, deadline, transport);
+        }
+    }
+
     /// Asks all cores what they know of themselves.
-    pub(super) fn look(&mut self, wanted: Wanted, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
+    fn ask_cores(&mut self, wanted: Wanted, to: Vec<ReplyTo>, deadline: Instant, transport: &mut impl Transport) {
         let cores = self.node.config.cores;
         let job = self.desk.statuses.start(to, wanted, &self.node, deadline);
         for core in (0..cores).map(CoreId).filter(|core| *core != self.core) {
@@ -83,19 +98,30 @@ impl<L: CoreLog> Router<L> {
 
     /// One core has told what it knows; whoever asked is answered when all have.
     pub(super) fn status_part(&mut self, job: u64, part: CoreStatus, transport: &mut impl Transport) {
-        let Some(gathered) = self.desk.statuses.part(job, part) else { return };
-        match (gathered.wanted, gathered.to.origin) {
-            (Wanted::Figures, Origin::Exchange { exchange, charge, taken }) => {
-                let Gathered { status, counters, cores, .. } = gathered;
+        let Some(Gathered { to, wanted, mut status, counters, cores }) = self.desk.statuses.part(job, part) else {
+            return;
+        };
+        match wanted {
+            Wanted::Figures => {
                 let mut requests = Box::<Requests>::default();
                 cores.iter().for_each(|core| requests.add(&core.requests));
-                self.requests.answered(taken, None, self.desk.now());
-                transport.figures(exchange, charge, Box::new(Figures { status, counters, requests, cores }));
+                let figures = Figures { status, counters, requests, cores, texts: Texts::default() };
+                self.show(&Arc::new(figures), &to, transport);
             }
-            _ => {
-                let Gathered { to, mut status, counters, .. } = gathered;
+            Wanted::Status => {
                 status.counters = counters.named();
-                self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
+                for to in to {
+                    self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status.clone())));
+                }
+            }
+        }
+    }
+
+    fn show(&mut self, figures: &Arc<Figures>, to: &[ReplyTo], transport: &mut impl Transport) {
+        for to in to {
+            if let Origin::Exchange { exchange, charge, taken } = to.origin {
+                self.requests.answered(taken, None, self.desk.now());
+                transport.figures(exchange, charge, Arc::clone(figures));
             }
         }
     }

@@ -228,7 +228,8 @@ impl Finished {
 /// What the cores of a node have told.
 #[derive(Debug)]
 pub(super) struct Gathered {
-    pub(super) to: ReplyTo,
+    /// Who has asked.
+    pub(super) to: Vec<ReplyTo>,
     pub(super) wanted: Wanted,
     pub(super) status: Box<Status>,
     pub(super) counters: Counters,
@@ -248,10 +249,30 @@ struct Question {
 pub(super) struct Statuses {
     next: u64,
     jobs: BTreeMap<u64, Question>,
+    /// Who waits for the metrics, and until when: the first of them. Those that are being gathered were asked for before, and what
+    /// has happened since may not be in them.
+    waiting: Vec<ReplyTo>,
+    waiting_until: Option<Instant>,
 }
 
 impl Statuses {
-    pub(super) fn start(&mut self, to: ReplyTo, wanted: Wanted, node: &Node, deadline: Instant) -> u64 {
+    /// Has somebody wait for the metrics.
+    #[cfg(any(feature = "http", test))]
+    pub(super) fn wait(&mut self, to: ReplyTo, deadline: Instant) {
+        self.waiting.push(to);
+        self.waiting_until.get_or_insert(deadline);
+    }
+
+    /// All who wait for the metrics, and until when, unless others' are being gathered: once is enough for all of them.
+    pub(super) fn take_waiting(&mut self) -> Option<(Vec<ReplyTo>, Instant)> {
+        if self.jobs.values().any(|question| question.told.wanted == Wanted::Figures) {
+            return None;
+        }
+        let until = self.waiting_until.take()?;
+        Some((std::mem::take(&mut self.waiting), until))
+    }
+
+    pub(super) fn start(&mut self, to: Vec<ReplyTo>, wanted: Wanted, node: &Node, deadline: Instant) -> u64 {
         let status = Box::new(Status {
             cluster: node.cluster,
             node: node.config.node_id,
@@ -289,10 +310,11 @@ impl Statuses {
     }
 
     pub(super) fn expire(&mut self, now: Instant) -> Vec<ReplyTo> {
-        self.jobs.extract_if(.., |_, question| question.deadline <= now).map(|(_, question)| question.told.to).collect()
+        let late = self.jobs.extract_if(.., |_, question| question.deadline <= now);
+        late.flat_map(|(_, question)| question.told.to).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
+        self.jobs.is_empty() && self.waiting.is_empty()
     }
 }

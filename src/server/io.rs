@@ -436,7 +436,7 @@ impl<N: Network> Transport for Io<N> {
     }
 
     #[cfg(feature = "http")]
-    fn figures(&mut self, exchange: ExchangeId, charge: Charge, figures: Box<Figures>) {
+    fn figures(&mut self, exchange: ExchangeId, charge: Charge, figures: Arc<Figures>) {
         self.reply_bytes.settle(charge);
         self.exchanges.show(exchange, figures);
     }

@@ -195,6 +195,5 @@ pub enum Wanted {
     /// The status.
     Status,
     /// The metrics.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "they are asked for over HTTP"))]
     Figures,
 }

@@ -29,7 +29,7 @@ use crate::storage::CoreLog;
 use super::calls::{decode_reply, is_read};
 use super::desk::Desk;
 use super::exit::Exit;
-use super::message::{CoreMessage, Origin, ReplyTo, Wanted};
+use super::message::{CoreMessage, Origin, ReplyTo};
 use super::news::Told;
 use super::node::Node;
 use super::snapshots::SnapshotDesk;
@@ -171,7 +171,7 @@ impl<L: CoreLog> Router<L> {
                 let table = self.node.slot_table();
                 self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Slots(table)));
             }
-            Operation::Status => self.look(Wanted::Status, to, deadline, transport),
+            Operation::Status => self.look(to, deadline, transport),
             Operation::Ping => self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Pong)),
             Operation::Snapshot { wait_ms } => self.snapshots_asked(wait_ms, to, now, transport),
             _ => self.refuse(to, Code::BadRequest, None, "this server does not know the operation", transport),
@@ -305,6 +305,7 @@ impl<L: CoreLog> Router<L> {
         self.start_read_rounds(now);
         self.drive_touched(transport)?;
         self.finish_scans(transport);
+        self.gather_figures(transport);
         self.tend_snapshots(now, transport);
         self.uncommitted_bytes = self.shards.iter().map(Shard::uncommitted_bytes).sum();
         self.tell_peers(now, transport);

@@ -11,12 +11,13 @@ use raftkv_protocol::hello::FEATURE_ADMITTED;
 use raftkv_protocol::peer::{PeerFrame, SnapshotChunk};
 use raftkv_protocol::types::{CoreId, EntryId, Incarnation, NodeId, RequestId, ShardId, Slot};
 
-use super::message::{Charge, ConnectionId, CoreMessage, Origin, ReplyTo, Wanted};
+use super::message::{Charge, ConnectionId, CoreMessage, ExchangeId, Origin, ReplyTo, Wanted};
 use super::node::{Node, Peer};
 use super::router::Router;
 use super::transport::Transport;
 use crate::config::{Config, LogIo, LogSync};
 use crate::limits::Limits;
+use crate::metrics::figures::Figures;
 use crate::metrics::requests::{Face, Taken, Task};
 use crate::raft::{self, Raft};
 use crate::shard::Shard;
@@ -44,6 +45,7 @@ pub(super) struct Mail {
     told: Vec<(u64, Told)>,
     /// To other cores.
     answers: Vec<CoreMessage>,
+    figures: Vec<(ExchangeId, Arc<Figures>)>,
 }
 
 impl Transport for Mail {
@@ -63,6 +65,10 @@ impl Transport for Mail {
             Err(refusal) => Told::No(refusal.code),
         };
         self.told.push((request.0, told));
+    }
+
+    fn figures(&mut self, exchange: ExchangeId, _: Charge, figures: Arc<Figures>) {
+        self.figures.push((exchange, figures));
     }
 
     fn peer(&mut self, node: NodeId) -> Option<&mut Vec<u8>> {
@@ -445,6 +451,38 @@ fn a_core_that_is_asked_for_its_status_tells_no_more_than_that() {
         assert_eq!((status.shards.len(), status.counters), (SHARDS.into(), router.counters.clone()));
         assert_eq!(status.figures.is_some(), wanted == Wanted::Figures);
     }
+}
+
+#[test]
+fn all_who_ask_for_the_metrics_while_they_are_gathered_are_answered_together() {
+    let mut cluster = Cluster::with(|config| config.cores = 2);
+    let now = cluster.now;
+    let (router, mail) = &mut cluster.nodes[0];
+    let taken = Taken { at: now, face: Face::Rest, task: Task::Metrics };
+    let mut names = 0..;
+    let mut ask = |router: &mut Router<MemoryLog>, count| {
+        for exchange in names.by_ref().take(count).map(ExchangeId) {
+            let origin = Origin::Exchange { exchange, charge: Charge::Other(0), taken };
+            router.desk.statuses.wait(ReplyTo { core: CoreId(0), origin }, now + Duration::from_secs(1));
+        }
+    };
+    // Who asks while others' are gathered may know of what has happened since.
+    for (before, later, answered) in [(100, 50, 0..100), (0, 0, 100..150)] {
+        ask(router, before);
+        router.finish_turn(now, mail).unwrap();
+        let asked = std::mem::take(&mut mail.answers);
+        let [CoreMessage::StatusAsked { job, wanted: Wanted::Figures, .. }] = asked[..] else { panic!("{asked:?}") };
+        ask(router, later);
+        router.finish_turn(now, mail).unwrap();
+        assert_eq!((mail.answers.len(), mail.figures.len()), (0, 0));
+        let status = Box::new(router.own_status(Wanted::Figures));
+        router.core_message(CoreMessage::StatusPart { job, status }, mail);
+        let told = std::mem::take(&mut mail.figures);
+        assert_eq!(told.iter().map(|(name, _)| name.0).collect::<Vec<_>>(), answered.collect::<Vec<_>>());
+        assert!(told.iter().all(|(_, figures)| Arc::ptr_eq(figures, &told[0].1)));
+    }
+    assert!(router.desk.statuses.is_empty());
+    assert_eq!(router.counters.scrapes_gathered, 2);
 }
 
 impl Cluster {

@@ -1,5 +1,7 @@
 //! How the parts of a core that know no socket reach the world.
 
+use std::sync::Arc;
+
 use raftkv_protocol::client::{Answer, Refusal};
 use raftkv_protocol::peer::SnapshotChunk;
 use raftkv_protocol::types::{CoreId, EntryId, NodeId, RequestId};
@@ -31,7 +33,7 @@ pub trait Transport {
     }
 
     /// Hands the node's figures to somebody who came over HTTP for them.
-    fn figures(&mut self, _exchange: ExchangeId, _charge: Charge, _figures: Box<Figures>) {}
+    fn figures(&mut self, _exchange: ExchangeId, _charge: Charge, _figures: Arc<Figures>) {}
 
     /// Where to append frames for a peer; `None` while its link is down or full.
     fn peer(&mut self, node: NodeId) -> Option<&mut Vec<u8>>;

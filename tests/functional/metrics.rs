@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::support::cluster::Cluster;
-use crate::support::http::{Http, http_address};
+use crate::support::http::{Http, http_address, request};
+use crate::support::http2::{HEADERS, Http2};
 use crate::support::metrics::{Family, Format, Page};
 use crate::support::tools::{have_strace, server_with_fault};
 use crate::support::wait::{PATIENCE, eventually};
@@ -83,6 +84,56 @@ fn the_format_is_the_one_that_is_asked_for() {
     assert!(differing.is_empty(), "they say the same of the same: {differing:?}");
     assert_eq!(http.ask("GET", "/metrics?name=x", &[], b"").status, 400);
     assert_eq!(http.ask("POST", "/metrics", &[], b"").status, 405);
+}
+
+/// The third may have its metrics when one of the others has taken its own.
+#[test]
+fn so_many_metrics_are_on_their_way_and_no_more() {
+    let cluster = Cluster::of(1).flag("--core-scrapes-max=2").start();
+    // Nothing of a body may come before this side says so.
+    let mut http2 = Http2::connect_with_window(http_address(cluster.address(1)), 0);
+    let mut heads = Vec::new();
+    for stream in [1, 3, 5] {
+        assert!(http2.get(stream, "/metrics"));
+        let head = http2.frame().expect("a response");
+        assert_eq!((head.kind, head.stream), (HEADERS, stream));
+        // The status 200 has an index of its own.
+        heads.push(head.payload[0] == 0x88);
+    }
+    assert_eq!(heads, [true, true, false]);
+    let mut http = Http::connect(http_address(cluster.address(1)));
+    let refused = http.ask("GET", "/metrics", &[], b"");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert!(refused.text().contains("--core-scrapes-max"), "{}", refused.text());
+    assert_eq!(cluster.wire(1).counter("overloaded_scrapes"), 2);
+    assert!(http2.reset(1));
+    let page = eventually(PATIENCE, "there is room again", || {
+        let answer = http.ask("GET", "/metrics", &[], b"");
+        (answer.status == 200).then_some(answer)
+    });
+    let page = Page::read(page.text(), Format::Prometheus);
+    assert!(page.sum("raftkv_limit_hits_total", &[("limit", "scrapes")]) >= 2.0);
+    assert!(answered(&page, "metrics", "rest", "overloaded") >= 2.0);
+}
+
+#[test]
+fn many_who_ask_at_once_for_metrics_are_answered_together() {
+    let mut cluster = Cluster::start(1);
+    let mut http = Http::connect(http_address(cluster.address(1)));
+    let asked = request("GET", "/metrics", &[], b"");
+    let mut others: Vec<Http> = (0..50).map(|_| Http::connect(http_address(cluster.address(1)))).collect();
+    // The node has none of them before it has all.
+    cluster.process(1).pause();
+    others.iter_mut().for_each(|other| other.send(&asked));
+    cluster.process(1).resume();
+    for other in &mut others {
+        assert_eq!(other.response(false).expect("a response").status, 200);
+    }
+    let page = http.ask("GET", "/metrics", &[], b"");
+    let page = Page::read(page.text(), Format::Prometheus);
+    assert_eq!(answered(&page, "metrics", "rest", "ok"), 50.0);
+    let gathered = page.sum("raftkv_scrapes_gathered_total", &[]);
+    assert!((2.0..10.0).contains(&gathered), "they were gathered {gathered} times");
 }
 
 /// How many requests of one kind a node has answered in one way.

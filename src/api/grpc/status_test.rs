@@ -43,6 +43,7 @@ pub(super) fn node() -> NodeHandle {
         timer: Arc::new(LoopTimer::new(Instant::now())),
         bodies: Held::new(1),
         bodies_late: Arc::default(),
+        scrapes: Held::new(usize::MAX),
         replies: Held::new(1),
         health: Arc::new(Well),
         members: [(NodeId(1), "127.0.0.1:7001".to_owned()), (NodeId(2), "[::1]:7002".to_owned())].into(),

@@ -57,6 +57,7 @@ pub(super) struct Http<S> {
     bodies: Held,
     bodies_late: Arc<AtomicU64>,
     replies: Held,
+    scrapes: Held,
     scratch: Scratch,
 }
 
@@ -88,6 +89,7 @@ impl<S: Socket + 'static> Http<S> {
         let tasks = Tasks::new(wake);
         let timer = LoopTimer::new(now);
         let (backend, replies) = (Backend::default(), Held::new(limits.core_reply_bytes_max));
+        let scrapes = Held::new(limits.core_scrapes_max);
         let (bodies, bodies_late) = (Held::new(limits.core_http_body_bytes_max), Arc::<AtomicU64>::default());
         let node = NodeHandle {
             face: Face::Rest,
@@ -98,6 +100,7 @@ impl<S: Socket + 'static> Http<S> {
             bodies: bodies.clone(),
             bodies_late: Arc::clone(&bodies_late),
             replies: replies.clone(),
+            scrapes: scrapes.clone(),
             health,
             members: config.initial_cluster.clone().into(),
         };
@@ -120,6 +123,7 @@ impl<S: Socket + 'static> Http<S> {
             bodies,
             bodies_late,
             replies,
+            scrapes,
             scratch: scratch(),
         }
     }
@@ -224,6 +228,7 @@ impl<S: Socket + 'static> Http<S> {
         [counters.http_refused_4xx, counters.http_refused_5xx] = [0, 1].map(|at: usize| counts.refused[at].get());
         counters.http_bodies_late = self.bodies_late.load(Ordering::Relaxed);
         counters.overloaded_bodies = self.bodies.refusals();
+        counters.overloaded_scrapes = self.scrapes.refusals();
         counters.http_connections_late = counts.late.get();
         counters.http_connections_broken = counts.broken.get();
     }

@@ -8,7 +8,7 @@ use raftkv_protocol::client::{Code, Refusal};
 use super::super::budget;
 use super::super::core_loop::{CoreLoop, is_full};
 use super::super::io::http_token;
-use super::super::message::{Charge, ExchangeId, Origin, Reader, ReplyTo, Wanted};
+use super::super::message::{Charge, ExchangeId, Origin, Reader, ReplyTo};
 use super::super::room::Room;
 use super::turn_away;
 use crate::api::ask::{Asked, OwnedAnswer, OwnedRefusal, Question, Scrape};
@@ -122,7 +122,7 @@ impl<N: Network> CoreLoop<N> {
         let taken = self.taken(Face::Rest, Task::Metrics);
         let to = ReplyTo { core: self.core(), origin: Origin::Exchange { exchange, charge, taken } };
         let deadline = self.now() + self.node.config.limits.request_timeout;
-        self.router.look(Wanted::Figures, to, deadline, &mut self.io);
+        self.router.desk.statuses.wait(to, deadline);
     }
 }
 

@@ -56,7 +56,7 @@ pub fn write(counters: &Counters, page: &mut Page<'_>) -> fmt::Result {
     Ok(())
 }
 
-static CLIENTS: [Family; 12] = [
+static CLIENTS: [Family; 13] = [
     counter(
         About::new("raftkv_connections_accepted", "Connections accepted, by where they were dialled"),
         "listener",
@@ -130,7 +130,16 @@ static CLIENTS: [Family; 12] = [
             ("replies", |c| c.overloaded_replies),
             ("link", |c| c.overloaded_link),
             ("bodies", |c| c.overloaded_bodies),
+            ("scrapes", |c| c.overloaded_scrapes),
         ],
+    ),
+    counter(
+        About::new(
+            "raftkv_scrapes_gathered",
+            "Times that a core has gathered the node's metrics, for all who had asked it for them",
+        ),
+        "",
+        &[("", |c| c.scrapes_gathered)],
     ),
     counter(
         About::new(

@@ -1,16 +1,18 @@
+use std::sync::Arc;
+
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, HeaderValue};
 
 use super::{Format, OPEN_METRICS_TYPE, Shown};
 use crate::metrics::Counters;
-use crate::metrics::figures::{Figures, ProcessFigures};
+use crate::metrics::figures::{Figures, ProcessFigures, Texts};
 
 /// Counters that show by core, or in histograms, and not among those that are added up.
 const ELSEWHERE: [&str; 5] = ["turns", "events", "log_syncs", "log_sync_us_total", "snapshot_us_last"];
 
 fn written(counters: Counters, format: Format) -> String {
     let (status, requests) = (Box::default(), Box::default());
-    let figures = Box::new(Figures { status, counters, requests, cores: Vec::new() });
+    let figures = Arc::new(Figures { status, counters, requests, cores: Vec::new(), texts: Texts::default() });
     format.write(Shown { figures, process: ProcessFigures::default() }).expect("written")
 }
 

@@ -10,15 +10,18 @@ mod requests;
 mod shards;
 
 use std::fmt;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
 use prometheus_client::registry::Registry;
+use raftkv_protocol::client::Code;
 
 use super::{Rest, params};
 use crate::api::ask::OwnedRefusal;
@@ -64,7 +67,7 @@ impl Format {
 /// All that is shown.
 #[derive(Debug)]
 struct Shown {
-    figures: Box<Figures>,
+    figures: Arc<Figures>,
     process: ProcessFigures,
 }
 
@@ -82,12 +85,25 @@ impl Collector for Shown {
 pub async fn get(State(rest): State<Rest>, request: Request) -> Result<Response, OwnedRefusal> {
     params::none(request.uri().query())?;
     let format = Format::accepted(request.headers());
-    let figures = rest.figures().await?;
-    let shown = Shown { figures, process: rest.health.process() };
-    let written = format.write(shown).expect("text can be written to memory");
-    let mut response = Response::new(Body::from(rest.replies.counted(written.into())));
+    let Some(share) = rest.scrapes.enter() else {
+        let words =
+            "as many requests for metrics are served as may be (--core-scrapes-max of the server); try again later";
+        return Err(OwnedRefusal::new(Code::Overloaded, words));
+    };
+    let text = text(&rest, rest.figures().await?, format);
+    let mut response = Response::new(Body::from(share.until_sent(text)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     Ok(response)
+}
+
+/// The figures as text, which all who have asked for them together have in common.
+fn text(rest: &Rest, figures: Arc<Figures>, format: Format) -> Bytes {
+    let write = || {
+        let shown = Shown { figures: Arc::clone(&figures), process: rest.health.process() };
+        let written = format.write(shown).expect("text can be written to memory");
+        rest.replies.counted(written.into())
+    };
+    figures.texts[format as usize].get_or_init(write).clone()
 }
 
 #[cfg(test)]
