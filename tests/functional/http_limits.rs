@@ -102,6 +102,19 @@ fn a_connection_that_rests_too_long_is_closed() {
     all_are_gone(&cluster);
 }
 
+/// However long the node has worked on what was asked on it.
+#[test]
+fn a_connection_rests_from_when_it_is_answered() {
+    let mut cluster = Cluster::of(3).flag("--http-idle-timeout=2s").flag("--request-timeout=3s").start();
+    cluster.kill_9(2);
+    cluster.kill_9(3);
+    let mut http = http(&cluster);
+    assert_eq!(http.ask("GET", "/v1/kv/k", &[], b"").status, 503);
+    pause(Duration::from_millis(1_300));
+    assert_eq!(http.ask("GET", "/livez", &[], b"").status, 200);
+    assert!(http.ends_within(PATIENCE));
+}
+
 #[test]
 fn values_are_taken_up_to_their_limit() {
     let cluster = Cluster::of(1).flag("--value-bytes-max=1000").start();

@@ -80,6 +80,8 @@ struct Activity {
     begun: Cell<u64>,
     /// Requests that the node still works on: they have no response yet, or the next part of it is not there.
     under_way: Cell<u64>,
+    /// Responses, and parts of them, that the node has got ready.
+    done: Cell<u64>,
     /// Bytes that had been read when the last request began.
     read_at_request: Cell<u64>,
 }
@@ -103,6 +105,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.under_way.set(self.0.under_way.get() - 1);
+        add(&self.0.done);
     }
 }
 
@@ -244,8 +247,9 @@ struct Watch<'a, S> {
     has_heads: bool,
     sleep: Pin<Box<LoopSleep>>,
     wake_at: Instant,
-    /// Requests that had begun at the last progress.
+    /// Requests that had begun at the last progress, and what the node had done of them.
     begun: u64,
+    done: u64,
     /// Bytes that had moved at the last progress.
     moved: u64,
     progress_at: Instant,
@@ -267,6 +271,7 @@ impl<'a, S: Socket> Watch<'a, S> {
             sleep: Box::pin(shared.timer.until(wake_at)),
             wake_at,
             begun: 0,
+            done: 0,
             moved: 0,
             progress_at: now,
             // What was read to tell the version begins a head.
@@ -331,10 +336,12 @@ impl<'a, S: Socket> Watch<'a, S> {
 
     /// Looks whether something has moved since the last time.
     fn look(&mut self, now: Instant) {
-        let (begun, moved) = (self.activity.begun.get(), self.socket.bytes_read() + self.socket.bytes_written());
+        let (begun, done) = (self.activity.begun.get(), self.activity.done.get());
+        let moved = self.socket.bytes_read() + self.socket.bytes_written();
         let is_waiting = self.activity.under_way.get() > 0;
-        if begun != self.begun || is_waiting || moved >= self.moved + PROGRESS_BYTES_MIN {
-            (self.begun, self.moved, self.progress_at) = (begun, moved, now);
+        let has_worked = (begun, done) != (self.begun, self.done);
+        if has_worked || is_waiting || moved >= self.moved + PROGRESS_BYTES_MIN {
+            (self.begun, self.done, self.moved, self.progress_at) = (begun, done, moved, now);
         }
         if self.has_heads && begun > 0 {
             let is_head = !is_waiting && self.socket.bytes_read() > self.activity.read_at_request.get();
