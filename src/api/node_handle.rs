@@ -40,6 +40,8 @@ pub struct NodeHandle {
     pub bodies: Held,
     /// Requests whose bodies did not come in time.
     pub bodies_late: Arc<AtomicU64>,
+    /// Calls that were ended because their own deadlines had passed.
+    pub deadlines: Arc<AtomicU64>,
     /// Bytes of replies that wait for their readers.
     pub replies: Held,
     /// Requests for the node's metrics, until their answers have left.

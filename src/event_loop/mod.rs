@@ -25,7 +25,7 @@ pub use network::MioNetwork;
 #[cfg(feature = "http")]
 pub use tasks::{Spawner, TaskId, Tasks};
 #[cfg(feature = "http")]
-pub use timer::{LoopSleep, LoopTimer};
+pub use timer::{Alarm, LoopSleep, LoopTimer};
 
 #[cfg(test)]
 mod buffers_test;

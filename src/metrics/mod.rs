@@ -63,6 +63,10 @@ counters! {
     http_connections_late,
     /// HTTP connections closed because of bytes that are no HTTP, over a limit or broken off.
     http_connections_broken,
+    /// Streams of HTTP/2 connections that were ended because their clients did not take the responses.
+    http_streams_late,
+    /// Calls over gRPC that were ended because their own deadlines had passed.
+    grpc_deadlines,
     /// Requests over HTTP.
     http_requests,
     /// Those that were answered with a status from 400 to 499.

@@ -1,8 +1,10 @@
 //! Clients of gRPC that are greedy or slow: each is refused within its limit, and memory stays where it is.
 
+use std::time::{Duration, Instant};
+
 use crate::support::cluster::Cluster;
 use crate::support::http::http_address;
-use crate::support::http2::{Http2, framed};
+use crate::support::http2::{CANCEL, Http2, RST_STREAM, framed};
 use crate::support::metrics::Page;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -31,4 +33,34 @@ fn a_batch_of_very_many_short_operations_takes_no_more_memory_than_its_bytes() {
     let grown = cluster.process(1).peak_rss_bytes() - before;
     assert!(grown < PEAK_BYTES_MAX, "the node had grown by {grown} bytes");
     await_refusals(&cluster, "batch", "too_large", 1.0);
+}
+
+/// The field 1, which holds bytes.
+fn field_1(bytes: &[u8]) -> Vec<u8> {
+    [&[0x0a, u8::try_from(bytes.len()).expect("short")], bytes].concat()
+}
+
+#[test]
+fn deadlines_hold_for_responses_that_their_clients_do_not_take() {
+    let cluster = Cluster::start(1);
+    cluster.wire(1).put("long", vec![7; 1 << 20]);
+    let calls = [("/raftkv.v1.KV/Get", "long"), ("/raftkv.v1.KV/Scan", "l")];
+    // Nothing is taken, less than a frame, and less than the message.
+    for (round, window) in (1..).zip([0, 1_000, 500_000]) {
+        let mut http2 = Http2::connect_with_window(http_address(cluster.address(1)), window);
+        assert!(http2.take(0, 1 << 30));
+        let started = Instant::now();
+        for (stream, (path, key)) in [1, 3].into_iter().zip(calls) {
+            let message = framed(&field_1(key.as_bytes()));
+            assert!(http2.call(stream, path, &[("grpc-timeout", "300m")]) && http2.body(stream, &message));
+        }
+        for _ in 0..2 {
+            let reset = std::iter::from_fn(|| http2.frame()).find(|frame| frame.kind == RST_STREAM).expect("an end");
+            assert_eq!(reset.reason(), CANCEL);
+        }
+        let took = started.elapsed();
+        assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(20), "it took {took:?}");
+        assert_eq!(cluster.wire(1).counter("grpc_deadlines"), 2 * round);
+    }
+    assert_eq!(cluster.wire(1).counter("http_streams_late"), 0);
 }

@@ -1,11 +1,12 @@
 //! HTTP clients that are slow, greedy or hostile: each is refused within its limit, memory stays where it is, and nobody
 //! else notices.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, http_address, request};
-use crate::support::http2::{GOAWAY, HEADERS, Http2, RST_STREAM};
+use crate::support::http2::{CANCEL, Came, DATA, GOAWAY, HEADERS, Http2, RST_STREAM};
 use crate::support::wait::{PATIENCE, eventually, pause};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -306,5 +307,106 @@ fn bytes_that_are_no_http_are_refused() {
         assert!(http.ends_within(PATIENCE), "{bytes:?}");
     }
     is_served(&cluster);
+    all_are_gone(&cluster);
+}
+
+/// How long a response may wait for its client, where others are to be served meanwhile also on a busy machine.
+const STALL: Duration = Duration::from_millis(1_500);
+
+/// What an HTTP/2 client takes of each response before it says that it takes more: nothing, less than a frame, and less
+/// than the response.
+const WINDOWS: [u32; 3] = [0, 1_000, 500_000];
+
+/// Another stream of the connection is served, and which streams end meanwhile before their time.
+fn is_served_beside(http2: &mut Http2, stream: u32, ended: &mut BTreeSet<u32>) {
+    assert!(http2.get(stream, "/livez") && http2.take(stream, 1_000), "the connection is open");
+    loop {
+        let frame = http2.frame().expect("the connection stays open");
+        match frame.kind {
+            RST_STREAM => {
+                assert_eq!((frame.reason(), ended.insert(frame.stream)), (CANCEL, true), "{frame:?}");
+            }
+            _ if frame.stream == stream && frame.is_last() => return,
+            HEADERS | DATA => assert!(!frame.is_last(), "{frame:?}"),
+            _ => panic!("not expected: {frame:?}"),
+        }
+    }
+}
+
+#[test]
+fn responses_that_an_http_2_client_does_not_take_are_ended() {
+    let flags = ["--http-idle-timeout=1500ms", "--core-reply-bytes-max=8MiB"];
+    let cluster = flags.into_iter().fold(Cluster::of(1), |cluster, flag| cluster.flag(flag)).start();
+    cluster.wire(1).put("long", vec![7; 1 << 20]);
+    for (window, expected) in WINDOWS.into_iter().zip([7, 14, 21]) {
+        let mut http2 = Http2::connect_with_window(http_address(cluster.address(1)), window);
+        assert!(http2.take(0, 1 << 30));
+        let (started, mut ended) = (Instant::now(), BTreeSet::new());
+        // Nearly all that the core keeps for its readers.
+        for stream in (1..14).step_by(2) {
+            assert!(http2.get(stream, "/v1/kv/long"));
+        }
+        for stream in (15..).step_by(2) {
+            is_served_beside(&mut http2, stream, &mut ended);
+            if ended.len() == 7 {
+                break;
+            }
+            assert!(started.elapsed() < PATIENCE, "only {ended:?} have ended");
+            pause(STALL / 20);
+        }
+        assert!(started.elapsed() >= STALL);
+        assert_eq!(ended, (1..14).step_by(2).collect());
+        // What they held is given back, though the connection is still there.
+        for _ in 0..4 {
+            assert_eq!(http(&cluster).ask("GET", "/v1/kv/long", &[], b"").status, 200);
+        }
+        assert_eq!(cluster.wire(1).counter("http_streams_late"), expected);
+    }
+}
+
+#[test]
+fn a_response_that_an_http_2_client_takes_slowly_comes_to_its_end() {
+    let cluster = Cluster::of(1).flag("--http-idle-timeout=1500ms").start();
+    cluster.wire(1).put("long", vec![7; 16 << 10]);
+    let mut http2 = Http2::connect_with_window(http_address(cluster.address(1)), 0);
+    assert!(http2.get(1, "/v1/kv/long"));
+    let (mut taken, mut has_ended) = (0, false);
+    let started = Instant::now();
+    while !has_ended {
+        assert!(started.elapsed() < PATIENCE, "only {taken} bytes have come");
+        assert!(http2.take(1, 2 << 10));
+        pause(STALL / 4);
+        while let Came::Frame(frame) = http2.frame_within(Duration::from_millis(1)) {
+            assert!(matches!(frame.kind, HEADERS | DATA), "{frame:?}");
+            taken += if frame.kind == DATA { frame.payload.len() } else { 0 };
+            has_ended |= frame.is_last();
+        }
+    }
+    assert!(started.elapsed() > STALL);
+    assert_eq!(taken, 16 << 10);
+    assert_eq!(cluster.wire(1).counter("http_streams_late"), 0);
+}
+
+/// What is left of short responses goes with the connection, whatever else its client sends.
+#[test]
+fn an_http_2_connection_on_which_nothing_is_taken_is_closed() {
+    let cluster = Cluster::of(1).flag("--http-idle-timeout=400ms").flag("--http-header-timeout=400ms").start();
+    let mut http2 = Http2::connect_with_window(http_address(cluster.address(1)), 1);
+    let started = Instant::now();
+    for stream in (1..20).step_by(2) {
+        assert!(http2.get(stream, "/livez"));
+    }
+    loop {
+        // More bytes than an idle connection sends.
+        (0..100).all(|_| http2.ping());
+        match http2.frame_within(TIMEOUT / 8) {
+            Came::End => break,
+            Came::Frame(frame) => assert!(!frame.is_last(), "{frame:?}"),
+            Came::Nothing => {}
+        }
+        assert!(started.elapsed() < PATIENCE, "it is not closed");
+    }
+    assert!(started.elapsed() >= TIMEOUT);
+    assert_eq!(cluster.wire(1).counter("http_connections_late"), 1);
     all_are_gone(&cluster);
 }

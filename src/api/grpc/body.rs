@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -155,10 +156,15 @@ impl ResponseBody {
         ResponseBody { body, node: node.clone(), clock, has_ended: false }
     }
 
+    /// The call's deadline. Whoever holds the body ends it then if the client does not take what comes first.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.clock.as_ref().map(Clock::at)
+    }
+
     /// The deadline has passed: what is still to come does not.
     fn end_late(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
         let mut trailers = HeaderMap::new();
-        let status = status::of(deadline::passed(), &self.node, None);
+        let status = status::of(deadline::passed(&self.node), &self.node, None);
         if let Err(status) = status.add_header(&mut trailers) {
             return Some(Err(status));
         }
@@ -181,7 +187,7 @@ impl Body for ResponseBody {
             }
             Poll::Pending => {
                 let Some(clock) = &mut self.clock else { return Poll::Pending };
-                std::task::ready!(clock.as_mut().poll(context));
+                std::task::ready!(Pin::new(clock).poll(context));
                 Poll::Ready(self.end_late())
             }
             ended => ended,

@@ -1,7 +1,9 @@
 //! How long a call may take: the header `grpc-timeout`.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use hyper::HeaderMap;
 use hyper::rt::Sleep;
@@ -9,13 +11,38 @@ use raftkv_protocol::client::Code;
 
 use super::bad;
 use crate::api::ask::OwnedRefusal;
+use crate::api::node_handle::NodeHandle;
 
 const TIMEOUT: &str = "grpc-timeout";
 /// The most digits of a timeout.
 const DIGITS_MAX: usize = 8;
 
 /// Ends when the call's deadline passes.
-pub type Clock = Pin<Box<dyn Sleep>>;
+pub struct Clock {
+    at: Instant,
+    sleep: Pin<Box<dyn Sleep>>,
+}
+
+impl Clock {
+    /// The clock of a call that has come now and may take so long; `None` if that is for ever.
+    pub fn new(timeout: Duration, node: &NodeHandle) -> Option<Clock> {
+        let at = node.timer.now().checked_add(timeout)?;
+        Some(Clock { at, sleep: node.timer.sleep_until(at) })
+    }
+
+    /// When it ends.
+    pub fn at(&self) -> Instant {
+        self.at
+    }
+}
+
+impl Future for Clock {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.sleep.as_mut().poll(context)
+    }
+}
 
 /// How long a call may take, if it says so.
 pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, OwnedRefusal> {
@@ -49,8 +76,9 @@ pub fn parse(value: &str) -> Option<Duration> {
     }
 }
 
-/// What a call is told whose deadline has passed.
-pub fn passed() -> OwnedRefusal {
+/// What a call is told whose deadline has passed, which is counted.
+pub fn passed(node: &NodeHandle) -> OwnedRefusal {
+    node.deadlines.fetch_add(1, Ordering::Relaxed);
     OwnedRefusal::new(
         Code::Timeout,
         "the call's deadline (`grpc-timeout`) has passed; a write may have been applied, or may be later",

@@ -134,3 +134,16 @@ fn a_call_that_does_not_end_takes_no_more_than_one_message_may() {
         assert_eq!(node.bodies.bytes(), 0, "{path}: nothing is held");
     }
 }
+
+#[test]
+fn calls_whose_deadline_has_passed_are_counted() {
+    let node = roomy();
+    let request = Request::post(PUT).header("content-type", "application/grpc").header("grpc-timeout", "0m");
+    let request = request.body(Full::<Bytes>::from(framed(&[0x0a, 1, b'k']))).expect("a request");
+    let grpc = Grpc::new(node.clone());
+    let answered = pin!(grpc.answer(request)).poll(&mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(response) = answered else { panic!("it waits") };
+    let status = Status::from_header_map(response.headers()).expect("a status");
+    assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+    assert_eq!(node.deadlines.load(Ordering::Relaxed), 1);
+}

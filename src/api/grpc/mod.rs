@@ -57,6 +57,7 @@ use crate::limits::KEY_BYTES_MAX;
 use crate::metrics::requests::Task;
 use body::{RequestBody, Whole};
 use cluster::Nodes;
+use deadline::Clock;
 use generated::raftkv::cluster_server::ClusterServer;
 use generated::raftkv::kv_server::KvServer;
 use generated::reflection::server_reflection_server::ServerReflectionServer;
@@ -134,10 +135,9 @@ impl Grpc {
         }
         let task = task(request.uri().path());
         let mut clock = match deadline::timeout(request.headers()) {
-            Ok(timeout) => timeout.and_then(|timeout| self.node.timer.now().checked_add(timeout)),
+            Ok(timeout) => timeout.and_then(|timeout| Clock::new(timeout, &self.node)),
             Err(refusal) => return self.refuse(task, refusal),
-        }
-        .map(|at| self.node.timer.sleep_until(at));
+        };
         let share = Arc::new(self.node.bodies.hold(0));
         let asks_on = request.uri().path().starts_with(REFLECTION);
         let bytes_max = PREFIX_BYTES + self.message_bytes_max(request.uri().path());
@@ -155,7 +155,7 @@ impl Grpc {
                 status::complete(response, &self.node, task).map(|body| self.response_body(body, clock))
             }
             // If the node was asked, it counts what becomes of that.
-            First::Late => self.refuse(None, deadline::passed()),
+            First::Late => self.refuse(None, deadline::passed(&self.node)),
         }
     }
 
@@ -181,7 +181,7 @@ impl Grpc {
         response.map(|body| self.response_body(body, None))
     }
 
-    fn response_body(&self, body: tonic::body::Body, clock: Option<deadline::Clock>) -> ResponseBody {
+    fn response_body(&self, body: tonic::body::Body, clock: Option<Clock>) -> ResponseBody {
         ResponseBody::new(body, &self.node, clock)
     }
 }

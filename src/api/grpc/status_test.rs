@@ -43,6 +43,7 @@ pub(super) fn node() -> NodeHandle {
         timer: Arc::new(LoopTimer::new(Instant::now())),
         bodies: Held::new(1),
         bodies_late: Arc::default(),
+        deadlines: Arc::default(),
         scrapes: Held::new(usize::MAX),
         replies: Held::new(1),
         health: Arc::new(Well),

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -85,6 +86,20 @@ pub(super) enum FaceBody {
     Grpc(grpc::ResponseBody),
     #[cfg(not(feature = "rest"))]
     Empty,
+}
+
+impl FaceBody {
+    /// By when the call that this answers is to be over.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self {
+            #[cfg(feature = "grpc")]
+            FaceBody::Grpc(body) => body.deadline(),
+            #[cfg(feature = "rest")]
+            FaceBody::Rest(_) => None,
+            #[cfg(not(feature = "rest"))]
+            FaceBody::Empty => None,
+        }
+    }
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -10,6 +10,7 @@ compile_error!("the feature `http` is what `rest` and `grpc` share, and nothing 
 mod faces;
 mod probes;
 mod serve;
+mod streams;
 mod turn;
 
 use std::cell::RefCell;
@@ -91,6 +92,7 @@ impl<S: Socket + 'static> Http<S> {
         let (backend, replies) = (Backend::default(), Held::new(limits.core_reply_bytes_max));
         let scrapes = Held::new(limits.core_scrapes_max);
         let (bodies, bodies_late) = (Held::new(limits.core_http_body_bytes_max), Arc::<AtomicU64>::default());
+        let counts = Counts::default();
         let node = NodeHandle {
             face: Face::Rest,
             backend: backend.clone(),
@@ -99,6 +101,7 @@ impl<S: Socket + 'static> Http<S> {
             timer: Arc::new(timer.clone()),
             bodies: bodies.clone(),
             bodies_late: Arc::clone(&bodies_late),
+            deadlines: Arc::clone(&counts.deadlines),
             replies: replies.clone(),
             scrapes: scrapes.clone(),
             health,
@@ -110,7 +113,7 @@ impl<S: Socket + 'static> Http<S> {
             spawner: tasks.spawner(),
             limits: limits.clone(),
             stopping: false.into(),
-            counts: Counts::default(),
+            counts,
         });
         Http {
             connections: Slab::new(),
@@ -231,5 +234,7 @@ impl<S: Socket + 'static> Http<S> {
         counters.overloaded_scrapes = self.scrapes.refusals();
         counters.http_connections_late = counts.late.get();
         counters.http_connections_broken = counts.broken.get();
+        counters.http_streams_late = counts.streams_late.get();
+        counters.grpc_deadlines = counts.deadlines.load(Ordering::Relaxed);
     }
 }

@@ -6,10 +6,11 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Timer as _;
@@ -18,7 +19,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 
 use super::faces::{FaceBody, Faces};
-use crate::event_loop::{HttpSocket, HttpStream, LoopSleep, LoopTimer, Spawner};
+use super::streams::{Part, Stream, Streams};
+use crate::event_loop::{Alarm, HttpSocket, HttpStream, LoopTimer, Spawner};
 use crate::limits::Limits;
 use crate::socket::Socket;
 
@@ -33,8 +35,8 @@ const WINDOW_BYTES: u32 = 256 << 10;
 /// How much of the responses to one stream may wait in the connection.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// A connection that moves fewer bytes in the time in which it may rest does rest.
-const PROGRESS_BYTES_MIN: u64 = 1 << 10;
+/// A connection or stream that moves fewer bytes in the time in which it may rest does rest.
+pub(super) const PROGRESS_BYTES_MIN: u64 = 1 << 10;
 
 /// What the connections of a core share.
 #[derive(Debug)]
@@ -56,6 +58,10 @@ pub(super) struct Counts {
     pub(super) refused: [Cell<u64>; 2],
     pub(super) late: Cell<u64>,
     pub(super) broken: Cell<u64>,
+    /// Streams that were ended because their clients did not take what they had asked for.
+    pub(super) streams_late: Cell<u64>,
+    /// Calls that were ended because their own deadlines had passed.
+    pub(super) deadlines: Arc<AtomicU64>,
 }
 
 impl Counts {
@@ -69,13 +75,13 @@ impl Counts {
     }
 }
 
-fn add(counter: &Cell<u64>) {
+pub(super) fn add(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
 
 /// What happens on one connection, to tell one that rests from one that hangs.
 #[derive(Debug, Default)]
-struct Activity {
+pub(super) struct Activity {
     /// Requests.
     begun: Cell<u64>,
     /// Requests that the node still works on: they have no response yet, or the next part of it is not there.
@@ -84,6 +90,8 @@ struct Activity {
     done: Cell<u64>,
     /// Bytes that had been read when the last request began.
     read_at_request: Cell<u64>,
+    /// Bytes of responses that the client has taken, over HTTP/2.
+    pub(super) taken: Cell<u64>,
 }
 
 /// Counts a request for as long as it lives: if its client goes, its future is dropped.
@@ -158,27 +166,33 @@ struct Reply {
     body: FaceBody,
     activity: Rc<Activity>,
     under_way: Option<UnderWay>,
+    /// Over HTTP/2.
+    stream: Option<Rc<Stream>>,
 }
 
 impl Body for Reply {
-    type Data = Bytes;
+    type Data = Part;
     type Error = <FaceBody as Body>::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<Part>, Self::Error>>> {
+        if let Some(stream) = &self.stream {
+            ready!(stream.poll_room(context));
+        }
         let frame = Pin::new(&mut self.body).poll_frame(context);
         self.under_way = match self.under_way.take() {
             _ if frame.is_ready() => None,
             None => Some(UnderWay::go_on(&self.activity)),
             waits => waits,
         };
-        frame
+        let part = |bytes| Part::new(bytes, self.stream.as_ref());
+        frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(part))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.stream.as_ref().is_none_or(|stream| stream.has_room()) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -193,17 +207,22 @@ fn service<S: Socket + 'static>(
     socket: &Rc<HttpSocket<S>>,
     shared: &Rc<Shared>,
     activity: &Rc<Activity>,
+    streams: Option<Streams>,
 ) -> impl Fn(Request<Incoming>) -> Served + use<S> {
     let (socket, shared, activity) = (Rc::clone(socket), Rc::clone(shared), Rc::clone(activity));
     move |request| {
         add(&shared.counts.requests);
         let under_way = UnderWay::begin(&activity, socket.bytes_read());
         let (shared, activity) = (Rc::clone(&shared), Rc::clone(&activity));
+        let stream = streams.as_ref().map(Streams::open);
         Box::pin(async move {
             let response = shared.faces.answer(request).await;
             drop(under_way);
             shared.counts.count(response.status());
-            Ok(response.map(|body| Reply { body, activity, under_way: None }))
+            if let Some(stream) = &stream {
+                stream.end_at(response.body().deadline());
+            }
+            Ok(response.map(|body| Reply { body, activity, under_way: None, stream }))
         })
     }
 }
@@ -215,7 +234,7 @@ async fn serve_http1<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &R
     let rest = shared.limits.http_idle_timeout + Duration::from_secs(1);
     builder.timer(shared.timer.clone()).header_read_timeout(rest);
     builder.half_close(true).max_buf_size(shared.limits.http_header_bytes_max);
-    let service = service_fn(service(socket, shared, &activity));
+    let service = service_fn(service(socket, shared, &activity, None));
     let connection = pin!(builder.serve_connection(HttpStream(Rc::clone(socket)), service));
     let watch = Watch::new(socket, shared, &activity, true);
     watch.over(connection, |connection| connection.graceful_shutdown()).await;
@@ -224,7 +243,8 @@ async fn serve_http1<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &R
 async fn serve_http2<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &Rc<Shared>) {
     let activity = Rc::default();
     let limits = &shared.limits;
-    let mut builder = http2::Builder::new(shared.spawner.clone());
+    let streams = Streams::new(shared, &activity);
+    let mut builder = http2::Builder::new(streams.clone());
     builder.timer(shared.timer.clone());
     builder.max_concurrent_streams(u32::try_from(limits.http_streams_max).unwrap_or(u32::MAX));
     builder.max_header_list_size(u32::try_from(limits.http_header_bytes_max).unwrap_or(u32::MAX));
@@ -232,7 +252,7 @@ async fn serve_http2<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &R
     builder.max_send_buf_size(SEND_BUFFER_BYTES);
     builder.max_pending_accept_reset_streams(RESET_STREAMS_MAX).max_local_error_reset_streams(ERROR_STREAMS_MAX);
     builder.keep_alive_interval(limits.http_idle_timeout / 2).keep_alive_timeout(limits.http_header_timeout);
-    let service = service_fn(service(socket, shared, &activity));
+    let service = service_fn(service(socket, shared, &activity, Some(streams)));
     let connection = pin!(builder.serve_connection(HttpStream(Rc::clone(socket)), service));
     let watch = Watch::new(socket, shared, &activity, false);
     watch.over(connection, |connection| connection.graceful_shutdown()).await;
@@ -245,8 +265,7 @@ struct Watch<'a, S> {
     activity: &'a Activity,
     /// What comes between requests is the head of the next one.
     has_heads: bool,
-    sleep: Pin<Box<LoopSleep>>,
-    wake_at: Instant,
+    alarm: Alarm,
     /// Requests that had begun at the last progress, and what the node had done of them.
     begun: u64,
     done: u64,
@@ -262,14 +281,12 @@ struct Watch<'a, S> {
 impl<'a, S: Socket> Watch<'a, S> {
     fn new(socket: &'a HttpSocket<S>, shared: &'a Shared, activity: &'a Activity, has_heads: bool) -> Watch<'a, S> {
         let now = shared.timer.now();
-        let wake_at = now + shared.limits.http_header_timeout;
         Watch {
             socket,
             shared,
             activity,
             has_heads,
-            sleep: Box::pin(shared.timer.until(wake_at)),
-            wake_at,
+            alarm: Alarm::new(&shared.timer, now + shared.limits.http_header_timeout),
             begun: 0,
             done: 0,
             moved: 0,
@@ -325,19 +342,23 @@ impl<'a, S: Socket> Watch<'a, S> {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // An alarm that comes too early costs less than setting it anew with every request.
-        if due < self.wake_at || self.wake_at <= now {
-            self.wake_at = due;
-            self.sleep.reset(due);
+        self.alarm.set(due, now, context);
+        Poll::Pending
+    }
+
+    /// The bytes that count as progress. Over HTTP/2 a client can send what asks for nothing, and keep the node busy with
+    /// it: there it is what the client takes.
+    fn moved_bytes(&self) -> u64 {
+        match self.has_heads {
+            true => self.socket.bytes_read() + self.socket.bytes_written(),
+            false => self.activity.taken.get(),
         }
-        // Not ready: it is not due yet.
-        self.sleep.as_mut().poll(context)
     }
 
     /// Looks whether something has moved since the last time.
     fn look(&mut self, now: Instant) {
         let (begun, done) = (self.activity.begun.get(), self.activity.done.get());
-        let moved = self.socket.bytes_read() + self.socket.bytes_written();
+        let moved = self.moved_bytes();
         let is_waiting = self.activity.under_way.get() > 0;
         let has_worked = (begun, done) != (self.begun, self.done);
         if has_worked || is_waiting || moved >= self.moved + PROGRESS_BYTES_MIN {

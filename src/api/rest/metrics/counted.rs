@@ -56,7 +56,7 @@ pub fn write(counters: &Counters, page: &mut Page<'_>) -> fmt::Result {
     Ok(())
 }
 
-static CLIENTS: [Family; 13] = [
+static CLIENTS: [Family; 14] = [
     counter(
         About::new("raftkv_connections_accepted", "Connections accepted, by where they were dialled"),
         "listener",
@@ -75,7 +75,7 @@ static CLIENTS: [Family; 13] = [
     counter(
         About::new(
             "raftkv_connection_faults",
-            "What came, or did not come in time, on connections and was no protocol",
+            "What came on connections and was no protocol, and what did not come, or was not taken, in time",
         ),
         "kind",
         &[
@@ -86,6 +86,7 @@ static CLIENTS: [Family; 13] = [
             ("http_late", |c| c.http_connections_late),
             ("http_broken", |c| c.http_connections_broken),
             ("http_body_late", |c| c.http_bodies_late),
+            ("http_stream_late", |c| c.http_streams_late),
         ],
     ),
     counter(
@@ -98,6 +99,14 @@ static CLIENTS: [Family; 13] = [
         About::new("raftkv_http_refused", "Requests over HTTP that a handler answered with a status from 400 on"),
         "class",
         &[("4xx", |c| c.http_refused_4xx), ("5xx", |c| c.http_refused_5xx)],
+    ),
+    counter(
+        About::new(
+            "raftkv_grpc_deadlines",
+            "Calls over gRPC that were ended because their own deadlines (grpc-timeout) had passed",
+        ),
+        "",
+        &[("", |c| c.grpc_deadlines)],
     ),
     counter(
         About::new("raftkv_refusals", "Refusals by this node's cores, also of what other nodes have forwarded"),
