@@ -65,6 +65,13 @@ counters! {
     http_connections_broken,
     /// Streams of HTTP/2 connections that were ended because their clients did not take the responses.
     http_streams_late,
+    /// Streams of HTTP/2 connections that were refused because their connections had as many as they may.
+    http_streams_refused,
+    /// Streams of HTTP/2 connections that were ended for what their clients sent.
+    http_streams_broken,
+    /// HTTP/2 connections that were ended because their clients reset or broke too many streams, or sent too much that asks
+    /// for nothing.
+    http_floods,
     /// Calls over gRPC that were ended because their own deadlines had passed.
     grpc_deadlines,
     /// Requests over HTTP.

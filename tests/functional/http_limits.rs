@@ -215,6 +215,7 @@ fn http_2_clients_that_open_and_reset_streams_are_sent_away() {
         }
     });
     all_are_gone(&cluster);
+    assert_eq!(cluster.wire(1).counter("http_floods"), 10);
 }
 
 #[test]
@@ -233,6 +234,7 @@ fn an_http_2_client_has_no_more_streams_than_it_may() {
         }
     }
     assert!(served >= 4 && refused > 0, "{served} served, {refused} refused");
+    assert_eq!(cluster.wire(1).counter("http_streams_refused"), refused);
     // Who does not heed that is sent away.
     for n in 20..1_000 {
         if !http2.get(2 * n + 1, "/livez") {
@@ -242,6 +244,7 @@ fn an_http_2_client_has_no_more_streams_than_it_may() {
     await_goaway(&mut http2);
     is_served(&cluster);
     all_are_gone(&cluster);
+    assert_eq!(cluster.wire(1).counter("http_floods"), 1);
 }
 
 #[test]

@@ -8,10 +8,14 @@
 compile_error!("the feature `http` is what `rest` and `grpc` share, and nothing by itself: choose one of them");
 
 mod faces;
+mod frames;
 mod probes;
 mod serve;
 mod streams;
 mod turn;
+
+#[cfg(test)]
+mod frames_test;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -235,6 +239,9 @@ impl<S: Socket + 'static> Http<S> {
         counters.http_connections_late = counts.late.get();
         counters.http_connections_broken = counts.broken.get();
         counters.http_streams_late = counts.streams_late.get();
+        counters.http_streams_refused = counts.streams_refused.get();
+        counters.http_streams_broken = counts.streams_broken.get();
+        counters.http_floods = counts.floods.get();
         counters.grpc_deadlines = counts.deadlines.load(Ordering::Relaxed);
     }
 }

@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 
 use super::faces::{FaceBody, Faces};
+use super::frames::CountedStream;
 use super::streams::{Part, Stream, Streams};
 use crate::event_loop::{Alarm, HttpSocket, HttpStream, LoopTimer, Spawner};
 use crate::limits::Limits;
@@ -60,6 +61,12 @@ pub(super) struct Counts {
     pub(super) broken: Cell<u64>,
     /// Streams that were ended because their clients did not take what they had asked for.
     pub(super) streams_late: Cell<u64>,
+    /// Streams that hyper has refused as their connections have as many as they may.
+    pub(super) streams_refused: Cell<u64>,
+    /// Streams that hyper has ended for what their clients sent.
+    pub(super) streams_broken: Cell<u64>,
+    /// Connections that hyper has ended for what their clients sent too much of.
+    pub(super) floods: Cell<u64>,
     /// Calls that were ended because their own deadlines had passed.
     pub(super) deadlines: Arc<AtomicU64>,
 }
@@ -253,7 +260,8 @@ async fn serve_http2<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &R
     builder.max_pending_accept_reset_streams(RESET_STREAMS_MAX).max_local_error_reset_streams(ERROR_STREAMS_MAX);
     builder.keep_alive_interval(limits.http_idle_timeout / 2).keep_alive_timeout(limits.http_header_timeout);
     let service = service_fn(service(socket, shared, &activity, Some(streams)));
-    let connection = pin!(builder.serve_connection(HttpStream(Rc::clone(socket)), service));
+    let stream = CountedStream::new(HttpStream(Rc::clone(socket)), shared);
+    let connection = pin!(builder.serve_connection(stream, service));
     let watch = Watch::new(socket, shared, &activity, false);
     watch.over(connection, |connection| connection.graceful_shutdown()).await;
 }

@@ -87,6 +87,9 @@ static CLIENTS: [Family; 14] = [
             ("http_broken", |c| c.http_connections_broken),
             ("http_body_late", |c| c.http_bodies_late),
             ("http_stream_late", |c| c.http_streams_late),
+            ("http_stream_refused", |c| c.http_streams_refused),
+            ("http_stream_broken", |c| c.http_streams_broken),
+            ("http_flood", |c| c.http_floods),
         ],
     ),
     counter(
