@@ -79,6 +79,10 @@ fn ui_settings(config: &Config) -> rest::UiSettings {
 }
 
 /// The body of a face's response.
+#[cfg_attr(
+    all(feature = "grpc", not(feature = "rest")),
+    expect(clippy::large_enum_variant, reason = "with gRPC alone nearly all responses are the large one")
+)]
 pub(super) enum FaceBody {
     #[cfg(feature = "rest")]
     Rest(axum::body::Body),
