@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use raftkv_protocol::client::{Answer, Operation, Reply, Request, SlotTable, Status};
+use raftkv_protocol::client::{Answer, Operation, Reply, Request, ShardSnapshot, SlotTable, Status};
 use raftkv_protocol::hello::{Auth, Hello, HelloReply, HelloRole, VERSION_MAX, VERSION_MIN};
 use raftkv_protocol::types::{ClusterId, RequestId, ShardId};
 
@@ -80,6 +80,17 @@ impl Connection {
         self.receive(|reply| match reply.result {
             Ok(Answer::Status(status)) => Ok(*status),
             Ok(_) => Err(garbled("another answer than the state")),
+            Err(refusal) => Err(io::Error::other(format!("{}: {}", refusal.code.name(), refusal.message))),
+        })?
+    }
+
+    /// Has the node take snapshots of all its shards, and waits until they are durable. No other request may be in flight.
+    pub fn snapshot(&mut self, wait: Duration) -> io::Result<Vec<ShardSnapshot>> {
+        self.queue(Operation::Snapshot { wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX) });
+        self.flush()?;
+        self.receive(|reply| match reply.result {
+            Ok(Answer::Snapshots(snapshots)) => Ok(snapshots),
+            Ok(_) => Err(garbled("another answer than what became of snapshots")),
             Err(refusal) => Err(io::Error::other(format!("{}: {}", refusal.code.name(), refusal.message))),
         })?
     }

@@ -12,8 +12,8 @@ use crate::trials::args::{parse_count, parse_minutes, parse_size};
 use crate::trials::catch_up::begins_behind;
 use crate::trials::disk::{Births, Taken, cores, taken};
 use crate::trials::figures::{
-    committed, counter, entries_behind_snapshots, largest, longest_turn_us, median, ratio, record_bytes, stands_still,
-    sum, tail_entry_bytes,
+    committed, counter, entries_behind_snapshots, largest, median, ratio, record_bytes, stands_still, sum,
+    tail_entry_bytes,
 };
 use crate::trials::overwrite::Bound;
 
@@ -94,9 +94,6 @@ fn counters_are_found_and_added_up() {
     let all = [status(1, &[], &[("snapshots_taken", 2)]), status(2, &[], &[("snapshots_taken", 3), ("turns", 9)])];
     assert_eq!(sum(&all, "snapshots_taken"), Ok(5));
     assert_eq!(counter(&all[0], "turns"), Err("node 1 counts no turns".into()));
-    assert_eq!(longest_turn_us(&all), None);
-    let counting = [status(1, &[], &[("turn_us_max", 7)]), status(2, &[], &[("turn_us_max", 5)])];
-    assert_eq!(longest_turn_us(&counting), Some(7));
 }
 
 #[test]

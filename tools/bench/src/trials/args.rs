@@ -115,13 +115,12 @@ pub struct Memory {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Loads the keys, measures the most puts in a closed loop without snapshots, and then, in an open loop at half of \
-that, the p99 of puts in pairs: once while snapshots are taken all the time, once while none is, the order \
-alternating. Which is which is decided by the threshold that the nodes are started with (--snapshot-log-bytes \
-here, or one that is never reached); that it was so is checked by the nodes' counters. The result is the median \
-of the pairs' ratios.
+that, the p99 of puts in pairs: once while every node is asked for snapshots of all that it stores, again as soon \
+as they are there, and once while none is taken, the order alternating. Nothing else takes any, as the nodes' \
+counters show. The nodes go on from phase to phase. The result is the median of the pairs' ratios.
 
 Example:
-  raftkv-bench snapshots --keys 1M --pairs 10")]
+  raftkv-bench snapshots --keys 1M --pairs 10 -- --snapshot-write-rate 64MiB")]
 pub struct Snapshots {
     /// What is stored
     #[command(flatten)]
@@ -129,14 +128,11 @@ pub struct Snapshots {
     /// How many pairs
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub pairs: u32,
-    /// The threshold in phases with snapshots: small, so that one follows the other
-    #[arg(long, default_value = "1MiB", value_parser = parse_size)]
-    pub snapshot_log_bytes: u64,
     /// How long each phase is measured
-    #[arg(long, default_value = "20s", value_parser = parse_duration)]
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
     pub duration: Duration,
     /// Load before that, which does not count
-    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
     pub warmup: Duration,
     /// How many nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]

@@ -37,12 +37,6 @@ pub(crate) fn sum(statuses: &[Status], name: &str) -> Result<u64, String> {
     statuses.iter().map(|status| counter(status, name)).sum()
 }
 
-/// The longest turn of any node's loops in microseconds, if the nodes count that.
-pub(crate) fn longest_turn_us(statuses: &[Status]) -> Option<u64> {
-    let all = statuses.iter().flat_map(|status| &status.counters);
-    all.filter(|(name, _)| name.starts_with("turn") && name.contains("max")).map(|&(_, value)| value).max()
-}
-
 /// How many entries all shards have committed, as the nodes that know most of each tell.
 pub(crate) fn committed(statuses: &[Status]) -> Vec<u64> {
     let shards = statuses.iter().map(|status| status.shards.len()).max().unwrap_or(0);

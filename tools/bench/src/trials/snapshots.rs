@@ -1,10 +1,23 @@
 //! What snapshots cost the puts beside them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use raftkv_protocol::client::{Role, SnapshotOutcome, Status};
+
 use super::args::Snapshots;
-use super::figures::{largest, longest_turn_us, median, ratio, sum};
+use super::figures::{largest, median, ratio, sum};
 use super::setup::{Ground, NEVER_BYTES};
-use crate::json::{Object, list, optional, quoted, rounded};
-use crate::report::readable_us;
+use crate::blocking::Connection;
+use crate::json::{Object, list, quoted, rounded};
+use crate::report::{Report, readable_us};
+
+/// The longest that a node may take for snapshots of all its shards.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(600);
+
+/// Leaders go where they belong once their nodes are steady, one a second.
+const SPREAD_WAIT: Duration = Duration::from_secs(120);
 
 /// Whether snapshots are taken in a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,17 +29,23 @@ enum Kind {
 /// What a phase found.
 struct Phase {
     p99_us: f64,
-    /// Snapshots taken while it was measured, by all nodes.
+    /// Snapshots taken meanwhile, by all nodes.
     taken: u64,
-    /// The longest turn of a node's loops since its start, if the nodes count that.
-    turn_us: Option<u64>,
 }
 
 /// Measures all pairs and prints the ratios.
 pub fn execute(args: &Snapshots) -> Result<(), String> {
     let stored = (args.data.keys, args.data.value_bytes);
-    let mut ground = Ground::start(&args.site, "snapshots", args.nodes, stored, &flags(args, Kind::Without))?;
+    let only_when_asked = [("--snapshot-log-bytes", NEVER_BYTES), ("--core-log-bytes-max", NEVER_BYTES)];
+    let mut ground = Ground::start(&args.site, "snapshots", args.nodes, stored, &only_when_asked)?;
     ground.load()?;
+    // A hand-over while it is measured would be taken for what snapshots cost, or hide it.
+    ground.wait_for("leaders to be spread over the nodes", SPREAD_WAIT, |cluster| {
+        let leads = |status: Status| status.shards.iter().filter(|shard| shard.role == Role::Leader).count();
+        let led: Vec<usize> = cluster.statuses()?.into_iter().map(leads).collect();
+        let (least, most) = (led.iter().min().copied().unwrap_or(0), led.iter().max().copied().unwrap_or(0));
+        Ok((most - least <= 1).then_some(()))
+    })?;
     eprintln!("the most puts, in a closed loop");
     let most = ground.measure(&args.drive, (args.warmup, args.duration), None)?.ops_per_s();
     let rate = ((most / 2.0) as u64).max(1);
@@ -50,25 +69,50 @@ pub fn execute(args: &Snapshots) -> Result<(), String> {
     Ok(())
 }
 
-fn flags(args: &Snapshots, kind: Kind) -> [(&'static str, u64); 2] {
-    let bytes = if kind == Kind::With { args.snapshot_log_bytes } else { NEVER_BYTES };
-    [("--snapshot-log-bytes", bytes), ("--core-log-bytes-max", NEVER_BYTES)]
+/// Fails if no snapshots were taken, or some where none was to be.
+fn run_phase(args: &Snapshots, ground: &mut Ground, kind: Kind, rate: u64) -> Result<Phase, String> {
+    let before = sum(&ground.cluster.statuses()?, "snapshots_taken")?;
+    let report = match kind {
+        Kind::With => beside_snapshots(args, ground, rate)?,
+        Kind::Without => ground.measure(&args.drive, (args.warmup, args.duration), Some(rate))?,
+    };
+    let taken = sum(&ground.cluster.statuses()?, "snapshots_taken")? - before;
+    match kind {
+        Kind::With if taken == 0 => Err("no snapshot was taken where they were to be".into()),
+        Kind::Without if taken > 0 => Err(format!("{taken} snapshots were taken where none was to be")),
+        _ => Ok(Phase { p99_us: report.tally.latency_us(0.99), taken }),
+    }
 }
 
-/// Starts the nodes with the kind's threshold and measures. Fails if snapshots were not taken, or were.
-fn run_phase(args: &Snapshots, ground: &mut Ground, kind: Kind, rate: u64) -> Result<Phase, String> {
-    ground.restart_with(&flags(args, kind))?;
-    let before = sum(&ground.cluster.statuses()?, "snapshots_taken")?;
-    let report = ground.measure(&args.drive, (args.warmup, args.duration), Some(rate))?;
-    let after = ground.cluster.statuses()?;
-    let taken = sum(&after, "snapshots_taken")? - before;
-    match kind {
-        Kind::With if taken == 0 => {
-            Err("no snapshot was taken where they were to be: is the threshold too large?".into())
+/// Measures while all nodes take snapshots, until the last ones are there.
+fn beside_snapshots(args: &Snapshots, ground: &mut Ground, rate: u64) -> Result<Report, String> {
+    let is_over = AtomicBool::new(false);
+    let addresses = ground.cluster.endpoints();
+    thread::scope(|scope| {
+        let is_over = &is_over;
+        let askers = addresses.iter().map(|address| scope.spawn(move || snapshot_until(address, is_over)));
+        let askers: Vec<_> = askers.collect();
+        let report = ground.measure(&args.drive, (args.warmup, args.duration), Some(rate));
+        is_over.store(true, Ordering::Relaxed);
+        for asker in askers {
+            asker.join().expect("whoever asks reports its errors")?;
         }
-        Kind::Without if taken > 0 => Err(format!("{taken} snapshots were taken where none was to be")),
-        _ => Ok(Phase { p99_us: report.tally.latency_us(0.99), taken, turn_us: longest_turn_us(&after) }),
+        report
+    })
+}
+
+/// Asks a node for snapshots again and again.
+fn snapshot_until(address: &str, is_over: &AtomicBool) -> Result<(), String> {
+    let trouble = |what: String| format!("snapshots at {address}: {what}");
+    let mut connection = Connection::open(address, SNAPSHOT_WAIT).map_err(|error| trouble(error.to_string()))?;
+    while !is_over.load(Ordering::Relaxed) {
+        for snapshot in connection.snapshot(SNAPSHOT_WAIT).map_err(|error| trouble(error.to_string()))? {
+            if let SnapshotOutcome::Failed(why) = snapshot.outcome {
+                return Err(trouble(why));
+            }
+        }
     }
+    Ok(())
 }
 
 fn print_summary(args: &Snapshots, most: f64, rate: u64, pairs: &[(Phase, Phase)]) {
@@ -76,8 +120,6 @@ fn print_summary(args: &Snapshots, most: f64, rate: u64, pairs: &[(Phase, Phase)
     let of = |get: fn(&(Phase, Phase)) -> f64| pairs.iter().map(get).collect::<Vec<f64>>();
     let (with, without) = (of(|pair| pair.0.p99_us), of(|pair| pair.1.p99_us));
     let taken: u64 = pairs.iter().map(|(with, _)| with.taken).sum();
-    let turns =
-        [pairs.iter().filter_map(|pair| pair.0.turn_us).max(), pairs.iter().filter_map(|pair| pair.1.turn_us).max()];
     if args.site.json {
         let mut json = Object::default();
         json.field("mode", quoted("snapshots")).field("keys", args.data.keys).field("pairs", pairs.len());
@@ -86,7 +128,6 @@ fn print_summary(args: &Snapshots, most: f64, rate: u64, pairs: &[(Phase, Phase)
         json.field("ratios", list(ratios.iter().copied().map(rounded)));
         json.field("p99_us_with", list(with.iter().copied().map(rounded)));
         json.field("p99_us_without", list(without.iter().copied().map(rounded)));
-        json.field("turn_us_max_with", optional(turns[0])).field("turn_us_max_without", optional(turns[1]));
         println!("{}", json.finish());
         return;
     }
@@ -98,7 +139,4 @@ fn print_summary(args: &Snapshots, most: f64, rate: u64, pairs: &[(Phase, Phase)
         readable_us(median(&with)),
         readable_us(median(&without)),
     );
-    if let [Some(with), Some(without)] = turns {
-        println!("longest turn of a loop: {} with, {} without", readable_us(with as f64), readable_us(without as f64));
-    }
 }
