@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::boottime;
+use crate::metrics::stopwatch::Stopwatch;
 
 /// The time of this turn. Everything that a turn does happens at the same instant.
 #[derive(Debug)]
@@ -61,6 +62,15 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
+    }
+
+    /// What to measure work with: beside a clock that is set by hand it stands still, too.
+    #[must_use]
+    pub fn stopwatch(&self) -> Stopwatch {
+        match self.source {
+            Source::System => Stopwatch::Runs,
+            Source::Hand(_) => Stopwatch::Stands,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use raftkv_protocol::types::{CoreId, NodeId, ShardId};
 
 use super::Counters;
 use super::histogram::{Numbers, Sizes, SnapshotSizes, Times};
+use super::latest::LatestMax;
 use super::requests::Requests;
 
 /// What a node's cores have told of it.
@@ -50,6 +51,8 @@ pub struct CoreFigures {
 pub struct Measures {
     /// How long its turns have taken, in microseconds, the waiting between them apart.
     pub turn_times: Times,
+    /// The longest of them lately.
+    pub longest_turn: LatestMax,
     /// How many events each of its polls has reported.
     pub turn_events: Numbers,
     /// How many messages of other cores it has found, each time that there were some.
@@ -58,6 +61,8 @@ pub struct Measures {
     pub snapshot_times: Times,
     /// How many bytes they have.
     pub snapshot_bytes: SnapshotSizes,
+    /// What they took of the turns that had to do with them, in microseconds of processor time.
+    pub snapshot_holds: Times,
 }
 
 /// What is measured of a core's log.

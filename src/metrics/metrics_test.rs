@@ -4,7 +4,9 @@ use raftkv_protocol::client::Code;
 
 use super::Counters;
 use super::histogram::{Histogram, Shape, SharedHistogram};
+use super::latest::LatestMax;
 use super::requests::{Face, Requests, Taken, Task};
+use super::stopwatch::Stopwatch;
 
 #[test]
 fn the_manual_names_every_counter() {
@@ -49,6 +51,34 @@ fn a_bucket_holds_its_bound_and_nothing_above_it() {
     let mut both = histogram.clone();
     both.add(&histogram);
     assert_eq!((both.shape().buckets[0], both.shape().above), ((16, 6), 4));
+}
+
+#[test]
+fn the_greatest_of_the_last_minute_is_forgotten_after_it() {
+    let (mut longest, start) = (LatestMax::default(), Instant::now());
+    let mut note = |after_s, value| {
+        longest.note(start + Duration::from_secs(after_s), value);
+        longest.greatest()
+    };
+    assert_eq!([note(0, 30), note(9, 20), note(10, 70), note(11, 10)], [30, 30, 70, 70]);
+    assert_eq!([note(70, 1), note(79, 1), note(80, 2)], [70, 70, 2]);
+    // For whole spans nothing was noted.
+    assert_eq!([note(139, 3), note(149, 1), note(199, 1), note(200, 1)], [3, 3, 3, 1]);
+    assert_eq!([note(1_000_000, 5), note(1_000_001, 4)], [5, 5]);
+}
+
+#[test]
+fn a_stopwatch_shows_what_the_thread_has_worked_and_not_what_it_has_slept() {
+    let watch = Stopwatch::Runs;
+    let (begun, started) = (watch.read(), Instant::now());
+    let nothing = crossbeam_channel::never::<()>().recv_timeout(Duration::from_millis(30));
+    let slept = watch.read() - begun;
+    while watch.read() - begun < slept + Duration::from_millis(5) {}
+    assert!(
+        nothing.is_err() && slept < Duration::from_millis(20) && started.elapsed() >= Duration::from_millis(35),
+        "{slept:?}"
+    );
+    assert_eq!(Stopwatch::Stands.read(), Stopwatch::default().read());
 }
 
 #[test]

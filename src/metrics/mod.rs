@@ -3,7 +3,9 @@
 
 pub mod figures;
 pub mod histogram;
+pub mod latest;
 pub mod requests;
+pub mod stopwatch;
 
 macro_rules! together {
     ($own:expr, $other:expr) => {
@@ -188,6 +190,8 @@ counters! {
     leases_given_up,
     /// Turns of the event loops.
     turns,
+    /// The longest turn of the event loops in the last minute, in microseconds.
+    turn_us_max: greatest,
     /// Events that the polls reported.
     events,
     /// Log batches made durable, one sync each.
@@ -228,6 +232,8 @@ counters! {
     snapshot_timeouts,
     /// How long the last snapshot took, in microseconds: of each core its last, and of these the longest.
     snapshot_us_last: greatest,
+    /// The most that snapshots have taken of one turn of an event loop since the start, in microseconds of processor time.
+    snapshot_hold_us_max: greatest,
 }
 
 #[cfg(test)]

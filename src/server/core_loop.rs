@@ -110,7 +110,8 @@ pub(super) struct Parts<N: Network> {
 
 impl<N: Network> CoreLoop<N> {
     pub(super) fn new(parts: Parts<N>, clock: Clock) -> CoreLoop<N> {
-        let Parts { node, core, network, inbox, posts, router, wake } = parts;
+        let Parts { node, core, network, inbox, posts, mut router, wake } = parts;
+        router.stopwatch = clock.stopwatch();
         #[cfg(not(feature = "http"))]
         drop(wake);
         let io = Io::new(Arc::clone(&node), network, posts, clock.now());
@@ -190,8 +191,15 @@ impl<N: Network> CoreLoop<N> {
         // Without a thread for it, the batch is placed and synced here: what was to leave the node before its own disk has
         // it has left.
         self.has_synced = self.router.log_mut().sync_inline(now);
-        self.router.measures.turn_times.note(micros(self.clock.refresh() - begun));
+        self.note_turn(begun);
         Ok(if self.has_stopped(now) { Turn::Ended } else { Turn::GoesOn })
+    }
+
+    fn note_turn(&mut self, begun: Instant) {
+        let ended = self.clock.refresh();
+        let took = micros(ended - begun);
+        self.router.measures.turn_times.note(took);
+        self.router.measures.longest_turn.note(ended, took);
     }
 
     /// The core's log, after its last turn.

@@ -22,6 +22,7 @@ use crate::error::Fatal;
 use crate::metrics::Counters;
 use crate::metrics::figures::Measures;
 use crate::metrics::requests::Requests;
+use crate::metrics::stopwatch::Stopwatch;
 use crate::shard::snapshots::Snapshots;
 use crate::shard::{Outbox, Shard};
 use crate::storage::CoreLog;
@@ -80,6 +81,8 @@ pub struct Router<L> {
     pub(super) requests: Box<Requests>,
     /// What this core measures.
     pub(super) measures: Box<Measures>,
+    /// What it measures its own work with: whoever owns the router says whether there is one.
+    pub(super) stopwatch: Stopwatch,
 }
 
 impl<L: CoreLog> Router<L> {
@@ -115,6 +118,7 @@ impl<L: CoreLog> Router<L> {
             counters: Counters::default(),
             requests: Box::default(),
             measures: Box::default(),
+            stopwatch: Stopwatch::default(),
         }
     }
 

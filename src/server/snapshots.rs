@@ -43,6 +43,8 @@ pub(super) struct SnapshotDesk {
     push_at: Instant,
     /// The shard that was told last to take a snapshot because it held on to the log.
     pushed: Option<ShardId>,
+    /// What snapshots have taken of this turn.
+    held: Duration,
 }
 
 impl SnapshotDesk {
@@ -50,7 +52,17 @@ impl SnapshotDesk {
         let fetcher = Fetcher::new(limits.snapshot_rate, limits.snapshot_timeout, now);
         let demands = Demands::default();
         let failures = BTreeMap::new();
-        SnapshotDesk { worker, fetcher, demands, failures, taking: None, retry_at: None, push_at: now, pushed: None }
+        SnapshotDesk {
+            worker,
+            fetcher,
+            demands,
+            failures,
+            taking: None,
+            retry_at: None,
+            push_at: now,
+            pushed: None,
+            held: Duration::ZERO,
+        }
     }
 
     /// The shards whose last snapshot could not be written or received, and why.
@@ -108,6 +120,29 @@ impl<L: CoreLog> Router<L> {
 
     /// Takes in what the worker has done since the last turn.
     pub(super) fn take_snapshot_results(&mut self, now: Instant, transport: &mut impl Transport) {
+        if self.snapshots.worker.has_done() {
+            self.hold_turn(|router| router.take_results(now, transport));
+        }
+    }
+
+    /// Does something for snapshots, and measures for how long that holds the turn.
+    fn hold_turn(&mut self, work: impl FnOnce(&mut Self)) {
+        let begun = self.stopwatch.read();
+        work(self);
+        self.snapshots.held += self.stopwatch.read().saturating_sub(begun);
+    }
+
+    /// Notes what snapshots took of this turn.
+    fn note_hold(&mut self) {
+        let held = std::mem::take(&mut self.snapshots.held);
+        if held > Duration::ZERO {
+            let held = micros(held);
+            self.measures.snapshot_holds.note(held);
+            self.counters.snapshot_hold_us_max = self.counters.snapshot_hold_us_max.max(held);
+        }
+    }
+
+    fn take_results(&mut self, now: Instant, transport: &mut impl Transport) {
         for _ in 0..DONE_MAX {
             let Some(done) = self.snapshots.worker.done() else { return };
             match done {
@@ -221,6 +256,12 @@ impl<L: CoreLog> Router<L> {
 
     /// Lets snapshots that were fetched take their place.
     pub(super) fn settle_snapshots(&mut self, now: Instant, transport: &mut impl Transport) {
+        if self.shards.iter().any(Shard::has_snapshot_to_settle) {
+            self.hold_turn(|router| router.settle_all(now, transport));
+        }
+    }
+
+    fn settle_all(&mut self, now: Instant, transport: &mut impl Transport) {
         for at in 0..self.shards.len() {
             let (shard, _, mut exit) = self.parts(at, transport);
             let shard_id = shard.id();
@@ -258,6 +299,7 @@ impl<L: CoreLog> Router<L> {
         self.settle_demands(transport);
         self.begin_due(now);
         self.push_pinning(now);
+        self.note_hold();
     }
 
     /// The snapshot that was begun goes to the worker, once the log is durable up to it.
@@ -300,8 +342,10 @@ impl<L: CoreLog> Router<L> {
             return false;
         }
         self.snapshots.taking = Some((shard, now));
-        self.shards[at].begin_snapshot();
-        self.write_begun();
+        self.hold_turn(|router| {
+            router.shards[at].begin_snapshot();
+            router.write_begun();
+        });
         true
     }
 

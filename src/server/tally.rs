@@ -33,6 +33,7 @@ impl<N: Network> CoreLoop<N> {
         counters.log_disk_bytes = stats.disk_bytes;
         counters.log_space_waits = stats.space_waits;
         counters.log_memory_bytes = stats.memory_bytes;
+        counters.turn_us_max = self.router.measures.longest_turn.greatest();
     }
 
     fn count_leases(&mut self) {

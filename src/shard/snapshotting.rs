@@ -203,6 +203,12 @@ impl<R: Copy> Shard<R> {
         self.waiting.replace(Box::new(loaded))
     }
 
+    /// Whether a snapshot waits to take its place.
+    #[must_use]
+    pub fn has_snapshot_to_settle(&self) -> bool {
+        self.waiting.is_some()
+    }
+
     /// Lets a snapshot that waits take its place, unless it has to wait longer. Whoever waits for an entry that it skips
     /// gets *unknown*. Returns the states that are of no more use, to be dropped elsewhere.
     pub fn settle_snapshot(&mut self, out: &mut impl Outbox<R>) -> Settled {

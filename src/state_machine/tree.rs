@@ -27,7 +27,7 @@ use super::key::{Probe, SmallKey};
 use super::stored::Stored;
 
 /// Places in a node. More make a tree of fewer levels, and more to copy when a snapshot holds the node.
-const PLACES: usize = 32;
+pub(super) const PLACES: usize = 32;
 
 /// The map from keys to what is stored of them.
 #[derive(Clone)]

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use raftkv::client::SnapshotOutcome;
-use raftkv_protocol::client::{Operation, Request};
+use raftkv_protocol::client::{BatchBuffer, BatchOperation, Change, Condition, Operation, Request};
 use raftkv_protocol::hello::{Hello, HelloRole};
 use raftkv_protocol::peer::{ChunkResult, PeerFrame, SnapshotChunk, SnapshotRead};
 use raftkv_protocol::types::{CoreId, NodeId, RequestId, ShardId, SnapshotId};
 
 use crate::support::cluster::{Builder, Cluster};
+use crate::support::metrics::Page;
 use crate::support::wait::{PATIENCE, eventually};
-use crate::support::wire::{Wire, client_hello, encoded};
+use crate::support::wire::{Said, Wire, client_hello, encoded};
 
 /// Few bytes of everything, so that little has to be written.
 fn small(nodes: u64) -> Builder {
@@ -316,6 +317,30 @@ fn a_node_takes_snapshots_when_it_is_asked() {
     let status = cluster.wire(2).status();
     assert!(status.shards.iter().all(|shard| shard.snapshot.index.0 > 0));
     check(&cluster, &contents);
+}
+
+/// Whatever takes long of a snapshot is done beside the loops, however many keys there are.
+#[test]
+fn a_snapshot_of_200_000_keys_holds_no_turn_up() {
+    let cluster = Cluster::of(1).shards(1).flag("--snapshot-log-bytes=1GiB").start();
+    let mut wire = cluster.wire(1);
+    for first in (0..200_000_u32).step_by(100) {
+        let mut batch = BatchBuffer::default();
+        for key in (first..first + 100).map(u32::to_be_bytes) {
+            let put = BatchOperation { key: &key, condition: Condition::None, change: Change::Put(b"value") };
+            batch.push(&put).expect("short keys");
+        }
+        assert!(matches!(wire.ask(Operation::Batch(batch.as_batch())).said, Said::Batch { .. }));
+    }
+    assert_eq!(wire.counter("snapshot_hold_us_max"), 0);
+    cluster.client().snapshot(NodeId(1)).expect("it can be taken");
+    let page = Page::of(&cluster, 1);
+    // When it was begun, and when it was done.
+    assert!(page.sum("raftkv_snapshot_hold_seconds_count", &[]) >= 2.0);
+    // Of an unoptimised server. To visit every key takes a hundred times as long.
+    let held_us = wire.counter("snapshot_hold_us_max");
+    assert!(held_us > 0 && held_us < 5_000, "{held_us}");
+    assert_eq!(page.sum("raftkv_snapshot_hold_longest_seconds", &[]), held_us as f64 / 1e6);
 }
 
 fn flip_a_bit(path: &Path) {

@@ -12,7 +12,7 @@ use crate::trials::args::{parse_count, parse_minutes, parse_size};
 use crate::trials::catch_up::begins_behind;
 use crate::trials::disk::{Births, Taken, cores, taken};
 use crate::trials::figures::{
-    committed, counter, entries_behind_snapshots, largest, median, ratio, record_bytes, stands_still, sum,
+    committed, counter, entries_behind_snapshots, greatest, largest, median, ratio, record_bytes, stands_still, sum,
     tail_entry_bytes,
 };
 use crate::trials::overwrite::Bound;
@@ -94,6 +94,8 @@ fn counters_are_found_and_added_up() {
     let all = [status(1, &[], &[("snapshots_taken", 2)]), status(2, &[], &[("snapshots_taken", 3), ("turns", 9)])];
     assert_eq!(sum(&all, "snapshots_taken"), Ok(5));
     assert_eq!(counter(&all[0], "turns"), Err("node 1 counts no turns".into()));
+    assert_eq!(greatest(&all, "snapshots_taken"), Ok(3));
+    assert_eq!(greatest(&all, "turns"), Err("node 1 counts no turns".into()));
 }
 
 #[test]

@@ -286,7 +286,7 @@ static DISK: [Family; 10] = [
     ),
 ];
 
-static SNAPSHOTS: [Family; 3] = [
+static SNAPSHOTS: [Family; 4] = [
     counter(
         About::new("raftkv_snapshots", "Snapshots of shards taken, installed from other nodes, and failed"),
         "event",
@@ -305,5 +305,12 @@ static SNAPSHOTS: [Family; 3] = [
         About::new("raftkv_snapshot_fetch_timeouts", "Times that nothing came from a node whose snapshot was fetched"),
         "",
         &[("", |c| c.snapshot_timeouts)],
+    ),
+    micros(
+        About::seconds(
+            "raftkv_snapshot_hold_longest",
+            "The most time of a processor that snapshots took of one turn of an event loop since the start",
+        ),
+        &[("", |c| c.snapshot_hold_us_max)],
     ),
 ];

@@ -8,7 +8,7 @@ use crate::metrics::Counters;
 use crate::metrics::figures::{Figures, ProcessFigures, Texts};
 
 /// Counters that show by core, or in histograms, and not among those that are added up.
-const ELSEWHERE: [&str; 5] = ["turns", "events", "log_syncs", "log_sync_us_total", "snapshot_us_last"];
+const ELSEWHERE: [&str; 6] = ["turns", "turn_us_max", "events", "log_syncs", "log_sync_us_total", "snapshot_us_last"];
 
 fn written(counters: Counters, format: Format) -> String {
     let (status, requests) = (Box::default(), Box::default());

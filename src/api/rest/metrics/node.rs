@@ -89,6 +89,10 @@ fn cores(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
         &About::seconds("raftkv_core_busy", "Time that the core's event loop was not waiting: 1 a second is all of it"),
         cores().map(|(labels, measures)| (labels, measures.turn_times.shape().sum as f64 / MICROS)),
     )?;
+    page.gauge(
+        &About::seconds("raftkv_core_turn_longest", "The longest turn of the core's event loop in the last minute"),
+        cores().map(|(labels, measures)| (labels, measures.longest_turn.greatest() as f64 / MICROS)),
+    )?;
     page.counter(
         &About::new("raftkv_core_events", "Events that the polls of the core's event loop have reported"),
         cores().map(|(labels, measures)| (labels, measures.turn_events.shape().sum)),
@@ -174,5 +178,13 @@ fn logs(figures: &Figures, page: &mut Page<'_>) -> fmt::Result {
         &About::bytes("raftkv_snapshot_size", "Bytes of the snapshots that were written"),
         1.0,
         alone(sum(figures, |core| &core.measures.snapshot_bytes)),
+    )?;
+    page.histogram(
+        &About::seconds(
+            "raftkv_snapshot_hold",
+            "Time of processors that snapshots took of turns of the event loops, of each turn that had to do with them",
+        ),
+        MICROS,
+        alone(sum(figures, |core| &core.measures.snapshot_holds)),
     )
 }

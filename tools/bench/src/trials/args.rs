@@ -117,7 +117,8 @@ pub struct Memory {
 Loads the keys, measures the most puts in a closed loop without snapshots, and then, in an open loop at half of \
 that, the p99 of puts in pairs: once while every node is asked for snapshots of all that it stores, again as soon \
 as they are there, and once while none is taken, the order alternating. Nothing else takes any, as the nodes' \
-counters show. The nodes go on from phase to phase. The result is the median of the pairs' ratios.
+counters show. The nodes go on from phase to phase. The result is the median of the pairs' ratios; besides, the most processor \
+time that snapshots took of one turn of a node's loop.
 
 Example:
   raftkv-bench snapshots --keys 1M --pairs 10 -- --snapshot-write-rate 64MiB")]

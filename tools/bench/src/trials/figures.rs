@@ -37,6 +37,11 @@ pub(crate) fn sum(statuses: &[Status], name: &str) -> Result<u64, String> {
     statuses.iter().map(|status| counter(status, name)).sum()
 }
 
+/// The greatest of what the nodes count under this name.
+pub(crate) fn greatest(statuses: &[Status], name: &str) -> Result<u64, String> {
+    statuses.iter().map(|status| counter(status, name)).try_fold(0, |greatest, value| Ok(greatest.max(value?)))
+}
+
 /// How many entries all shards have committed, as the nodes that know most of each tell.
 pub(crate) fn committed(statuses: &[Status]) -> Vec<u64> {
     let shards = statuses.iter().map(|status| status.shards.len()).max().unwrap_or(0);

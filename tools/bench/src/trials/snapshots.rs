@@ -7,7 +7,7 @@ use std::time::Duration;
 use raftkv_protocol::client::{Role, SnapshotOutcome, Status};
 
 use super::args::Snapshots;
-use super::figures::{largest, median, ratio, sum};
+use super::figures::{greatest, largest, median, ratio, sum};
 use super::setup::{Ground, NEVER_BYTES};
 use crate::blocking::Connection;
 use crate::json::{Object, list, quoted, rounded};
@@ -31,6 +31,10 @@ struct Phase {
     p99_us: f64,
     /// Snapshots taken meanwhile, by all nodes.
     taken: u64,
+    /// The longest turn of the nodes' loops in the minute before it ended.
+    turn_us_max: u64,
+    /// The most processor time that snapshots have taken of one turn until then.
+    hold_us_max: u64,
 }
 
 /// Measures all pairs and prints the ratios.
@@ -76,11 +80,17 @@ fn run_phase(args: &Snapshots, ground: &mut Ground, kind: Kind, rate: u64) -> Re
         Kind::With => beside_snapshots(args, ground, rate)?,
         Kind::Without => ground.measure(&args.drive, (args.warmup, args.duration), Some(rate))?,
     };
-    let taken = sum(&ground.cluster.statuses()?, "snapshots_taken")? - before;
+    let after = ground.cluster.statuses()?;
+    let taken = sum(&after, "snapshots_taken")? - before;
     match kind {
         Kind::With if taken == 0 => Err("no snapshot was taken where they were to be".into()),
         Kind::Without if taken > 0 => Err(format!("{taken} snapshots were taken where none was to be")),
-        _ => Ok(Phase { p99_us: report.tally.latency_us(0.99), taken }),
+        _ => Ok(Phase {
+            p99_us: report.tally.latency_us(0.99),
+            taken,
+            turn_us_max: greatest(&after, "turn_us_max")?,
+            hold_us_max: greatest(&after, "snapshot_hold_us_max")?,
+        }),
     }
 }
 
@@ -120,6 +130,9 @@ fn print_summary(args: &Snapshots, most: f64, rate: u64, pairs: &[(Phase, Phase)
     let of = |get: fn(&(Phase, Phase)) -> f64| pairs.iter().map(get).collect::<Vec<f64>>();
     let (with, without) = (of(|pair| pair.0.p99_us), of(|pair| pair.1.p99_us));
     let taken: u64 = pairs.iter().map(|(with, _)| with.taken).sum();
+    let phases = || pairs.iter().flat_map(|(with, without)| [with, without]);
+    let turn_us_max = phases().map(|phase| phase.turn_us_max).max().unwrap_or(0);
+    let hold_us_max = phases().map(|phase| phase.hold_us_max).max().unwrap_or(0);
     if args.site.json {
         let mut json = Object::default();
         json.field("mode", quoted("snapshots")).field("keys", args.data.keys).field("pairs", pairs.len());
@@ -128,6 +141,7 @@ fn print_summary(args: &Snapshots, most: f64, rate: u64, pairs: &[(Phase, Phase)
         json.field("ratios", list(ratios.iter().copied().map(rounded)));
         json.field("p99_us_with", list(with.iter().copied().map(rounded)));
         json.field("p99_us_without", list(without.iter().copied().map(rounded)));
+        json.field("snapshot_hold_us_max", hold_us_max).field("turn_us_max", turn_us_max);
         println!("{}", json.finish());
         return;
     }
@@ -138,5 +152,10 @@ fn print_summary(args: &Snapshots, most: f64, rate: u64, pairs: &[(Phase, Phase)
         pairs.len(),
         readable_us(median(&with)),
         readable_us(median(&without)),
+    );
+    println!(
+        "the most processor time that snapshots took of one turn of a loop: {}; the longest turn, with snapshots or without: {}",
+        readable_us(hold_us_max as f64),
+        readable_us(turn_us_max as f64),
     );
 }
