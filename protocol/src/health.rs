@@ -63,7 +63,8 @@ impl fmt::Display for DiskHealth {
 pub struct Divergence {
     /// What the replicas' hashes say of this one.
     pub verdict: Verdict,
-    /// The last index at which this replica was like a majority, as far as it knows since its start; 0 if none.
+    /// The last index at which this replica was like a majority, as far as it knows since its start; 0 if none. Of a corrupt
+    /// one, the last as of which its memory was found to be right.
     pub agreed: Index,
     /// The first index at which it is not; of a corrupt one, that at which it was looked at.
     pub differs: Index,
@@ -131,13 +132,16 @@ impl Divergence {
 }
 
 impl fmt::Display for Divergence {
-    /// As in `diverged after index 1024, at index 2048: hash … here, … elsewhere`, or `corrupt at index 2048: hash … in
-    /// memory, … expected`.
+    /// As in `diverged after index 1024, at index 2048: hash … here, … elsewhere`, or `corrupt after index 1024, at index
+    /// 2048: hash … in memory, … expected`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Divergence { verdict, agreed, differs, own, other } = self;
         let name = verdict.name();
         if *verdict == Verdict::Corrupt {
-            return write!(f, "{name} at index {differs}: hash {own:032x} in memory, {other:032x} expected");
+            return write!(
+                f,
+                "{name} after index {agreed}, at index {differs}: hash {own:032x} in memory, {other:032x} expected"
+            );
         }
         write!(f, "{name} after index {agreed}, at index {differs}: hash {own:032x} here, {other:032x} elsewhere")
     }

@@ -208,9 +208,10 @@ fn say(shard: ShardId, news: News) {
             found.other
         ),
         News::Found(found) if found.verdict == Verdict::Corrupt => log::error!(
-            "shard {shard}: this node's memory does not hold what was written to it: at index {} the hash of the state is \
-             {:032x} and should be {:032x}; no snapshot was taken, and this node does not serve the shard any more: \
-             start it again, so that it builds its state anew, and test the memory of the machine",
+            "shard {shard}: this node's memory does not hold what was written to it: it did at index {}, and at index {} the \
+             hash of the state is {:032x} and should be {:032x}; this node takes no snapshot and does not serve the shard \
+             any more: start it again, so that it builds its state anew, and test the memory of the machine",
+            found.agreed,
             found.differs,
             found.own,
             found.other

@@ -155,8 +155,7 @@ impl<L: CoreLog> Router<L> {
                     self.end_taking(now);
                     self.counters.snapshots_failed += 1;
                     let position = self.position(shard);
-                    let news = self.shards[position].snapshot_corrupt(at, found, expected, now);
-                    news.into_iter().for_each(|news| self.heed_news(position, news));
+                    self.shards[position].snapshot_corrupt(at, found, expected, now);
                 }
                 Done::Piece { piece_for, shard, id, offset, piece } => {
                     let result = match &piece {

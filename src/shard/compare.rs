@@ -6,7 +6,7 @@ use raftkv_protocol::types::{Index, NodeId};
 
 use super::{News, Shard};
 use crate::raft::Candidacy;
-use crate::state_machine::Checkpoint;
+use crate::state_machine::{Checkpoint, Corruption};
 
 impl<R: Copy> Shard<R> {
     /// Whether the replica's state may be shown: no others' is known to be another.
@@ -55,11 +55,17 @@ impl<R: Copy> Shard<R> {
         news
     }
 
-    /// The state, looked at after the entry `index`, has the hash `own` and not, as it should, `other`. Stops serving it.
-    pub(super) fn state_corrupt(&mut self, index: Index, own: u128, other: u128) -> Option<News> {
-        let news = self.comparison.corrupt(index, own, other);
+    /// Stops serving the state, which is not what it should be. [`Shard::compare`] tells.
+    pub(super) fn state_corrupt(&mut self, corruption: &Corruption) {
+        self.comparison.corrupt(corruption);
         self.choose_candidacy();
-        news
+    }
+
+    /// Stops serving the state if it has turned out not to be what was applied.
+    pub(super) fn heed_scrub(&mut self) {
+        if let Some(corruption) = self.machine.corruption().copied() {
+            self.state_corrupt(&corruption);
+        }
     }
 
     /// The state is another replica's now; whether it is right is to be seen.
@@ -90,8 +96,8 @@ impl<R: Copy> Shard<R> {
 
     /// As [`StateMachine::misapply`](crate::state_machine::StateMachine::misapply).
     #[cfg(test)]
-    pub(crate) fn misapply(&mut self, key: &[u8]) -> bool {
-        self.machine.misapply(key)
+    pub(crate) fn misapply(&mut self, key: &[u8], value: &[u8]) -> bool {
+        self.machine.misapply(key, value)
     }
 
     /// As [`StateMachine::flip_byte`](crate::state_machine::StateMachine::flip_byte), for tests.

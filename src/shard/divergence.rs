@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use raftkv_protocol::health::{Divergence, Verdict};
 use raftkv_protocol::types::{Index, NodeId};
 
-use crate::state_machine::{CHECKPOINTS_KEPT, Checkpoint};
+use crate::state_machine::{CHECKPOINTS_KEPT, Checkpoint, Corruption};
 
 /// How long a difference may wait for the voter that decides it.
 pub const PATIENCE: Duration = Duration::from_secs(1);
@@ -61,6 +61,8 @@ pub(super) struct Comparison {
     seen: Index,
     /// Something was told, or a checkpoint was reached, since the last judgement.
     is_stale: bool,
+    /// This replica was found to be corrupt, and the next judgement is to say so.
+    untold: Option<Divergence>,
 }
 
 /// How the voters stand at an index.
@@ -86,6 +88,7 @@ impl Comparison {
             strangers: Vec::new(),
             seen: Index(0),
             is_stale: false,
+            untold: None,
         }
     }
 
@@ -130,6 +133,7 @@ impl Comparison {
     /// This replica has another state now, and other checkpoints.
     pub(super) fn state_replaced(&mut self) {
         (self.agreed, self.seen, self.divergence, self.in_doubt_since) = (Index(0), Index(0), None, None);
+        self.untold = None;
         self.strangers.clear();
         self.is_stale = true;
     }
@@ -149,7 +153,7 @@ impl Comparison {
     /// Compares all that is known with the `own` checkpoints, ascending.
     pub(super) fn judge(&mut self, own: &[Checkpoint], now: Instant) -> Vec<News> {
         self.is_stale = false;
-        let mut news = Vec::new();
+        let mut news: Vec<News> = self.untold.take().map(News::Found).into_iter().collect();
         if !self.is_wrong() {
             self.judge_self(own, now, &mut news);
         }
@@ -202,14 +206,14 @@ impl Comparison {
         }
     }
 
-    /// The own state is not what it should be, which says nothing of the others'.
-    pub(super) fn corrupt(&mut self, differs: Index, own: u128, other: u128) -> Option<News> {
+    /// The own state is not what it should be, which says nothing of the others'. The next judgement tells.
+    pub(super) fn corrupt(&mut self, corruption: &Corruption) {
         if self.is_wrong() {
-            return None;
+            return;
         }
-        let found = Divergence { verdict: Verdict::Corrupt, agreed: self.agreed, differs, own, other };
-        self.divergence = Some(found);
-        Some(News::Found(found))
+        let Corruption { sound, at, found, expected } = *corruption;
+        let found = Divergence { verdict: Verdict::Corrupt, agreed: sound, differs: at, own: found, other: expected };
+        (self.divergence, self.untold, self.is_stale) = (Some(found), Some(found), true);
     }
 
     fn find(&mut self, verdict: Verdict, own: Checkpoint, other: u128, news: &mut Vec<News>) {

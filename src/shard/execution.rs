@@ -137,6 +137,9 @@ impl<R: Copy> Shard<R> {
             .machine
             .apply(entry)
             .map_err(|error| Fatal::failure(format!("shard {}: entry {}: {}", self.id, entry.id, error.0)))?;
+        if self.machine.corruption().is_some() && !self.is_wrong() {
+            self.heed_scrub();
+        }
         let serves = self.serves();
         self.writes.applied(entry.id, |to, form, decided| match decided {
             writes::Decided::Applied if !serves => {

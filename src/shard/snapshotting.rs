@@ -7,13 +7,13 @@ use raftkv_protocol::client::{Code, Refusal};
 use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{EntryId, Index, NodeId, SnapshotId};
 
-use crate::state_machine::{Snapshot, StateMachine};
+use crate::state_machine::{Corruption, Snapshot, StateMachine};
 use crate::storage::record::HEADER_BYTES;
 use crate::storage::{CoreLog, RecoveredShard};
 
 use super::compaction::Compaction;
 use super::snapshots::{Found, Loaded};
-use super::{News, Outbox, Shard};
+use super::{Outbox, Shard};
 
 /// Room for everything of an entry but a key and its value.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
@@ -138,12 +138,15 @@ impl<R: Copy> Shard<R> {
     }
 
     /// The state of which a snapshot was taken turned out not to be what was put there: its items have the hash `found`,
-    /// and should have `expected`. What this replica has in memory since then is no better.
-    pub fn snapshot_corrupt(&mut self, at: EntryId, found: u128, expected: u128, now: Instant) -> Option<News> {
+    /// and should have `expected`. What this replica has in memory since then is no better. [`Shard::compare`] tells.
+    pub fn snapshot_corrupt(&mut self, at: EntryId, found: u128, expected: u128, now: Instant) {
         self.compaction.failed(now);
         // A state that came from another node has taken its place meanwhile.
         let is_replaced = self.compaction.newest().is_some_and(|newest| newest.at.index >= at.index);
-        if is_replaced { None } else { self.state_corrupt(at.index, found, expected) }
+        if !is_replaced {
+            let sound = self.machine.scrubbed().min(at.index);
+            self.state_corrupt(&Corruption { sound, at: at.index, found, expected });
+        }
     }
 
     /// A majority has had another state since some entry after `agreed`: returns the snapshots that were taken since, to

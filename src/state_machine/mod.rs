@@ -3,7 +3,8 @@
 //! A [`StateMachine`] is fed the committed entries of its shard, each once and in order, and becomes the same on every
 //! replica (Raft paper §2): it knows no clock, no randomness, no disk, no network, and not whether its node leads.
 //! It owns keys, values and versions; the version of a key is the index of the entry that last wrote it. A hash of
-//! all of it is kept up to date with every change, so that replicas can be compared at fixed indexes.
+//! all of it is kept up to date with every change, so that replicas can be compared at fixed indexes; what it was made of is
+//! read again little by little, as memory may change what nobody writes.
 //!
 //! **Invariants.**
 //! - No committed entry may be able to panic [`StateMachine::apply`]: it would stop every replica, at every start.
@@ -22,6 +23,7 @@ pub mod command;
 mod key;
 mod range;
 pub mod restore;
+mod scrub;
 pub mod snapshot;
 pub mod state_hash;
 mod stored;
@@ -36,6 +38,8 @@ mod model_test;
 #[cfg(test)]
 mod restore_test;
 #[cfg(test)]
+mod scrub_test;
+#[cfg(test)]
 mod state_machine_test;
 #[cfg(test)]
 mod tree_test;
@@ -47,12 +51,14 @@ use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index};
 
 pub use command::{describe, encode_batch, encode_delete, encode_put};
 pub use restore::{Restore, RestoreError};
+pub use scrub::Corruption;
 pub use snapshot::Snapshot;
 pub use state_hash::{CHECKPOINTS_KEPT, Checkpoint, HASH_FORMAT};
 
 use command::{Change, Command, Operation};
 use range::ScanRange;
-use state_hash::StateHash;
+use scrub::Scrub;
+use state_hash::{Contribution, StateHash};
 use stored::Stored;
 use tree::{Order, Tree};
 
@@ -92,6 +98,7 @@ pub struct StateMachine {
     map: Tree,
     applied: EntryId,
     hash: StateHash,
+    scrub: Scrub,
     /// Of all keys and values.
     bytes: u64,
 }
@@ -107,7 +114,9 @@ impl StateMachine {
             EntryKind::Command => self.execute(entry)?,
         };
         self.applied = entry.id;
-        self.hash.applied(entry.id.index);
+        if self.hash.applied(entry.id.index) {
+            self.scrub.go_on(&self.map, self.bytes, entry.id.index, self.hash.value());
+        }
         Ok(outcome)
     }
 
@@ -159,8 +168,21 @@ impl StateMachine {
         self.hash.checkpoints()
     }
 
-    /// Changes a byte of a value as bad memory would, behind the hash's back: it comes to light when the key is written
-    /// again, or a snapshot is taken. Whether there was one. For tests of how replicas find out that they differ.
+    /// What has been found wrong with the memory that holds the state.
+    #[must_use]
+    pub fn corruption(&self) -> Option<&Corruption> {
+        self.scrub.corruption()
+    }
+
+    /// The entry as of which, or after which, all of the state was last read and was what was put there.
+    #[must_use]
+    pub fn scrubbed(&self) -> Index {
+        self.scrub.sound()
+    }
+
+    /// Changes a byte of a value as bad memory would, behind the hash's back: it comes to light when the key is read to see
+    /// whether it still is what it was, or when a snapshot is taken. Whether there was one. For tests of how
+    /// replicas find out that they differ.
     pub fn flip_byte(&mut self, key: &[u8]) -> bool {
         let Some((version, value)) = self.get(key) else { return false };
         let mut value = value.to_vec();
@@ -172,9 +194,9 @@ impl StateMachine {
 
     /// Gives a key another value than the log says, hash and all. Whether it was there.
     #[cfg(test)]
-    pub(crate) fn misapply(&mut self, key: &[u8]) -> bool {
+    pub(crate) fn misapply(&mut self, key: &[u8], value: &[u8]) -> bool {
         let version = self.get(key).map(|(version, _)| version);
-        version.map(|version| self.put(key, version, b"misapplied")).is_some()
+        version.map(|version| self.put(key, version, value)).is_some()
     }
 
     /// The state as it is now. Takes constant time, however many keys there are.
@@ -241,10 +263,14 @@ impl StateMachine {
 
     /// The hash has just read the old value, so its cache lines are at hand for the new one.
     fn put(&mut self, key: &[u8], version: Index, value: &[u8]) {
-        self.hash.add(key, version, value);
+        let new = Contribution::of(key, version, value);
+        self.hash.add(new);
+        self.scrub.put(key, new);
         self.bytes += size(key, value);
         self.map.put(key, version, value, |old| {
-            self.hash.remove(key, old.version(), old.value());
+            let gone = Contribution::of(key, old.version(), old.value());
+            self.hash.remove(gone);
+            self.scrub.removed(key, gone);
             self.bytes -= size(key, old.value());
         });
     }
@@ -252,7 +278,9 @@ impl StateMachine {
     /// Takes what a key held out of the hash and the count. Returns whether it held anything.
     fn forget(&mut self, key: &[u8], old: Option<Stored>) -> bool {
         let Some(old) = old else { return false };
-        self.hash.remove(key, old.version(), old.value());
+        let gone = Contribution::of(key, old.version(), old.value());
+        self.hash.remove(gone);
+        self.scrub.removed(key, gone);
         self.bytes -= size(key, old.value());
         true
     }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use raftkv_protocol::types::{EntryId, Index};
 
-use super::state_hash::{CHECKPOINT_INTERVAL, FORMAT};
+use super::scrub::Scrub;
+use super::state_hash::{CHECKPOINT_INTERVAL, Contribution, FORMAT};
 use super::{Checkpoint, StateMachine, size};
 
 /// What was read is not the state that the snapshot says it is, or one that this version does not know.
@@ -39,7 +40,7 @@ impl Restore {
                 machine.applied
             )));
         }
-        machine.hash.add(key, version, value);
+        machine.hash.add(Contribution::of(key, version, value));
         machine.bytes += size(key, value);
         let mut is_new = true;
         machine.map.put(key, version, value, |_| is_new = false);
@@ -62,6 +63,7 @@ impl Restore {
                 "its items make up the state hash {found:032x}, and it says {hash:032x}"
             )));
         }
+        machine.scrub = Scrub::since(machine.applied.index);
         let mut last = Index(0);
         for checkpoint in checkpoints {
             let index = checkpoint.index;

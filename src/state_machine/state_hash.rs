@@ -17,6 +17,7 @@
 
 use std::collections::VecDeque;
 
+use arrayvec::ArrayVec;
 use raftkv_protocol::types::Index;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
@@ -25,6 +26,11 @@ pub const FORMAT: &[u8] = b"raftkv state 1";
 /// The number in that name: hashes of another format say nothing.
 pub const HASH_FORMAT: u16 = 1;
 const TAG_KEY: u8 = 1;
+/// The bytes of an item besides its key and value.
+const ITEM_BYTES: usize = 5 + 8;
+/// An item of no more bytes is hashed in one piece: up to here XXH3 has a way for short inputs, and to copy them costs less
+/// than to hash them in pieces.
+const SHORT_BYTES: usize = 240;
 
 /// At which indexes replicas compare their hashes: the multiples of this.
 pub const CHECKPOINT_INTERVAL: u64 = 1_024;
@@ -58,19 +64,21 @@ impl StateHash {
         self.value
     }
 
-    pub(super) fn add(&mut self, key: &[u8], version: Index, value: &[u8]) {
-        self.value = self.value.wrapping_add(contribution(key, version, value));
+    pub(super) fn add(&mut self, item: Contribution) {
+        self.value = self.value.wrapping_add(item.0);
     }
 
-    pub(super) fn remove(&mut self, key: &[u8], version: Index, value: &[u8]) {
-        self.value = self.value.wrapping_sub(contribution(key, version, value));
+    pub(super) fn remove(&mut self, item: Contribution) {
+        self.value = self.value.wrapping_sub(item.0);
     }
 
-    /// Remembers the hash if this is one of the indexes at which replicas compare.
-    pub(super) fn applied(&mut self, index: Index) {
-        if index.0.is_multiple_of(CHECKPOINT_INTERVAL) {
+    /// Remembers the hash if this is one of the indexes at which replicas compare. Whether it is.
+    pub(super) fn applied(&mut self, index: Index) -> bool {
+        let is_checkpoint = index.0.is_multiple_of(CHECKPOINT_INTERVAL);
+        if is_checkpoint {
             self.remember(Checkpoint { index, hash: self.value });
         }
+        is_checkpoint
     }
 
     /// Adds a checkpoint that is later than the others.
@@ -93,7 +101,15 @@ pub struct ItemsHash(StateHash);
 impl ItemsHash {
     /// Adds an item; each is named once, in any order.
     pub fn add(&mut self, key: &[u8], version: Index, value: &[u8]) {
-        self.0.add(key, version, value);
+        self.put(Contribution::of(key, version, value));
+    }
+
+    pub(super) fn put(&mut self, item: Contribution) {
+        self.0.add(item);
+    }
+
+    pub(super) fn remove(&mut self, item: Contribution) {
+        self.0.remove(item);
     }
 
     /// The hash of the state that has these items and no others.
@@ -103,13 +119,25 @@ impl ItemsHash {
     }
 }
 
-fn contribution(key: &[u8], version: Index, value: &[u8]) -> u128 {
-    let mut head = [TAG_KEY; 5];
-    head[1..].copy_from_slice(&(key.len() as u32).to_le_bytes());
-    let mut hasher = Xxh3Default::new();
-    hasher.update(&head);
-    hasher.update(key);
-    hasher.update(value);
-    hasher.update(&version.0.to_le_bytes());
-    hasher.digest128()
+/// What an item adds to the hash.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Contribution(u128);
+
+impl Contribution {
+    pub(super) fn of(key: &[u8], version: Index, value: &[u8]) -> Contribution {
+        let mut head = [TAG_KEY; 5];
+        head[1..].copy_from_slice(&(key.len() as u32).to_le_bytes());
+        let version = version.0.to_le_bytes();
+        let parts = [&head[..], key, value, &version[..]];
+        if key.len().saturating_add(value.len()) <= SHORT_BYTES - ITEM_BYTES {
+            let mut bytes = ArrayVec::<u8, SHORT_BYTES>::new();
+            for part in parts {
+                bytes.try_extend_from_slice(part).expect("the sum of the lengths was compared with the room");
+            }
+            return Contribution(xxh3_128(&bytes));
+        }
+        let mut hasher = Xxh3Default::new();
+        parts.into_iter().for_each(|part| hasher.update(part));
+        Contribution(hasher.digest128())
+    }
 }

@@ -58,7 +58,7 @@ fn cluster(seed: u64, nodes: u64) -> Cluster {
 fn alike(mut cluster: Cluster) -> Cluster {
     let nodes = cluster.nodes();
     cluster.run_until("node 1 leads", |cluster| replica(cluster, 1, SHARD).leads());
-    write(&mut cluster, 2, &key_of(SHARD), b"right");
+    write(&mut cluster, nodes.min(2), &key_of(SHARD), b"right");
     fill(&mut cluster, 1_030);
     for node in 1..=nodes {
         assert!(counted(&cluster, node, |counters| counters.checkpoints_received) >= nodes - 1, "node {node}");
@@ -67,21 +67,12 @@ fn alike(mut cluster: Cluster) -> Cluster {
     cluster
 }
 
-/// A byte goes wrong in the memory of these nodes, in a different key on each; those keys are then written again, and
-/// the shard goes on to its next checkpoint.
+/// These nodes apply something that is not what the log says, each something else, as an error in the program would, and the
+/// shard goes on to its next checkpoint.
 fn spoil(cluster: &mut Cluster, nodes: &[u64]) {
-    let key = key_of(SHARD);
-    let spoilt: Vec<Vec<u8>> = nodes.iter().map(|node| [&key[..], &node.to_le_bytes()].concat()).collect();
-    for (node, key) in nodes.iter().zip(&spoilt) {
-        assert!(replica_mut(cluster, *node, SHARD).flip_byte(key), "fill has written it");
+    for node in nodes {
+        assert!(replica_mut(cluster, *node, SHARD).misapply(&key_of(SHARD), &node.to_le_bytes()), "it was written");
     }
-    fill(cluster, 2_050);
-}
-
-/// A node applies something that is not what the log says, as an error in the program would, and the shard goes on to its
-/// next checkpoint.
-fn misapply(cluster: &mut Cluster, node: u64) {
-    assert!(replica_mut(cluster, node, SHARD).misapply(&key_of(SHARD)), "it was written");
     fill(cluster, 2_050);
 }
 
@@ -181,7 +172,7 @@ fn a_wrong_state_does_not_outlive_the_process_in_a_snapshot() {
     let mut cluster = alike(Cluster::with_limits(8, limits));
     let sound = replica(&cluster, 2, SHARD).status().snapshot;
     assert!(Index(0) < sound.index && sound.index < Index(1_024), "{sound}");
-    misapply(&mut cluster, 2);
+    spoil(&mut cluster, &[2]);
     expect_diverged(&mut cluster, 2, 1);
     let wrong = replica(&cluster, 2, SHARD).status().snapshot;
     assert!(Index(1_024) < wrong.index && wrong.index < Index(2_048), "{wrong}");
@@ -198,7 +189,59 @@ fn a_wrong_state_does_not_outlive_the_process_in_a_snapshot() {
     assert!(hashes.iter().all(|hash| *hash == hashes[0]));
 }
 
-/// Its key is not written again, so no hash differs: the snapshot is the first to read it.
+/// Keys that rest and keys that are written again, on a follower and on the leader: each is read at the next checkpoint.
+// rule 20
+#[test]
+fn a_wrong_byte_in_memory_is_found_at_the_next_checkpoint() {
+    let rests = key_of(SHARD);
+    let written = [&rests[..], &7_u64.to_le_bytes()].concat();
+    for (wrong, key) in [(1, &rests), (1, &written), (2, &rests), (2, &written)] {
+        let mut cluster = cluster(10, NODES);
+        let term = replica(&cluster, 1, SHARD).raft().term();
+        assert!(replica_mut(&mut cluster, wrong, SHARD).flip_byte(key));
+        fill(&mut cluster, 2_047);
+        assert_eq!(found(&cluster, wrong), None);
+        fill(&mut cluster, 2_048);
+        let healthy = 3;
+        let expected = replica(&cluster, healthy, SHARD).checkpoints_after(Index(1_024)).next().expect("a checkpoint");
+        let status = status_of(&mut cluster, wrong);
+        let found = status.shards[usize::from(SHARD.0)].divergence.expect("it was found");
+        assert_eq!((found.verdict, found.agreed, found.differs), (Verdict::Corrupt, Index(1_024), Index(2_048)));
+        assert_ne!(found.own, found.other);
+        // Of a key that rests the hash is known that it should have; of one that was written it is the hash that is wrong.
+        assert_eq!(found.own == expected.hash, *key == written);
+        assert_eq!(found.other == expected.hash, *key == rests);
+        assert_eq!(status.shards.iter().filter(|shard| shard.divergence.is_some()).count(), 1, "only this shard");
+        assert_eq!(counted(&cluster, wrong, |counters| counters.divergences), 1);
+        assert_eq!(read(&mut cluster, wrong, Consistency::Stale), Err(Code::Diverged));
+        if wrong == 1 {
+            cluster.run_until("somebody else leads", |cluster| leader(cluster) != 1);
+        } else {
+            assert_eq!((leader(&cluster), replica(&cluster, 1, SHARD).raft().term()), (1, term));
+        }
+        let sound: Vec<u64> = (1..=NODES).filter(|node| *node != wrong).collect();
+        expect_service(&mut cluster, &sound);
+    }
+}
+
+// rule 20
+#[test]
+fn a_wrong_byte_in_the_memory_of_a_node_alone_is_found_as_well() {
+    let mut cluster = cluster(11, 1);
+    assert!(replica_mut(&mut cluster, 1, SHARD).flip_byte(&key_of(SHARD)));
+    fill(&mut cluster, 2_050);
+    assert_eq!(found(&cluster, 1).map(|found| found.verdict), Some(Verdict::Corrupt));
+    for consistency in [Consistency::Linearizable, Consistency::Stale] {
+        assert_eq!(read(&mut cluster, 1, consistency), Err(Code::Diverged));
+    }
+    cluster.kill(1);
+    cluster.start_node(1);
+    cluster.run_until("it has caught up", |cluster| replica(cluster, 1, SHARD).is_ready());
+    fill(&mut cluster, 3_080);
+    expect_service(&mut cluster, &[1]);
+}
+
+/// No checkpoint comes between: the snapshot is the first to read it.
 // rule 20
 #[test]
 fn a_wrong_byte_that_no_write_finds_is_found_by_the_next_snapshot() {

@@ -69,7 +69,7 @@ pub(super) enum Progress {
     /// There is more to load.
     More(Box<Load>),
     /// All of it is loaded.
-    Whole(Loaded),
+    Whole(Box<Loaded>),
 }
 
 /// A snapshot that is being loaded.
@@ -102,7 +102,9 @@ impl Load {
     pub(super) fn step(mut self: Box<Self>) -> Result<Progress, LoadError> {
         let mut bytes = 0;
         while bytes < STEP_BYTES {
-            let Some(items) = self.reader.next_items()? else { return self.finish().map(Progress::Whole) };
+            let Some(items) = self.reader.next_items()? else {
+                return self.finish().map(Box::new).map(Progress::Whole);
+            };
             for item in items {
                 let item_bytes = item.key.len() + item.value.len();
                 bytes += item_bytes;
@@ -194,7 +196,7 @@ fn load(store: &SnapshotStore, at: EntryId) -> Result<Loaded, LoadError> {
     let mut load = Load::begin(store, at)?;
     loop {
         match load.step()? {
-            Progress::Whole(loaded) => return Ok(loaded),
+            Progress::Whole(loaded) => return Ok(*loaded),
             Progress::More(more) => load = more,
         }
     }

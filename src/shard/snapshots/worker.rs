@@ -385,7 +385,7 @@ impl SnapshotWorker {
         let at = load.at();
         match load.step() {
             Ok(Progress::More(load)) => Stepped::More(Work::Load(shard, id, load)),
-            Ok(Progress::Whole(loaded)) => Stepped::Done(Done::Installed { shard, loaded: Box::new(loaded) }),
+            Ok(Progress::Whole(loaded)) => Stepped::Done(Done::Installed { shard, loaded }),
             Err(error) => {
                 let failure = self.not_loaded(shard, at, error);
                 Stepped::Done(Done::NotInstalled { shard, id, failure })
