@@ -35,8 +35,15 @@
 //! Otherwise a request for votes from before the loss could still be granted afterwards, for a log that is lost, and
 //! the grant count for the same node in the same term when it stands again.
 //!
-//! **What that costs.** If one other voter never answers, the replica stays as it is: it holds what is committed, and
-//! counts for nothing. That cannot be had for less, since the voter that is silent may be leading with its vote.
+//! **What that costs.** If one other voter never answers, the replica stays as it is: it gets and holds what is committed,
+//! and counts for nothing. That cannot be had for less. The answers of a majority of the others would tell the term of every
+//! leader that was *elected* with its vote, but not that of a candidate that has this vote and does not know yet that it
+//! has: of five voters, `s` stands in term 7, the vote that the replica gives it arrives at `s` and is not looked at, and `s` and
+//! the replica stop. The replica loses the vote, comes back, and hears of term 6 from all others. Would it acknowledge what the
+//! leader of term 6 sends, so that an entry is committed with it and one other, then `s` could go on, be granted the vote of a
+//! voter that has not got the entry, and be elected without it by these two votes and its own. Only `s` itself can say
+//! that this does not come: when it has told its term over a link to the replica's present process, it has looked at all that an
+//! earlier one has sent.
 
 use std::fmt;
 use std::time::Instant;

@@ -232,9 +232,14 @@ fn a_leader_that_is_killed_while_it_is_fetched_from_is_replaced() {
     await_bytes(&cluster, 1 << 20);
     let leader = cluster.leaders().into_values().next().expect("there is one shard");
     cluster.kill_9(leader);
+    let before = counter(&cluster, 3, "snapshot_bytes_received");
     cluster.await_leaders();
     cluster.await_convergence_within(2 * PATIENCE);
     assert!(counter(&cluster, 3, "snapshots_installed") >= 1);
+    // The next leader's snapshot is another file: all of it is fetched, and none of it twice.
+    let size: u64 = fs::metadata(snapshots(&cluster, 3, 0).last().expect("one is installed")).expect("a file").len();
+    let come = counter(&cluster, 3, "snapshot_bytes_received");
+    assert!(come <= before + size, "{come} bytes came, {before} from the node that was killed, of {size}");
     cluster.restart_all();
     cluster.await_convergence();
     check(&cluster, &contents);

@@ -3,20 +3,24 @@
 use std::time::Duration;
 
 use raftkv_protocol::client::{Answer, HoldReason, Operation};
-use raftkv_protocol::types::ShardId;
+use raftkv_protocol::types::{NodeId, ShardId};
 
 use super::cluster::{Cluster, NODES};
-use super::{counted, key_of, put, replica, status_of, write};
+use super::{counted, key_of, put, replica, replica_mut, status_of, write};
 use crate::limits::Limits;
 
 const SHARD: ShardId = ShardId(0);
 /// The node that was away.
 const LATE: u64 = 3;
-const VALUE_BYTES: usize = 2_000;
 const KEYS: usize = 20;
 
-/// A cluster in which the log of the others begins behind what a node has that starts now.
+/// A cluster in which the log of the others begins behind what a node has that starts now, and the shard is a piece long.
 fn cluster(seed: u64) -> Cluster {
+    cluster_with(seed, 2_000)
+}
+
+/// The same with values of so many bytes.
+fn cluster_with(seed: u64, value_bytes: usize) -> Cluster {
     let limits = Limits { log_tail_bytes: 0, snapshot_log_bytes: 8 << 10, ..Limits::default() };
     let mut cluster = Cluster::with_limits(seed, limits);
     write(&mut cluster, 1, &key_of(SHARD), b"before");
@@ -27,7 +31,7 @@ fn cluster(seed: u64) -> Cluster {
     for n in 0..KEYS {
         // The tag says to which shard it belongs.
         let key = [b"{", &key_of(SHARD)[..], b"}", &n.to_le_bytes()].concat();
-        cluster.ask(&mut client, put(&key, &[7; VALUE_BYTES]), |reply| assert_eq!(reply.result, Ok(Answer::Put)));
+        cluster.ask(&mut client, put(&key, &vec![7; value_bytes]), |reply| assert_eq!(reply.result, Ok(Answer::Put)));
     }
     // Two snapshots of all of it.
     for value in [b"one", b"two"] {
@@ -65,6 +69,40 @@ fn a_snapshot_comes_through_however_slow_the_link_is() {
     let fetched = counted(&cluster, LATE, |counters| counters.snapshot_bytes_received);
     let bytes = replica(&cluster, LATE, SHARD).newest_snapshot().expect("it was installed").bytes;
     assert!(bytes <= fetched && fetched < bytes + bytes / 2, "{fetched} of {bytes}: once");
+}
+
+/// What is committed stays so, whoever leads: the snapshot that is under way is as good as the next leader's, and goes on.
+#[test]
+fn a_snapshot_goes_on_where_it_was_when_another_node_takes_the_lead() {
+    // Five pieces.
+    let mut cluster = cluster_with(62, 60_000);
+    let (before, after) = match cluster.leader(SHARD) {
+        1 => (1, 2),
+        leader => (leader, 1),
+    };
+    cluster.wires.slow_down(0);
+    cluster.start_node(LATE);
+    cluster.run_until("it is being fetched", |cluster| counted(cluster, before, |c| c.snapshot_bytes_sent) > 0);
+    for step in 0..1_000 {
+        if step == 300 {
+            assert!(counted(&cluster, LATE, |counters| counters.snapshot_bytes_received) > 0);
+            replica_mut(&mut cluster, before, SHARD).raft_mut().transfer(NodeId(after)).expect("it leads");
+        }
+        if step == 400 {
+            let known = [before, after, LATE].map(|node| cluster.known_leader(node, SHARD));
+            assert_eq!((known, installed(&cluster)), ([Some(NodeId(after)); 3], 0));
+        }
+        cluster.wires.slow_down(2 << 10);
+        cluster.run(Duration::from_millis(25));
+    }
+    assert_eq!(installed(&cluster), 1);
+    let bytes = replica(&cluster, LATE, SHARD).newest_snapshot().expect("it was installed").bytes;
+    assert_eq!(counted(&cluster, LATE, |counters| counters.snapshot_bytes_received), bytes, "each byte once");
+    assert_eq!(
+        [before, after].map(|node| counted(&cluster, node, |counters| counters.snapshot_bytes_sent)),
+        [bytes, 0]
+    );
+    assert_eq!(counted(&cluster, LATE, |counters| counters.snapshot_timeouts), 0);
 }
 
 #[test]

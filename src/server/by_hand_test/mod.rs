@@ -7,6 +7,7 @@ mod fetching;
 mod full;
 mod gray;
 mod holds;
+mod last_batch;
 #[cfg(feature = "rest")]
 mod leases;
 mod network;

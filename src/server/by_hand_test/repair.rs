@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use raftkv_protocol::client::{Code, Consistency, Operation};
+use raftkv_protocol::client::{Answer, Code, Consistency, Operation};
 use raftkv_protocol::types::ShardId;
 
 use super::cluster::{Cluster, NODES, SHARDS};
-use super::{counted, expect_value, key_of, replica, status_of, write};
+use super::{counted, expect_value, key_of, put, replica, status_of, write};
 use crate::storage::data_dir::recorded_damage;
 
 /// Which shards a node says are being repaired.
@@ -168,6 +168,52 @@ fn a_node_that_is_alone_does_not_start_with_less_than_it_had() {
     cluster.kill(1);
     let line = cluster.try_start_node(1).expect_err("refused").to_string();
     assert!(line.contains("has lost part of its log (see `damage` there), and no other node has it"), "{line}");
+}
+
+/// All that is missing is the vote: it holds, and shows to whoever asks for it, what the majority commits.
+// museum 42
+#[test]
+fn while_one_of_five_is_down_a_damaged_node_gets_its_data_back_though_not_its_vote() {
+    let mut cluster = cluster(8, 5);
+    cluster.kill(5);
+    cluster.kill(3);
+    damage_log(&cluster, 3);
+    cluster.start_node(3);
+    cluster.run_until("leaders", Cluster::has_leaders);
+    let shard = ShardId(0);
+    for _ in 0..2 {
+        write(&mut cluster, 1, &key_of(shard), b"three");
+        let goal = replica(&cluster, cluster.leader(shard), shard).raft().commit();
+        cluster.run_until("it has everything", |cluster| {
+            let replica = replica(cluster, 3, shard);
+            replica.raft().persisted_index() >= goal && replica.applied() >= goal
+        });
+        assert_eq!(repairing(&mut cluster, 3), [0, 2]);
+        let mut client = cluster.dial(3, None, &[]);
+        let key = key_of(shard);
+        let operation = Operation::Get { key: &key, consistency: Consistency::Stale };
+        cluster.ask(&mut client, operation, |reply| match reply.result {
+            Ok(Answer::Value { value, .. }) => assert_eq!(value, b"three"),
+            other => panic!("{other:?}"),
+        });
+        expect_value(&mut cluster, 3, &key, b"three");
+        // What has come back is on its disk: the next start has it before anybody is asked.
+        cluster.kill(3);
+        cluster.start_node(3);
+        assert_eq!(counted(&cluster, 3, |counters| counters.log_salvages), 0);
+        assert!(replica(&cluster, 3, shard).raft().last().index >= goal);
+    }
+    // The others are a majority by one: with another of them gone its vote would be needed.
+    cluster.kill(4);
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(repairing(&mut cluster, 3), [0, 2]);
+    let mut client = cluster.dial(1, None, &[]);
+    let said =
+        cluster.ask(&mut client, put(&key_of(shard), b"four"), |reply| reply.result.map(drop).map_err(|why| why.code));
+    assert!(matches!(said, Err(Code::Timeout | Code::NoLeader)), "{said:?}");
+    [4, 5].into_iter().for_each(|node| cluster.start_node(node));
+    cluster.run_until("it is repaired", |cluster| recorded(cluster, 3).is_empty());
+    write(&mut cluster, 1, &key_of(shard), b"five");
 }
 
 /// While another voter is down the node stays as it is, and nobody hands it what it should lead otherwise.
