@@ -23,7 +23,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
 use super::batch::BLOCK_BYTES;
 use super::disk::{Access, Disk};
-use super::segment::{FileState, allocating_name, segment_name, spare_name};
+use super::segment::{FileState, SEGMENT_BYTES_MIN, allocating_name, segment_name, spare_name};
 use super::stats::Shared;
 use super::tip::SegmentFile;
 use super::{LogError, Wake};
@@ -68,9 +68,9 @@ pub(crate) trait SpareSource: Send {
     /// A file of at least this many bytes.
     fn take(&mut self, size_min: u64) -> Result<Spare, LogError>;
 
-    /// Bytes at the end of the current segment that no entry is written into now: a quarter of it if the last spare is
-    /// what comes next, half of it if none is left.
-    fn kept_bytes(&self) -> u64;
+    /// Bytes at the end of the current segment, which has this size, that no entry is written into now: a quarter of it if
+    /// the last spare is what comes next, half of it if none is left.
+    fn kept_bytes(&self, size: u64) -> u64;
 
     /// These segments are not needed any more, oldest first. If a file was taken, it is a segment now, durably.
     fn let_go(&mut self, needless: Vec<SegmentFile>);
@@ -201,6 +201,24 @@ impl First {
             self.maker.make(size, &|| {})
         })
     }
+
+    /// Makes one of this size. If the disk has no room for it, makes a shorter one of half of what is left, as long as that
+    /// takes what must be written at once, and as much again. The segment before it gives its unused end back when this one
+    /// is in use: so a node can be started over and over on a disk that stays full.
+    fn make_usual(&mut self, mut size: u64, size_min: u64) -> io::Result<Spare> {
+        let least = (2 * size_min).max(SEGMENT_BYTES_MIN);
+        let mut made = self.make(size);
+        while let Err(error) = &made
+            && matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        {
+            size = size.min(self.maker.disk.free_bytes()?) / 2 / BLOCK_BYTES * BLOCK_BYTES;
+            if size < least {
+                break;
+            }
+            made = self.maker.make(size, &|| {});
+        }
+        made
+    }
 }
 
 impl SpareSource for First {
@@ -211,7 +229,7 @@ impl SpareSource for First {
             return Ok(spare);
         }
         let size = size_min.next_multiple_of(BLOCK_BYTES).max(self.maker.segment_size);
-        self.make(size).map_err(|error| {
+        self.make_usual(size, size_min).map_err(|error| {
             LogError(format!(
                 "cannot allocate a log segment of {size} bytes in {}: {error}; free space there and start again",
                 self.maker.disk.path("")
@@ -219,7 +237,7 @@ impl SpareSource for First {
         })
     }
 
-    fn kept_bytes(&self) -> u64 {
+    fn kept_bytes(&self, _: u64) -> u64 {
         0
     }
 
@@ -273,11 +291,12 @@ impl SpareSource for Pool {
         spare.map_err(|_| LogError("the log's allocator ended unexpectedly".to_owned()))
     }
 
-    fn kept_bytes(&self) -> u64 {
+    fn kept_bytes(&self, size: u64) -> u64 {
+        let size = size.min(self.segment_size);
         match self.spares.len() {
             // A leader's first entry must find room, or a node whose disk is full after its start answers no read.
-            0 if self.was_filled || self.is_low() => (self.segment_size / 2).next_multiple_of(BLOCK_BYTES),
-            ..=LAST => (self.segment_size / 4).next_multiple_of(BLOCK_BYTES),
+            0 if self.was_filled || self.is_low() => (size / 2).next_multiple_of(BLOCK_BYTES),
+            ..=LAST => (size / 4).next_multiple_of(BLOCK_BYTES),
             _ => 0,
         }
     }

@@ -257,7 +257,7 @@ impl Syncer {
     }
 
     fn has_room_for(&self, batch: &Batch, spares: &dyn SpareSource) -> bool {
-        let kept = if batch.has_records() { spares.kept_bytes() } else { 0 };
+        let kept = if batch.has_records() { spares.kept_bytes(self.current().size) } else { 0 };
         self.has_room(room_for(batch) + kept)
     }
 

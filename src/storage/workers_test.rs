@@ -386,6 +386,46 @@ fn a_node_starts_again_and_again_with_no_byte_free() {
     }
 }
 
+/// Its spares are used up, and what the segments of earlier starts give back is never quite one more.
+// museum 41, rule 17
+#[test]
+fn a_node_starts_again_and_again_on_a_full_disk_without_a_spare() {
+    let segment = 4 * SEGMENT;
+    let mut node = filled(segment);
+    node.settle().expect("the reserve takes it");
+    let mut without_spare = 0;
+    for start in 0..16 {
+        let contents = node.contents.clone();
+        let disk = node.disk.clone();
+        drop(node);
+        without_spare += u32::from(spares(&disk) == 0);
+        disk.crash_in_place(Survivors::Random { seed: start, block: 512 });
+        node = Node::open_with(&disk, segment).unwrap_or_else(|error| panic!("start {start}: {error}"));
+        assert_eq!(node.contents, contents);
+        while node.workers.can_allocate() && node.workers.allocate() {}
+        assert!(disk.used() <= 8 * segment);
+        node.set_hard_state(SHARDS[0], hard_state(start + 10, 1));
+        node.settle().expect("a vote fits");
+        let next = node.contents[&SHARDS[0]].1.len() as u64 + 1;
+        node.put(SHARDS[0], next, start + 10, 0);
+        node.settle().expect("the first entry of a leader fits");
+    }
+    assert!(without_spare >= 4, "{without_spare}");
+    // It has grown shorter with each start, and is as long as ever when there is space.
+    node.disk.set_capacity(None);
+    let (contents, disk) = (node.contents.clone(), node.disk.clone());
+    drop(node);
+    disk.restart();
+    let mut node = Node::open_with(&disk, segment).expect("space");
+    while node.workers.can_allocate() {
+        assert!(node.workers.allocate());
+    }
+    assert_eq!((node.contents.clone(), node.log.space()), (contents, Space::Plenty));
+    let next = node.contents[&SHARDS[0]].1.len() as u64 + 1;
+    node.put(SHARDS[0], next, 100, 2 * SEGMENT as usize);
+    node.settle().expect("healthy");
+}
+
 #[test]
 fn a_full_disk_does_not_hold_up_a_close() {
     let mut node = filled(SEGMENT);
