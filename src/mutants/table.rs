@@ -73,6 +73,12 @@ pub const ALL: &[Mutant] = &[
     // Leases.
     bug("lease-from-answer", "a lease counts from when the answer came", "rule 6, museum 23"),
     bug("lease-ignores-drift", "a lease lasts as long as the promise, whatever the clocks do", "rule 6, museum 23"),
+    bug("lease-allows-for-one-clock", "a lease allows for what one of two clocks may be wrong by", "rule 6, museum 23"),
+    bug(
+        "promise-allows-for-drift",
+        "a voter keeps its word only as long as a leader counts on it",
+        "rule 6, museum 23",
+    ),
     bug("lease-judged-before-reading", "a lease is held at the time before its request was read", "rule 6, museum 23"),
     bug("hint-waives-promise", "a broken link frees a voter from what it has promised", "rule 6, museum 23"),
     bug("restarted-voter-is-free", "a voter forgets over a restart what it has promised", "rule 6, museum 23"),

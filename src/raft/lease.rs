@@ -50,6 +50,12 @@ pub struct Leases {
 }
 
 impl Leases {
+    /// How long a voter keeps what it promises, by its own clock: what clocks are wrong by is for the leader to allow for.
+    pub(super) fn kept(&self) -> Duration {
+        let lasts = self.duration.unwrap_or_default();
+        if mutant!("promise-allows-for-drift") { self.counted(lasts) } else { lasts }
+    }
+
     /// How long a leader counts on a promise, from when it sent what was answered.
     fn counted(&self, lasts: Duration) -> Duration {
         let lasts = lasts.min(self.duration.unwrap_or_default());
@@ -57,7 +63,7 @@ impl Leases {
             return lasts;
         }
         // (1 - d) / (1 + d) is more than 1 - 2d.
-        let apart = u128::from(self.drift_ppm_max) * 2;
+        let apart = u128::from(self.drift_ppm_max) * if mutant!("lease-allows-for-one-clock") { 1 } else { 2 };
         let lost_ns = (lasts.as_nanos() * apart).div_ceil(1_000_000);
         lasts.saturating_sub(Duration::from_nanos(u64::try_from(lost_ns).unwrap_or(u64::MAX)))
     }

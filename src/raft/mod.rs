@@ -338,7 +338,7 @@ impl Raft {
         let was_paused = now.saturating_duration_since(self.now) > self.config.election_timeout;
         self.now = self.now.max(now);
         self.timer.settle(self.now);
-        self.bond.settle(self.now, self.config.leases.duration.unwrap_or_default());
+        self.bond.settle(self.now, self.config.leases.kept());
         self.judge_held_votes();
         self.timer.settle(self.now);
         self.tick_damage();

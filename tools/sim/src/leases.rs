@@ -1,8 +1,8 @@
 //! Leases, in runs that have them: what is drawn for them, and what must hold.
 //!
-//! Clocks drift up to the bound that the nodes are told, machines stand still for longer than any lease, also in the
-//! middle of a turn, and some nodes start without leases, or with shorter ones. Outside of what is promised, and so never
-//! brought about: a clock that is wrong by more than the bound.
+//! Clocks drift up to the bound that the nodes are told, most of them by just that, machines stand still for longer than any
+//! lease, also in the middle of a turn, and some nodes start without leases, or with shorter ones. Outside of what is
+//! promised, and so never brought about: a clock that is wrong by more than the bound.
 //!
 //! - A node that has promised a leader to elect nobody else does not: it votes for nobody of a later term and stands for no
 //!   election until the promise has run out on the fastest clock, over restarts too, but for an election that a leader has asked
@@ -22,12 +22,12 @@ use raftkv_protocol::peer::{Body, Message};
 use raftkv_protocol::types::{CoreId, NodeId, ShardId, Term};
 
 use crate::agenda::{Event, HostId, MILLISECOND};
-use crate::machine::{State, node_id};
+use crate::machine::{Machine, State, node_id};
 use crate::oracle::Violation;
 use crate::random::Random;
 use crate::world::World;
 
-/// What a seed says of leases. It is drawn by itself: the rest of a run is drawn as if there were none.
+/// What a seed says of leases. It is drawn by itself: the rest of a run is drawn as if there were none, but for its clocks.
 #[derive(Clone, Debug)]
 pub struct LeasePlan {
     /// How long they last.
@@ -57,6 +57,20 @@ impl LeasePlan {
         // Not shorter than two beats, which are a quarter of an election.
         random.coin().then_some(self.duration * 3 / 4)
     }
+}
+
+/// How much faster a clock runs in a run with leases, from this start of its node to the next: most often as much as it may, or as much
+/// slower.
+pub fn draw_drift(drift_max: u64, random: &mut Random) -> i64 {
+    let (end, any) = (drift_max as i64, random.between(0, 2 * drift_max) as i64);
+    *random.pick(&[-end, end, any - end])
+}
+
+/// Whether a clock is as slow as it may be while so many others that a lease may rest on them are as fast as they may be.
+fn are_at_opposite_ends(machines: &[Machine], slow: usize, drift_max: u64) -> bool {
+    let end = drift_max as i64;
+    let fast = machines.iter().filter(|machine| machine.drift == end).count();
+    end > 0 && machines[slow].drift == -end && fast >= machines.len() / 2
 }
 
 /// What one replica has promised.
@@ -151,6 +165,8 @@ impl World {
         for led in router.shards().iter().filter(|shard| shard.leads()) {
             let raft = led.raft();
             let served = self.oracle.leases.has_served(led.id(), node_id(index), raft.lease_counts().served);
+            let is_close = served && are_at_opposite_ends(&self.machines, index, self.plan.drift_max);
+            self.coverage.add("lease held by the slowest clock on the word of the fastest", u64::from(is_close));
             if served && !raft.is_transferring() && !raft.holds_lease(self.machines[index].clock(now)) {
                 let what = format!("shard {}: {}", led.id(), raft.state_line());
                 return Err(Violation::of("a lease that answers reads is held", what));

@@ -138,6 +138,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "client gives up",
     "read served by a lease",
     "lease not held, read waited for a round",
+    "lease held by the slowest clock on the word of the fastest",
     "vote withheld for a promise",
     "election put off for a promise",
     "lease given up to hand over",

@@ -19,6 +19,7 @@ use raftkv_protocol::types::{CoreId, Incarnation, NodeId, ShardId};
 
 use crate::agenda::{LoopId, MILLISECOND, Work};
 use crate::damage::{DamagedFile, Flip, Harm};
+use crate::leases;
 use crate::network::{SharedNet, node_address};
 use crate::plan::Plan;
 use crate::random::Random;
@@ -97,7 +98,9 @@ pub struct Machine {
     /// How long leases last at the node that was started last.
     lease: Option<Duration>,
     /// How much faster the clock runs, in millionths; may be negative.
-    drift: i64,
+    pub drift: i64,
+    /// And that, in a run with leases.
+    pub drift_random: Random,
     dir: PathBuf,
     epoch: Instant,
 }
@@ -158,6 +161,7 @@ impl Machine {
             is_alone: plan.nodes == 1,
             snapshot_damaged: false,
             drift: draw_drift(plan, random),
+            drift_random: Random::new(0),
             dir: dir.join(format!("node{}-0", index + 1)),
             epoch,
         }
@@ -234,6 +238,9 @@ impl Machine {
         self.stood_since = vec![None; self.loops.len()];
         self.lease = plan.leases.as_ref().and_then(|leases| leases.setting(&mut self.lease_random));
         self.drift = draw_drift(plan, random);
+        if plan.leases.is_some() {
+            self.drift = leases::draw_drift(plan.drift_max, &mut self.drift_random);
+        }
         let now_shown = self.clock(now);
         let peers = (0..plan.nodes).filter(|index| *index != self.index);
         let peers = peers.map(|index| Peer { id: node_id(index), address: node_address(index) }).collect();

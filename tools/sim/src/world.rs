@@ -30,6 +30,9 @@ use crate::verdict::{self, SEARCH_STEPS_MAX};
 /// What is drawn for leases is drawn by itself.
 const LEASES: u64 = 0x1ea5_e000_0000_0000;
 
+/// And so are their clocks.
+const DRIFTS: u64 = 0xd21f_7000_0000_0000;
+
 /// And so is what is drawn for batches.
 const BATCHES: u64 = 0xba7c_4000_0000_0000;
 
@@ -90,6 +93,7 @@ impl World {
         let mut lease_random = Random::new(seed ^ LEASES);
         plan.leases = LeasePlan::draw(&mut lease_random, plan.election_timeout);
         plan.drift_max = plan.leases.as_ref().and_then(|leases| leases.drift_max).unwrap_or(plan.drift_max);
+        let mut drift_random = Random::new(seed ^ DRIFTS);
         let mut batch_random = Random::new(seed ^ BATCHES);
         plan.batches = BatchPlan::draw(&mut batch_random);
         let mut net = Net::new(plan.net.clone(), random.fork());
@@ -102,6 +106,7 @@ impl World {
             owners.extend((0..usize::from(plan.cores)).map(|core| Owner::Core { machine: index, core }));
             machines.push(Machine::new(index, &plan, loops, dir.path(), epoch, &mut random));
             machines[index].lease_random = lease_random.fork();
+            machines[index].drift_random = drift_random.fork();
             net.agenda.at(random.below(50 * MILLISECOND), Event::Start { node: index });
         }
         let places: Vec<LoopId> = (0..plan.clients)
