@@ -82,6 +82,7 @@ pub const ALL: &[Mutant] = &[
     bug("lease-judged-before-reading", "a lease is held at the time before its request was read", "rule 6, museum 23"),
     bug("hint-waives-promise", "a broken link frees a voter from what it has promised", "rule 6, museum 23"),
     bug("restarted-voter-is-free", "a voter forgets over a restart what it has promised", "rule 6, museum 23"),
+    bug("own-election-told-as-asked-for", "who stands by itself says that its leader has asked for it", "rule 6"),
     bug("transfer-keeps-lease", "a leader that hands over keeps its lease", "rule 6, museum 23"),
     // The log.
     bug("sync-skipped", "the log is written and not synced", "rule 1, museum 2"),

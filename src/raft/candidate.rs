@@ -81,7 +81,8 @@ impl Raft {
         match self.role {
             Role::PreCandidate => self.send_at(to, Term(self.hard_state.term.0 + 1), Body::PreVote { last }),
             Role::Candidate => {
-                self.send_once_durable(to, Body::Vote { last, transfer: self.cause == Cause::Transfer });
+                let transfer = self.cause == Cause::Transfer || mutant!("own-election-told-as-asked-for");
+                self.send_once_durable(to, Body::Vote { last, transfer });
             }
             Role::Follower | Role::Leader | Role::Learner => {}
         }

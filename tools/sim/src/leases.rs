@@ -7,6 +7,7 @@
 //! - A node that has promised a leader to elect nobody else does not: it votes for nobody of a later term and stands for no
 //!   election until the promise has run out on the fastest clock, over restarts too, but for an election that a leader has asked
 //!   for. (Pre-votes may wait in a socket until the node is bound, and mean nothing then.)
+//! - Who says that a leader has asked for its election was told so by a node of the term before.
 //! - A lease is over before the promises that it rests on can have run out on any clock.
 //! - A lease that answers a read is held at a time that was read after the request.
 //! - While a leader holds a lease nobody leads a later term. (So nobody else can have committed anything.)
@@ -91,7 +92,9 @@ pub struct LeasePromises {
     bound: BTreeMap<(ShardId, NodeId), Bound>,
     /// Reads that each replica's leases have answered since its process started.
     served: BTreeMap<(ShardId, NodeId), u64>,
-    /// Elections that leaders have asked for.
+    /// Who was told to stand for election, and in which term it would.
+    told_to_stand: BTreeSet<(ShardId, Term, NodeId)>,
+    /// Who has said so to its voters.
     handed_over: BTreeSet<(ShardId, Term, NodeId)>,
 }
 
@@ -120,7 +123,14 @@ impl LeasePromises {
                 let bound = self.bound.entry((shard, from)).or_insert(Bound { term, until });
                 (bound.term, bound.until) = (bound.term.max(term), bound.until.max(until));
             }
-            Body::Vote { transfer: true, .. } => drop(self.handed_over.insert((shard, term, from))),
+            Body::TimeoutNow => drop(self.told_to_stand.insert((shard, Term(term.0 + 1), to))),
+            Body::Vote { transfer: true, .. } if self.told_to_stand.contains(&(shard, term, from)) => {
+                self.handed_over.insert((shard, term, from));
+            }
+            Body::Vote { transfer: true, .. } => {
+                let what = format!("shard {shard}: node {from} stands in term {term}");
+                return Err(Violation::of("who says that a leader has asked for its election was told so", what));
+            }
             Body::Vote { transfer: false, .. } => return self.check(message, "stands for election", now),
             Body::VoteReply { granted: true } if !self.handed_over.contains(&(shard, term, to)) => {
                 return self.check(message, "votes", now);

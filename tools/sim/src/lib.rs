@@ -36,6 +36,8 @@ mod batches_test;
 #[cfg(test)]
 mod endings_test;
 #[cfg(test)]
+mod leases_test;
+#[cfg(test)]
 mod promises_test;
 #[cfg(test)]
 mod scan_test;
