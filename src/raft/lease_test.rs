@@ -222,7 +222,7 @@ fn promising(mut solo: Solo) -> Solo {
     solo
 }
 
-/// The time of the heartbeat is not known yet, and a hint may come with it that lifts all other loyalty.
+/// rule 6: the time of the heartbeat is not known yet, and a hint may come with it that lifts all other loyalty.
 #[test]
 fn a_promise_binds_before_the_tick_that_it_is_counted_from() {
     for request in [pre_vote((0, 0)), vote((0, 0))] {
@@ -354,7 +354,7 @@ fn a_restarted_voter_waits_before_its_first_vote() {
     assert_eq!(solo.raft.role(), Role::PreCandidate);
 }
 
-/// An earlier process may have had leases that lasted longer.
+/// rule 6: an earlier process may have had leases that lasted longer.
 #[test]
 fn a_shorter_promise_takes_nothing_from_a_longer_one() {
     let mut solo = promising(with(3, 0, None, &[], |config| {
