@@ -11,7 +11,7 @@ use crate::limits::{Limits, SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_WORDS_BYTES_MAX};
 use crate::metrics::histogram::micros;
 use crate::shard::Shard;
 use crate::shard::snapshots::{Done, Failure, Job, PieceFor, Snapshots};
-use crate::storage::CoreLog;
+use crate::storage::{CoreLog, Space};
 
 use super::demand::Demands;
 use super::fetcher::{Fetcher, Verdict};
@@ -349,29 +349,35 @@ impl<L: CoreLog> Router<L> {
     }
 
     /// If the log is longer than it should be, the shard that holds on to its oldest segment lets go of it: by a
-    /// snapshot, or, where that costs more or does not help, by writing its entries anew.
+    /// snapshot, or, where that costs more or does not help, by writing its entries anew. On a full disk it lets go however long
+    /// the log is: each segment that becomes a spare is one more to write to.
     fn push_pinning(&mut self, now: Instant) {
-        let bytes = self.log.held_bytes();
-        self.snapshots.worker.hurry(bytes > self.node.config.limits.core_log_bytes_max / 2);
-        if now < self.snapshots.push_at || bytes <= self.node.config.limits.core_log_bytes_max {
+        let (bytes, bytes_max) = (self.log.held_bytes(), self.node.config.limits.core_log_bytes_max);
+        let is_full = self.log.space() == Space::ReserveOnly;
+        self.snapshots.worker.hurry(is_full || bytes > bytes_max / 2);
+        if now < self.snapshots.push_at || (bytes <= bytes_max && !is_full) {
             return;
         }
         self.snapshots.push_at = now + PUSH_PAUSE;
         let needed: u64 = self.shards.iter().map(Shard::log_bytes).sum();
-        let Some((pinning, _)) = self.log.pinned_by().filter(|_| bytes / 2 >= needed) else { return };
+        let is_sparse = bytes / 2 >= needed;
+        let Some((pinning, _)) = self.log.pinned_by().filter(|_| is_sparse || is_full) else { return };
         let at = self.position(pinning);
         let shard = &self.shards[at];
         if shard.is_taking_snapshot() {
             return;
         }
         let helps = self.snapshots.pushed != Some(pinning) && shard.snapshot_is_due(1, now);
-        if helps && shard.log_bytes() > shard.state_bytes() {
+        if helps && (is_full || shard.log_bytes() > shard.state_bytes()) {
             if self.begin_snapshot(at, now) {
                 self.snapshots.pushed = Some(pinning);
             }
             return;
         }
+        let is_small = shard.log_bytes() <= bytes / 2;
         self.snapshots.pushed = None;
-        self.log.copy_forward(pinning);
+        if is_sparse || is_small {
+            self.log.copy_forward(pinning);
+        }
     }
 }

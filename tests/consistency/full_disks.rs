@@ -219,3 +219,56 @@ fn a_young_node_on_a_full_disk_writes_down_what_it_must_when_there_is_space() {
         assert!(ended.stderr.contains(waited), "{}", ended.stderr);
     }
 }
+
+/// What its own log and snapshots take they give back: a node whose disk others have filled goes on overwriting what it holds.
+// museum 41, rule 17
+#[test]
+fn a_node_goes_on_overwriting_its_keys_on_a_disk_that_stays_full() {
+    let test = "a_node_goes_on_overwriting_its_keys_on_a_disk_that_stays_full";
+    let idle = Cluster::of(1).idle();
+    let Some(disk) = SmallDisk::mount(test, idle.files(), 48) else { return };
+    let builder = Cluster::of(1).shards(1).flag("--snapshot-log-bytes=2MiB").flag("--log-tail-bytes=0");
+    let mut cluster = builder.data(disk.path()).start();
+    let mut wire = cluster.wire(1);
+    let mut versions = [0; 10];
+    let overwrite = |wire: &mut Wire, versions: &mut [u64; 10], n: usize| {
+        let (key, value) = (format!("key{}", n % 10), vec![n as u8; 100_000]);
+        eventually(PATIENCE, format!("put {n} is taken"), || match wire.ask(put(key.as_bytes(), &value)) {
+            replied if replied.said == Said::Put => {
+                versions[n % 10] = replied.at.index.0;
+                Some(())
+            }
+            replied => {
+                assert_eq!(replied.said.code(), Some(Code::NoSpace), "{replied:?}");
+                None
+            }
+        });
+    };
+    let mut n = 0;
+    while wire.counter("snapshots_taken") < 3 {
+        overwrite(&mut wire, &mut versions, n);
+        n += 1;
+    }
+    await_spares(&mut wire);
+    disk.fill();
+    let taken = wire.counter("snapshots_taken");
+    // Many times what its spare segments hold.
+    for _ in 0..200 {
+        overwrite(&mut wire, &mut versions, n);
+        n += 1;
+    }
+    assert!(wire.counter("snapshots_taken") >= taken + 3);
+    assert!(cluster.process(1).stderr().contains("writing it over the older one"), "{}", cluster.process(1).stderr());
+    cluster.kill_9(1);
+    disk.fill();
+    cluster.restart_all();
+    let mut wire = cluster.wire(1);
+    for (key, version) in versions.iter().enumerate() {
+        assert_eq!(wire.get(format!("key{key}")).map(|(version, _)| version), Some(*version), "key{key}");
+    }
+    for _ in 0..40 {
+        overwrite(&mut wire, &mut versions, n);
+        n += 1;
+    }
+    assert_eq!(cluster.stop(1).code, Some(0));
+}

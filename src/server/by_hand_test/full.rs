@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use raftkv_protocol::client::Code;
+use raftkv_protocol::client::{Answer, Code, Operation};
 use raftkv_protocol::health::DiskHealth;
 use raftkv_protocol::types::{NodeId, ShardId};
 
 use super::cluster::{Cluster, NODES, SHARDS};
 use super::gray::{OWN, cluster, leader, leads_nothing, terms, transfers_away, write_for};
 use super::{counted, expect_value, key_of, put, replica, status_of, write};
+use crate::limits::Limits;
 
 fn health(cluster: &Cluster, node: u64) -> DiskHealth {
     cluster.node(node).node().health.own()
@@ -101,4 +102,46 @@ fn without_a_majority_that_has_space_nothing_moves() {
     // As soon as the other has space again, it is a majority.
     cluster.set_full(3, false);
     cluster.run_until("node 1 leads nothing", |cluster| leads_nothing(cluster, 1));
+}
+
+/// Of a shard that is written on, the log and the snapshots give back what they take; a shard that rests is copied out of the way.
+// rule 17
+#[test]
+fn a_log_that_can_be_compacted_is_written_to_on_a_full_disk() {
+    let limits = Limits { log_tail_bytes: 0, ..Limits::default() };
+    let mut cluster = Cluster::with_limits(54, limits);
+    for value in [b"one", b"two"] {
+        for shard in (0..SHARDS).map(ShardId) {
+            write(&mut cluster, 1, &key_of(shard), &[value[0]; 20_000]);
+        }
+        cluster.run(Duration::from_millis(200));
+        for node in 1..=NODES {
+            let mut client = cluster.dial(node, None, &[]);
+            cluster.ask(&mut client, Operation::Snapshot { wait_ms: 0 }, |reply| {
+                assert!(matches!(reply.result, Ok(Answer::Snapshots(_))), "{:?}", reply.result);
+            });
+        }
+    }
+    for node in 1..=NODES {
+        cluster.set_full(node, true);
+        (0..SHARDS).for_each(|shard| cluster.snapshot_disk(node, ShardId(shard)).set_full(true));
+    }
+    let mut refused = 0;
+    for n in 0..100_u8 {
+        let started = cluster.now;
+        loop {
+            let mut client = cluster.dial(1, None, &[]);
+            let said = cluster.ask(&mut client, put(&key_of(OWN[0]), &[n; 20_000]), |reply| {
+                reply.result.map(drop).map_err(|why| why.code)
+            });
+            if said.is_ok() {
+                break;
+            }
+            refused += 1;
+            assert!(cluster.now - started < Duration::from_secs(60), "put {n} is not taken: {said:?}");
+            cluster.run(Duration::from_millis(100));
+        }
+    }
+    assert!(refused > 0, "the disks were full");
+    expect_value(&mut cluster, 2, &key_of(OWN[0]), &[99; 20_000]);
 }

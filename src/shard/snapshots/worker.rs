@@ -14,7 +14,7 @@ use crate::storage::snapshot::{SnapshotFile, SnapshotInfo, SnapshotReceiver, Sna
 
 use super::jobs::{Done, Failure, Job};
 use super::load::{Load, LoadError, Progress, set_aside};
-use super::work::{Stepped, Take, Work, check};
+use super::work::{MakeRoom, Stepped, Take, Work, check};
 use super::{STEP_BYTES, Stores};
 
 /// Files of snapshots that are kept open for other nodes, so that one which is removed meanwhile can be fetched to its end.
@@ -144,7 +144,7 @@ impl SnapshotWorker {
 
     /// How long to wait before the next step. Only who has nothing else to do rests.
     fn rest(&self) -> Duration {
-        let only_writes = self.work.iter().all(|work| matches!(work, Work::Take(..)));
+        let only_writes = self.work.iter().all(|work| matches!(work, Work::Take(..) | Work::MakeRoom(..)));
         if only_writes && !self.hurry.load(Ordering::Relaxed) { self.rest } else { Duration::ZERO }
     }
 
@@ -168,13 +168,13 @@ impl SnapshotWorker {
     /// Does a short job; puts a long one behind the others.
     fn begin(&mut self, job: Job) {
         match job {
-            Job::Take { shard, state } => {
-                let begun = self.store(shard).and_then(|store| Take::begin(store, &self.configuration, state));
-                match begun {
-                    Ok(take) => self.work.push_back(Work::Take(shard, take)),
-                    Err(failure) => self.tell(Done::NotTaken { shard, failure }),
+            Job::Take { shard, state } => match self.store(shard) {
+                Ok(store) => {
+                    let begun = Take::begin(shard, store, &self.configuration, state);
+                    self.note(begun);
                 }
-            }
+                Err(failure) => self.tell(Done::NotTaken { shard, failure }),
+            },
             Job::Read { piece_for, shard, id, offset, length_max } => {
                 let piece = self.read(shard, id, offset, length_max);
                 self.tell(Done::Piece { piece_for, shard, id, offset, piece });
@@ -219,14 +219,27 @@ impl SnapshotWorker {
             Work::Resume(shard, id) => self.resume(shard, id),
             Work::Load(shard, id, load) => self.load(shard, id, load),
             Work::Take(shard, take) => take.step(shard),
+            Work::MakeRoom(shard, room) => self.make_room(shard, room),
             Work::Check(shard, reader) => check(shard, reader),
             Work::Drop(state) => {
                 drop(state);
                 Stepped::Ended
             }
         };
+        self.note(stepped);
+    }
+
+    /// What has come of a step.
+    fn note(&mut self, stepped: Stepped) {
         match stepped {
             Stepped::More(work) => self.work.push_back(work),
+            Stepped::NoRoom(shard, state, failure) => {
+                let room = self.store(shard).and_then(|store| MakeRoom::begin(store, state, failure));
+                match room {
+                    Ok(room) => self.work.push_back(Work::MakeRoom(shard, room)),
+                    Err(failure) => self.tell(Done::NotTaken { shard, failure }),
+                }
+            }
             Stepped::Done(done) => {
                 match done {
                     Done::Rotten { shard, id } => self.condemn(shard, id),
@@ -237,6 +250,20 @@ impl SnapshotWorker {
             }
             Stepped::Ended => {}
         }
+    }
+
+    /// Makes room for a state, as far as one step goes.
+    fn make_room(&mut self, shard: ShardId, room: MakeRoom) -> Stepped {
+        let oldest = room.oldest();
+        let stepped = match self.store(shard) {
+            Ok(store) => room.step(shard, store, &self.configuration),
+            Err(failure) => Stepped::Done(Done::NotTaken { shard, failure }),
+        };
+        if matches!(stepped, Stepped::More(Work::Take(..))) {
+            // It is written over in the next step: whoever fetches it gets no more of it.
+            self.condemn(shard, oldest);
+        }
+        stepped
     }
 
     fn tell(&self, done: Done) {

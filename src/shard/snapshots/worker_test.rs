@@ -1,5 +1,6 @@
 //! A worker moved by hand, over disks in memory.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -209,6 +210,87 @@ fn a_state_that_memory_has_not_kept_is_not_written_down() {
     let log = crate::storage::RecoveredShard::default();
     let found = super::find(&stores(&bench.disk), SHARD, &log).expect("it is whole").loaded.expect("one is there");
     assert_eq!(found.meta, sound);
+}
+
+fn newest_of(disk: &SimulatedDisk) -> Loaded {
+    let log = crate::storage::RecoveredShard::default();
+    super::find(&stores(disk), SHARD, &log).expect("one is whole").loaded.expect("one is there")
+}
+
+/// Two snapshots on a disk that takes nothing more, and what they are of.
+fn full_with_two(seed: u64) -> (Bench, StateMachine, [SnapshotMeta; 2]) {
+    let bench = Bench::new(seed);
+    let mut machine = state_of(3_000, 300);
+    let first = bench.take(&machine);
+    grow(&mut machine, 0..10, &[8; 300]);
+    let second = bench.take(&machine);
+    bench.disk.set_full(true);
+    (bench, machine, [first, second])
+}
+
+// museum 41, rule 17
+#[test]
+fn a_state_for_which_the_disk_has_no_room_is_written_over_the_older_snapshot() {
+    let (bench, mut machine, [first, second]) = full_with_two(1);
+    assert!(bench.piece(first.id, 0).is_some());
+    let mut kept = second;
+    for (keys, bytes) in [(0..10, 300), (0..3_000, 299), (5..10, 4), (0..1, 200)] {
+        grow(&mut machine, keys, &vec![9; bytes]);
+        let taken = bench.take(&machine);
+        let files = [kept, taken].map(|meta| (crate::storage::snapshot::snapshot_name(meta.at), meta.bytes));
+        assert_eq!(bench.disk.names(), files.each_ref().map(|(name, _)| name.clone()));
+        for (name, bytes) in files {
+            assert_eq!(bench.disk.bytes(&name).len() as u64, bytes);
+        }
+        let Loaded { meta, machine: loaded, .. } = newest_of(&bench.disk);
+        assert_eq!((meta, loaded.hash()), (taken, machine.hash()));
+        kept = taken;
+    }
+    assert_eq!(bench.piece(first.id, 0), None, "nobody is given what was written over it");
+
+    // What is longer than the older one does not fit, and takes nothing away.
+    let names = bench.disk.names();
+    grow(&mut machine, 3_000..4_000, &[1; 300]);
+    assert!(matches!(failure(bench.one(Job::Take { shard: SHARD, state: machine.snapshot() })), Failure::NoSpace(_)));
+    assert_eq!((bench.disk.names(), newest_of(&bench.disk).meta), (names, kept));
+}
+
+/// It would be the only one.
+#[test]
+fn a_damaged_newer_snapshot_does_not_cost_the_older_one() {
+    let (bench, mut machine, [first, second]) = full_with_two(2);
+    bench.disk.flip(&crate::storage::snapshot::snapshot_name(second.at), second.bytes / 2, 3);
+    grow(&mut machine, 0..10, &[9; 300]);
+    let failure = failure(bench.one(Job::Take { shard: SHARD, state: machine.snapshot() }));
+    assert!(failure.words().contains("damaged"), "{failure:?}");
+    assert_eq!(newest_of(&bench.disk).meta, first);
+}
+
+/// At every operation of it the power goes: the newer one is there, or the new one besides.
+// museum 29, 41
+#[test]
+fn whatever_a_crash_leaves_of_a_snapshot_over_another_there_is_a_whole_one() {
+    let mut found = BTreeSet::new();
+    for operation in 0.. {
+        let (bench, mut machine, [_, second]) = full_with_two(3);
+        grow(&mut machine, 0..10, &[9; 300]);
+        bench.disk.die_at(operation);
+        bench.all(Job::Take { shard: SHARD, state: machine.snapshot() });
+        for seed in 0..8 {
+            let survivors = match seed {
+                0 => Survivors::None,
+                1 => Survivors::All,
+                _ => Survivors::Random { seed, block: 4_096 },
+            };
+            let newest = newest_of(&bench.disk.crash(survivors)).meta.at;
+            assert!([second.at.index, machine.applied()].contains(&newest.index), "operation {operation}: {newest}");
+            found.insert(newest.index);
+        }
+        if !bench.disk.is_off() {
+            break;
+        }
+    }
+    assert_eq!(found.len(), 2);
 }
 
 // museum 28

@@ -109,6 +109,43 @@ const _: () = assert!(PAYLOAD_BYTES <= PAYLOAD_BYTES_MAX && PAYLOAD_BYTES_MAX <=
 // Whatever a node may be configured to take fits into a block.
 const _: () = assert!(ITEM_HEADER_BYTES + KEY_BYTES_MAX + VALUE_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 
+/// How long a file becomes, for whoever wants to know before it is written.
+#[derive(Debug)]
+pub struct FileLength {
+    bytes: u64,
+    /// The bytes of the payload of the block that gets the next item, if one has begun.
+    payload: Option<usize>,
+}
+
+impl FileLength {
+    /// Of a file that begins with a header as long as this one.
+    #[must_use]
+    pub fn new(header: &Header) -> FileLength {
+        let header = HASH_FORMAT_AT + header.hash_format.len() + header.configuration.len();
+        FileLength { bytes: header as u64, payload: None }
+    }
+
+    /// With one item more, the next in the order of the file.
+    pub fn push(&mut self, item: &Item<'_>) {
+        let bytes = item.encoded_bytes();
+        self.payload = match self.payload {
+            Some(payload) if payload + bytes <= PAYLOAD_BYTES => Some(payload + bytes),
+            _ => {
+                self.bytes += BLOCK_HEADER_BYTES as u64;
+                Some(bytes)
+            }
+        };
+        self.bytes += bytes as u64;
+    }
+
+    /// With so many checkpoints in its footer.
+    #[must_use]
+    pub fn finish(self, checkpoints: usize) -> u64 {
+        let footer = CHECKPOINTS_AT + 4 + checkpoints * CHECKPOINT_BYTES + MARK.len();
+        self.bytes + (BLOCK_HEADER_BYTES + footer) as u64
+    }
+}
+
 /// What a file says before its items.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {

@@ -11,7 +11,8 @@
 //! - A file with a snapshot's name is whole: it was synced before it got the name, and no byte of it changes after that.
 //!   [`SnapshotStore::open`] makes the names durable that it finds.
 //! - Whatever is read is checked, every byte of it. What is wrong is named with file and offset.
-//! - Two are kept. An older one is removed when two newer ones are durable, and whoever has it open can read on.
+//! - Two are kept. An older one is removed when two newer ones are durable, and whoever has it open can read on. Where the disk
+//!   has no room for the next, the older of the two may be what is written over.
 //! - What a process left unfinished is removed at a start. What it received is kept as far as it is right, and written
 //!   again: the page cache may hold what the disk does not.
 //! - No space is a refusal, which leaves nothing behind. So does any other failure: what was being written is removed,
@@ -39,7 +40,7 @@ mod store_test;
 
 pub use decoder::Items;
 pub use error::SnapshotError;
-pub use format::{Footer, Header, Item, VERSION, snapshot_name};
+pub use format::{FileLength, Footer, Header, Item, VERSION, snapshot_name};
 pub use reader::{SnapshotFile, SnapshotReader};
 pub use receiver::SnapshotReceiver;
 pub use store::SnapshotStore;

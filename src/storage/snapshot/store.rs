@@ -102,14 +102,41 @@ impl SnapshotStore {
         hash_format: &[u8],
         configuration: &[u8],
     ) -> Result<SnapshotWriter, SnapshotError> {
+        let header = self.new_header(at, hash_format, configuration)?;
+        let file = Unfinished::create(Arc::clone(&self.disk), writing_name(header.id), Abandoned::Removed)?;
+        SnapshotWriter::new(self.clone(), file, header)
+    }
+
+    /// The same where `oldest` lies, a snapshot that is there: for a disk that has no room for another. It is gone from now on,
+    /// whatever becomes of the new one.
+    pub fn create_over(
+        &self,
+        oldest: EntryId,
+        at: EntryId,
+        hash_format: &[u8],
+        configuration: &[u8],
+    ) -> Result<SnapshotWriter, SnapshotError> {
+        let header = self.new_header(at, hash_format, configuration)?;
+        let (from, to) = (snapshot_name(oldest), writing_name(header.id));
+        // Before a byte of it changes its name must not be that of a whole snapshot any more.
+        let renamed = self.disk.rename(&from, &to).and_then(|()| self.disk.sync_dir());
+        renamed.map_err(|error| SnapshotError::disk(&self.disk.path(&from), error))?;
+        let file = Unfinished::open(Arc::clone(&self.disk), to, Abandoned::Removed)?;
+        SnapshotWriter::new(self.clone(), file, header)
+    }
+
+    fn new_header(&self, at: EntryId, hash_format: &[u8], configuration: &[u8]) -> Result<Header, SnapshotError> {
         self.check_newer(at)?;
         let id = self.disk.fresh_id().map_err(|error| self.directory_error(error))?;
         // An id is never 0, and half of one practically never.
         let id = SnapshotId((id as u64).max(1));
         let (hash_format, configuration) = (hash_format.to_vec(), configuration.to_vec());
-        let header = Header { id, shard: self.shard, at, hash_format, configuration };
-        let file = Unfinished::create(Arc::clone(&self.disk), writing_name(id), Abandoned::Removed)?;
-        SnapshotWriter::new(self.clone(), file, header)
+        Ok(Header { id, shard: self.shard, at, hash_format, configuration })
+    }
+
+    /// How many bytes more the files may have, as far as anybody knows.
+    pub fn free_bytes(&self) -> Result<u64, SnapshotError> {
+        self.disk.free_bytes().map_err(|error| self.directory_error(error))
     }
 
     /// Begins to take a snapshot from a peer, or goes on where an earlier process had come to. What was received of other
@@ -183,7 +210,7 @@ impl SnapshotStore {
 
     /// So that nobody fetches gigabytes for which there is no room.
     fn check_room(&self, name: &str, bytes: u64) -> Result<(), SnapshotError> {
-        let free = self.disk.free_bytes().map_err(|error| self.directory_error(error))?;
+        let free = self.free_bytes()?;
         if bytes > free { Err(SnapshotError::NoRoom { path: self.disk.path(name), bytes, free }) } else { Ok(()) }
     }
 

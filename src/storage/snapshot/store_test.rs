@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use raftkv_protocol::types::{EntryId, Index, ShardId, SnapshotId};
 
-use super::{Footer, Header, Item, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotStore, snapshot_name};
+use super::{
+    FileLength, Footer, Header, Item, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotStore, snapshot_name,
+};
 use crate::storage::disk::{Access, Disk, LogIo, RealDisk};
 use crate::storage::simulated_disk::{Random, SimulatedDisk, Survivors};
 
@@ -286,4 +288,46 @@ fn ids_are_drawn_for_each() {
     let mut id = [0; 8];
     file.read_at(20, &mut id).expect("healthy");
     assert!(ids.contains(&u64::from_le_bytes(id)));
+}
+
+#[test]
+fn how_long_a_file_becomes_is_known_before() {
+    let store = open(&SimulatedDisk::new(5));
+    let long = [70_000, 1, 65_000, 600, 65_520, 65_520 - 10, 65_520 - 26, 65_520 - 27, 0];
+    let lengths: [&[usize]; 5] = [&[], &[0], &[300; 1_000], &long, &[32_000; 40]];
+    for (lengths, index) in lengths.into_iter().zip(1..) {
+        let items = items(lengths);
+        let at = EntryId::new(5_000 + index, 1);
+        let written = write(&store, at, &items).expect("healthy").bytes;
+        let mut length = FileLength::new(store.read(at).expect("it is there").header());
+        items.iter().for_each(|(key, version, value)| length.push(&Item { key, version: *version, value }));
+        assert_eq!(length.finish(sums(at).1.len()), written, "{lengths:?}");
+    }
+}
+
+// museum 29, 41
+#[test]
+fn a_snapshot_over_another_leaves_nothing_of_it() {
+    let disk = SimulatedDisk::new(6);
+    let store = open(&disk);
+    let (first, second, third) = (EntryId::new(1, 1), EntryId::new(2, 1), EntryId::new(3, 1));
+    for at in [first, second] {
+        write(&store, at, &items(&[2_000; 100])).expect("healthy");
+    }
+    disk.set_full(true);
+    assert!(matches!(write(&store, third, &items(&[10])), Err(SnapshotError::NoSpace { .. })));
+    let mut writer = store.create_over(first, third, b"a hash", b"three voters").expect("it is there");
+    assert_eq!(entries(&store), [2], "it is no snapshot from now on");
+    let items = items(&[1_000, 0, 70_000]);
+    for (key, version, value) in &items {
+        writer.push(Item { key, version: *version, value }).expect("it is shorter");
+    }
+    let (hash, checkpoints) = sums(third);
+    let info = writer.finish(hash, checkpoints).expect("healthy");
+    assert_eq!(disk.bytes(&snapshot_name(third)).len() as u64, info.bytes);
+    assert_holds(&store, third, &items);
+    assert_eq!(entries(&store), [3, 2]);
+    // Whoever gives up leaves the other.
+    drop(store.create_over(second, EntryId::new(4, 1), b"a hash", b"three voters").expect("it is there"));
+    assert_eq!((entries(&store), disk.names().len()), (vec![3], 1));
 }

@@ -61,6 +61,10 @@ impl Unfinished {
         self.attempt(|file| file.sync())
     }
 
+    pub(super) fn size(&mut self) -> Result<u64, SnapshotError> {
+        self.attempt(|file| file.size())
+    }
+
     /// Cuts off what lies behind an offset.
     pub(super) fn truncate(&mut self, size: u64) -> Result<(), SnapshotError> {
         let (disk, name) = (Arc::clone(&self.disk), self.name.clone());

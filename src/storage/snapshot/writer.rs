@@ -81,7 +81,11 @@ impl SnapshotWriter {
         }
         self.end_block(BlockKind::Footer);
         self.write_pending(1)?;
-        let SnapshotWriter { store, file, header, written, .. } = self;
+        let SnapshotWriter { store, mut file, header, written, .. } = self;
+        if file.size()? > written {
+            // It was another snapshot before, and a longer one.
+            file.truncate(written)?;
+        }
         let info = SnapshotInfo { id: header.id, at: header.at, bytes: written };
         store.publish(file, info)?;
         Ok(info)
