@@ -24,6 +24,7 @@ pub struct HttpSocket<S> {
     writable: Cell<bool>,
     read_closed: Cell<bool>,
     failed: Cell<bool>,
+    stays_open: Cell<bool>,
     bytes_read: Cell<u64>,
     bytes_written: Cell<u64>,
     /// Read before hyper was there, and to be read by it first.
@@ -50,6 +51,7 @@ impl<S: Socket> HttpSocket<S> {
             writable: Cell::new(true),
             read_closed: Cell::new(false),
             failed: Cell::new(false),
+            stays_open: Cell::new(false),
             bytes_read: Cell::new(0),
             bytes_written: Cell::new(0),
             prefix: RefCell::default(),
@@ -69,6 +71,17 @@ impl<S: Socket> HttpSocket<S> {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.failed.get()
+    }
+
+    /// The system takes bytes, as far as is known: whoever has some has written them.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable.get()
+    }
+
+    /// Whether the socket stays open when its task shuts it down.
+    pub fn keep_open(&self, stays_open: bool) {
+        self.stays_open.set(stays_open);
     }
 
     /// How many bytes have come.
@@ -109,6 +122,12 @@ impl<S: Socket> HttpSocket<S> {
     /// These bytes were read and are to be read again.
     pub fn unread(&self, bytes: &[u8]) {
         self.prefix.borrow_mut().splice(..0, bytes.iter().copied());
+    }
+
+    /// Whether there are such.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        !self.prefix.borrow().is_empty()
     }
 
     fn write(&self, write: impl Fn(&S) -> io::Result<usize>) -> Poll<io::Result<usize>> {
@@ -176,6 +195,9 @@ impl<S: Socket> Write for HttpStream<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.0.stays_open.get() {
+            return Poll::Ready(Ok(()));
+        }
         match self.0.socket.shutdown_write() {
             // The other side was faster.
             Err(error) if error.kind() == ErrorKind::NotConnected => Poll::Ready(Ok(())),

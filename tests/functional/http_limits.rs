@@ -413,3 +413,70 @@ fn an_http_2_connection_on_which_nothing_is_taken_is_closed() {
     assert_eq!(cluster.wire(1).counter("http_connections_late"), 1);
     all_are_gone(&cluster);
 }
+
+/// Connections of HTTP/1.1 that have been of use are at rest by then.
+const AT_REST: Duration = Duration::from_millis(600);
+
+#[test]
+fn connections_that_rest_take_little_memory() {
+    let mut cluster = Cluster::start(1);
+    let open = |cluster: &Cluster| {
+        let mut some: Vec<Http> = (0..100).map(|_| http(cluster)).collect();
+        some.iter_mut().for_each(|http| assert_eq!(http.ask("GET", "/livez", &[], b"").status, 200));
+        pause(AT_REST);
+        some
+    };
+    // These pay for what is made once.
+    let first = open(&cluster);
+    let before = cluster.process(1).rss_bytes();
+    let mut resting: Vec<Http> = (0..5).flat_map(|_| open(&cluster)).collect();
+    let each = cluster.process(1).rss_bytes().saturating_sub(before) / resting.len() as u64;
+    assert!(each < 10 << 10, "a connection takes {each} bytes");
+    for mut http in first.into_iter().chain(resting.drain(..)) {
+        assert_eq!(http.ask("GET", "/livez", &[], b"").status, 200);
+    }
+}
+
+#[test]
+fn a_connection_goes_on_after_it_rested() {
+    let cluster = Cluster::of(1).flag("--http-header-timeout=400ms").start();
+    let mut kept = http(&cluster);
+    kept.send(b"PUT /v1/kv/k HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\n");
+    pause(TIMEOUT / 8);
+    kept.send(b"value");
+    assert_eq!(kept.response(false).expect("a response").status, 200);
+    // Longer than a head may take: none has begun.
+    pause(3 * TIMEOUT);
+    assert_eq!(kept.ask("GET", "/v1/kv/k", &[], b"").body, b"value");
+    pause(AT_REST);
+    kept.send(b"GET /v1/kv/k HTTP/1.1\r\n");
+    pause(TIMEOUT / 2);
+    kept.send(b"host: test\r\n\r\nGET /livez HTT");
+    assert_eq!(kept.response(false).expect("a response").body, b"value");
+    // The rest of this one does not come.
+    let started = Instant::now();
+    assert!(kept.ends_within(PATIENCE));
+    assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
+    assert_eq!(cluster.wire(1).counter("http_connections_late"), 1);
+    let mut ended = http(&cluster);
+    assert_eq!(ended.ask("GET", "/livez", &[], b"").status, 200);
+    pause(AT_REST);
+    ended.end();
+    assert!(ended.ends_within(PATIENCE), "a client that goes is let go");
+    all_are_gone(&cluster);
+}
+
+#[test]
+fn a_response_that_its_reader_lets_wait_arrives_whole() {
+    let cluster = Cluster::start(1);
+    let value: Vec<u8> = (0..1 << 20).map(|at| (at >> 8) as u8).collect();
+    cluster.wire(1).put("long", value.clone());
+    let mut reader = http(&cluster);
+    const RESPONSES: usize = 16;
+    reader.send(&request("GET", "/v1/kv/long", &[], b"").repeat(RESPONSES));
+    pause(AT_REST);
+    for response in 0..RESPONSES {
+        let body = reader.response(false).expect("a response").body;
+        assert!(body == value, "response {response} has {} bytes", body.len());
+    }
+}

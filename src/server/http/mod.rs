@@ -13,6 +13,7 @@ mod probes;
 mod serve;
 mod streams;
 mod turn;
+mod watch;
 
 #[cfg(test)]
 mod frames_test;

@@ -9,19 +9,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Timer as _;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response, StatusCode};
 
 use super::faces::{FaceBody, Faces};
 use super::frames::CountedStream;
 use super::streams::{Part, Stream, Streams};
-use crate::event_loop::{Alarm, HttpSocket, HttpStream, LoopTimer, Spawner};
+use super::watch::{Activity, End, UnderWay, Watch};
+use crate::event_loop::{HttpSocket, HttpStream, LoopTimer, Spawner};
 use crate::limits::Limits;
 use crate::socket::Socket;
 
@@ -35,9 +36,6 @@ const ERROR_STREAMS_MAX: usize = 100;
 const WINDOW_BYTES: u32 = 256 << 10;
 /// How much of the responses to one stream may wait in the connection.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
-
-/// A connection or stream that moves fewer bytes in the time in which it may rest does rest.
-pub(super) const PROGRESS_BYTES_MIN: u64 = 1 << 10;
 
 /// What the connections of a core share.
 #[derive(Debug)]
@@ -86,49 +84,11 @@ pub(super) fn add(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
 
-/// What happens on one connection, to tell one that rests from one that hangs.
-#[derive(Debug, Default)]
-pub(super) struct Activity {
-    /// Requests.
-    begun: Cell<u64>,
-    /// Requests that the node still works on: they have no response yet, or the next part of it is not there.
-    under_way: Cell<u64>,
-    /// Responses, and parts of them, that the node has got ready.
-    done: Cell<u64>,
-    /// Bytes that had been read when the last request began.
-    read_at_request: Cell<u64>,
-    /// Bytes of responses that the client has taken, over HTTP/2.
-    pub(super) taken: Cell<u64>,
-}
-
-/// Counts a request for as long as it lives: if its client goes, its future is dropped.
-struct UnderWay(Rc<Activity>);
-
-impl UnderWay {
-    fn begin(activity: &Rc<Activity>, bytes_read: u64) -> UnderWay {
-        add(&activity.begun);
-        activity.read_at_request.set(bytes_read);
-        UnderWay::go_on(activity)
-    }
-
-    fn go_on(activity: &Rc<Activity>) -> UnderWay {
-        add(&activity.under_way);
-        UnderWay(Rc::clone(activity))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.set(self.0.under_way.get() - 1);
-        add(&self.0.done);
-    }
-}
-
-/// Serves a connection until it ends.
+/// Serves a connection until it ends. What a version needs is in a box of its own: it goes while the connection rests.
 pub(super) async fn serve<S: Socket + 'static>(socket: Rc<HttpSocket<S>>, shared: Rc<Shared>) {
     match sniff(&socket, &shared).await {
         Some(Version::Http1) => serve_http1(&socket, &shared).await,
-        Some(Version::Http2) => serve_http2(&socket, &shared).await,
+        Some(Version::Http2) => Box::pin(serve_http2(&socket, &shared)).await,
         None => {}
     }
 }
@@ -142,8 +102,21 @@ enum Version {
 /// Tells the version by the connection's first bytes, which are put back. `None` if the connection ends before that, or
 /// takes too long.
 async fn sniff<S: Socket>(socket: &HttpSocket<S>, shared: &Shared) -> Option<Version> {
-    let mut seen = Vec::with_capacity(PREFACE.len());
-    let mut sleep = pin!(shared.timer.after(shared.limits.http_header_timeout));
+    let until = shared.timer.now() + shared.limits.http_header_timeout;
+    let may_be_http2 = |seen: &[u8]| seen != PREFACE && PREFACE.starts_with(seen);
+    let seen = first_bytes(socket, shared, until, may_be_http2).await?;
+    Some(if seen == PREFACE { Version::Http2 } else { Version::Http1 })
+}
+
+/// Reads while the bytes are too `few`, and puts them back. `None` if the connection ends before that, or `until`.
+async fn first_bytes<S: Socket>(
+    socket: &HttpSocket<S>,
+    shared: &Shared,
+    until: Instant,
+    few: impl Fn(&[u8]) -> bool,
+) -> Option<Vec<u8>> {
+    let mut seen = Vec::new();
+    let mut sleep = pin!(shared.timer.until(until));
     poll_fn(|context| {
         if socket.has_failed() || shared.stopping.get() {
             return Poll::Ready(None);
@@ -155,9 +128,9 @@ async fn sniff<S: Socket>(socket: &HttpSocket<S>, shared: &Shared) -> Option<Ver
                 Ok(Some(got)) => seen.extend_from_slice(&buffer[..got]),
                 Ok(None) => break,
             }
-            if seen == PREFACE || !PREFACE.starts_with(&seen) {
+            if !few(&seen) {
                 socket.unread(&seen);
-                return Poll::Ready(Some(if seen == PREFACE { Version::Http2 } else { Version::Http1 }));
+                return Poll::Ready(Some(std::mem::take(&mut seen)));
             }
         }
         sleep.as_mut().poll(context).map(|()| {
@@ -207,22 +180,19 @@ impl Body for Reply {
     }
 }
 
-type Served = Pin<Box<dyn Future<Output = Result<Response<Reply>, Infallible>>>>;
-
 /// What hyper asks for the response to a request.
-fn service<S: Socket + 'static>(
-    socket: &Rc<HttpSocket<S>>,
+fn service(
     shared: &Rc<Shared>,
     activity: &Rc<Activity>,
     streams: Option<Streams>,
-) -> impl Fn(Request<Incoming>) -> Served + use<S> {
-    let (socket, shared, activity) = (Rc::clone(socket), Rc::clone(shared), Rc::clone(activity));
-    move |request| {
+) -> impl Service<Request<Incoming>, Response = Response<Reply>, Error = Infallible, Future: 'static> + use<> {
+    let (shared, activity) = (Rc::clone(shared), Rc::clone(activity));
+    service_fn(move |request| {
         add(&shared.counts.requests);
-        let under_way = UnderWay::begin(&activity, socket.bytes_read());
+        let under_way = UnderWay::begin(&activity);
         let (shared, activity) = (Rc::clone(&shared), Rc::clone(&activity));
         let stream = streams.as_ref().map(Streams::open);
-        Box::pin(async move {
+        async move {
             let response = shared.faces.answer(request).await;
             drop(under_way);
             shared.counts.count(response.status());
@@ -230,21 +200,47 @@ fn service<S: Socket + 'static>(
                 stream.end_at(response.body().deadline());
             }
             Ok(response.map(|body| Reply { body, activity, under_way: None, stream }))
-        })
+        }
+    })
+}
+
+/// A connection that rests between two requests waits here, without the buffers that hyper has for each.
+async fn serve_http1<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &Rc<Shared>) {
+    while let End::Rests { until } = Box::pin(serve_requests(socket, shared)).await {
+        if !socket.has_unread() && first_bytes(socket, shared, until, <[u8]>::is_empty).await.is_none() {
+            return;
+        }
     }
 }
 
-async fn serve_http1<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &Rc<Shared>) {
+/// Serves requests until the connection ends or rests.
+async fn serve_requests<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &Rc<Shared>) -> End {
     let activity = Rc::default();
     let mut builder = http1::Builder::new();
-    // hyper counts the time that a connection rests as that of its next head: a head that has begun is timed here.
-    let rest = shared.limits.http_idle_timeout + Duration::from_secs(1);
-    builder.timer(shared.timer.clone()).header_read_timeout(rest);
+    // The watch knows when a head begins; hyper would count the time that a connection rests as that of its next head.
+    builder.header_read_timeout(None);
     builder.half_close(true).max_buf_size(shared.limits.http_header_bytes_max);
-    let service = service_fn(service(socket, shared, &activity, None));
-    let connection = pin!(builder.serve_connection(HttpStream(Rc::clone(socket)), service));
-    let watch = Watch::new(socket, shared, &activity, true);
-    watch.over(connection, |connection| connection.graceful_shutdown()).await;
+    let service = service(shared, &activity, None);
+    let mut connection = builder.serve_connection(HttpStream(Rc::clone(socket)), service);
+    let mut watch = Watch::new(socket, shared, &activity, true);
+    let end = watch.over(Pin::new(&mut connection), |connection| connection.graceful_shutdown()).await;
+    if end == End::Over {
+        return end;
+    }
+    // Between two requests hyper ends with that, without a word to the client.
+    socket.keep_open(true);
+    Pin::new(&mut connection).graceful_shutdown();
+    let ended = poll_fn(|context| Poll::Ready(Pin::new(&mut connection).poll(context))).await;
+    socket.keep_open(false);
+    match ended {
+        Poll::Ready(Ok(())) => {
+            socket.unread(&connection.into_parts().read_buf);
+            end
+        }
+        Poll::Ready(Err(_)) => End::Over,
+        // In the midst of a request it ends after that.
+        Poll::Pending => watch.finish(Pin::new(&mut connection)).await,
+    }
 }
 
 async fn serve_http2<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &Rc<Shared>) {
@@ -259,124 +255,11 @@ async fn serve_http2<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &R
     builder.max_send_buf_size(SEND_BUFFER_BYTES);
     builder.max_pending_accept_reset_streams(RESET_STREAMS_MAX).max_local_error_reset_streams(ERROR_STREAMS_MAX);
     builder.keep_alive_interval(limits.http_idle_timeout / 2).keep_alive_timeout(limits.http_header_timeout);
-    let service = service_fn(service(socket, shared, &activity, Some(streams)));
+    let service = service(shared, &activity, Some(streams));
     let stream = CountedStream::new(HttpStream(Rc::clone(socket)), shared);
     let connection = pin!(builder.serve_connection(stream, service));
-    let watch = Watch::new(socket, shared, &activity, false);
+    let mut watch = Watch::new(socket, shared, &activity, false);
     watch.over(connection, |connection| connection.graceful_shutdown()).await;
-}
-
-/// Ends connections that rest too long, hang, or send their heads byte by byte.
-struct Watch<'a, S> {
-    socket: &'a HttpSocket<S>,
-    shared: &'a Shared,
-    activity: &'a Activity,
-    /// What comes between requests is the head of the next one.
-    has_heads: bool,
-    alarm: Alarm,
-    /// Requests that had begun at the last progress, and what the node had done of them.
-    begun: u64,
-    done: u64,
-    /// Bytes that had moved at the last progress.
-    moved: u64,
-    progress_at: Instant,
-    /// Since when a head is on its way.
-    head_since: Option<Instant>,
-    /// By when the client must have gone that was told to.
-    gone_by: Option<Instant>,
-}
-
-impl<'a, S: Socket> Watch<'a, S> {
-    fn new(socket: &'a HttpSocket<S>, shared: &'a Shared, activity: &'a Activity, has_heads: bool) -> Watch<'a, S> {
-        let now = shared.timer.now();
-        Watch {
-            socket,
-            shared,
-            activity,
-            has_heads,
-            alarm: Alarm::new(&shared.timer, now + shared.limits.http_header_timeout),
-            begun: 0,
-            done: 0,
-            moved: 0,
-            progress_at: now,
-            // What was read to tell the version begins a head.
-            head_since: has_heads.then_some(now),
-            gone_by: None,
-        }
-    }
-
-    /// Runs a connection to its end, or until it is to be ended.
-    async fn over<C>(mut self, mut connection: Pin<&mut C>, shut_down: impl Fn(Pin<&mut C>))
-    where
-        C: Future<Output = hyper::Result<()>>,
-    {
-        let mut is_told = false;
-        poll_fn(move |context| {
-            if !is_told && (self.shared.stopping.get() || self.gone_by.is_some()) {
-                is_told = true;
-                shut_down(connection.as_mut());
-            }
-            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
-                if let Err(error) = ended {
-                    log::debug!("an HTTP connection broke: {error}");
-                    add(&self.shared.counts.broken);
-                }
-                return Poll::Ready(());
-            }
-            if self.socket.has_failed() {
-                return Poll::Ready(());
-            }
-            self.poll(context)
-        })
-        .await;
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let now = self.shared.timer.now();
-        self.look(now);
-        let limits = &self.shared.limits;
-        let rest_until = self.progress_at + limits.http_idle_timeout;
-        let head_until = self.head_since.map(|since| since + limits.http_header_timeout);
-        let due = self.gone_by.unwrap_or_else(|| head_until.map_or(rest_until, |until| rest_until.min(until)));
-        if due <= now {
-            if self.gone_by.is_none() {
-                add(&self.shared.counts.late);
-            }
-            if self.has_heads || self.gone_by.is_some() {
-                return Poll::Ready(());
-            }
-            // Over HTTP/2 a request that is on its way meanwhile is either served or surely not.
-            self.gone_by = Some(now + limits.http_header_timeout);
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.alarm.set(due, now, context);
-        Poll::Pending
-    }
-
-    /// The bytes that count as progress. Over HTTP/2 a client can send what asks for nothing, and keep the node busy with
-    /// it: there it is what the client takes.
-    fn moved_bytes(&self) -> u64 {
-        match self.has_heads {
-            true => self.socket.bytes_read() + self.socket.bytes_written(),
-            false => self.activity.taken.get(),
-        }
-    }
-
-    /// Looks whether something has moved since the last time.
-    fn look(&mut self, now: Instant) {
-        let (begun, done) = (self.activity.begun.get(), self.activity.done.get());
-        let moved = self.moved_bytes();
-        let is_waiting = self.activity.under_way.get() > 0;
-        let has_worked = (begun, done) != (self.begun, self.done);
-        if has_worked || is_waiting || moved >= self.moved + PROGRESS_BYTES_MIN {
-            (self.begun, self.done, self.moved, self.progress_at) = (begun, done, moved, now);
-        }
-        if self.has_heads && begun > 0 {
-            let is_head = !is_waiting && self.socket.bytes_read() > self.activity.read_at_request.get();
-            self.head_since = is_head.then(|| self.head_since.unwrap_or(now));
-        }
-    }
 }
 
 /// A refusal for a connection that cannot be served at all.

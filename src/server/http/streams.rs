@@ -16,7 +16,8 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use hyper::rt::{Executor, Timer as _};
 
-use super::serve::{Activity, PROGRESS_BYTES_MIN, Shared, add};
+use super::serve::{Shared, add};
+use super::watch::{Activity, PROGRESS_BYTES_MIN};
 use crate::api::held::COUNTED_BYTES_MIN;
 use crate::event_loop::{Alarm, Spawner};
 
