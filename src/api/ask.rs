@@ -1,7 +1,7 @@
 //! What a face over HTTP asks its node, and how it hears the answer.
 //!
 //! A handler is a future on the core's own loop. It leaves its question with the [`Backend`] and waits; the loop takes
-//! the questions of a turn together ([`Backend::take`]), has the router serve them, and answers each when its shard
+//! the questions of a turn together ([`Backend::take_questions`]), has the router serve them, and answers each when its shard
 //! has. What is asked and answered is owned here, as it outlives the bytes that it came in.
 
 use std::fmt;
@@ -161,11 +161,11 @@ pub type Scrape = oneshot::Sender<Result<Arc<Figures>, OwnedRefusal>>;
 
 /// What was asked and nobody has looked at.
 #[derive(Debug, Default)]
-pub struct Asked {
+struct Asked {
     /// Of the shards and of the node, as every client may.
-    pub questions: Vec<Question>,
+    questions: Vec<Question>,
     /// For the node's metrics.
-    pub scrapes: Vec<Scrape>,
+    scrapes: Vec<Scrape>,
     /// Requests that a face has refused, and that are to be counted.
     refused: Vec<(Face, Task, Code)>,
 }
@@ -203,12 +203,16 @@ impl Backend {
         figures.await.unwrap_or_else(|_| Err(ended()))
     }
 
-    /// What was asked since the last look, for the loop.
+    /// What was asked since the last look, for the loop. The list is empty before, and used again for what is asked from now
+    /// on.
+    pub fn take_questions(&self, list: &mut Vec<Question>) {
+        std::mem::swap(list, &mut self.asked().questions);
+    }
+
+    /// Who has asked for the node's figures since the last look.
     #[must_use]
-    pub fn take(&self) -> Asked {
-        let mut asked = self.asked();
-        let refused = std::mem::take(&mut asked.refused);
-        std::mem::replace(&mut *asked, Asked { refused, ..Asked::default() })
+    pub fn take_scrapes(&self) -> Vec<Scrape> {
+        std::mem::take(&mut self.asked().scrapes)
     }
 
     /// A request was refused before the node was asked.

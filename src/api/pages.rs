@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::ready;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use raftkv_protocol::client::Code;
@@ -16,7 +17,7 @@ type Asked = Pin<Box<dyn Future<Output = Result<(Vec<OwnedItem>, bool), OwnedRef
 /// The pages of a scan, each read when somebody polls for it: hyper does when what came before has left, but for a rest, so
 /// that a page that nobody takes is not read.
 pub struct Pages {
-    node: NodeHandle,
+    node: Arc<NodeHandle>,
     /// What is still to be read: the cursor is the last key that has come.
     scan: OwnedScan,
     /// How many items may still come.
@@ -36,7 +37,7 @@ impl fmt::Debug for Pages {
 impl Pages {
     /// The pages of a scan of at most `limit` items; 0 means as many as there are.
     #[must_use]
-    pub fn new(node: NodeHandle, scan: OwnedScan, limit: u64) -> Pages {
+    pub fn new(node: Arc<NodeHandle>, scan: OwnedScan, limit: u64) -> Pages {
         let remaining = if limit == 0 { u64::MAX } else { limit };
         Pages { node, scan, remaining, has_begun: false, is_complete: false, asked: None }
     }

@@ -134,8 +134,8 @@ impl Tasks {
         self.tasks.iter().for_each(|(place, _)| self.wake(TaskId(place)));
     }
 
-    /// Polls every task that was woken before, once.
-    pub fn run_ready(&mut self) {
+    /// Polls every task that was woken before, once. Whether there is another batch by now.
+    pub fn run_ready(&mut self) -> bool {
         self.take_newcomers();
         let mut batch = std::mem::take(&mut self.batch);
         std::mem::swap(&mut batch, &mut self.ready.places.lock().unwrap_or_else(PoisonError::into_inner));
@@ -144,6 +144,7 @@ impl Tasks {
         }
         self.batch = batch;
         self.take_newcomers();
+        !self.ready.places.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     fn poll(&mut self, place: usize) {

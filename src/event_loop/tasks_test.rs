@@ -45,8 +45,8 @@ fn a_task_that_wakes_itself_lets_the_loop_go_on() {
         Poll::<()>::Pending
     }));
     for turn in 1..=3 {
-        tasks.run_ready();
-        assert_eq!(polls.get(), turn, "once a turn");
+        assert!(tasks.run_ready(), "there is another batch");
+        assert_eq!(polls.get(), turn, "once in each");
         assert!(!tasks.may_sleep(), "and it is to be polled again");
     }
 }
@@ -62,7 +62,7 @@ fn what_wakes_a_task_twice_polls_it_once() {
     }));
     tasks.wake(id);
     tasks.wake(id);
-    tasks.run_ready();
+    assert!(!tasks.run_ready(), "nothing is left to be polled");
     assert_eq!(polls.get(), 1);
     tasks.run_ready();
     assert_eq!(polls.get(), 1);

@@ -44,6 +44,9 @@ impl LoopTimer {
         let due = {
             let mut alarms = self.alarms();
             alarms.now = now;
+            if alarms.pending.first_key_value().is_none_or(|((at, _), _)| *at > now) {
+                return;
+            }
             let later = alarms.pending.split_off(&(now, u64::MAX));
             std::mem::replace(&mut alarms.pending, later)
         };

@@ -9,9 +9,12 @@ use crate::shard::{Declined, ReadKind, ShardScan};
 use super::message::OwnedCall;
 use super::router::Call;
 
+/// The room of a frame for another core at first: most have enough of it.
+pub(super) const FRAME_BYTES: usize = 256;
+
 /// A call that outlives the bytes it came in.
 pub(super) fn own(call: &Call<'_>) -> OwnedCall {
-    let mut frame = Vec::new();
+    let mut frame = Vec::with_capacity(FRAME_BYTES);
     Request { id: RequestId(0), operation: call.operation }.encode(&mut frame);
     OwnedCall { frame, shard: call.shard, to: call.to, deadline: call.deadline }
 }

@@ -75,6 +75,8 @@ pub(super) struct CoreLoop<N: Network> {
     #[cfg(feature = "http")]
     pub(super) http: Http<N::Socket>,
     pub(super) inbox: Inbox<Post<N::Socket>>,
+    /// An empty list for what a turn takes out of it.
+    taken_posts: Vec<Post<N::Socket>>,
     pub(super) router: Router<FileLog>,
     pub(super) io: Io<N>,
     scratch: Vec<u8>,
@@ -121,6 +123,7 @@ impl<N: Network> CoreLoop<N> {
             #[cfg(feature = "http")]
             http: Http::new(&node.config, Arc::new(Probes(Arc::clone(&node))), wake, clock.now()),
             inbox,
+            taken_posts: Vec::new(),
             repairs: Repairs::new(router.shards(), &node),
             promises: PromisesOnRecord::new(core, router.shards(), clock.now()),
             router,
@@ -322,12 +325,12 @@ impl<N: Network> CoreLoop<N> {
     }
 
     fn take_posts(&mut self) {
-        let mut posts = Vec::new();
+        let mut posts = std::mem::take(&mut self.taken_posts);
         self.inbox.drain(|post| posts.push(post));
         if !posts.is_empty() {
             self.router.measures.inbox_depths.note(posts.len() as u64);
         }
-        for post in posts {
+        for post in posts.drain(..) {
             match post {
                 Post::Message(message) => self.router.core_message(message, &mut self.io),
                 Post::Adopt(adopted) => self.adopt(*adopted),
@@ -338,6 +341,7 @@ impl<N: Network> CoreLoop<N> {
                 }
             }
         }
+        self.taken_posts = posts;
     }
 
     fn adopt(&mut self, adopted: Adopted<N::Socket>) {

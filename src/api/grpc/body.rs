@@ -23,11 +23,12 @@ use crate::metrics::requests::Task;
 /// A request's body, which counts while it comes in.
 pub struct RequestBody {
     body: Pin<Box<dyn Body<Data = Bytes, Error = StdError> + Send>>,
-    node: NodeHandle,
+    node: Arc<NodeHandle>,
     task: Option<Task>,
     /// `None` for a stream of small messages, each of which is dealt with as it comes.
     whole: Option<Whole>,
-    sleep: Pin<Box<dyn Sleep>>,
+    /// Set when there is something to wait for.
+    sleep: Option<Pin<Box<dyn Sleep>>>,
 }
 
 /// What a body with one message in it may take.
@@ -81,23 +82,21 @@ where
 
 impl RequestBody {
     /// A body that holds one message, which is to be there in the time that the body of a request may take.
-    pub fn whole<B>(body: B, node: &NodeHandle, task: Option<Task>, whole: Whole) -> RequestBody
+    pub fn whole<B>(body: B, node: &Arc<NodeHandle>, task: Option<Task>, whole: Whole) -> RequestBody
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<StdError>,
     {
-        let sleep = node.timer.sleep(node.limits.http_body_timeout);
-        RequestBody { body: Box::pin(Foreign(body)), node: node.clone(), task, whole: Some(whole), sleep }
+        RequestBody { body: Box::pin(Foreign(body)), node: Arc::clone(node), task, whole: Some(whole), sleep: None }
     }
 
     /// A body that holds small messages as long as the client has some, and ends when it rests too long.
-    pub fn stream<B>(body: B, node: &NodeHandle) -> RequestBody
+    pub fn stream<B>(body: B, node: &Arc<NodeHandle>) -> RequestBody
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<StdError>,
     {
-        let sleep = node.timer.sleep(node.limits.http_idle_timeout);
-        RequestBody { body: Box::pin(Foreign(body)), node: node.clone(), task: None, whole: None, sleep }
+        RequestBody { body: Box::pin(Foreign(body)), node: Arc::clone(node), task: None, whole: None, sleep: None }
     }
 
     /// Takes note of what has come.
@@ -105,10 +104,18 @@ impl RequestBody {
         match &mut self.whole {
             Some(whole) => whole.came(bytes),
             None => {
-                self.sleep = self.node.timer.sleep(self.node.limits.http_idle_timeout);
+                self.sleep = None;
                 Ok(())
             }
         }
+    }
+
+    /// Ready when nothing has come for too long.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let limits = &self.node.limits;
+        let patience = if self.whole.is_some() { limits.http_body_timeout } else { limits.http_idle_timeout };
+        let sleep = self.sleep.get_or_insert_with(|| self.node.timer.sleep(patience));
+        sleep.as_mut().poll(context)
     }
 
     fn refuse(&self, refusal: OwnedRefusal) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -129,7 +136,7 @@ impl Body for RequestBody {
             Poll::Ready(Some(Err(error))) => self.refuse(bad(format!("the request is cut off: {error}"))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
-                std::task::ready!(self.sleep.as_mut().poll(context));
+                std::task::ready!(self.wait(context));
                 match self.whole {
                     Some(_) => self.refuse(OwnedRefusal::new(Code::BadRequest, self.node.body_is_late())),
                     None => Poll::Ready(None),
@@ -146,14 +153,14 @@ impl Body for RequestBody {
 /// A response's body, which counts until its reader has it, and ends with the call's deadline.
 pub struct ResponseBody {
     body: tonic::body::Body,
-    node: NodeHandle,
+    node: Arc<NodeHandle>,
     clock: Option<Clock>,
     has_ended: bool,
 }
 
 impl ResponseBody {
-    pub(super) fn new(body: tonic::body::Body, node: &NodeHandle, clock: Option<Clock>) -> ResponseBody {
-        ResponseBody { body, node: node.clone(), clock, has_ended: false }
+    pub(super) fn new(body: tonic::body::Body, node: &Arc<NodeHandle>, clock: Option<Clock>) -> ResponseBody {
+        ResponseBody { body, node: Arc::clone(node), clock, has_ended: false }
     }
 
     /// The call's deadline. Whoever holds the body ends it then if the client does not take what comes first.

@@ -1,5 +1,7 @@
 //! `raftkv.v1.Cluster`: what the node knows of itself.
 
+use std::sync::Arc;
+
 use raftkv_protocol::client as told;
 use tonic::{Request, Response, Status};
 
@@ -12,7 +14,7 @@ use crate::metrics::requests::Task;
 
 /// The nodes, by way of one.
 #[derive(Debug)]
-pub struct Nodes(pub NodeHandle);
+pub struct Nodes(pub Arc<NodeHandle>);
 
 #[tonic::async_trait]
 impl Cluster for Nodes {

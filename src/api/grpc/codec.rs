@@ -7,12 +7,18 @@ use bytes::Buf as _;
 use prost::{Message, decode_length_delimiter};
 use raftkv_protocol::client::BATCH_OPERATIONS_MAX;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
 /// The most fields of a message, each element of a list counted: the longest batch that any server takes, as often again for
 /// the refusal to say what is wrong with longer ones, and what later versions may add.
 const FIELDS_MAX: usize = 2 * BATCH_OPERATIONS_MAX;
+
+/// How large the two buffers of a call are at first. They grow with the message; most are small, and tonic's 8 KiB for each
+/// would cost more than to decode them.
+const BUFFER_BYTES: usize = 512;
+/// So many bytes of a stream's messages are sent at once.
+const YIELD_BYTES: usize = 32 << 10;
 
 /// What the generated code encodes responses and decodes requests with.
 #[derive(Debug)]
@@ -35,11 +41,11 @@ where
     type Decoder = BoundedDecoder<U>;
 
     fn encoder(&mut self) -> ProstEncoder<T> {
-        ProstEncoder::default()
+        ProstEncoder::new(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES))
     }
 
     fn decoder(&mut self) -> BoundedDecoder<U> {
-        BoundedDecoder(ProstDecoder::default())
+        BoundedDecoder(ProstDecoder::new(BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)))
     }
 }
 
@@ -54,6 +60,10 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         check(message.chunk())?;
         self.0.decode(message)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The health of a node.
 #[derive(Debug)]
-pub struct Vitals(pub NodeHandle);
+pub struct Vitals(pub Arc<NodeHandle>);
 
 /// Whether there is a service of this name; the empty one stands for the node.
 fn is_known(service: &str) -> bool {
@@ -62,7 +63,7 @@ impl Health for Vitals {
 
 /// Tells the status and each change of it, until the node stops.
 pub struct Watch {
-    node: NodeHandle,
+    node: Arc<NodeHandle>,
     is_known: bool,
     /// What the client knows.
     told: Option<ServingStatus>,

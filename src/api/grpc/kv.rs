@@ -1,5 +1,7 @@
 //! `raftkv.v1.KV`: keys and values.
 
+use std::sync::Arc;
+
 use raftkv_protocol::client as ask;
 use raftkv_protocol::types::Index;
 use tonic::{Request, Response, Status};
@@ -18,7 +20,7 @@ use crate::metrics::requests::Task;
 
 /// The keys of all shards, by way of one node.
 #[derive(Debug)]
-pub struct Keys(pub NodeHandle);
+pub struct Keys(pub Arc<NodeHandle>);
 
 impl Keys {
     fn refuse(&self, task: Task, refusal: OwnedRefusal) -> Status {

@@ -39,6 +39,7 @@ mod generated {
     }
 }
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
@@ -47,7 +48,7 @@ use http_body::Body;
 use hyper::header::CONTENT_TYPE;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use raftkv_protocol::client::Code;
-use tonic::codegen::{Service as _, StdError};
+use tonic::codegen::{BoxFuture, Service as _, StdError};
 use tonic::server::NamedService;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -79,10 +80,13 @@ const SMALL_BYTES_MAX: usize = KEY_BYTES_MAX;
 /// What stands before each message.
 const PREFIX_BYTES: usize = 5;
 
+/// What becomes of a call.
+type Dispatched = BoxFuture<Response<tonic::body::Body>, Infallible>;
+
 /// The services.
 #[derive(Clone)]
 pub struct Grpc {
-    node: NodeHandle,
+    node: Arc<NodeHandle>,
     /// The longest message of `raftkv.v1.KV`.
     write_bytes_max: usize,
     kv: KvServer<Keys>,
@@ -107,7 +111,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 impl Grpc {
     /// The services of a node.
     #[must_use]
-    pub fn new(node: NodeHandle) -> Grpc {
+    pub fn new(node: Arc<NodeHandle>) -> Grpc {
         let write_bytes_max = node.limits.write_bytes_max();
         let (vitals, reflector) = (Vitals(node.clone()), Arc::new(Reflector(node.clone())));
         let reflection_alpha = ServerReflectionAlphaServer::from_arc(Arc::clone(&reflector));
@@ -151,7 +155,7 @@ impl Grpc {
         };
         drop(share);
         match answered {
-            First::Done(response) => {
+            First::Done(Ok(response)) => {
                 status::complete(response, &self.node, task).map(|body| self.response_body(body, clock))
             }
             // If the node was asked, it counts what becomes of that.
@@ -164,16 +168,15 @@ impl Grpc {
         if service(path) == Some(KvServer::<Keys>::NAME) { self.write_bytes_max } else { SMALL_BYTES_MAX }
     }
 
-    async fn dispatch(&self, request: Request<RequestBody>) -> Response<tonic::body::Body> {
-        let Ok(response) = match service(request.uri().path()) {
-            Some(KvServer::<Keys>::NAME) => self.kv.clone().call(request).await,
-            Some(ClusterServer::<Nodes>::NAME) => self.cluster.clone().call(request).await,
-            Some(HealthServer::<Vitals>::NAME) => self.health.clone().call(request).await,
-            Some(ServerReflectionServer::<Reflector>::NAME) => self.reflection.clone().call(request).await,
-            Some(ServerReflectionAlphaServer::<Reflector>::NAME) => self.reflection_alpha.clone().call(request).await,
-            _ => Ok(tonic::Status::unimplemented("").into_http()),
-        };
-        response
+    fn dispatch(&self, request: Request<RequestBody>) -> Dispatched {
+        match service(request.uri().path()) {
+            Some(KvServer::<Keys>::NAME) => self.kv.clone().call(request),
+            Some(ClusterServer::<Nodes>::NAME) => self.cluster.clone().call(request),
+            Some(HealthServer::<Vitals>::NAME) => self.health.clone().call(request),
+            Some(ServerReflectionServer::<Reflector>::NAME) => self.reflection.clone().call(request),
+            Some(ServerReflectionAlphaServer::<Reflector>::NAME) => self.reflection_alpha.clone().call(request),
+            _ => Box::pin(std::future::ready(Ok(tonic::Status::unimplemented("").into_http()))),
+        }
     }
 
     fn refuse(&self, task: Option<Task>, refusal: OwnedRefusal) -> Response<ResponseBody> {

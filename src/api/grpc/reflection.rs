@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -115,7 +115,7 @@ fn error(code: Code, message: String) -> MessageResponse {
 
 /// Tells of all services.
 #[derive(Debug)]
-pub struct Reflector(pub NodeHandle);
+pub struct Reflector(pub Arc<NodeHandle>);
 
 impl Reflector {
     fn answers(&self, requests: Request<Streaming<ServerReflectionRequest>>) -> Response<Answers> {
@@ -150,7 +150,7 @@ impl ServerReflectionAlpha for Reflector {
 /// The answers to a stream of questions, in their order.
 pub struct Answers {
     requests: Streaming<ServerReflectionRequest>,
-    node: NodeHandle,
+    node: Arc<NodeHandle>,
     has_ended: bool,
 }
 

@@ -1,6 +1,7 @@
 //! The pages of a streaming scan, as messages.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tonic::Status;
@@ -17,12 +18,12 @@ use crate::metrics::requests::Task;
 #[derive(Debug)]
 pub struct Scanned {
     pages: Pages,
-    node: NodeHandle,
+    node: Arc<NodeHandle>,
 }
 
 impl Scanned {
     /// The pages of a scan of at most `limit` items; 0 means as many as there are.
-    pub fn new(node: NodeHandle, scan: OwnedScan, limit: u64) -> Scanned {
+    pub fn new(node: Arc<NodeHandle>, scan: OwnedScan, limit: u64) -> Scanned {
         Scanned { pages: Pages::new(node.clone(), scan, limit), node }
     }
 }

@@ -48,14 +48,15 @@ pub async fn get(State(rest): State<Rest>, request: Request) -> Result<Response,
     let consistency = params::consistency(request.uri().query())?;
     let key = key(&request);
     let headers = request.headers();
-    let outcome = rest.ask(OwnedOperation::Get { key: key.clone(), consistency }).await?;
+    // Everybody who does not ask for JSON by name gets the value as it is.
+    let key_in_json = params::accepts(headers, "application/json").then(|| STANDARD.encode(&key));
+    let outcome = rest.ask(OwnedOperation::Get { key, consistency }).await?;
     let OwnedAnswer::Value { version, value } = outcome.1 else { return Err(rest.unexpected()) };
     if headers.contains_key(IF_NONE_MATCH) && params::has_already(headers, version) {
         return Ok(with_version(StatusCode::NOT_MODIFIED, Body::empty(), version));
     }
-    // Everybody who does not ask for JSON by name gets the value as it is.
-    if params::accepts(headers, "application/json") {
-        let item = Item { key: STANDARD.encode(&key), value: STANDARD.encode(&value), version: version.0 };
+    if let Some(key) = key_in_json {
+        let item = Item { key, value: STANDARD.encode(&value), version: version.0 };
         let mut response = json(&rest, &item);
         response.headers_mut().insert(ETAG, tag(version));
         return Ok(response);

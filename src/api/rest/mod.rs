@@ -17,16 +17,21 @@ mod ui;
 #[cfg(test)]
 mod params_test;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::{Method, StatusCode};
 
-pub use super::node_handle::NodeHandle as Rest;
+use super::node_handle::NodeHandle;
 use crate::metrics::requests::Task;
 
 pub use problem::Uncounted;
 pub use ui::Settings as UiSettings;
+
+/// The node, as the handlers of this face share it.
+pub type Rest = Arc<NodeHandle>;
 
 /// The router of the REST face, and of the page for people.
 pub fn router(rest: Rest, ui: UiSettings) -> Router {

@@ -1,5 +1,7 @@
 //! What stands in a request's path, query and headers. Keys may be any bytes, so that none of it is taken for UTF-8.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -17,7 +19,10 @@ fn bad(message: impl Into<String>) -> OwnedRefusal {
 
 /// The bytes that percent-encoded text stands for (RFC 3986 §2.1).
 pub fn decode(text: &str) -> Bytes {
-    percent_decode(text.as_bytes()).collect::<Vec<u8>>().into()
+    match Cow::from(percent_decode(text.as_bytes())) {
+        Cow::Borrowed(plain) => Bytes::copy_from_slice(plain),
+        Cow::Owned(decoded) => decoded.into(),
+    }
 }
 
 /// The parameters of a query in their order. As in forms, `+` stands for a space.

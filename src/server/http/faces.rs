@@ -1,6 +1,7 @@
 //! The faces that share the port of HTTP, and which of them a request is for.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -23,7 +24,7 @@ use crate::metrics::requests::Face;
 #[derive(Debug)]
 pub(super) struct Faces {
     #[cfg(feature = "rest")]
-    node: NodeHandle,
+    node: Arc<NodeHandle>,
     #[cfg(feature = "rest")]
     rest: axum::Router,
     #[cfg(feature = "grpc")]
@@ -34,11 +35,15 @@ impl Faces {
     pub(super) fn new(node: NodeHandle, config: &Config) -> Faces {
         #[cfg(not(feature = "rest"))]
         let _ = config;
+        #[cfg(feature = "grpc")]
+        let grpc = Grpc::new(Arc::new(NodeHandle { face: Face::Grpc, ..node.clone() }));
+        #[cfg(feature = "rest")]
+        let node = Arc::new(node);
         Faces {
             #[cfg(feature = "rest")]
-            rest: rest::router(node.clone(), ui_settings(config)),
+            rest: rest::router(Arc::clone(&node), ui_settings(config)),
             #[cfg(feature = "grpc")]
-            grpc: Grpc::new(NodeHandle { face: Face::Grpc, ..node.clone() }),
+            grpc,
             #[cfg(feature = "rest")]
             node,
         }
@@ -79,10 +84,6 @@ fn ui_settings(config: &Config) -> rest::UiSettings {
 }
 
 /// The body of a face's response.
-#[cfg_attr(
-    all(feature = "grpc", not(feature = "rest")),
-    expect(clippy::large_enum_variant, reason = "with gRPC alone nearly all responses are the large one")
-)]
 pub(super) enum FaceBody {
     #[cfg(feature = "rest")]
     Rest(axum::body::Body),

@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::api::ask::{Asked, Backend, Question};
+use crate::api::ask::{Backend, Question};
 use crate::api::held::Held;
 use crate::api::node_handle::{Health, NodeHandle};
 use crate::config::Config;
@@ -42,6 +42,9 @@ use super::message::ExchangeId;
 use faces::Faces;
 pub(super) use probes::Probes;
 use serve::{Counts, Shared, turn_away};
+
+/// How many batches of tasks, each woken by the one before, run before the sockets are looked at again.
+const BATCHES_MAX: usize = 3;
 
 /// A connection as the loop sees it.
 struct Entry<S> {
@@ -58,6 +61,8 @@ pub(super) struct Http<S> {
     timer: LoopTimer,
     shared: Rc<Shared>,
     backend: Backend,
+    /// An empty list for what the tasks ask.
+    questions: Vec<Question>,
     /// Reads that wait for room.
     parked: BTreeMap<ExchangeId, Question>,
     bodies: Held,
@@ -127,6 +132,7 @@ impl<S: Socket + 'static> Http<S> {
             timer,
             shared,
             backend,
+            questions: Vec::new(),
             parked: BTreeMap::new(),
             bodies,
             bodies_late,
@@ -174,7 +180,11 @@ impl<S: Socket + 'static> Http<S> {
             return 0;
         }
         self.timer.advance(now);
-        self.tasks.run_ready();
+        // Over HTTP/2 a request is a task that its connection brings in, and its response wakes the connection.
+        let mut batches = 1;
+        while self.tasks.run_ready() && batches < BATCHES_MAX {
+            batches += 1;
+        }
         let ended = std::mem::take(&mut *self.ended.borrow_mut());
         for place in &ended {
             self.connections.remove(*place);
@@ -182,9 +192,11 @@ impl<S: Socket + 'static> Http<S> {
         ended.len()
     }
 
-    /// What the tasks have asked.
-    pub(super) fn asked(&self) -> Asked {
-        self.backend.take()
+    /// What the tasks have asked, in the list that was given back.
+    fn questions(&mut self) -> Vec<Question> {
+        let mut questions = std::mem::take(&mut self.questions);
+        self.backend.take_questions(&mut questions);
+        questions
     }
 
     /// Keeps a read until there is room for its answer.

@@ -11,7 +11,7 @@ use super::super::io::http_token;
 use super::super::message::{Charge, ExchangeId, Origin, Reader, ReplyTo};
 use super::super::room::Room;
 use super::turn_away;
-use crate::api::ask::{Asked, OwnedAnswer, OwnedRefusal, Question, Scrape};
+use crate::api::ask::{OwnedAnswer, OwnedRefusal, Question, Scrape};
 use crate::api::binary;
 use crate::metrics::requests::{Face, Taken, Task};
 use crate::socket::Network;
@@ -40,12 +40,13 @@ impl<N: Network> CoreLoop<N> {
     /// Polls the tasks that are ready, and hands what they ask to the router.
     pub(in crate::server) fn run_http(&mut self, now: Instant) {
         self.poll_http(now);
-        let Asked { questions, scrapes, .. } = self.http.asked();
-        for question in questions {
+        let mut questions = self.http.questions();
+        for question in questions.drain(..) {
             let exchange = self.io.exchanges.name();
             self.take_question(exchange, question);
         }
-        for scrape in scrapes {
+        self.http.questions = questions;
+        for scrape in self.http.backend.take_scrapes() {
             self.take_scrape(scrape);
         }
     }
