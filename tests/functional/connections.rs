@@ -1,6 +1,7 @@
 //! Connections that ask for much, take little, stay silent, or are too many.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -8,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use raftkv_protocol::client::{Code, Request};
 use raftkv_protocol::types::RequestId;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::support::cluster::Cluster;
+use crate::support::http::{Http, http_address, request};
 use crate::support::process::{Process, server};
 use crate::support::wait::{PATIENCE, eventually, pause};
 use crate::support::wire::{Said, Wire, client_hello, encoded, get, put};
@@ -301,4 +304,49 @@ fn too_much_that_no_majority_has_confirmed_is_refused_as_overloaded() {
     cluster.await_leaders();
     let version = cluster.wire(leader).put(key, "small");
     assert_eq!(cluster.wire(others[0]).get(key), Some((version, b"small".to_vec())));
+}
+
+/// How many files a process has open.
+fn open_files(pid: u32) -> u64 {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("the process is there").count() as u64
+}
+
+/// Allows a process so many open files.
+fn limit_open_files(pid: u32, files: u64) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+    let limits = Rlimit { current: Some(files), maximum: getrlimit(Resource::Nofile).maximum };
+    prlimit(pid, Resource::Nofile, limits).expect("the limit can be set");
+}
+
+#[test]
+fn http_clients_that_come_while_no_file_may_be_opened_are_served_when_one_may() {
+    let mut cluster = Cluster::start(1);
+    let mut wire = cluster.wire(1);
+    wire.put("k", "v");
+    let address = http_address(cluster.address(1));
+    let mut known = Http::connect(address);
+    assert_eq!(known.ask("GET", "/livez", &[], b"").status, 200);
+    let pid = cluster.process(1).pid();
+    let come = || {
+        let mut http = Http::connect(address);
+        http.send(&request("GET", "/v1/kv/k", &[], b""));
+        http
+    };
+    let mut waiting = Vec::new();
+    // Whatever the node closes meanwhile makes room for one.
+    eventually(PATIENCE, "there is no room for another client", || {
+        limit_open_files(pid, open_files(pid));
+        waiting.push(come());
+        cluster.process(1).stderr().contains("cannot accept connections").then_some(())
+    });
+    waiting.extend([come(), come()]);
+    for _ in 0..20 {
+        assert_eq!(known.ask("GET", "/v1/kv/k", &[], b"").body, b"v", "who is in already is served");
+    }
+    assert!(wire.get("k").is_some());
+    limit_open_files(pid, 10_000);
+    for mut http in waiting {
+        assert_eq!(http.response(false).expect("a response").body, b"v");
+    }
+    assert_eq!(Http::connect(address).ask("GET", "/livez", &[], b"").status, 200, "and whoever comes later");
 }

@@ -2,11 +2,15 @@
 //! else notices.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, http_address, request};
-use crate::support::http2::{CANCEL, Came, DATA, GOAWAY, HEADERS, Http2, RST_STREAM};
+use crate::support::http2::{CANCEL, CONTINUATION, Came, DATA, GOAWAY, HEADERS, Http2, PREFACE, RST_STREAM};
+use crate::support::process::memory_bytes;
 use crate::support::wait::{PATIENCE, eventually, pause};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -18,21 +22,47 @@ fn http(cluster: &Cluster) -> Http {
 }
 
 /// Another client is served at once.
-fn is_served(cluster: &Cluster) {
+fn is_served(address: SocketAddr) {
     let started = Instant::now();
-    assert_eq!(http(cluster).ask("GET", "/livez", &[], b"").status, 200);
-    assert_eq!(http(cluster).ask("PUT", "/v1/kv/other", &[], b"v").status, 200);
+    assert_eq!(Http::connect(address).ask("GET", "/livez", &[], b"").status, 200);
+    assert_eq!(Http::connect(address).ask("PUT", "/v1/kv/other", &[], b"v").status, 200);
     assert!(started.elapsed() < Duration::from_secs(2), "it took {:?}", started.elapsed());
 }
 
-/// Has hostile clients at work, and looks that the node has not grown by more than `bytes_max` and serves others.
+/// Has greedy clients at work, and looks that the node has not grown by more than `bytes_max` and serves others then.
 #[track_caller]
-fn stays_small(cluster: &mut Cluster, bytes_max: u64, hostile: impl FnOnce(&Cluster)) {
+fn ends_small(cluster: &mut Cluster, bytes_max: u64, greedy: impl FnOnce(&Cluster)) {
     let before = cluster.process(1).rss_bytes();
-    hostile(cluster);
-    is_served(cluster);
+    greedy(cluster);
+    is_served(http_address(cluster.address(1)));
     let grown = cluster.process(1).rss_bytes().saturating_sub(before);
     assert!(grown < bytes_max, "the node has grown by {grown} bytes");
+}
+
+/// Has hostile clients at work, and looks all the while that the node has not grown by more than `bytes_max` and serves
+/// others.
+#[track_caller]
+fn stays_small(cluster: &mut Cluster, bytes_max: u64, hostile: impl FnOnce(&Cluster)) {
+    let (address, pid) = (http_address(cluster.address(1)), cluster.process(1).pid());
+    let rss_bytes = move || memory_bytes(pid, "VmRSS:");
+    let (before, at_work) = (rss_bytes(), Arc::new(()));
+    let hold = Arc::downgrade(&at_work);
+    let watch = thread::spawn(move || {
+        let mut most = before;
+        loop {
+            let is_last = hold.strong_count() == 0;
+            is_served(address);
+            most = most.max(rss_bytes());
+            if is_last {
+                return most;
+            }
+            pause(Duration::from_millis(20));
+        }
+    });
+    hostile(cluster);
+    drop(at_work);
+    let most = watch.join().expect("another client is served");
+    assert!(most - before < bytes_max, "the node had grown by {} bytes", most - before);
 }
 
 /// The other side sends the client away, whatever it says before.
@@ -114,6 +144,21 @@ fn a_connection_rests_from_when_it_is_answered() {
     pause(Duration::from_millis(1_300));
     assert_eq!(http.ask("GET", "/livez", &[], b"").status, 200);
     assert!(http.ends_within(PATIENCE));
+}
+
+#[test]
+fn http_2_clients_that_fall_silent_are_let_go() {
+    let flags = ["--http-header-timeout=400ms", "--http-idle-timeout=400ms"];
+    let cluster = flags.into_iter().fold(Cluster::of(1), |cluster, flag| cluster.flag(flag)).start();
+    for (round, said) in (1..).zip([&PREFACE[..1], &PREFACE[..12], &PREFACE[..23], PREFACE]) {
+        let mut silent = http(&cluster);
+        let started = Instant::now();
+        silent.send(said);
+        assert!(silent.ends_within(10 * TIMEOUT), "{} bytes of the preface", said.len());
+        assert!(started.elapsed() >= TIMEOUT);
+        assert_eq!(cluster.wire(1).counter("http_connections_late"), round);
+    }
+    all_are_gone(&cluster);
 }
 
 #[test]
@@ -211,7 +256,7 @@ fn http_2_clients_that_open_and_reset_streams_are_sent_away() {
             }
             // Answers that were under way come first.
             await_goaway(&mut hostile);
-            is_served(cluster);
+            is_served(http_address(cluster.address(1)));
         }
     });
     all_are_gone(&cluster);
@@ -242,7 +287,7 @@ fn an_http_2_client_has_no_more_streams_than_it_may() {
         }
     }
     await_goaway(&mut http2);
-    is_served(&cluster);
+    is_served(http_address(cluster.address(1)));
     all_are_gone(&cluster);
     assert_eq!(cluster.wire(1).counter("http_floods"), 1);
 }
@@ -253,7 +298,7 @@ fn readers_that_do_not_read_keep_no_more_than_their_share() {
     cluster.wire(1).put("long", vec![7; 1 << 20]);
     for headers in [&[][..], &[("accept", "application/json")]] {
         let mut readers: Vec<Http> = (0..100).map(|_| http(&cluster)).collect();
-        stays_small(&mut cluster, 2 * GROWTH_BYTES_MAX, |_| {
+        ends_small(&mut cluster, 2 * GROWTH_BYTES_MAX, |_| {
             for reader in &mut readers {
                 reader.send(&request("GET", "/v1/kv/long", headers, b""));
             }
@@ -309,7 +354,7 @@ fn bytes_that_are_no_http_are_refused() {
         }
         assert!(http.ends_within(PATIENCE), "{bytes:?}");
     }
-    is_served(&cluster);
+    is_served(http_address(cluster.address(1)));
     all_are_gone(&cluster);
 }
 
@@ -478,5 +523,81 @@ fn a_response_that_its_reader_lets_wait_arrives_whole() {
     for response in 0..RESPONSES {
         let body = reader.response(false).expect("a response").body;
         assert!(body == value, "response {response} has {} bytes", body.len());
+    }
+}
+
+/// How many hostile clients there are at a time.
+const CLIENTS: usize = 100;
+
+#[test]
+fn heads_and_bodies_that_come_byte_by_byte_hold_nobody_up() {
+    let flags = ["--http-header-timeout=1s", "--http-body-timeout=1s"];
+    let mut cluster = flags.into_iter().fold(Cluster::of(1), |cluster, flag| cluster.flag(flag)).start();
+    // Of each head and body more is announced than comes in time.
+    let begun = [
+        &b"GET /livez HTTP/1.1\r\nhost: te"[..],
+        b"PUT /v1/kv/slow HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n",
+        b"PUT /v1/kv/slow HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nf4240\r\n",
+    ];
+    stays_small(&mut cluster, GROWTH_BYTES_MAX, |cluster| {
+        let mut slow: Vec<Http> = (0..CLIENTS).map(|_| http(cluster)).collect();
+        for (n, http) in slow.iter_mut().enumerate() {
+            http.send(begun[n % begun.len()]);
+        }
+        for _ in 0..PATIENCE.as_millis() / 100 {
+            slow.retain_mut(|http| http.try_send(b"x"));
+            if slow.is_empty() {
+                break;
+            }
+            pause(Duration::from_millis(100));
+        }
+        assert!(slow.is_empty(), "{} slow clients are still served", slow.len());
+    });
+    all_are_gone(&cluster);
+    let mut wire = cluster.wire(1);
+    assert!(wire.get("slow").is_none(), "nothing was written");
+    let [heads, bodies] = ["http_connections_late", "http_bodies_late"].map(|name| wire.counter(name));
+    assert_eq!((heads, bodies), (34, 66));
+}
+
+#[test]
+fn a_gigabyte_over_http_2_is_refused_before_it_comes() {
+    let mut cluster = Cluster::start(1);
+    let address = http_address(cluster.address(1));
+    let mut waiting: Vec<Http2> = (0..50).map(|_| Http2::connect(address)).collect();
+    stays_small(&mut cluster, GROWTH_BYTES_MAX, |cluster| {
+        for http2 in &mut waiting {
+            assert!(http2.post(1, "/v1/batch", &[("content-length", "1073741824")]));
+            // The client goes on for as long as it is let.
+            assert!(!http2.body(1, &vec![b' '; 8 << 20]), "all of it is taken");
+        }
+        let mut wire = cluster.wire(1);
+        assert_eq!(wire.counter("http_refused_4xx"), 50);
+    });
+}
+
+#[test]
+fn http_2_clients_that_flood_streams_or_frames_are_sent_away() {
+    type Flood = fn(&mut Http2, u32) -> bool;
+    let floods: [(&str, Flood); 4] = [
+        ("streams beyond the limit", |http2, n| http2.get(2 * n + 1, "/v1/kv/k")),
+        ("requests that have no end", |http2, n| http2.post(2 * n + 1, "/v1/batch", &[])),
+        ("a head that does not end", |http2, n| match n {
+            0 => http2.begin_head(1),
+            _ => http2.send(CONTINUATION, 0, 1, &[0; 1_000]),
+        }),
+        ("resets of what was never there", |http2, n| http2.reset(2 * n + 1)),
+    ];
+    for (what, flood) in floods {
+        let mut cluster = Cluster::start(1);
+        stays_small(&mut cluster, GROWTH_BYTES_MAX, |cluster| {
+            for _ in 0..10 {
+                let mut hostile = Http2::connect(http_address(cluster.address(1)));
+                let sent = (0..200_000).take_while(|n| flood(&mut hostile, *n)).count();
+                assert!(sent < 200_000, "{what}: all of it is taken");
+                await_goaway(&mut hostile);
+            }
+        });
+        all_are_gone(&cluster);
     }
 }

@@ -1,9 +1,14 @@
 //! The REST face: what each path does, on every node for every key.
 
+use std::time::{Duration, Instant};
+
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, Response, base64, http_address, request};
 use crate::support::http2::Http2;
+use crate::support::metrics::Page;
+use crate::support::tools::{have_strace, server_with_fault};
 use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wire::put;
 
 fn http(cluster: &Cluster, id: u64) -> Http {
     Http::connect(http_address(cluster.address(id)))
@@ -175,6 +180,35 @@ fn whoever_half_closes_gets_the_answers() {
     assert_eq!(http.response(false).expect("a response").status, 200);
     assert_eq!(http.response(false).expect("a response").text(), "v");
     assert_eq!(http.response(false), None);
+}
+
+/// Whoever restarts what does not answer must not restart a node for a disk that hangs: that helps nobody.
+#[test]
+fn probes_are_answered_while_the_disk_hangs() {
+    let test = "probes_are_answered_while_the_disk_hangs";
+    if !have_strace(test) {
+        return;
+    }
+    // Each sync, once the node is up. A tracer does not let go of a killed process sooner either.
+    let hang = Duration::from_secs(5);
+    let mut cluster = Cluster::of(1).flag("--log-io=map").flag("--log-sync=thread").idle();
+    let faulty = server_with_fault("fdatasync", &format!("delay_enter={}:when=100+", hang.as_micros()));
+    cluster.spawn_with(1, faulty).await_listening();
+    let (mut wire, mut kept) = (cluster.wire(1), http(&cluster, 1));
+    let mut probes_while_hung = 0;
+    eventually(PATIENCE, "a sync hangs", || {
+        wire.submit(put(b"k", b"v")).expect("sent");
+        let hung = Page::of(&cluster, 1).sum("raftkv_log_sync_pending_seconds", &[]) > 0.5;
+        for http in [&mut kept, &mut http(&cluster, 1)] {
+            let asked = Instant::now();
+            assert_eq!(http.ask("GET", "/livez", &[], b"").status, 200);
+            let ready = http.ask("GET", "/readyz", &[], b"").status;
+            assert!([200, 503].contains(&ready), "{ready}");
+            assert!(asked.elapsed() < Duration::from_secs(1), "the probes took {:?}", asked.elapsed());
+        }
+        probes_while_hung += u32::from(hung);
+        (probes_while_hung == 10).then_some(())
+    });
 }
 
 #[test]

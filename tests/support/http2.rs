@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::wait::PATIENCE;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client says first.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Frame types (RFC 9113 §6).
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -18,6 +19,7 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 /// Why a stream ends (RFC 9113 §7): nobody wants what is left of it.
 pub const CANCEL: u32 = 8;
+pub const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
@@ -121,12 +123,18 @@ impl Http2 {
 
     /// Begins a call of a method of gRPC; its messages are a [`Http2::body`].
     pub fn call(&mut self, stream: u32, path: &str, headers: &[(&str, &str)]) -> bool {
+        let of_grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+        self.post(stream, path, &[&of_grpc, headers].concat())
+    }
+
+    /// Begins a request that has a [`Http2::body`].
+    pub fn post(&mut self, stream: u32, path: &str, headers: &[(&str, &str)]) -> bool {
         // `:method POST`, `:scheme http`, and the rest literally.
         let mut block = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).expect("a short path")];
         block.extend_from_slice(path.as_bytes());
         block.extend_from_slice(&[0x01, 4]);
         block.extend_from_slice(b"test");
-        for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")].iter().chain(headers) {
+        for (name, value) in headers {
             block.push(0);
             for text in [name, value] {
                 block.push(u8::try_from(text.len()).expect("a short header"));
@@ -167,6 +175,12 @@ impl Http2 {
                 return None;
             }
         }
+    }
+
+    /// Begins a head that goes on in [`CONTINUATION`]s.
+    pub fn begin_head(&mut self, stream: u32) -> bool {
+        // `:method GET`, `:scheme http` and `:path /`.
+        self.send(HEADERS, END_STREAM, stream, &[0x82, 0x86, 0x84])
     }
 
     /// Takes a stream back.

@@ -156,19 +156,12 @@ impl Process {
 
     /// Resident memory in bytes.
     pub fn rss_bytes(&self) -> u64 {
-        self.memory("VmRSS:")
+        memory_bytes(self.pid(), "VmRSS:")
     }
 
     /// The most resident memory that it has ever had, in bytes.
     pub fn peak_rss_bytes(&self) -> u64 {
-        self.memory("VmHWM:")
-    }
-
-    fn memory(&self, which: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is there");
-        let line = status.lines().find_map(|line| line.strip_prefix(which)).expect("it has memory");
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-        kib * 1024
+        memory_bytes(self.pid(), "VmHWM:")
     }
 
     /// Processor time used so far, user and system, in hundredths of a second.
@@ -208,6 +201,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What the system says of a process's memory, as in `VmRSS:`.
+pub fn memory_bytes(pid: u32, which: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let line = status.lines().find_map(|line| line.strip_prefix(which)).expect("it has memory");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib * 1024
 }
 
 /// Sends a signal to a process that this test has started, or that such a process has started.
