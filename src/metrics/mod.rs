@@ -7,6 +7,8 @@ pub mod latest;
 pub mod requests;
 pub mod stopwatch;
 
+use raftkv_protocol::client::Code;
+
 macro_rules! together {
     ($own:expr, $other:expr) => {
         $own += $other
@@ -234,6 +236,26 @@ counters! {
     snapshot_us_last: greatest,
     /// The most that snapshots have taken of one turn of an event loop since the start, in microseconds of processor time.
     snapshot_hold_us_max: greatest,
+}
+
+impl Counters {
+    /// Counts a refusal.
+    pub fn refused(&mut self, code: Code) {
+        match code {
+            Code::BadRequest => self.refused_bad_request += 1,
+            Code::TooLarge => self.refused_too_large += 1,
+            Code::PreconditionFailed => self.refused_precondition += 1,
+            Code::CrossShard => self.refused_cross_shard += 1,
+            Code::NotLeader => self.refused_not_leader += 1,
+            Code::NotReady => self.refused_not_ready += 1,
+            Code::NoLeader => self.refused_no_leader += 1,
+            Code::Overloaded => self.refused_overloaded += 1,
+            Code::NoSpace => self.refused_no_space += 1,
+            Code::Diverged => self.refused_diverged += 1,
+            Code::Timeout => self.timeouts += 1,
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]

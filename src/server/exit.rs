@@ -38,7 +38,7 @@ impl<T: Transport> Outbox<ReplyTo> for Exit<'_, T> {
 
     fn reply(&mut self, to: ReplyTo, at: EntryId, result: Result<Answer<'_>, Refusal<'_>>) {
         if let Err(refusal) = &result {
-            count_refusal(self.counters, refusal.code);
+            self.counters.refused(refusal.code);
         }
         match to.origin {
             Origin::Peer { node, id } => {
@@ -96,22 +96,5 @@ impl<T: Transport> Exit<'_, T> {
             let message = "too many requests wait for a leader already; try again later";
             self.reply(call.to, EntryId::ZERO, Err(Refusal { code: Code::Overloaded, leader: None, message }));
         }
-    }
-}
-
-fn count_refusal(counters: &mut Counters, code: Code) {
-    match code {
-        Code::BadRequest => counters.refused_bad_request += 1,
-        Code::TooLarge => counters.refused_too_large += 1,
-        Code::PreconditionFailed => counters.refused_precondition += 1,
-        Code::CrossShard => counters.refused_cross_shard += 1,
-        Code::NotLeader => counters.refused_not_leader += 1,
-        Code::NotReady => counters.refused_not_ready += 1,
-        Code::NoLeader => counters.refused_no_leader += 1,
-        Code::Overloaded => counters.refused_overloaded += 1,
-        Code::NoSpace => counters.refused_no_space += 1,
-        Code::Diverged => counters.refused_diverged += 1,
-        Code::Timeout => counters.timeouts += 1,
-        _ => {}
     }
 }

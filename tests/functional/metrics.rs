@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, http_address, request};
 use crate::support::http2::{HEADERS, Http2};
-use crate::support::metrics::{Family, Format, Page};
+use crate::support::metrics::{Family, Format, Page, labels_of};
 use crate::support::tools::{have_strace, server_with_fault};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wire::{get, put};
@@ -51,15 +51,22 @@ fn all_pages(cluster: &Cluster) -> BTreeMap<String, Family> {
 fn the_manual_lists_every_metric_and_no_other() {
     let cluster = Cluster::start(3);
     cluster.await_leaders();
+    // What is told of requests is told of those that there were.
+    let mut wire = cluster.wire(1);
+    wire.put("k", "v");
+    let mut http = Http::connect(http_address(cluster.address(1)));
+    assert_eq!(http.ask("GET", "/v1/kv/none", &[], b"").status, 404);
+    assert_eq!(http.ask("GET", "/metrics", &[], b"").status, 200);
     let (listed, found) = (listed(), all_pages(&cluster));
     let names = |all: &BTreeMap<String, Family>| all.keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(listed.keys().cloned().collect::<BTreeSet<_>>(), names(&found));
     for (name, (kind, unit_listed, labels, meaning)) in listed {
         let family = &found[&name];
         assert_eq!((&family.kind, &family.help, unit(&name)), (&kind, &meaning, unit_listed.as_str()), "{name}");
-        // Some have no series while all is well.
-        if !family.series.is_empty() {
-            assert_eq!(family.labels().into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), labels, "{name}");
+        // All but one have series, be it for what was done before, and each of these has the labels that are listed.
+        assert_eq!(family.series.is_empty(), name == "raftkv_log_held_bytes", "{name}");
+        for series in family.series.keys() {
+            assert_eq!(labels_of(series), labels.iter().map(String::as_str).collect(), "{name}: {series:?}");
         }
     }
 }
@@ -105,7 +112,7 @@ fn so_many_metrics_are_on_their_way_and_no_more() {
     let refused = http.ask("GET", "/metrics", &[], b"");
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     assert!(refused.text().contains("--core-scrapes-max"), "{}", refused.text());
-    assert_eq!(cluster.wire(1).counter("overloaded_scrapes"), 2);
+    assert_eq!(["overloaded_scrapes", "refused_overloaded"].map(|name| cluster.wire(1).counter(name)), [2, 2]);
     assert!(http2.reset(1));
     let page = eventually(PATIENCE, "there is room again", || {
         let answer = http.ask("GET", "/metrics", &[], b"");
@@ -178,6 +185,11 @@ fn requests_are_counted_where_they_were_asked() {
     ] {
         let grown = answered(&after, operation, face, result) - answered(&before, operation, face, result);
         assert_eq!(grown, expected, "{operation} {face} {result}");
+    }
+    // Whoever has refused: the node that was asked, or its face.
+    for (code, expected) in [("too_large", 3.0), ("bad_request", 1.0)] {
+        let of = |page: &Page| page.sum("raftkv_refusals_total", &[("code", code)]);
+        assert_eq!(of(&after) - of(&before), expected, "{code}");
     }
     // What was refused before the node was asked took no time.
     for (operation, face, asked) in [("put", "binary", 101.0), ("put", "rest", 50.0), ("get", "rest", 2.0)] {

@@ -28,12 +28,9 @@ pub struct Family {
     pub series: BTreeMap<(String, Labels), f64>,
 }
 
-impl Family {
-    /// The names of the labels that tell its series apart.
-    pub fn labels(&self) -> BTreeSet<&str> {
-        let names = self.series.keys().flat_map(|(_, labels)| labels.keys());
-        names.map(String::as_str).filter(|name| *name != "le").collect()
-    }
+/// The names of the labels of a series, but for what tells apart the buckets of a histogram.
+pub fn labels_of((name, labels): &(String, Labels)) -> BTreeSet<&str> {
+    labels.keys().map(String::as_str).filter(|label| *label != "le" || !name.ends_with("_bucket")).collect()
 }
 
 /// A page of metrics: the families by their names.

@@ -242,6 +242,7 @@ impl<S: Socket + 'static> Http<S> {
         let counts = &self.shared.counts;
         for (face, task, code) in self.backend.take_refused() {
             requests.refused(face, task, code);
+            counters.refused(code);
         }
         counters.http_requests = counts.requests.get();
         counters.http_connections_open = self.connections.len() as u64;

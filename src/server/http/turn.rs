@@ -81,6 +81,7 @@ impl<N: Network> CoreLoop<N> {
             Room::Later(_) => return self.http.park(exchange, question),
             Room::No => {
                 self.router.counters.overloaded_replies += 1;
+                self.router.counters.refused(Code::Overloaded);
                 self.router.requests.answered(taken, Some(Code::Overloaded), taken.at);
                 let message = "the clients of this core leave too many replies unread; try again later";
                 let refusal = Refusal { code: Code::Overloaded, leader: None, message };

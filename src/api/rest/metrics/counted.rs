@@ -112,7 +112,10 @@ static CLIENTS: [Family; 14] = [
         &[("", |c| c.grpc_deadlines)],
     ),
     counter(
-        About::new("raftkv_refusals", "Refusals by this node's cores, also of what other nodes have forwarded"),
+        About::new(
+            "raftkv_refusals",
+            "Refusals by this node, before or after it was asked, also of what other nodes have forwarded",
+        ),
         "code",
         &[
             ("bad_request", |c| c.refused_bad_request),
