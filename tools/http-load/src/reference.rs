@@ -1,5 +1,6 @@
 //! The reference for REST: its keys out of a map in memory, served by axum and hyper on tokio's runtime of several
-//! threads, as such servers ordinarily are. The responses have the same status, headers and bodies as RaftKV's.
+//! threads, as such servers ordinarily are. The responses have the same status, headers and bodies as RaftKV's. Its router
+//! has the paths of RaftKV's, so that finding a handler costs the same, but only the keys are served.
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
@@ -9,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{any, get, post};
 use axum::serve::ListenerExt as _;
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use http::{HeaderMap, StatusCode};
@@ -21,6 +22,22 @@ use crate::args::Serve;
 
 const KEYS: &str = "/v1/kv/";
 const VALUE_BYTES_MAX: usize = 1 << 20;
+
+const KEY_PATH: &str = "/v1/kv/{*key}";
+/// What else the REST face has: what any method is for, what is posted, and what is got.
+const NO_KEY_PATH: &str = "/v1/kv/";
+const BATCH_PATH: &str = "/v1/batch";
+const OTHER_PATHS: [&str; 9] = [
+    "/v1/kv",
+    "/v1/status",
+    "/v1/cluster",
+    "/metrics",
+    "/livez",
+    "/readyz",
+    "/openapi.json",
+    "/",
+    "/v1/ui",
+];
 
 /// Keys, and their values and versions.
 #[derive(Debug, Default)]
@@ -49,11 +66,34 @@ pub fn serve(args: &Serve) -> Result<(), String> {
         let listener = TcpListener::bind(args.listen).await?;
         writeln!(io::stdout(), "http-load serves on {}", listener.local_addr()?)?;
         let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
-        let keys = get(get_key).put(put_key).delete(delete_key);
-        let router = Router::new().route("/v1/kv/{*key}", keys).with_state(Store::default());
-        axum::serve(listener, router).await
+        axum::serve(listener, router()).await
     });
     served.map_err(|error| error.to_string())
+}
+
+fn router() -> Router {
+    let keys = get(get_key).put(put_key).delete(delete_key).fallback(no_method);
+    let others = OTHER_PATHS.into_iter().fold(Router::new(), |router, path| {
+        router.route(path, get(not_served).fallback(no_method))
+    });
+    others
+        .route(KEY_PATH, keys)
+        .route(NO_KEY_PATH, any(not_served))
+        .route(BATCH_PATH, post(not_served).fallback(no_method))
+        .with_state(Store::default())
+        .fallback(no_path)
+}
+
+async fn not_served() -> StatusCode {
+    StatusCode::NOT_IMPLEMENTED
+}
+
+async fn no_method() -> StatusCode {
+    StatusCode::METHOD_NOT_ALLOWED
+}
+
+async fn no_path() -> StatusCode {
+    StatusCode::NOT_FOUND
 }
 
 fn key(request: &Request) -> Vec<u8> {
@@ -99,4 +139,20 @@ fn respond(status: StatusCode, kind: &'static str, version: Option<u64>, body: B
         headers.insert(ETAG, tag);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{BATCH_PATH, KEY_PATH, NO_KEY_PATH, OTHER_PATHS};
+
+    #[test]
+    fn the_paths_are_those_of_the_rest_face() {
+        let face = [include_str!("../../../src/api/rest/mod.rs"), include_str!("../../../src/api/rest/ui/mod.rs")];
+        let routes = face.iter().flat_map(|source| source.split(".route(\"").skip(1));
+        let paths: BTreeSet<&str> = routes.filter_map(|rest| rest.split('"').next()).collect();
+        let own = OTHER_PATHS.into_iter().chain([KEY_PATH, NO_KEY_PATH, BATCH_PATH]);
+        assert_eq!(own.collect::<BTreeSet<_>>(), paths);
+    }
 }
