@@ -130,6 +130,33 @@ impl<S: Socket> HttpSocket<S> {
         !self.prefix.borrow().is_empty()
     }
 
+    /// Reads what has arrived into a buffer of hyper's; `seen` is told what it is.
+    pub fn read_into(&self, mut into: ReadBufCursor<'_>, seen: impl FnOnce(&[u8])) -> Poll<io::Result<()>> {
+        let mut prefix = self.prefix.borrow_mut();
+        if !prefix.is_empty() {
+            let taken = prefix.len().min(into.remaining());
+            seen(&prefix[..taken]);
+            into.put_slice(&prefix[..taken]);
+            prefix.drain(..taken);
+            if prefix.is_empty() {
+                *prefix = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        drop(prefix);
+        let mut scratch = self.scratch.borrow_mut();
+        let room = into.remaining().min(scratch.len());
+        match self.read(&mut scratch[..room]) {
+            Ok(Some(got)) => {
+                seen(&scratch[..got]);
+                into.put_slice(&scratch[..got]);
+                Poll::Ready(Ok(()))
+            }
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
     fn write(&self, write: impl Fn(&S) -> io::Result<usize>) -> Poll<io::Result<usize>> {
         if !self.writable.get() {
             return Poll::Pending;
@@ -156,32 +183,8 @@ impl<S: Socket> HttpSocket<S> {
 pub struct HttpStream<S>(pub Rc<HttpSocket<S>>);
 
 impl<S: Socket> Read for HttpStream<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-        mut into: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut prefix = self.0.prefix.borrow_mut();
-        if !prefix.is_empty() {
-            let taken = prefix.len().min(into.remaining());
-            into.put_slice(&prefix[..taken]);
-            prefix.drain(..taken);
-            if prefix.is_empty() {
-                *prefix = Vec::new();
-            }
-            return Poll::Ready(Ok(()));
-        }
-        drop(prefix);
-        let mut scratch = self.0.scratch.borrow_mut();
-        let room = into.remaining().min(scratch.len());
-        match self.0.read(&mut scratch[..room]) {
-            Ok(Some(got)) => {
-                into.put_slice(&scratch[..got]);
-                Poll::Ready(Ok(()))
-            }
-            Ok(None) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
-        }
+    fn poll_read(self: Pin<&mut Self>, _context: &mut Context<'_>, into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        self.0.read_into(into, |_| ())
     }
 }
 

@@ -9,13 +9,18 @@ use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, http_address, request};
-use crate::support::http2::{CANCEL, CONTINUATION, Came, DATA, GOAWAY, HEADERS, Http2, PREFACE, RST_STREAM};
+use crate::support::http2::{
+    CANCEL, CONTINUATION, Came, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, PREFACE, RST_STREAM, SETTINGS,
+    get_block,
+};
 use crate::support::process::memory_bytes;
 use crate::support::wait::{PATIENCE, eventually, pause};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
 /// What a hundred hostile connections may cost.
 const GROWTH_BYTES_MAX: u64 = 24 << 20;
+/// Whoever waits for others does not wait so long, however busy the machine is.
+const PROMPT: Duration = Duration::from_secs(10);
 
 fn http(cluster: &Cluster) -> Http {
     Http::connect(http_address(cluster.address(1)))
@@ -26,7 +31,7 @@ fn is_served(address: SocketAddr) {
     let started = Instant::now();
     assert_eq!(Http::connect(address).ask("GET", "/livez", &[], b"").status, 200);
     assert_eq!(Http::connect(address).ask("PUT", "/v1/kv/other", &[], b"v").status, 200);
-    assert!(started.elapsed() < Duration::from_secs(2), "it took {:?}", started.elapsed());
+    assert!(started.elapsed() < PROMPT, "it took {:?}", started.elapsed());
 }
 
 /// Has greedy clients at work, and looks that the node has not grown by more than `bytes_max` and serves others then.
@@ -100,6 +105,76 @@ fn a_head_that_does_not_come_to_its_end_ends_the_connection() {
     assert_eq!(cluster.wire(1).counter("http_connections_late"), 3);
     silent = http(&cluster);
     assert_eq!(silent.ask("GET", "/livez", &[], b"").status, 200, "in time");
+}
+
+/// A connection of HTTP/2 that says these bytes behind its greeting, and answers to nothing.
+fn http2_that_says(cluster: &Cluster, bytes: &[u8]) -> Http {
+    let mut http = http(cluster);
+    http.send(&[PREFACE, &[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0], bytes].concat());
+    http
+}
+
+#[test]
+fn a_head_over_http_2_that_does_not_come_to_its_end_ends_the_connection() {
+    let cluster = Cluster::of(1).flag("--http-header-timeout=400ms").start();
+    let block = get_block("/livez");
+    let length = u8::try_from(block.len()).expect("a short block");
+    let started = Instant::now();
+    // All of a frame, but not all of the head; and a frame that is longer than what comes of it.
+    let mut without_end =
+        http2_that_says(&cluster, &[&[0, 0, length, HEADERS, END_STREAM, 0, 0, 0, 1][..], &block[..]].concat());
+    let announced = [0, 1, 0, HEADERS, END_STREAM | END_HEADERS, 0, 0, 0, 1];
+    let mut cut_short = http2_that_says(&cluster, &[&announced[..], &block[..]].concat());
+    let mut slow = http2_that_says(&cluster, &announced);
+    for _ in 0..20 {
+        if !slow.try_send(&[0x82]) {
+            break;
+        }
+        pause(TIMEOUT / 5);
+    }
+    for (name, http) in [("slow", &mut slow), ("cut short", &mut cut_short), ("without an end", &mut without_end)] {
+        assert!(http.ends_within(PATIENCE), "{name}");
+    }
+    assert!(started.elapsed() >= TIMEOUT);
+    assert_eq!(cluster.wire(1).counter("http_connections_late"), 3);
+}
+
+#[test]
+fn heads_over_http_2_that_come_to_their_ends_may_go_on_for_long() {
+    let cluster = Cluster::of(1).flag("--http-header-timeout=5s").start();
+    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    let block = get_block("/livez");
+    let (first, rest) = block.split_at(2);
+    // Nothing else may come within a head, and settings are acknowledged as they come.
+    assert!(http2.get(1, "/livez") && http2.response(1) == b"ok\n");
+    assert!(http2.send(HEADERS, END_STREAM, 3, first));
+    // Each takes a part of the time that it has, and the next begins with the last byte of it.
+    for stream in (3..10).step_by(2) {
+        pause(Duration::from_millis(1_500));
+        assert!(http2.send(CONTINUATION, END_HEADERS, stream, rest));
+        assert!(http2.send(HEADERS, END_STREAM, stream + 2, first));
+        assert_eq!(http2.response(stream), b"ok\n");
+    }
+    assert_eq!(cluster.wire(1).counter("http_connections_late"), 0);
+}
+
+#[test]
+fn a_client_that_does_not_answer_to_a_ping_is_let_go() {
+    let (idle, patience) = (Duration::from_secs(10), Duration::from_millis(500));
+    let cluster = Cluster::of(1).flag("--http-idle-timeout=10s").flag("--http-header-timeout=500ms").start();
+    let mut lively = Http2::connect(http_address(cluster.address(1)));
+    // It answers to pings for longer than the other one is kept.
+    let lively = thread::spawn(move || (lively.frame_within(idle * 4 / 5), lively));
+    let mut dead = http2_that_says(&cluster, &[]);
+    let started = Instant::now();
+    assert!(dead.ends_within(PATIENCE));
+    let took = started.elapsed();
+    assert!(took >= idle / 2 && took < idle, "it took {took:?}, a ping is to be answered within {patience:?}");
+    assert_eq!(cluster.wire(1).counter("http_connections_late"), 1);
+    let (came, mut lively) = lively.join().expect("it has waited");
+    assert_eq!(came, Came::Nothing);
+    assert!(lively.get(1, "/livez"));
+    assert_eq!(lively.response(1), b"ok\n");
 }
 
 #[test]
@@ -243,6 +318,49 @@ fn heads_are_taken_up_to_their_limit() {
     all_are_gone(&cluster);
 }
 
+/// A request whose head has so many bytes.
+fn head_of(bytes: usize) -> Vec<u8> {
+    let (start, end) = (&b"GET /livez HTTP/1.1\r\nhost: test\r\nx: "[..], &b"\r\n\r\n"[..]);
+    [start, &vec![b'p'; bytes - start.len() - end.len()][..], end].concat()
+}
+
+#[test]
+fn a_head_of_just_the_limit_is_served_and_a_longer_one_is_not() {
+    for limit in [16 << 10, 20_000] {
+        let cluster = Cluster::of(1).flag(&format!("--http-header-bytes-max={limit}")).start();
+        let mut kept = http(&cluster);
+        for bytes in [limit - 1, limit] {
+            kept.send(&head_of(bytes));
+            assert_eq!(kept.response(false).expect("a response").status, 200, "{bytes} bytes");
+            let head = head_of(bytes);
+            let (first, rest) = head.split_at(bytes / 3);
+            kept.send(first);
+            pause(TIMEOUT / 8);
+            kept.send(rest);
+            assert_eq!(kept.response(false).expect("a response").status, 200, "{bytes} bytes in two pieces");
+        }
+        // However the bytes come, and whatever was before.
+        for mut http in [kept, http(&cluster)] {
+            http.send(&head_of(limit + 1));
+            assert_eq!(http.response(false).expect("a response").status, 431, "{} bytes", limit + 1);
+            assert!(http.ends_within(PATIENCE));
+        }
+        let mut http2 = Http2::connect(http_address(cluster.address(1)));
+        for (stream, bytes) in [(1, limit - 1), (3, limit), (7, limit)] {
+            assert!(http2.get_with_fields_of(stream, "/livez", bytes));
+            assert_eq!(http2.response(stream), b"ok\n", "{bytes} bytes");
+            if stream == 3 {
+                assert!(http2.get_with_fields_of(5, "/livez", limit + 1));
+                let frame = http2.frame().expect("a response");
+                // The digits of 431 in Huffman's code (RFC 7541, Appendix B).
+                let has_status = frame.payload.windows(4).any(|bytes| bytes == [0x83, 0x69, 0x90, 0xff]);
+                assert!(frame.kind == HEADERS && frame.is_last() && has_status, "{frame:?}");
+            }
+        }
+        assert_eq!(cluster.wire(1).counter("http_connections_broken"), 2);
+    }
+}
+
 #[test]
 fn http_2_clients_that_open_and_reset_streams_are_sent_away() {
     let mut cluster = Cluster::start(1);
@@ -296,6 +414,7 @@ fn an_http_2_client_has_no_more_streams_than_it_may() {
 fn readers_that_do_not_read_keep_no_more_than_their_share() {
     let mut cluster = Cluster::of(1).flag("--core-reply-bytes-max=8MiB").start();
     cluster.wire(1).put("long", vec![7; 1 << 20]);
+    let mut refused = 0;
     for headers in [&[][..], &[("accept", "application/json")]] {
         let mut readers: Vec<Http> = (0..100).map(|_| http(&cluster)).collect();
         ends_small(&mut cluster, 2 * GROWTH_BYTES_MAX, |_| {
@@ -306,21 +425,45 @@ fn readers_that_do_not_read_keep_no_more_than_their_share() {
         let statuses: Vec<u16> = readers.iter_mut().filter_map(|reader| Some(reader.response(false)?.status)).collect();
         assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{headers:?}: {statuses:?}");
         assert!(statuses.contains(&200), "{headers:?}");
+        refused += statuses.iter().filter(|status| **status == 503).count() as u64;
     }
+    let mut wire = cluster.wire(1);
+    let counted = ["overloaded_replies", "refused_overloaded"].map(|name| wire.counter(name));
+    assert!(counted.iter().all(|counted| *counted >= refused), "{refused} refused, {counted:?} counted");
 }
 
 #[test]
 fn clients_that_vanish_free_everything() {
-    let mut cluster = Cluster::of(3).flag("--request-timeout=2s").start();
+    let flags = ["--request-timeout=1m", "--http-body-timeout=1m", "--core-http-body-bytes-max=2MiB"];
+    let mut cluster = flags.into_iter().fold(Cluster::of(3), |cluster, flag| cluster.flag(flag)).start();
     cluster.kill_9(2);
     cluster.kill_9(3);
-    // Nobody answers these for a while.
+    // Nobody answers these while the test goes on, and there is no room for a further body beside these.
     let mut waiting: Vec<Http> = (0..50).map(|_| http(&cluster)).collect();
-    for http in &mut waiting {
-        http.send(&request("PUT", "/v1/kv/k", &[], b"v"));
+    waiting.iter_mut().for_each(|http| http.send(&request("PUT", "/v1/kv/k", &[], b"v")));
+    let mut sending: Vec<Http> = (0..2).map(|_| http(&cluster)).collect();
+    for http in &mut sending {
+        http.send(b"PUT /v1/kv/k HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n");
+        http.try_send(&vec![7; 999_999]);
     }
-    drop(waiting);
+    let mut streams: Vec<Http2> = (0..10).map(|_| Http2::connect(http_address(cluster.address(1)))).collect();
+    streams.iter_mut().for_each(|http2| assert!(http2.get(1, "/v1/kv/k")));
+    let mut wire = cluster.wire(1);
+    eventually(PATIENCE, "all are there", || (wire.counter("http_requests") == 62).then_some(()));
+    // It is read as a whole and then found to be no batch.
+    let further = || {
+        let mut http = http(&cluster);
+        http.try_send(&request("POST", "/v1/batch", &[], &vec![b' '; 1_000_000]));
+        http.response(false).map(|response| response.status)
+    };
+    eventually(PATIENCE, "there is no room", || {
+        further();
+        (wire.counter("overloaded_bodies") > 0).then_some(())
+    });
+    waiting.into_iter().chain(sending).for_each(Http::reset);
+    drop(streams);
     all_are_gone(&cluster);
+    assert_eq!(further(), Some(400), "there is room again");
 }
 
 #[test]
@@ -479,6 +622,25 @@ fn connections_that_rest_take_little_memory() {
     assert!(each < 10 << 10, "a connection takes {each} bytes");
     for mut http in first.into_iter().chain(resting.drain(..)) {
         assert_eq!(http.ask("GET", "/livez", &[], b"").status, 200);
+    }
+}
+
+/// Those of HTTP/2 keep h2's buffers and tables, of which a connection that was of little use touches a part.
+#[test]
+fn connections_of_http_2_that_rest_take_what_h2_has_for_them() {
+    let mut cluster = Cluster::start(1);
+    let open = |cluster: &Cluster| {
+        let mut some: Vec<Http2> = (0..100).map(|_| Http2::connect(http_address(cluster.address(1)))).collect();
+        some.iter_mut().for_each(|http2| assert!(http2.get(1, "/livez") && http2.response(1) == b"ok\n"));
+        some
+    };
+    let first = open(&cluster);
+    let before = cluster.process(1).rss_bytes();
+    let mut resting: Vec<Http2> = (0..5).flat_map(|_| open(&cluster)).collect();
+    let each = cluster.process(1).rss_bytes().saturating_sub(before) / resting.len() as u64;
+    assert!(each < 28 << 10, "a connection takes {each} bytes");
+    for mut http2 in first.into_iter().chain(resting.drain(..)) {
+        assert!(http2.get(3, "/livez") && http2.response(3) == b"ok\n");
     }
 }
 

@@ -1,10 +1,11 @@
 //! The REST face: what each path does, on every node for every key.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, Response, base64, http_address, request};
-use crate::support::http2::Http2;
+use crate::support::http2::{DATA, END_STREAM, GOAWAY, HEADERS, Http2};
 use crate::support::metrics::Page;
 use crate::support::tools::{have_strace, server_with_fault};
 use crate::support::wait::{PATIENCE, eventually};
@@ -238,10 +239,145 @@ fn what_there_is_not_is_told() {
 }
 
 #[test]
-fn an_ordered_stop_ends_connections_that_rest_and_lets_the_others_finish() {
+fn an_ordered_stop_ends_connections_that_rest() {
     let mut cluster = Cluster::start(1);
     let mut resting = http(&cluster, 1);
     assert_eq!(resting.ask("GET", "/livez", &[], b"").status, 200);
     cluster.stop(1);
     assert_eq!(resting.response(false), None);
+}
+
+/// Takes the responses to the streams of a connection, until it is ended.
+fn statuses_are_200(http2: &mut Http2) -> BTreeSet<u32> {
+    let mut streams = BTreeSet::new();
+    while let Some(frame) = http2.frame() {
+        match frame.kind {
+            HEADERS => assert!(frame.payload[0] == 0x88 && streams.insert(frame.stream), "{frame:?}"),
+            DATA | GOAWAY => {}
+            _ => panic!("not expected: {frame:?}"),
+        }
+    }
+    streams
+}
+
+/// Requests that wait for the other nodes when the stop begins, and such whose bodies come after the shards were handed
+/// over.
+#[test]
+fn an_ordered_stop_answers_what_is_in_flight() {
+    let flags = ["--election-timeout=3s", "--stop-timeout=20s"];
+    let mut cluster = flags.into_iter().fold(Cluster::of(3), |cluster, flag| cluster.flag(flag)).start();
+    cluster.wire(1).put("k", "v");
+    let leader = cluster.leader_of("k");
+    let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    let mut wire = cluster.wire(leader);
+    let before = wire.counter("http_requests");
+    let mut late = http(&cluster, leader);
+    late.send(b"PUT /v1/kv/late HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nval");
+    let batch = format!("{{\"operations\":[{{\"op\":\"put\",\"key\":\"{}\",\"value\":\"\"}}]}}", base64("late/2"));
+    let (first, rest) = batch.as_bytes().split_at(20);
+    let mut http2 = Http2::connect(http_address(cluster.address(leader)));
+    assert!(http2.post(1, "/v1/batch", &[]) && http2.send(DATA, 0, 1, first));
+    others.iter().for_each(|id| cluster.process(*id).pause());
+    let mut waiting: Vec<Http> = (0..10).map(|_| http(&cluster, leader)).collect();
+    waiting.iter_mut().for_each(|http| http.send(&request("PUT", "/v1/kv/k", &[], b"w")));
+    assert!((3..23).step_by(2).all(|stream| http2.get(stream, "/v1/kv/k")));
+    eventually(PATIENCE, "all are there", || (wire.counter("http_requests") == before + 22).then_some(()));
+    cluster.process(leader).signal("TERM");
+    let log = |cluster: &mut Cluster| cluster.process(leader).stderr().contains("stopping: handing leadership over");
+    eventually(PATIENCE, "it is told to stop", || log(&mut cluster).then_some(()));
+    others.iter().for_each(|id| cluster.process(*id).resume());
+    for http in &mut waiting {
+        assert_eq!(http.response(false).expect("a response").status, 200);
+        assert_eq!(http.response(false), None, "and the connection is ended");
+    }
+    cluster.await_leaders_among(&others);
+    assert!(!cluster.process(leader).has_ended(), "two requests are not answered");
+    late.send(b"ue");
+    assert_eq!(late.response(false).expect("a response").status, 200);
+    assert!(http2.send(DATA, END_STREAM, 1, rest));
+    assert_eq!(statuses_are_200(&mut http2), (1..23).step_by(2).collect());
+    assert_eq!(cluster.await_end(leader).code, Some(0));
+    let mut wire = cluster.wire(others[0]);
+    assert_eq!(wire.get("late").map(|(_, value)| value), Some(b"value".to_vec()));
+    assert!(wire.get("late/2").is_some());
+}
+
+/// What was written behind a leader's back takes the place of what it had proposed.
+#[test]
+fn a_write_that_was_overwritten_names_the_leader() {
+    let flags = ["--election-timeout=3s", "--request-timeout=1m"];
+    let mut cluster = flags.into_iter().fold(Cluster::of(3), |cluster, flag| cluster.flag(flag)).start();
+    let old = cluster.leader_of("k");
+    let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != old).collect();
+    others.iter().for_each(|id| cluster.kill_9(*id));
+    let last = |cluster: &Cluster| Page::of(cluster, old).sum("raftkv_shard_last_index", &[]);
+    let before = last(&cluster);
+    let mut asked = http(&cluster, old);
+    asked.send(&request("PUT", "/v1/kv/k", &[], b"lost"));
+    eventually(PATIENCE, "it is proposed", || (last(&cluster) > before).then_some(()));
+    cluster.process(old).pause();
+    others.iter().for_each(|id| cluster.start_node(*id));
+    cluster.await_leaders_among(&others);
+    cluster.wire(others[0]).put("k", "new");
+    cluster.process(old).resume();
+    let refused = asked.response(false).expect("a response");
+    assert_eq!(code(&refused), (503, Some("not_leader")));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let leader = cluster.leader_of("k");
+    assert!(refused.text().contains(&format!("\"leader\":{leader}")), "{}", refused.text());
+    assert_eq!(http(&cluster, old).ask("GET", "/v1/kv/k", &[], b"").body, b"new");
+}
+
+#[test]
+fn where_no_leader_is_a_node_that_was_none_says_so() {
+    let mut cluster = Cluster::of(3).flag("--request-timeout=500ms").start();
+    let key =
+        cluster.keys_for_all_shards("k").into_iter().find(|key| cluster.leader_of(key) == 2).expect("it leads some");
+    cluster.kill_9(2);
+    cluster.kill_9(3);
+    let mut http = http(&cluster, 1);
+    eventually(PATIENCE, "it knows no leader", || {
+        let ready = http.ask("GET", "/readyz", &[], b"");
+        ready.text().contains("[-] core-0/leaders: 6 shards").then_some(())
+    });
+    let mut wire = cluster.wire(1);
+    let before = wire.counter("refused_no_leader");
+    for method in ["GET", "PUT", "DELETE"] {
+        let refused = http.ask(method, &format!("/v1/kv/{key}"), &[], b"");
+        assert_eq!(code(&refused), (503, Some("no_leader")), "{method}");
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        assert!(!refused.text().contains("\"leader\":"), "{}", refused.text());
+    }
+    assert_eq!(wire.counter("refused_no_leader"), before + 3);
+}
+
+/// One of two cores waits for its disk on its own loop.
+#[test]
+fn a_node_whose_loop_does_not_turn_is_not_live() {
+    let test = "a_node_whose_loop_does_not_turn_is_not_live";
+    if !have_strace(test) {
+        return;
+    }
+    // Counted by thread: the core of the key comes to that, the other one does not.
+    let hang = Duration::from_secs(10);
+    let flags = ["--cores=2", "--log-io=map", "--log-sync=inline"];
+    let mut cluster = flags.into_iter().fold(Cluster::of(1), |cluster, flag| cluster.flag(flag)).idle();
+    let faulty = server_with_fault("fdatasync", &format!("delay_enter={}:when=100+", hang.as_micros()));
+    cluster.spawn_with(1, faulty).await_listening();
+    // Some of them are with the other core.
+    let mut all: Vec<Http> = (0..16).map(|_| http(&cluster, 1)).collect();
+    all.iter_mut().for_each(|http| assert_eq!(http.ask("GET", "/livez", &[], b"").text(), "ok\n"));
+    let mut wire = cluster.wire(1);
+    let told = eventually(PATIENCE, "one tells of the other", || {
+        wire.submit(put(b"k", b"v")).expect("sent");
+        // Whoever does not answer at once waits for the disk, too, and is asked no more.
+        let probe = request("GET", "/livez?verbose", &[], b"");
+        all.retain_mut(|http| http.try_send(&probe) && http.answers_within(hang / 40));
+        let told: Vec<Response> = all.iter_mut().map(|http| http.response(false).expect("a response")).collect();
+        told.into_iter().find(|response| response.status == 503)
+    });
+    let checks: Vec<&str> = told.text().lines().filter(|line| line.contains("/turns")).collect();
+    let hanging: Vec<&&str> = checks.iter().filter(|line| line.starts_with("[-] ")).collect();
+    assert_eq!((checks.len(), hanging.len()), (2, 1), "{}", told.text());
+    assert!(hanging[0].contains("the event loop has not turned for "), "{hanging:?}");
 }

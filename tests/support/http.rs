@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use socket2::SockRef;
 
 use super::wait::PATIENCE;
 
@@ -75,6 +76,20 @@ impl Http {
     /// Says that nothing more will come.
     pub fn end(&mut self) {
         self.stream.shutdown(Shutdown::Write).expect("half closed");
+    }
+
+    /// Ends the connection with a reset, as a process does that ends with bytes unread.
+    pub fn reset(self) {
+        let lingering = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        lingering.expect("the end of a socket can be chosen");
+    }
+
+    /// Whether something comes within `patience`, or has come.
+    pub fn answers_within(&mut self, patience: Duration) -> bool {
+        self.stream.set_read_timeout(Some(patience)).expect("a timeout can be set");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        !self.unread.is_empty() || peeked.is_ok()
     }
 
     /// A request with a body, and its response.

@@ -20,8 +20,8 @@ pub const WINDOW_UPDATE: u8 = 8;
 /// Why a stream ends (RFC 9113 §7): nobody wants what is left of it.
 pub const CANCEL: u32 = 8;
 pub const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
+pub const END_STREAM: u8 = 0x1;
+pub const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
 /// A setting: how much of each response may come before there is a [`WINDOW_UPDATE`] for it.
 const INITIAL_WINDOW_SIZE: u16 = 0x4;
@@ -113,12 +113,30 @@ impl Http2 {
 
     /// Asks for a path on a stream.
     pub fn get(&mut self, stream: u32, path: &str) -> bool {
-        // RFC 7541: `:method GET` and `:scheme http` of the static table, `:path` and `:authority` literally.
-        let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).expect("a short path")];
-        block.extend_from_slice(path.as_bytes());
-        block.extend_from_slice(&[0x01, 4]);
-        block.extend_from_slice(b"test");
-        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &get_block(path))
+    }
+
+    /// The same with a head whose list of fields is so long, as RFC 9113 §6.5.2 counts: each field has 32 bytes beside those
+    /// of its name and value.
+    pub fn get_with_fields_of(&mut self, stream: u32, path: &str, bytes: usize) -> bool {
+        let others = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "test"), ("x", "")];
+        let least: usize = others.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
+        let value = vec![b'p'; bytes - least];
+        // RFC 7541 §5.1 and §6.2.2: a new name, and a value whose length takes more than its first byte has.
+        let mut block = [&get_block(path)[..], &[0x00, 1, b'x', 0x7f]].concat();
+        let mut length = value.len() - 0x7f;
+        while length >= 0x80 {
+            block.push(0x80 | (length & 0x7f) as u8);
+            length >>= 7;
+        }
+        block.push(length as u8);
+        block.extend_from_slice(&value);
+        let frames: Vec<&[u8]> = block.chunks(FRAME_BYTES_MAX).collect();
+        frames.iter().enumerate().all(|(n, part)| {
+            let (kind, flags) = if n == 0 { (HEADERS, END_STREAM) } else { (CONTINUATION, 0) };
+            let is_last = n + 1 == frames.len();
+            self.send(kind, flags | if is_last { END_HEADERS } else { 0 }, stream, part)
+        })
     }
 
     /// Begins a call of a method of gRPC; its messages are a [`Http2::body`].
@@ -303,6 +321,16 @@ impl Http2 {
             Err(error) => panic!("nothing came within {PATIENCE:?}: {error}"),
         }
     }
+}
+
+/// The fields of a request for a path: `:method GET` and `:scheme http` of the static table, `:path` and `:authority`
+/// literally (RFC 7541).
+pub fn get_block(path: &str) -> Vec<u8> {
+    let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).expect("a short path")];
+    block.extend_from_slice(path.as_bytes());
+    block.extend_from_slice(&[0x01, 4]);
+    block.extend_from_slice(b"test");
+    block
 }
 
 /// A message of gRPC as it goes into a body.

@@ -27,7 +27,7 @@ use crate::limits::Limits;
 use crate::socket::Socket;
 
 /// What an HTTP/2 connection begins with (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How many streams of an HTTP/2 connection may wait in the state in which their client has reset them.
 const RESET_STREAMS_MAX: usize = 20;
 /// How many streams an HTTP/2 client may make this side reset before the connection is closed.
@@ -219,7 +219,8 @@ async fn serve_requests<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared:
     let mut builder = http1::Builder::new();
     // The watch knows when a head begins; hyper would count the time that a connection rests as that of its next head.
     builder.header_read_timeout(None);
-    builder.half_close(true).max_buf_size(shared.limits.http_header_bytes_max);
+    let header_bytes_max = shared.limits.http_header_bytes_max;
+    builder.half_close(true).max_buf_size(header_bytes_max).max_header_size(header_bytes_max);
     let service = service(shared, &activity, None);
     let mut connection = builder.serve_connection(HttpStream(Rc::clone(socket)), service);
     let mut watch = Watch::new(socket, shared, &activity, true);
@@ -250,13 +251,14 @@ async fn serve_http2<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &R
     let mut builder = http2::Builder::new(streams.clone());
     builder.timer(shared.timer.clone());
     builder.max_concurrent_streams(u32::try_from(limits.http_streams_max).unwrap_or(u32::MAX));
-    builder.max_header_list_size(u32::try_from(limits.http_header_bytes_max).unwrap_or(u32::MAX));
+    // h2 takes what is shorter.
+    builder.max_header_list_size(u32::try_from(limits.http_header_bytes_max + 1).unwrap_or(u32::MAX));
     builder.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(2 * WINDOW_BYTES);
     builder.max_send_buf_size(SEND_BUFFER_BYTES);
     builder.max_pending_accept_reset_streams(RESET_STREAMS_MAX).max_local_error_reset_streams(ERROR_STREAMS_MAX);
     builder.keep_alive_interval(limits.http_idle_timeout / 2).keep_alive_timeout(limits.http_header_timeout);
     let service = service(shared, &activity, Some(streams));
-    let stream = CountedStream::new(HttpStream(Rc::clone(socket)), shared);
+    let stream = CountedStream::new(HttpStream(Rc::clone(socket)), shared, &activity);
     let connection = pin!(builder.serve_connection(stream, service));
     let mut watch = Watch::new(socket, shared, &activity, false);
     watch.over(connection, |connection| connection.graceful_shutdown()).await;

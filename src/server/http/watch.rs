@@ -29,6 +29,8 @@ pub(super) struct Activity {
     done: Cell<u64>,
     /// Bytes of responses that the client has taken, over HTTP/2.
     pub(super) taken: Cell<u64>,
+    /// Since when a head is on its way, over HTTP/2.
+    pub(super) head_since: Cell<Option<Instant>>,
 }
 
 /// Counts a request for as long as it lives: if its client goes, its future is dropped.
@@ -136,7 +138,12 @@ impl<'a, S: Socket> Watch<'a, S> {
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                 if let Err(error) = ended {
                     log::debug!("an HTTP connection broke: {error}");
-                    add(&self.shared.counts.broken);
+                    match (error.is_timeout(), self.gone_by) {
+                        // Over HTTP/2 a client that does not answer to a ping is late.
+                        (true, None) => add(&self.shared.counts.late),
+                        (true, Some(_)) => {}
+                        (false, _) => add(&self.shared.counts.broken),
+                    }
                 }
                 return Poll::Ready(End::Over);
             }
@@ -162,8 +169,7 @@ impl<'a, S: Socket> Watch<'a, S> {
         self.look(now);
         let limits = &self.shared.limits;
         let rest_until = self.progress_at + limits.http_idle_timeout;
-        let head_until = self.head_since.map(|since| since + limits.http_header_timeout);
-        let due = self.gone_by.unwrap_or_else(|| head_until.map_or(rest_until, |until| rest_until.min(until)));
+        let due = self.gone_by.unwrap_or_else(|| self.head_until().map_or(rest_until, |until| rest_until.min(until)));
         if due <= now {
             return self.is_late(now, context);
         }
@@ -176,11 +182,17 @@ impl<'a, S: Socket> Watch<'a, S> {
         Poll::Pending
     }
 
+    /// By when the head must be there that is on its way.
+    fn head_until(&self) -> Option<Instant> {
+        self.head_since.map(|since| since + self.shared.limits.http_header_timeout)
+    }
+
     fn is_late(&mut self, now: Instant, context: &mut Context<'_>) -> Poll<End> {
         if self.gone_by.is_none() {
             add(&self.shared.counts.late);
         }
-        if self.has_heads || self.gone_by.is_some() {
+        // Behind a head that does not come to its end nothing else can come.
+        if self.has_heads || self.gone_by.is_some() || self.head_until().is_some_and(|until| until <= now) {
             return Poll::Ready(End::Over);
         }
         // Over HTTP/2 a request that is on its way meanwhile is either served or surely not.
@@ -221,7 +233,9 @@ impl<'a, S: Socket> Watch<'a, S> {
             (self.progress_moved, self.progress_at) = (moved, now);
         }
         (self.begun, self.done, self.moved) = (begun, done, moved);
-        if self.has_heads && begun > 0 {
+        if !self.has_heads {
+            self.head_since = self.activity.head_since.get();
+        } else if begun > 0 {
             let is_head = !self.is_waiting && self.socket.bytes_read() > self.head_after;
             self.head_since = is_head.then(|| self.head_since.unwrap_or(now));
         }
