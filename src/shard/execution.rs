@@ -8,7 +8,7 @@ use crate::raft::{Outgoing, ProposeError, Ready};
 use crate::storage::record::entry_bytes;
 use crate::storage::{BatchNumber, CoreLog};
 
-use super::{APPLY_ENTRIES_MAX, Outbox, Pending, Shard, refuse_not_leader, writes};
+use super::{Outbox, Pending, Shard, refuse_not_leader, writes};
 
 impl<R: Copy> Shard<R> {
     /// Proposes the writes of this turn, each as one entry.
@@ -115,10 +115,10 @@ impl<R: Copy> Shard<R> {
         self.note_readiness();
         let first = self.machine.applied().next();
         let commit = self.raft.commit();
-        if first > commit || self.cold.applies() {
+        if first > commit || self.cold.applies() || self.apply_entries_max == 0 {
             return Ok(());
         }
-        let last = Index(commit.0.min(first.0 + APPLY_ENTRIES_MAX - 1));
+        let last = Index(commit.0.min(first.0 + self.apply_entries_max - 1));
         let Some(tail) = log.tail(self.id, first, last) else {
             let fetch = self.cold.apply(self.id, first, last);
             log.fetch(fetch);

@@ -132,6 +132,8 @@ pub struct Shard<R> {
     /// had applied before: committed entries need not have been on its disk.
     announced: Option<Index>,
     uncommitted_bytes_max: usize,
+    /// The most entries applied in one turn.
+    apply_entries_max: u64,
     /// The longest entry that was appended or applied since the start: no value is longer, nor will be for a while.
     entry_bytes_max: usize,
 }
@@ -157,6 +159,7 @@ impl<R: Copy> Shard<R> {
             ready_at: None,
             announced: None,
             uncommitted_bytes_max,
+            apply_entries_max: APPLY_ENTRIES_MAX,
             entry_bytes_max: 0,
         }
     }
@@ -363,10 +366,16 @@ impl<R: Copy> Shard<R> {
         !self.pending.is_empty()
     }
 
+    /// Has a turn apply no more entries than that, or none, as if the processor were too slow for more; `None` for as many
+    /// as usual.
+    pub fn apply_at_most(&mut self, entries: Option<u64>) {
+        self.apply_entries_max = entries.unwrap_or(APPLY_ENTRIES_MAX);
+    }
+
     /// Whether committed entries wait to be applied in the next turn.
     #[must_use]
     pub fn has_more_to_apply(&self) -> bool {
-        self.machine.applied() < self.raft.commit() && !self.cold.applies()
+        self.apply_entries_max > 0 && self.machine.applied() < self.raft.commit() && !self.cold.applies()
     }
 
     /// Whether a leader is known, everything it had committed when it was first heard of is applied here, and nothing is

@@ -23,6 +23,7 @@ pub mod random;
 pub mod record;
 pub mod run;
 pub mod scan;
+mod slow_apply;
 pub mod socket;
 pub mod trace;
 pub mod transcript;
@@ -67,6 +68,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "scan refused",
     "condition failed",
     "write of unknown outcome",
+    "committed entries left for a later turn",
     "batch applied",
     "batch refused by its condition",
     "batch over shards refused",

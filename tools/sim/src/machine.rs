@@ -91,6 +91,8 @@ pub struct Machine {
     busy: Vec<[bool; 5]>,
     /// By core: until when it stands still, as it syncs its log itself; 0 if it does not.
     syncs_until: Vec<u64>,
+    /// By core: when it may apply something again, on a machine that is slow at that.
+    pub applies_at: Vec<u64>,
     /// By core: it stood still since then, in the middle of a turn that it is now to take.
     pub stood_since: Vec<Option<u64>>,
     /// What has to do with leases is drawn here.
@@ -140,6 +142,7 @@ impl Machine {
             snapshot_disks: (0..plan.shards).map(|_| SimulatedDisk::new(random.number())).collect(),
             busy: vec![[false; 5]; loops.len()],
             syncs_until: vec![0; loops.len()],
+            applies_at: vec![0; loops.len()],
             stood_since: vec![None; loops.len()],
             lease_random: Random::new(0),
             lease: None,
@@ -236,6 +239,7 @@ impl Machine {
         self.busy = vec![[false; 5]; self.loops.len()];
         self.syncs_until = vec![0; self.loops.len()];
         self.stood_since = vec![None; self.loops.len()];
+        self.applies_at = vec![0; self.loops.len()];
         self.lease = plan.leases.as_ref().and_then(|leases| leases.setting(&mut self.lease_random));
         self.drift = draw_drift(plan, random);
         if plan.leases.is_some() {

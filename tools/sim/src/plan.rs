@@ -9,6 +9,7 @@ use crate::batches::BatchPlan;
 use crate::leases::LeasePlan;
 use crate::network::{Net, NetPlan};
 use crate::random::Random;
+use crate::slow_apply::ApplyPlan;
 
 /// A kind of fault that the nemesis may bring about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -224,6 +225,8 @@ pub struct Plan {
     pub leases: Option<LeasePlan>,
     /// Batches, if there are any.
     pub batches: Option<BatchPlan>,
+    /// Slow replicas, if there are any.
+    pub slow_apply: Option<ApplyPlan>,
 }
 
 impl Plan {
@@ -277,6 +280,7 @@ impl Plan {
             election_timeout: Duration::from_millis(election),
             leases: None,
             batches: None,
+            slow_apply: None,
         }
     }
 
@@ -391,7 +395,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "{} nodes of {} cores, {} shards, {} clients x {}, {} keys{}, {} % scans, {} s, election {:?}, \
-             syncs {}up to {} us, network up to {} us{}{}, snapshots every {} bytes, tails of {}, logs of {}{}{}; {}",
+             syncs {}up to {} us, network up to {} us{}{}{}, snapshots every {} bytes, tails of {}, logs of {}{}{}; {}",
             self.nodes,
             self.cores,
             self.shards,
@@ -407,6 +411,7 @@ impl fmt::Display for Plan {
             self.net.delay_max / MICROSECOND,
             if self.frame_faults { ", frames with faults" } else { "" },
             self.leases.as_ref().map_or(String::new(), |leases| format!(", leases of {:?}", leases.duration)),
+            if self.slow_apply.is_some() { ", slow replicas" } else { "" },
             self.snapshot_log_bytes,
             self.log_tail_bytes,
             self.core_log_bytes_max,

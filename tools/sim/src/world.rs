@@ -22,6 +22,7 @@ use crate::network::{Net, SharedNet, Told, node_address};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::slow_apply::ApplyPlan;
 use crate::trace::Trace;
 use crate::transcript::{Ticket, Transcript, Witness};
 use crate::user::{Answer, Answered, Question, User, What, next_question};
@@ -35,6 +36,9 @@ const DRIFTS: u64 = 0xd21f_7000_0000_0000;
 
 /// And so is what is drawn for batches.
 const BATCHES: u64 = 0xba7c_4000_0000_0000;
+
+/// And so is what is drawn for slow replicas.
+const SLOW_APPLY: u64 = 0xa991_7000_0000_0000;
 
 /// Who owns a loop.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +63,7 @@ pub struct World {
     pub trace: Trace,
     pub(crate) random: Random,
     batch_random: Random,
+    pub(crate) apply_random: Random,
     /// What the clients asked and were told.
     pub transcript: Transcript,
     /// Snapshots that clients have asked for.
@@ -96,6 +101,8 @@ impl World {
         let mut drift_random = Random::new(seed ^ DRIFTS);
         let mut batch_random = Random::new(seed ^ BATCHES);
         plan.batches = BatchPlan::draw(&mut batch_random);
+        let mut apply_random = Random::new(seed ^ SLOW_APPLY);
+        plan.slow_apply = ApplyPlan::draw(plan.nodes, &mut apply_random);
         let mut net = Net::new(plan.net.clone(), random.fork());
         let dir = tempfile::Builder::new().prefix("raftkv-sim-").tempdir_in(memory_dir())?;
         let epoch = Instant::now();
@@ -133,6 +140,7 @@ impl World {
             owners,
             random,
             batch_random,
+            apply_random,
             transcript: Transcript::default(),
             demands: BTreeMap::new(),
             unique: 0,
@@ -257,6 +265,8 @@ impl World {
         let machine = &mut self.machines[index];
         let clock = machine.clock(now);
         let before = machine.before_turn(core, &self.plan, &mut self.random);
+        self.allow_to_apply(index, core);
+        let machine = &mut self.machines[index];
         let since = machine.stood_since[core].take().map(|since| machine.clock(since));
         self.coverage.add("node stood still in the middle of a turn", u64::from(since.is_some()));
         let Some(process) = machine.process() else { return Ok(()) };
@@ -299,6 +309,7 @@ impl World {
         self.coverage.add("log synced by its loop", u64::from(stands_until > 0));
         let when = self.machines[index].when(wake_at).max(now + 10 * MICROSECOND).max(stands_until);
         self.net.0.borrow_mut().wake_at(owner, when);
+        self.wake_to_apply(owner, index, core);
         self.after_node(index);
         if has_died {
             self.coverage.note("loop died in the middle of a sync");
