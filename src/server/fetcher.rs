@@ -42,13 +42,19 @@ impl Patience {
     }
 }
 
-/// Why a shard waits before it fetches again.
-#[derive(Debug)]
+/// For how long nothing is fetched.
+#[derive(Clone, Copy, Debug)]
 struct Pause {
     until: Instant,
     length: Duration,
-    /// Only this one is not fetched; any other is.
-    only: Option<SnapshotId>,
+}
+
+impl Pause {
+    /// The first, or the next, which is twice as long.
+    fn behind(before: Option<Pause>, now: Instant) -> Pause {
+        let length = before.map_or(PAUSE_MIN, |pause| (pause.length * 2).min(PAUSE_MAX));
+        Pause { until: now + length, length }
+    }
 }
 
 /// How many bytes may be asked for now.
@@ -127,6 +133,9 @@ pub(super) struct Fetcher {
     installing: BTreeMap<ShardId, SnapshotId>,
     /// Shards that had no luck.
     paused: BTreeMap<ShardId, Pause>,
+    /// What was offered to shards and was no longer there: any other one is fetched. That is nobody's failure where
+    /// snapshots follow each other fast, and must not make a shard wait longer after one.
+    gone: BTreeMap<ShardId, (SnapshotId, Pause)>,
     /// Bytes that came.
     pub(super) bytes_received: u64,
     /// Sources that were given up because nothing came.
@@ -142,6 +151,7 @@ impl Fetcher {
             offers: VecDeque::new(),
             installing: BTreeMap::new(),
             paused: BTreeMap::new(),
+            gone: BTreeMap::new(),
             bytes_received: 0,
             timeouts: 0,
         }
@@ -157,9 +167,9 @@ impl Fetcher {
             log::info!("shard {shard}: nothing comes from node {}: fetching from node {source} instead", fetch.source);
             self.active = None;
         }
-        let pauses = |pause: &Pause| pause.until > now && pause.only.is_none_or(|id| id == meta.id);
-        let is_paused = self.paused.get(&shard).is_some_and(pauses);
-        if is_paused || self.installing.contains_key(&shard) {
+        let is_paused = self.paused.get(&shard).is_some_and(|pause| pause.until > now);
+        let is_gone = self.gone.get(&shard).is_some_and(|(id, pause)| *id == meta.id && pause.until > now);
+        if is_paused || is_gone || self.installing.contains_key(&shard) {
             return;
         }
         match self.offers.iter_mut().find(|(of, ..)| *of == shard) {
@@ -226,16 +236,15 @@ impl Fetcher {
     fn give_up(&mut self, now: Instant, transport: &mut impl Transport) {
         if let Some(fetch) = self.active.take() {
             log::warn!("shard {}: nothing comes from node {}: waiting for another offer", fetch.shard, fetch.source);
-            self.pause(fetch.shard, None, now);
+            self.pause(fetch.shard, now);
             self.timeouts += 1;
         }
         transport.leave_source();
     }
 
-    fn pause(&mut self, shard: ShardId, only: Option<SnapshotId>, now: Instant) {
-        let before = self.paused.get(&shard).map_or(PAUSE_MIN / 2, |pause| pause.length);
-        let length = (before * 2).min(PAUSE_MAX);
-        self.paused.insert(shard, Pause { until: now + length, length, only });
+    fn pause(&mut self, shard: ShardId, now: Instant) {
+        let before = self.paused.get(&shard).copied();
+        self.paused.insert(shard, Pause::behind(before, now));
     }
 
     /// Bytes have come on the connection: the source is at it, however long a piece takes.
@@ -271,7 +280,8 @@ impl Fetcher {
                 log::info!("shard {shard}: node {source} has the snapshot {} no longer", meta.at);
                 self.abandon(worker);
                 // Whoever cannot read what it offers may go on to offer it with each beat.
-                self.pause(shard, Some(meta.id), now);
+                let before = self.gone.get(&shard).filter(|(id, _)| *id == meta.id).map(|(_, pause)| *pause);
+                self.gone.insert(shard, (meta.id, Pause::behind(before, now)));
                 return Verdict::Fine;
             }
             ChunkResult::Ok { total, bytes } => fetch.take(chunk.offset, total, bytes, now, worker),
@@ -303,6 +313,7 @@ impl Fetcher {
     pub(super) fn installed(&mut self, shard: ShardId) {
         self.installing.remove(&shard);
         self.paused.remove(&shard);
+        self.gone.remove(&shard);
     }
 
     /// What was received, or was to be, is given up.
@@ -313,7 +324,7 @@ impl Fetcher {
         if self.installing.get(&shard) == Some(&id) {
             self.installing.remove(&shard);
         }
-        self.pause(shard, None, now);
+        self.pause(shard, now);
     }
 
     /// When there is something to do even if nothing comes.

@@ -378,6 +378,32 @@ fn a_shard_whose_snapshots_fail_waits_longer_each_time() {
     }
 }
 
+/// Found by the simulator: three snapshots in a row had gone before they could be fetched, the fourth was damaged, and the
+/// shard waited eight times as long for the next.
+#[test]
+fn snapshots_that_were_gone_do_not_make_a_shard_wait_longer_after_one_that_failed() {
+    let mut bench = Bench::new();
+    for id in 1..4 {
+        bench.offer(SHARD, 7, meta(id, 10));
+        bench.tend();
+        bench.received(meta(id, 10), 0);
+        bench.tend();
+        assert_eq!(bench.gone(meta(id, 10)), Verdict::Fine);
+    }
+    bench.offer(SHARD, 7, meta(4, 10));
+    bench.tend();
+    bench.fetcher.failed(SHARD, SnapshotId(4), bench.now);
+    bench.jobs();
+    bench.pass(999);
+    bench.offer(SHARD, 7, meta(5, 10));
+    bench.tend();
+    assert_eq!(bench.jobs(), [""; 0], "it waits for a second");
+    bench.pass(2);
+    bench.offer(SHARD, 7, meta(5, 10));
+    bench.tend();
+    assert_eq!(bench.jobs(), ["receive 5 of 2"]);
+}
+
 #[test]
 fn answers_that_make_no_sense_are_noticed() {
     let mut bench = Bench::new();

@@ -12,6 +12,7 @@ mod damage;
 mod demand;
 mod endings;
 pub mod leases;
+pub mod logged;
 mod machine;
 mod nemesis;
 pub mod network;

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use raftkv_sim::MUST_HAPPEN;
+use raftkv_sim::logged;
 use raftkv_sim::record::{self, Stretch};
 use raftkv_sim::run::{Campaign, Report, catch_panics, run_seed, run_seed_twice, run_seeds};
 
@@ -103,6 +104,9 @@ fn options(args: &Args) -> &'static str {
 
 fn one(args: &Args, seed: u64) -> bool {
     let started = Instant::now();
+    if args.trace {
+        logged::listen();
+    }
     let report = if args.doublecheck { run_seed_twice(seed) } else { run_seed(seed, args.trace) };
     for line in report.lines.iter().filter(|_| args.trace) {
         println!("{line}");

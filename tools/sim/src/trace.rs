@@ -7,6 +7,7 @@ use std::fmt::Write;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::agenda::MICROSECOND;
+use crate::logged;
 
 /// How many of the last events a failure shows.
 const SHOWN: usize = 60;
@@ -49,6 +50,14 @@ impl Trace {
             self.last.pop_front();
         }
         self.last.push_back((now, what));
+    }
+
+    /// Adds what nodes have logged. It says nothing that tells one run from another.
+    pub fn add_logged(&mut self, now: u64, whose: impl Fn() -> String) {
+        if let Some(lines) = &mut self.lines {
+            let logged = logged::take();
+            lines.extend(logged.iter().map(|line| format!("{:>12} us    {}: {line}", now / MICROSECOND, whose())));
+        }
     }
 
     /// Of all of it.

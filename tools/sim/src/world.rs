@@ -227,6 +227,14 @@ impl World {
             Event::Ask { client } => self.ask(client),
         };
         self.events_under_faults += u64::from(is_under_faults && did_something);
+        self.trace.add_logged(self.net.0.borrow().agenda.now(), || match event {
+            Event::Turn(owner) => match self.owners[owner.0] {
+                Owner::Core { machine, core } => format!("node {} core {core}", machine + 1),
+                Owner::User(user) => format!("client {user}"),
+            },
+            Event::Disk { node, core, .. } => format!("node {} core {core}", node + 1),
+            _ => "elsewhere".to_owned(),
+        });
         Ok(())
     }
 
