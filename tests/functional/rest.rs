@@ -8,7 +8,7 @@ use crate::support::http::{Http, Response, base64, http_address, request};
 use crate::support::http2::{DATA, END_STREAM, GOAWAY, HEADERS, Http2};
 use crate::support::metrics::Page;
 use crate::support::tools::{have_strace, server_with_fault};
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wait::{PATIENCE, eventually, pause};
 use crate::support::wire::put;
 
 fn http(cluster: &Cluster, id: u64) -> Http {
@@ -291,6 +291,8 @@ fn an_ordered_stop_answers_what_is_in_flight() {
         assert_eq!(http.response(false), None, "and the connection is ended");
     }
     cluster.await_leaders_among(&others);
+    // Longer than it goes on for clients who ask although nothing is led here.
+    pause(Duration::from_secs(2));
     assert!(!cluster.process(leader).has_ended(), "two requests are not answered");
     late.send(b"ue");
     assert_eq!(late.response(false).expect("a response").status, 200);
