@@ -11,24 +11,34 @@
 //!
 //! Replicas need not be equally far: each looks after its own memory.
 
+use std::hint::black_box;
 use std::ops::Bound;
 
+use arrayvec::ArrayVec;
 use raftkv_protocol::types::Index;
 
 use super::state_hash::{Contribution, ItemsHash};
+use super::stored::Stored;
 use super::tree::{Order, Tree};
 
 /// A state of no more than this is read as a whole.
 const SMALL: Share = Share { keys: 4_096, bytes: 1 << 20 };
 /// How much of a larger one is read at a checkpoint: no more keys, and no more bytes but for the last of the items.
-const SLICE: Share = Share { keys: 1_024, bytes: 1 << 20 };
+const SLICE: Share = Share { keys: 512, bytes: 1 << 20 };
 const ALL: Share = Share { keys: u64::MAX, bytes: u64::MAX };
+/// Values lie anywhere in memory. So many are fetched together before they are hashed, or each would be waited for.
+const TOGETHER: usize = 16;
 
 /// A number of keys, and of bytes of keys and values.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
     pub(super) keys: u64,
     pub(super) bytes: u64,
+}
+
+/// Something of either end of a value, so that it is fetched.
+fn touch(stored: &Stored) -> u64 {
+    stored.version().0 ^ stored.value().last().copied().map_or(0, u64::from)
 }
 
 /// Memory does not hold what was put there.
@@ -107,17 +117,22 @@ impl Scrub {
             (self.hash, self.begun) = (ItemsHash::default(), at);
         }
         let from = before.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        for (key, stored) in map.range((from, Bound::Unbounded), Order::Rising) {
-            let (key, value) = (key.as_bytes(), stored.value());
-            if self.upto.is_some() {
-                // There is more than this share.
-                return;
-            }
-            self.hash.add(key, stored.version(), value);
-            share.keys -= 1;
-            share.bytes = share.bytes.saturating_sub(key.len() as u64 + value.len() as u64);
-            if share.keys == 0 || share.bytes == 0 {
-                self.upto = Some(key.into());
+        let mut items = map.range((from, Bound::Unbounded), Order::Rising).peekable();
+        while items.peek().is_some() {
+            let group: ArrayVec<_, TOGETHER> = items.by_ref().take(TOGETHER).collect();
+            black_box(group.iter().fold(0, |sum, (_, stored)| sum ^ touch(stored)));
+            for (key, stored) in group {
+                if self.upto.is_some() {
+                    // There is more than this share.
+                    return;
+                }
+                let (key, value) = (key.as_bytes(), stored.value());
+                self.hash.add(key, stored.version(), value);
+                share.keys -= 1;
+                share.bytes = share.bytes.saturating_sub(key.len() as u64 + value.len() as u64);
+                if share.keys == 0 || share.bytes == 0 {
+                    self.upto = Some(key.into());
+                }
             }
         }
         self.end(at, expected);

@@ -66,7 +66,7 @@ fn a_wrong_byte_of_a_small_state_is_found_at_the_next_checkpoint_wherever_it_is(
 // rule 20
 #[test]
 fn a_wrong_byte_of_a_large_state_is_found_within_twice_as_many_checkpoints_as_it_has_slices() {
-    const SLICES: u64 = 5;
+    const SLICES: u64 = 10;
     for (number, after) in (0..4_900).step_by(700).zip(0..) {
         let mut replica = replica_with(4_900);
         (0..after).for_each(|_| next_checkpoint(&mut replica));
