@@ -374,9 +374,8 @@ impl<L: CoreLog> Router<L> {
             }
             return;
         }
-        let is_small = shard.log_bytes() <= bytes / 2;
         self.snapshots.pushed = None;
-        if is_sparse || is_small {
+        if is_sparse {
             self.log.copy_forward(pinning);
         }
     }
