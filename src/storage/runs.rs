@@ -86,9 +86,9 @@ impl<T: Copy + Ord> Runs<T> {
         if start >= last {
             return self.clear();
         }
-        while self.runs.get(1).is_some_and(|next| next.first.prev() <= start) {
-            self.runs.pop_front();
-        }
+        // The last of those that begin before holds what follows. The others go all at once, which takes no longer than one.
+        let gone = self.runs.partition_point(|run| run.first.prev() <= start).saturating_sub(1);
+        self.runs.drain(..gone);
         if let Some(front) = self.runs.front_mut() {
             front.first = front.first.max(start.next());
         }

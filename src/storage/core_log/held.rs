@@ -43,9 +43,11 @@ impl Places {
 
     /// Nobody will ask for a batch before this one.
     pub(super) fn forget_before(&mut self, batch: BatchNumber) {
-        while self.forgotten.0 + 1 < batch.0 && self.places.pop_front().is_some() {
-            self.forgotten.0 += 1;
-        }
+        let needless = usize::try_from(batch.0.saturating_sub(self.forgotten.0 + 1)).unwrap_or(usize::MAX);
+        let gone = needless.min(self.places.len());
+        // All at once, which takes no longer than one: there may be as many as there were batches since a shard's last snapshot.
+        self.places.drain(..gone);
+        self.forgotten.0 += gone as u64;
         // A burst leaves no more behind than twice what is in use.
         if self.places.capacity() > 4 * (self.places.len() + CAPACITY_KEPT) {
             self.places.shrink_to(2 * (self.places.len() + CAPACITY_KEPT));
