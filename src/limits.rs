@@ -113,7 +113,7 @@ impl Default for Limits {
             core_log_bytes_max: 4 << 30,
             core_log_memory_max: 8 << 20,
             snapshot_rate: 16 << 20,
-            snapshot_write_rate: 32 << 20,
+            snapshot_write_rate: 16 << 20,
             snapshot_timeout: Duration::from_secs(10),
             http_header_bytes_max: 16 << 10,
             http_streams_max: 128,

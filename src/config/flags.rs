@@ -137,7 +137,7 @@ pub(super) struct Flags {
 
     /// Bytes of keys and values written into the node's own snapshots in a second; more while a log is longer than half of
     /// --core-log-bytes-max
-    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = size, help_heading = "Tuning")]
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size, help_heading = "Tuning")]
     pub snapshot_write_rate: u64,
 
     /// Bytes of a shard's newest entries that stay in the log for nodes that lag

@@ -20,6 +20,8 @@ pub enum Reason {
     FailedSync,
     /// Its disk is full, and it cannot start.
     NoRoom,
+    /// Its disk is full, and what it was to write when it was told to stop has no place.
+    NoRoomToStop,
     /// It has read a spot of its log that is damaged.
     Damage,
 }
@@ -41,6 +43,8 @@ impl Machine {
             Some(Reason::FailedSync)
         } else if self.has_full_disk() && !is_running && words.contains("os error 28)") {
             Some(Reason::NoRoom)
+        } else if self.has_full_disk() && words == "the disk is full: the last batch of the log was not written" {
+            Some(Reason::NoRoomToStop)
         } else if is_damaged && is_running && self.damaged.iter().any(|file| file.is_named_in(words, &self.disks)) {
             Some(Reason::Damage)
         } else {
@@ -66,6 +70,7 @@ impl World {
             Some(Reason::Refused) => "damage refused at the start",
             Some(Reason::FailedSync) => "node ended by a failed sync",
             Some(Reason::NoRoom) => "no room to start",
+            Some(Reason::NoRoomToStop) => "no room for the last batch of a stop",
             Some(Reason::Damage) => "damage noticed while running",
             None => return Err(Violation::of("a node ends for a reason", format!("node {}: {words}", index + 1))),
         });

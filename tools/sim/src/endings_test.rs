@@ -56,9 +56,11 @@ fn only_a_full_disk_has_no_room() {
     let machine = machine();
     let words = "cannot allocate a log segment of 65536 bytes in /simulated/: No space left on device (os error 28); free \
                  space there and start again";
-    assert_eq!(machine.reason(words), None);
+    let last_words = "the disk is full: the last batch of the log was not written";
+    assert_eq!((machine.reason(words), machine.reason(last_words)), (None, None));
     machine.disks[0].set_full(true);
     assert_eq!(machine.reason(words), Some(Reason::NoRoom));
+    assert_eq!(machine.reason(last_words), Some(Reason::NoRoomToStop));
     assert_eq!(machine.reason("cannot allocate a log segment in /simulated/: something else; free space there"), None);
 }
 
