@@ -27,17 +27,8 @@ const KEY_PATH: &str = "/v1/kv/{*key}";
 /// What else the REST face has: what any method is for, what is posted, and what is got.
 const NO_KEY_PATH: &str = "/v1/kv/";
 const BATCH_PATH: &str = "/v1/batch";
-const OTHER_PATHS: [&str; 9] = [
-    "/v1/kv",
-    "/v1/status",
-    "/v1/cluster",
-    "/metrics",
-    "/livez",
-    "/readyz",
-    "/openapi.json",
-    "/",
-    "/v1/ui",
-];
+const OTHER_PATHS: [&str; 9] =
+    ["/v1/kv", "/v1/status", "/v1/cluster", "/metrics", "/livez", "/readyz", "/openapi.json", "/", "/v1/ui"];
 
 /// Keys, and their values and versions.
 #[derive(Debug, Default)]
@@ -73,9 +64,9 @@ pub fn serve(args: &Serve) -> Result<(), String> {
 
 fn router() -> Router {
     let keys = get(get_key).put(put_key).delete(delete_key).fallback(no_method);
-    let others = OTHER_PATHS.into_iter().fold(Router::new(), |router, path| {
-        router.route(path, get(not_served).fallback(no_method))
-    });
+    let others = OTHER_PATHS
+        .into_iter()
+        .fold(Router::new(), |router, path| router.route(path, get(not_served).fallback(no_method)));
     others
         .route(KEY_PATH, keys)
         .route(NO_KEY_PATH, any(not_served))
