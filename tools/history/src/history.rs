@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::key::Digest;
-use crate::operation::{Hint, Operation, Outcome};
-use crate::search::{Verdict, search};
+use crate::operation::{Hint, Operation, Outcome, Removal};
+use crate::search::{Verdict, follow, search};
 use crate::shrink::shrink;
 use crate::violation::Violation;
 
@@ -123,12 +123,39 @@ pub fn check_with_hints(
     limits: &Limits,
     hint: impl Fn(&Operation) -> Hint,
 ) -> Result<Summary, Violation> {
+    check_keys(history, limits, hint, |_, digest| search_all(digest, limits.steps))
+}
+
+/// The same, by somebody who has read the log of the store: `removals` are its entries that remove a key. If the order of
+/// the log explains all operations on a key it is the one that is looked for; if not, the key is judged as if the log were
+/// not known.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_with_log(
+    history: &History,
+    limits: &Limits,
+    hint: impl Fn(&Operation) -> Hint,
+    removals: impl Fn(&[u8]) -> Vec<Removal>,
+) -> Result<Summary, Violation> {
+    check_keys(history, limits, hint, |key, digest| {
+        let along_the_log = follow(&digest.register_without_fictions(), &removals(key), limits.steps);
+        along_the_log.map_or_else(|| search_all(digest, limits.steps), |steps| Verdict::Linearizable { steps })
+    })
+}
+
+fn check_keys(
+    history: &History,
+    limits: &Limits,
+    hint: impl Fn(&Operation) -> Hint,
+    judge: impl Fn(&[u8], &Digest<'_>) -> Verdict,
+) -> Result<Summary, Violation> {
     history.well_formed()?;
     let (mut summary, mut too_hard) = (Summary::default(), None);
     for (key, operations) in history.by_key() {
         let unknown = operations.iter().filter(|operation| operation.outcome == Outcome::Unknown).count();
         let digest = Digest::new(&operations, &hint);
-        match search_all(&digest, limits.steps) {
+        match judge(key, &digest) {
             Verdict::Linearizable { steps } => summary.steps += steps,
             Verdict::Contradiction { .. } => return Err(contradiction(key, &operations, &digest, limits)),
             Verdict::TooHard { steps } => {

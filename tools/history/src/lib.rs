@@ -4,7 +4,8 @@
 //!
 //! - [`check`] looks for an order of the operations on each key that explains every outcome and puts nothing before an
 //!   operation that had ended when it began (Wing and Gong 1993, with the memory of Lowe 2017). Keys are judged one by
-//!   one: linearizability is local.
+//!   one: linearizability is local. Who has read the store's log asks [`check_with_log`], which tries the order of the log
+//!   first.
 //! - [`check_indexes`] knows more of the store, namely that versions are indexes of a log, and therefore needs no
 //!   search: it sorts. [`check_shard_indexes`] compares keys that share a log, too.
 //!
@@ -27,7 +28,7 @@ mod violation;
 #[cfg(test)]
 mod shrink_test;
 
-pub use history::{History, Limits, Summary, check, check_with_hints};
+pub use history::{History, Limits, Summary, check, check_with_hints, check_with_log};
 pub use indexes::{check_indexes, check_shard_indexes};
-pub use operation::{Condition, Hint, Kind, Operation, Outcome};
+pub use operation::{Condition, Hint, Kind, Operation, Outcome, Removal};
 pub use violation::Violation;

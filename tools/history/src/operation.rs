@@ -89,6 +89,15 @@ pub enum Hint {
     Unknown,
 }
 
+/// An entry of a log that removes a key, whoever has asked for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Of the entry.
+    pub index: u64,
+    /// What must hold of the key.
+    pub condition: Condition,
+}
+
 impl Kind {
     /// Whether it may change the key.
     #[must_use]

@@ -11,9 +11,13 @@
 //! - A set of operations that led to a state once is not tried again in another order (Lowe), nor with more of the
 //!   writes without an outcome spent on it.
 
+mod follow;
+
 use std::collections::HashMap;
 
 use crate::key::{Register, State, Step, Version};
+
+pub(crate) use follow::follow;
 
 /// What came of a search.
 #[derive(Debug)]

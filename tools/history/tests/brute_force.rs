@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use raftkv_history::{Condition, Hint, History, Kind, Limits, Operation, Outcome, Violation, check, check_with_hints};
+use raftkv_history::{
+    Condition, Hint, History, Kind, Limits, Operation, Outcome, Removal, Violation, check, check_with_hints,
+    check_with_log,
+};
 
 /// A key's version and value, where it exists.
 type State = Option<(u64, Vec<u8>)>;
@@ -151,12 +154,21 @@ fn wrong_hint(operation: &Operation) -> Hint {
     }
 }
 
+/// The same of a log.
+fn wrong_removals(operations: &[Operation]) -> Vec<Removal> {
+    let removals = operations.iter().filter(|operation| operation.call % 3 != 0);
+    let removal = |operation: &Operation| Removal { index: operation.call, condition: operation.kind.condition() };
+    removals.map(removal).collect()
+}
+
 fn agree(operations: Vec<Operation>) -> Result<bool, TestCaseError> {
     let expected = has_an_order(&operations);
     let history: History = operations.iter().cloned().collect();
     // What is said to have come first is mostly wrong here, and decides nothing.
     let hinted = check_with_hints(&history, &Limits::default(), wrong_hint);
     prop_assert_eq!(hinted.is_ok(), expected, "with hints: {:#?}", operations);
+    let logged = check_with_log(&history, &Limits::default(), wrong_hint, |_| wrong_removals(&operations));
+    prop_assert_eq!(logged.is_ok(), expected, "with a log: {:#?}", operations);
     match check(&history, &Limits::default()) {
         Ok(_) => prop_assert!(expected, "found good: {operations:#?}"),
         Err(Violation::NotLinearizable { counter_example, .. }) => {

@@ -3,11 +3,12 @@
 mod support;
 
 use raftkv_history::{
-    Condition, History, Kind, Limits, Operation, Outcome, Summary, Violation, check, check_indexes, check_shard_indexes,
+    Condition, Hint, History, Kind, Limits, Operation, Outcome, Removal, Summary, Violation, check, check_indexes,
+    check_shard_indexes, check_with_hints, check_with_log,
 };
 
 use support::Random;
-use support::model::{Load, good};
+use support::model::{Entry, Load, good, good_with_log};
 use support::spoil::{FAULTS, Fault, spoil};
 
 const HISTORIES: u64 = 200;
@@ -70,6 +71,80 @@ fn two_hundred_bad_histories_are_found_bad() {
     assert!(shown_by[shown_by.len() / 2] <= 3, "half of the counter-examples are longer: {shown_by:?}");
 }
 
+/// Where the log has a put; values are put once.
+fn hint(log: &[Entry], operation: &Operation) -> Hint {
+    match (&operation.kind, &operation.outcome) {
+        (_, Outcome::Put { version: index } | Outcome::Deleted { index: Some(index), .. }) => Hint::At(*index),
+        (Kind::Put { .. }, _) => {
+            let entry = log.iter().find(|entry| entry.kind == operation.kind);
+            entry.map_or(Hint::Never, |entry| Hint::At(entry.index))
+        }
+        _ => Hint::Unknown,
+    }
+}
+
+fn removals(log: &[Entry], key: &[u8]) -> Vec<Removal> {
+    let of_key = log.iter().filter(|entry| entry.key == key);
+    let removal = |entry: &Entry| match entry.kind {
+        Kind::Delete { condition } => Some(Removal { index: entry.index, condition }),
+        _ => None,
+    };
+    of_key.filter_map(removal).collect()
+}
+
+fn judge_with_log(history: &History, log: &[Entry], steps: u64) -> Result<Summary, Violation> {
+    check_with_log(history, &Limits { steps }, |one| hint(log, one), |key| removals(log, key))
+}
+
+#[test]
+fn a_log_puts_no_delete_before_its_call() {
+    let delete = Kind::Delete { condition: Condition::None };
+    let removal = Entry { index: 2, key: b"k".to_vec(), kind: delete.clone() };
+    let log = [Entry { index: 1, key: b"k".to_vec(), kind: put("a") }, removal];
+    let judge = |call, (ret, outcome): (u64, Outcome)| {
+        let operations = [
+            operation(1, (1, 2), put("a"), Outcome::Put { version: 1 }),
+            operation(2, (3, 5), Kind::Get, Outcome::Value(None)),
+            operation(3, (call, ret), delete.clone(), outcome),
+        ];
+        judge_with_log(&history(&operations), &log, 100)
+    };
+    let deleted = Outcome::Deleted { existed: Some(true), index: None };
+    for told in [(NEVER, Outcome::Unknown), (9, deleted)] {
+        judge(4, told.clone()).expect("good");
+        assert!(matches!(judge(6, told), Err(Violation::NotLinearizable { .. })));
+    }
+}
+
+/// Where a third of all calls is given up: a step for each operation, however many outcomes are unknown.
+#[test]
+fn two_hundred_good_histories_are_explained_by_their_logs_without_a_search() {
+    let mut too_hard = 0;
+    for seed in 0..HISTORIES {
+        let load = Load { clients: 8, keys: 1, operations: 300, given_up: 60 };
+        let (history, log) = good_with_log(seed, load);
+        let steps = history.len() as u64;
+        judge_with_log(&history, &log, steps).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        let searched = check_with_hints(&history, &Limits { steps }, |one| hint(&log, one));
+        too_hard += u64::from(searched.is_err());
+    }
+    assert!(too_hard > HISTORIES / 4, "the search finds all but {too_hard} as fast");
+}
+
+#[test]
+fn no_log_explains_a_bad_history() {
+    let mut spoiled = 0;
+    for seed in 1..2 * HISTORIES {
+        let (history, log) = good_with_log(seed, load(seed));
+        let (fault, mut random) = (FAULTS[seed as usize % FAULTS.len()], Random(seed));
+        let Some(bad) = spoil(&history, fault, &mut random) else { continue };
+        spoiled += 1;
+        let verdict = judge_with_log(&bad, &log, Limits::default().steps);
+        assert!(matches!(verdict, Err(Violation::NotLinearizable { .. })), "seed {seed}: {fault:?} {verdict:?}");
+    }
+    assert!(spoiled >= HISTORIES, "only {spoiled}");
+}
+
 /// Fifty keys, eight clients, ten thousand operations: the search hardly ever goes back.
 #[test]
 fn ten_thousand_operations_take_few_steps() {
@@ -107,6 +182,64 @@ fn history(operations: &[Operation]) -> History {
 }
 
 const NEVER: u64 = u64::MAX;
+
+/// Writes wait for their commit until nobody waits for them any more, while reads go on and show nothing; then all are
+/// committed. Many make each other possible, and none of them anything else: the search tries every chain of them before
+/// the put that comes behind. Seed 37225 of the simulator.
+fn held_up() -> (History, Vec<Entry>) {
+    let kinds = (0..48).map(|n| match n {
+        7 | 13 | 21 => Kind::Delete { condition: Condition::Exists },
+        29 => Kind::Delete { condition: Condition::None },
+        n if n % 5 == 0 => put_if(&n.to_string(), Condition::Version(300 + n)),
+        n if n % 9 == 0 => put_if(&n.to_string(), Condition::Absent),
+        n => put(&n.to_string()),
+    });
+    let (mut operations, mut log) = (Vec::new(), Vec::new());
+    for (n, kind) in (0..).zip(kinds) {
+        operations.push(operation(1, (4 * n, NEVER), kind.clone(), Outcome::Unknown));
+        operations.push(operation(2, (4 * n + 1, 4 * n + 2), Kind::Get, Outcome::Value(None)));
+        log.push(Entry { index: 10 + n, key: b"k".to_vec(), kind });
+    }
+    let kind = put_if("refused", Condition::Version(2));
+    log.push(Entry { index: 70, key: b"k".to_vec(), kind: kind.clone() });
+    operations.push(operation(3, (200, 220), kind, Outcome::ConditionFailed));
+    log.push(Entry { index: 71, key: b"k".to_vec(), kind: put("last") });
+    operations.push(operation(3, (201, 221), put("last"), Outcome::Put { version: 71 }));
+    operations.push(operation(2, (222, 223), Kind::Get, shows(71, "last")));
+    (history(&operations), log)
+}
+
+#[test]
+fn writes_that_are_held_up_while_reads_go_on_are_judged_by_the_log() {
+    let (good, log) = held_up();
+    let searched = check_with_hints(&good, &Limits { steps: 10_000 }, |one| hint(&log, one));
+    assert!(matches!(searched, Err(Violation::TooHard { .. })), "{searched:?}");
+    let summary = judge_with_log(&good, &log, 200).expect("good");
+    assert_eq!((summary.operations, summary.unknown), (99, 48));
+    let with_reads = |shown: &[Outcome]| {
+        let read = |(n, shown): (u64, &Outcome)| operation(4, (224 + 2 * n, 225 + 2 * n), Kind::Get, shown.clone());
+        let reads: Vec<Operation> = (0..).zip(shown).map(read).collect();
+        history(&[good.operations(), &reads[..]].concat())
+    };
+    let (last, earlier) = (shows(71, "last"), shows(57, "47"));
+    judge_with_log(&with_reads(&[last.clone(), last.clone()]), &log, 200).expect("good");
+    assert!(judge_with_log(&with_reads(&[earlier, last]), &log, 10_000).is_err());
+    assert!(judge_with_log(&with_reads(&[shows(71, "another")]), &log, 10_000).is_err());
+}
+
+#[test]
+fn a_log_that_does_not_explain_a_history_decides_nothing() {
+    let operations = [
+        operation(1, (1, NEVER), put("a"), Outcome::Unknown),
+        operation(2, (2, 3), put("b"), Outcome::Put { version: 2 }),
+        operation(2, (4, 5), Kind::Get, shows(3, "a")),
+    ];
+    let entry = |index, value| Entry { index, key: b"k".to_vec(), kind: put(value) };
+    for log in [vec![entry(1, "a"), entry(2, "b")], vec![entry(2, "b")], vec![entry(2, "b"), entry(3, "a")]] {
+        let summary = judge_with_log(&history(&operations), &log, 100).expect("good");
+        assert_eq!((summary.operations, summary.unknown), (3, 1));
+    }
+}
 
 #[test]
 fn a_search_that_would_take_too_long_is_a_violation_of_its_own() {

@@ -12,6 +12,9 @@ mod batches;
 mod snapshots;
 mod writes;
 
+#[cfg(test)]
+mod writes_test;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftkv::raft::Raft;
@@ -19,6 +22,7 @@ use raftkv::raft::invariants::{self, Observed};
 use raftkv::server::message::ReplyTo;
 use raftkv::shard::Shard;
 use raftkv::storage::CoreLog;
+use raftkv_history::Removal;
 use raftkv_protocol::client::Role;
 use raftkv_protocol::types::{EntryId, Index, NodeId, ShardId, Slot, SnapshotId, Term};
 
@@ -134,6 +138,8 @@ pub struct Oracle {
     puts: BTreeMap<u64, (ShardId, u64)>,
     /// Which put an entry is; none if it is another kind of entry.
     entries: BTreeMap<(ShardId, u64), Option<u64>>,
+    /// What is committed of removals, by key.
+    removals: BTreeMap<Vec<u8>, Vec<Removal>>,
     /// Whether batches have taken effect, as states show it.
     batches: BTreeMap<(ShardId, u64), bool>,
     /// What nodes told each other.
@@ -157,6 +163,7 @@ impl Oracle {
             nodes,
             puts: BTreeMap::new(),
             entries: BTreeMap::new(),
+            removals: BTreeMap::new(),
             batches: BTreeMap::new(),
             promises: Promises::new(nodes),
             leases: LeasePromises::new(drift_ppm_max),

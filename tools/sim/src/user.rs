@@ -247,6 +247,16 @@ pub(crate) fn wire(condition: &raftkv_history::Condition) -> Condition {
     }
 }
 
+/// A condition as the log has it.
+pub(crate) fn read_condition(condition: Condition) -> raftkv_history::Condition {
+    match condition {
+        Condition::None => raftkv_history::Condition::None,
+        Condition::Version(version) => raftkv_history::Condition::Version(version.0),
+        Condition::Exists => raftkv_history::Condition::Exists,
+        Condition::Absent => raftkv_history::Condition::Absent,
+    }
+}
+
 /// What a client might ask next. `unique` is no other request's, `seen` a version that somebody was told.
 pub fn next_question(plan: &Plan, now: u64, unique: u64, seen: Option<u64>, random: &mut Random) -> Question {
     let what = if random.below(1_000) < plan.demands {

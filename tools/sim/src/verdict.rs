@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raftkv_history::{History, Kind, Limits, Outcome};
+use raftkv_history::{History, Kind, Limits, Operation, Outcome};
 
 use crate::coverage::Coverage;
 use crate::oracle::{Oracle, Violation};
@@ -38,7 +38,8 @@ pub fn judge(
     transcript.strike_refused_batches();
     let history: History = transcript.operations.drain(..).collect();
     let limits = Limits { steps: search_steps_max };
-    raftkv_history::check_with_hints(&history, &limits, |one| oracle.entry_of(one)).map_err(|violation| {
+    let (entry_of, removals) = (|one: &Operation| oracle.entry_of(one), |key: &[u8]| oracle.removals(key));
+    raftkv_history::check_with_log(&history, &limits, entry_of, removals).map_err(|violation| {
         let is_unknown = matches!(violation, raftkv_history::Violation::TooHard { .. });
         let invariant = if is_unknown { "every history can be judged" } else { "every history is linearizable" };
         Violation::of(invariant, violation.to_string())

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use raftkv::raft::Raft;
 use raftkv::state_machine::command::{Change, Command, Operation};
 use raftkv::storage::CoreLog;
+use raftkv_history::Condition;
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index, ShardId, Term};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::oracle::Violation;
 use crate::plan::number_in;
+use crate::user::read_condition;
 
 /// What is in an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,17 @@ fn batch_changes(entry: &Entry) -> Option<Vec<BatchChange>> {
     (operations.len() > 1).then(|| operations.map(change).collect())
 }
 
+/// A key that an entry removes, and what must hold of it.
+pub(crate) type RemovedKey = (Vec<u8>, Condition);
+
+/// All of them.
+fn removals_in(entry: &Entry) -> Vec<RemovedKey> {
+    let command = (entry.kind == EntryKind::Command).then(|| Command::decode(&entry.body).ok()).flatten();
+    let operations = command.iter().flat_map(Command::operations);
+    let removals = operations.filter(|operation| operation.change == Change::Delete);
+    removals.map(|operation| (operation.key.to_vec(), read_condition(operation.condition))).collect()
+}
+
 /// What a batch is to do to one key.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchChange {
@@ -63,6 +76,8 @@ pub(crate) struct Written {
     entries: Vec<Vec<(Term, Content)>>,
     /// Those of several operations.
     batches: BTreeMap<(Term, Index), Vec<BatchChange>>,
+    /// What those remove that remove anything.
+    removals: BTreeMap<(Term, Index), Vec<RemovedKey>>,
 }
 
 impl Written {
@@ -75,6 +90,11 @@ impl Written {
     /// What this entry is to do, if it is a batch that anybody was seen with in memory.
     pub(crate) fn batch(&self, id: EntryId) -> Option<&[BatchChange]> {
         self.batches.get(&(id.term, id.index)).map(Vec::as_slice)
+    }
+
+    /// What this entry removes, and on which conditions, if anybody was seen with it in memory.
+    pub(crate) fn removals(&self, id: EntryId) -> &[RemovedKey] {
+        self.removals.get(&(id.term, id.index)).map_or(&[], Vec::as_slice)
     }
 
     /// Looks at what has come to a replica's log since it ended with `before`.
@@ -101,7 +121,7 @@ impl Written {
         (first.0..=last.0).filter_map(single).flatten().try_for_each(|entry| self.note(shard, entry))
     }
 
-    fn note(&mut self, shard: ShardId, entry: &Entry) -> Result<(), Violation> {
+    pub(crate) fn note(&mut self, shard: ShardId, entry: &Entry) -> Result<(), Violation> {
         let content = Content::of(entry);
         match self.get(entry.id) {
             Some(known) if known == content => Ok(()),
@@ -117,6 +137,10 @@ impl Written {
                 self.entries[at - 1].push((entry.id.term, content));
                 if let Some(changes) = batch_changes(entry) {
                     self.batches.insert((entry.id.term, entry.id.index), changes);
+                }
+                let removals = removals_in(entry);
+                if !removals.is_empty() {
+                    self.removals.insert((entry.id.term, entry.id.index), removals);
                 }
                 Ok(())
             }

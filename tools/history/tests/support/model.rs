@@ -16,7 +16,16 @@ pub struct Load {
     pub given_up: usize,
 }
 
+/// An entry of the store's log, whether its condition held or not.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub index: u64,
+    pub key: Vec<u8>,
+    pub kind: Kind,
+}
+
 struct Store {
+    log: Vec<Entry>,
     keys: BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
     index: u64,
 }
@@ -36,6 +45,8 @@ impl Store {
         if operation.kind.is_write() {
             // Others write to the same log.
             self.index += 1 + random.below(3) as u64;
+            let (key, kind) = (operation.key.clone(), operation.kind.clone());
+            self.log.push(Entry { index: self.index, key, kind });
         }
         if !self.holds(&operation.key, operation.kind.condition()) {
             return Outcome::ConditionFailed;
@@ -75,10 +86,15 @@ struct Run {
 
 /// A history of so many operations. Every value is put once.
 pub fn good(seed: u64, load: Load) -> History {
+    good_with_log(seed, load).0
+}
+
+/// The same, and the log of the store.
+pub fn good_with_log(seed: u64, load: Load) -> (History, Vec<Entry>) {
     let mut run = Run {
         random: Random(seed),
         load,
-        store: Store { keys: BTreeMap::new(), index: 0 },
+        store: Store { log: Vec::new(), keys: BTreeMap::new(), index: 0 },
         now: 0,
         called: 0,
         calls: (0..load.clients).map(|_| None).collect(),
@@ -91,7 +107,7 @@ pub fn good(seed: u64, load: Load) -> History {
     while let Some(call) = run.calls.iter_mut().find_map(Option::take) {
         run.give_up(call);
     }
-    run.history
+    (run.history, run.store.log)
 }
 
 impl Run {

@@ -1,6 +1,6 @@
 //! What became of writes: which entry a put is, and whether what clients are told fits.
 
-use raftkv_history::{Hint, Kind, Operation, Outcome};
+use raftkv_history::{Hint, Kind, Operation, Outcome, Removal};
 use raftkv_protocol::types::{EntryId, ShardId};
 
 use super::{Oracle, Violation};
@@ -27,6 +27,14 @@ impl Oracle {
         if shard.unread == 0 { Hint::Never } else { Hint::Unknown }
     }
 
+    /// The entries that remove the key if their conditions hold, without batches of which it is known that they were refused.
+    #[must_use]
+    pub fn removals(&self, key: &[u8]) -> Vec<Removal> {
+        let shard = self.shard_of(key);
+        let removals = self.removals.get(key).into_iter().flatten();
+        removals.filter(|removal| self.batch_applied(shard, removal.index) != Some(false)).copied().collect()
+    }
+
     pub(super) fn note_committed(&mut self, shard: ShardId, id: EntryId) -> Result<(), Violation> {
         let known = &mut self.shards[usize::from(shard.0)];
         let Some(content) = known.written.get(id) else {
@@ -34,6 +42,10 @@ impl Oracle {
             return Ok(());
         };
         self.entries.insert((shard, id.index.0), content.put);
+        for (key, condition) in known.written.removals(id) {
+            let removal = Removal { index: id.index.0, condition: *condition };
+            self.removals.entry(key.clone()).or_default().push(removal);
+        }
         content.put.map_or(Ok(()), |number| self.note_put(shard, id.index.0, number))
     }
 
