@@ -41,6 +41,10 @@ impl<N: Network> CoreLoop<N> {
     pub(in crate::server) fn run_http(&mut self, now: Instant) {
         self.poll_http(now);
         let mut questions = self.http.questions();
+        if !questions.is_empty() {
+            // One of them may ask for what was counted, and is to find itself.
+            self.http.count(&mut self.router.counters, &mut self.router.requests);
+        }
         for question in questions.drain(..) {
             let exchange = self.io.exchanges.name();
             self.take_question(exchange, question);
