@@ -64,33 +64,40 @@ impl Connection {
 
     /// Asks for the slot table. No other request may be in flight.
     pub fn slots(&mut self) -> io::Result<SlotTable> {
-        self.queue(Operation::Slots);
-        self.flush()?;
-        self.receive(|reply| match reply.result {
-            Ok(Answer::Slots(table)) => Ok(table),
-            Ok(_) => Err(garbled("another answer than the slot table")),
-            Err(refusal) => Err(io::Error::other(format!("{}: {}", refusal.code.name(), refusal.message))),
-        })?
+        self.ask(Operation::Slots, "the slot table", |answer| match answer {
+            Answer::Slots(table) => Some(table),
+            _ => None,
+        })
     }
 
     /// Asks for the node's state. No other request may be in flight.
     pub fn status(&mut self) -> io::Result<Status> {
-        self.queue(Operation::Status);
-        self.flush()?;
-        self.receive(|reply| match reply.result {
-            Ok(Answer::Status(status)) => Ok(*status),
-            Ok(_) => Err(garbled("another answer than the state")),
-            Err(refusal) => Err(io::Error::other(format!("{}: {}", refusal.code.name(), refusal.message))),
-        })?
+        self.ask(Operation::Status, "the state", |answer| match answer {
+            Answer::Status(status) => Some(*status),
+            _ => None,
+        })
     }
 
     /// Has the node take snapshots of all its shards, and waits until they are durable. No other request may be in flight.
     pub fn snapshot(&mut self, wait: Duration) -> io::Result<Vec<ShardSnapshot>> {
-        self.queue(Operation::Snapshot { wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX) });
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        self.ask(Operation::Snapshot { wait_ms }, "what became of snapshots", |answer| match answer {
+            Answer::Snapshots(snapshots) => Some(snapshots),
+            _ => None,
+        })
+    }
+
+    /// Asks one question and waits for its answer; `what` says which one it is to be.
+    fn ask<R>(
+        &mut self,
+        operation: Operation<'_>,
+        what: &str,
+        read: impl FnOnce(Answer<'_>) -> Option<R>,
+    ) -> io::Result<R> {
+        self.queue(operation);
         self.flush()?;
         self.receive(|reply| match reply.result {
-            Ok(Answer::Snapshots(snapshots)) => Ok(snapshots),
-            Ok(_) => Err(garbled("another answer than what became of snapshots")),
+            Ok(answer) => read(answer).ok_or_else(|| garbled(format!("another answer than {what}"))),
             Err(refusal) => Err(io::Error::other(format!("{}: {}", refusal.code.name(), refusal.message))),
         })?
     }
