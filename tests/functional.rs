@@ -1,6 +1,6 @@
 //! What a node and a cluster do for their users, with real processes, sockets and disks: every operation, restarts,
 //! the command line, reloads and the service manager, wrong bytes, limits of connections, snapshots, HTTP and its
-//! description, metrics, and who may join.
+//! description, metrics, who may join, and what goes on while a disk hangs.
 
 mod support;
 
@@ -14,6 +14,8 @@ mod connections;
 mod cores;
 #[path = "functional/grpc_limits.rs"]
 mod grpc_limits;
+#[path = "functional/hanging_disks.rs"]
+mod hanging_disks;
 #[path = "functional/hostile_bytes.rs"]
 mod hostile_bytes;
 #[path = "functional/http_limits.rs"]

@@ -1,13 +1,12 @@
 //! The metrics: what a page says, in both formats, and that the manual lists what there is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, http_address, request};
 use crate::support::http2::{HEADERS, Http2};
 use crate::support::metrics::{Family, Format, Page, labels_of};
-use crate::support::tools::{have_strace, server_with_fault};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wire::{get, put};
 
@@ -206,30 +205,6 @@ fn requests_are_counted_where_they_were_asked() {
             assert!(page.0[name].series[series] >= *value, "{series:?} falls");
         }
     }
-}
-
-#[test]
-fn a_scrape_is_answered_while_the_disk_hangs() {
-    let test = "a_scrape_is_answered_while_the_disk_hangs";
-    if !have_strace(test) {
-        return;
-    }
-    // Each sync, once the node is up. A tracer does not let go of a killed process sooner either.
-    let hang = Duration::from_secs(5);
-    let mut cluster = Cluster::of(1).flag("--log-io=map").flag("--log-sync=thread").idle();
-    let faulty = server_with_fault("fdatasync", &format!("delay_enter={}:when=100+", hang.as_micros()));
-    cluster.spawn_with(1, faulty).await_listening();
-    let mut wire = cluster.wire(1);
-    let hung = eventually(PATIENCE, "a sync hangs", || {
-        wire.submit(put(b"k", b"v")).expect("sent");
-        let asked = Instant::now();
-        let page = Page::of(&cluster, 1);
-        assert!(asked.elapsed() < Duration::from_secs(1), "a scrape took {:?}", asked.elapsed());
-        (page.sum("raftkv_log_sync_pending_seconds", &[]) > 1.0).then_some(page)
-    });
-    assert_eq!(hung.sum("raftkv_disk_state", &[("state", "slow")]), 1.0);
-    assert!(hung.sum("raftkv_log_backlog_bytes", &[]) > 0.0);
-    assert!(hung.sum("raftkv_shard_proposals_pending_bytes", &[]) > 0.0);
 }
 
 #[test]

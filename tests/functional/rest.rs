@@ -1,15 +1,13 @@
 //! The REST face: what each path does, on every node for every key.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, Response, base64, http_address, request};
 use crate::support::http2::{DATA, END_STREAM, GOAWAY, HEADERS, Http2};
 use crate::support::metrics::Page;
-use crate::support::tools::{have_strace, server_with_fault};
 use crate::support::wait::{PATIENCE, eventually, pause};
-use crate::support::wire::put;
 
 fn http(cluster: &Cluster, id: u64) -> Http {
     Http::connect(http_address(cluster.address(id)))
@@ -183,35 +181,6 @@ fn whoever_half_closes_gets_the_answers() {
     assert_eq!(http.response(false), None);
 }
 
-/// Whoever restarts what does not answer must not restart a node for a disk that hangs: that helps nobody.
-#[test]
-fn probes_are_answered_while_the_disk_hangs() {
-    let test = "probes_are_answered_while_the_disk_hangs";
-    if !have_strace(test) {
-        return;
-    }
-    // Each sync, once the node is up. A tracer does not let go of a killed process sooner either.
-    let hang = Duration::from_secs(5);
-    let mut cluster = Cluster::of(1).flag("--log-io=map").flag("--log-sync=thread").idle();
-    let faulty = server_with_fault("fdatasync", &format!("delay_enter={}:when=100+", hang.as_micros()));
-    cluster.spawn_with(1, faulty).await_listening();
-    let (mut wire, mut kept) = (cluster.wire(1), http(&cluster, 1));
-    let mut probes_while_hung = 0;
-    eventually(PATIENCE, "a sync hangs", || {
-        wire.submit(put(b"k", b"v")).expect("sent");
-        let hung = Page::of(&cluster, 1).sum("raftkv_log_sync_pending_seconds", &[]) > 0.5;
-        for http in [&mut kept, &mut http(&cluster, 1)] {
-            let asked = Instant::now();
-            assert_eq!(http.ask("GET", "/livez", &[], b"").status, 200);
-            let ready = http.ask("GET", "/readyz", &[], b"").status;
-            assert!([200, 503].contains(&ready), "{ready}");
-            assert!(asked.elapsed() < Duration::from_secs(1), "the probes took {:?}", asked.elapsed());
-        }
-        probes_while_hung += u32::from(hung);
-        (probes_while_hung == 10).then_some(())
-    });
-}
-
 #[test]
 fn http_2_is_spoken_with_prior_knowledge_on_the_same_port() {
     let cluster = Cluster::start(3);
@@ -351,35 +320,4 @@ fn where_no_leader_is_a_node_that_was_none_says_so() {
         assert!(!refused.text().contains("\"leader\":"), "{}", refused.text());
     }
     assert_eq!(wire.counter("refused_no_leader"), before + 3);
-}
-
-/// One of two cores waits for its disk on its own loop.
-#[test]
-fn a_node_whose_loop_does_not_turn_is_not_live() {
-    let test = "a_node_whose_loop_does_not_turn_is_not_live";
-    if !have_strace(test) {
-        return;
-    }
-    // Counted by thread: the core of the key comes to that, the other one does not.
-    let hang = Duration::from_secs(10);
-    let flags = ["--cores=2", "--log-io=map", "--log-sync=inline"];
-    let mut cluster = flags.into_iter().fold(Cluster::of(1), |cluster, flag| cluster.flag(flag)).idle();
-    let faulty = server_with_fault("fdatasync", &format!("delay_enter={}:when=100+", hang.as_micros()));
-    cluster.spawn_with(1, faulty).await_listening();
-    // Some of them are with the other core.
-    let mut all: Vec<Http> = (0..16).map(|_| http(&cluster, 1)).collect();
-    all.iter_mut().for_each(|http| assert_eq!(http.ask("GET", "/livez", &[], b"").text(), "ok\n"));
-    let mut wire = cluster.wire(1);
-    let told = eventually(PATIENCE, "one tells of the other", || {
-        wire.submit(put(b"k", b"v")).expect("sent");
-        // Whoever does not answer at once waits for the disk, too, and is asked no more.
-        let probe = request("GET", "/livez?verbose", &[], b"");
-        all.retain_mut(|http| http.try_send(&probe) && http.answers_within(hang / 40));
-        let told: Vec<Response> = all.iter_mut().map(|http| http.response(false).expect("a response")).collect();
-        told.into_iter().find(|response| response.status == 503)
-    });
-    let checks: Vec<&str> = told.text().lines().filter(|line| line.contains("/turns")).collect();
-    let hanging: Vec<&&str> = checks.iter().filter(|line| line.starts_with("[-] ")).collect();
-    assert_eq!((checks.len(), hanging.len()), (2, 1), "{}", told.text());
-    assert!(hanging[0].contains("the event loop has not turned for "), "{hanging:?}");
 }
