@@ -306,7 +306,8 @@ impl<L: CoreLog> Router<L> {
         if let Some((shard, _)) = self.snapshots.taking {
             let at = self.position(shard);
             if let Some(state) = self.shards[at].snapshot_to_write() {
-                self.snapshots.worker.send(Job::Take { shard, state });
+                let is_full = self.log.space() == Space::ReserveOnly;
+                self.snapshots.worker.send(Job::Take { shard, state, is_full });
             }
         }
     }

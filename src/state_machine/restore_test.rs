@@ -126,13 +126,13 @@ proptest! {
         for (key, version, value) in snapshot.iter() {
             let next = match &last {
                 None => snapshot.iter().next(),
-                Some(last) => snapshot.iter_after(last).next(),
+                Some(last) => snapshot.iter_after(Some(last)).next(),
             };
             prop_assert_eq!(next, Some((key, version, value)));
             hash.add(key, version, value);
             last = Some(key.to_vec());
         }
-        prop_assert!(last.is_none_or(|last| snapshot.iter_after(&last).next().is_none()));
+        prop_assert!(last.is_none_or(|last| snapshot.iter_after(Some(&last)).next().is_none()));
         prop_assert_eq!(hash.value(), snapshot.hash());
     }
 }

@@ -50,9 +50,9 @@ impl Snapshot {
         self.map.iter().map(|(key, stored)| (key.as_bytes(), stored.version(), stored.value()))
     }
 
-    /// The same for the keys behind this one, for whoever reads it in several goes.
-    pub fn iter_after(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
-        let range = self.map.range((Bound::Excluded(key), Bound::Unbounded), Order::Rising);
+    /// The same for the keys behind this one, if there is one, for whoever reads it in several goes.
+    pub fn iter_after(&self, key: Option<&[u8]>) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
+        let range = self.map.range((key.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded), Order::Rising);
         range.map(|(key, stored)| (key.as_bytes(), stored.version(), stored.value()))
     }
 }

@@ -11,6 +11,9 @@ use super::gray::{OWN, cluster, leader, leads_nothing, terms, transfers_away, wr
 use super::{counted, expect_value, key_of, put, replica, status_of, write};
 use crate::limits::Limits;
 
+/// The long values that fill disks.
+const FILLER_BYTES: usize = 60_000;
+
 fn health(cluster: &Cluster, node: u64) -> DiskHealth {
     cluster.node(node).node().health.own()
 }
@@ -18,7 +21,7 @@ fn health(cluster: &Cluster, node: u64) -> DiskHealth {
 /// Writes to a shard, refused or not, until the nodes' logs have only their reserves left.
 fn fill(cluster: &mut Cluster, nodes: &[u64], shard: ShardId) {
     nodes.iter().for_each(|node| cluster.set_full(*node, true));
-    let (key, value) = (key_of(shard), vec![7; 60_000]);
+    let (key, value) = (key_of(shard), vec![7; FILLER_BYTES]);
     for _ in 0..20 {
         if nodes.iter().all(|node| health(cluster, *node) == DiskHealth::Full) {
             return;
@@ -104,15 +107,13 @@ fn without_a_majority_that_has_space_nothing_moves() {
     cluster.run_until("node 1 leads nothing", |cluster| leads_nothing(cluster, 1));
 }
 
-/// Of a shard that is written on, the log and the snapshots give back what they take; a shard that rests is copied out of the way.
-// rule 17
-#[test]
-fn a_log_that_can_be_compacted_is_written_to_on_a_full_disk() {
+/// A cluster each of whose replicas has two snapshots, and whose logs need not reach back behind them.
+fn with_two_snapshots(seed: u64, value_bytes: usize) -> Cluster {
     let limits = Limits { log_tail_bytes: 0, ..Limits::default() };
-    let mut cluster = Cluster::with_limits(54, limits);
+    let mut cluster = Cluster::with_limits(seed, limits);
     for value in [b"one", b"two"] {
         for shard in (0..SHARDS).map(ShardId) {
-            write(&mut cluster, 1, &key_of(shard), &[value[0]; 20_000]);
+            write(&mut cluster, 1, &key_of(shard), &vec![value[0]; value_bytes]);
         }
         cluster.run(Duration::from_millis(200));
         for node in 1..=NODES {
@@ -122,6 +123,14 @@ fn a_log_that_can_be_compacted_is_written_to_on_a_full_disk() {
             });
         }
     }
+    cluster
+}
+
+/// Of a shard that is written on, the log and the snapshots give back what they take; a shard that rests is copied out of the way.
+// rule 17
+#[test]
+fn a_log_that_can_be_compacted_is_written_to_on_a_full_disk() {
+    let mut cluster = with_two_snapshots(54, 20_000);
     for node in 1..=NODES {
         cluster.set_full(node, true);
         (0..SHARDS).for_each(|shard| cluster.snapshot_disk(node, ShardId(shard)).set_full(true));
@@ -144,4 +153,27 @@ fn a_log_that_can_be_compacted_is_written_to_on_a_full_disk() {
     }
     assert!(refused > 0, "the disks were full");
     expect_value(&mut cluster, 2, &key_of(OWN[0]), &[99; 20_000]);
+}
+
+/// What is free is the log's, where both are on one disk.
+// rule 17
+#[test]
+fn while_a_log_has_only_its_reserve_snapshots_are_written_over_older_ones() {
+    let mut cluster = with_two_snapshots(55, FILLER_BYTES);
+    let taken = |cluster: &Cluster| -> u64 {
+        (1..=NODES).map(|node| counted(cluster, node, |counters| counters.snapshots_taken)).sum()
+    };
+    let files = |cluster: &Cluster| -> Vec<Vec<Option<u64>>> {
+        let disks = (1..=NODES).flat_map(|node| (0..SHARDS).map(move |shard| (node, ShardId(shard))));
+        let disks = disks.map(|(node, shard)| cluster.snapshot_disk(node, shard));
+        disks.map(|disk| disk.names().iter().rev().map(|name| disk.number_of(name)).collect()).collect()
+    };
+    let (before, old) = (taken(&cluster), files(&cluster));
+    fill(&mut cluster, &[1, 2, 3], OWN[0]);
+    cluster.run_until("each node has taken some", |cluster| taken(cluster) >= before + NODES);
+    let new = files(&cluster);
+    assert_ne!(new, old);
+    for (new, old) in new.iter().zip(&old) {
+        assert!(new == old || (new[0], new[1]) == (old[1], old[0]), "{new:?} for {old:?}");
+    }
 }

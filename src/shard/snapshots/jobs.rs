@@ -20,6 +20,8 @@ pub enum Job {
         shard: ShardId,
         /// The state.
         state: Snapshot,
+        /// The disk has only its reserve left: nothing is written before it is known where there is room.
+        is_full: bool,
     },
     /// Read a piece of a snapshot's file for another node.
     Read {

@@ -1,9 +1,10 @@
 //! Long jobs, a step at a time.
 
+use std::convert::Infallible;
 use std::fmt;
 
 use raftkv_protocol::peer::SnapshotMeta;
-use raftkv_protocol::types::{Index, ShardId, SnapshotId};
+use raftkv_protocol::types::{ShardId, SnapshotId};
 
 use crate::state_machine::Snapshot;
 use crate::state_machine::state_hash::{FORMAT, ItemsHash};
@@ -29,7 +30,9 @@ impl From<SnapshotError> for Failure {
 pub(super) enum Work {
     /// A state is written.
     Take(ShardId, Take),
-    /// The disk has no room for it.
+    /// One is measured: the disk may have no room for it.
+    Measure(ShardId, Measure),
+    /// One is to be written over an older one.
     MakeRoom(ShardId, MakeRoom),
     /// What an earlier process received of a snapshot is looked at.
     Resume(ShardId, SnapshotId),
@@ -70,66 +73,87 @@ pub(super) fn check(shard: ShardId, mut reader: Box<SnapshotReader>) -> Stepped 
     }
 }
 
-/// A state on its way to the disk.
-pub(super) struct Take {
-    writer: Box<SnapshotWriter>,
+/// A state that is gone through, a step's share at a time.
+struct Walk {
     state: Snapshot,
-    /// The last key that was written.
+    /// The last key that was seen.
     last: Option<Vec<u8>>,
-    /// Of what was written.
+    /// Of what was seen.
     hash: ItemsHash,
-    /// It is written over another.
-    is_over: bool,
 }
 
-impl Take {
-    /// Begins a new file.
-    pub(super) fn begin(shard: ShardId, store: &SnapshotStore, configuration: &[u8], state: Snapshot) -> Stepped {
-        match store.create(state.at(), FORMAT, configuration) {
-            Ok(writer) => Stepped::More(Work::Take(shard, Take::with(writer, state, false))),
-            Err(error) => not_taken(shard, state, error, false),
+impl Walk {
+    fn new(state: Snapshot) -> Walk {
+        Walk { state, last: None, hash: ItemsHash::default() }
+    }
+
+    /// Sees the next items. Whether those were the last.
+    fn visit_some<E>(&mut self, mut visit: impl FnMut(Item<'_>) -> Result<(), E>) -> Result<bool, E> {
+        let (mut bytes, mut last) = (0, None);
+        for (key, version, value) in self.state.iter_after(self.last.as_deref()) {
+            visit(Item { key, version, value })?;
+            self.hash.add(key, version, value);
+            bytes += key.len() + value.len();
+            if bytes >= STEP_BYTES {
+                last = Some(key.to_vec());
+                break;
+            }
         }
+        self.last = last;
+        Ok(self.last.is_none())
     }
 
-    fn with(writer: SnapshotWriter, state: Snapshot, is_over: bool) -> Take {
-        Take { writer: Box::new(writer), state, last: None, hash: ItemsHash::default(), is_over }
-    }
-
-    pub(super) fn step(mut self, shard: ShardId) -> Stepped {
-        let written = match self.write() {
-            Ok(false) => return Stepped::More(Work::Take(shard, self)),
-            Ok(true) if self.is_corrupt() => return Stepped::Done(self.corrupt(shard)),
-            Ok(true) => Ok(()),
-            Err(error) => Err(error),
-        };
-        let Take { writer, state, is_over, .. } = self;
-        // With the writer its file goes, unless it has got its name: before another is begun.
-        match written.and_then(|()| finish(*writer, &state)) {
-            Ok(meta) => Stepped::Done(Done::Taken { shard, meta }),
-            Err(error) => not_taken(shard, state, error, is_over),
-        }
-    }
-
-    /// Writes the next items. Whether all are written.
-    fn write(&mut self) -> Result<bool, SnapshotError> {
-        let last = match &self.last {
-            None => write_some(&mut self.writer, &mut self.hash, self.state.iter())?,
-            Some(last) => write_some(&mut self.writer, &mut self.hash, self.state.iter_after(last))?,
-        };
-        let is_all = last.is_none();
-        self.last = last.map(<[u8]>::to_vec);
-        Ok(is_all)
-    }
-
-    /// Whether memory has not kept what was put there. Such a file could not be loaded, and the log that could make it good
-    /// would be let go of.
+    /// Whether memory has not kept what was put there, of a state that was seen to its end. Such a file could not be loaded,
+    /// and the log that could make it good would be let go of.
     fn is_corrupt(&self) -> bool {
         self.hash.value() != self.state.hash()
     }
 
-    /// Gives the file up.
     fn corrupt(self, shard: ShardId) -> Done {
         Done::Corrupt { shard, at: self.state.at(), found: self.hash.value(), expected: self.state.hash() }
+    }
+}
+
+/// A state on its way to the disk.
+pub(super) struct Take {
+    writer: Box<SnapshotWriter>,
+    walk: Walk,
+    /// Nothing else is tried if the disk has no room here.
+    is_last: bool,
+}
+
+impl Take {
+    /// Begins a new file.
+    pub(super) fn begin(
+        shard: ShardId,
+        store: &SnapshotStore,
+        configuration: &[u8],
+        state: Snapshot,
+        is_last: bool,
+    ) -> Stepped {
+        match store.create(state.at(), FORMAT, configuration) {
+            Ok(writer) => Stepped::More(Work::Take(shard, Take::with(writer, state, is_last))),
+            Err(error) => not_taken(shard, state, error, is_last),
+        }
+    }
+
+    fn with(writer: SnapshotWriter, state: Snapshot, is_last: bool) -> Take {
+        Take { writer: Box::new(writer), walk: Walk::new(state), is_last }
+    }
+
+    pub(super) fn step(mut self, shard: ShardId) -> Stepped {
+        let written = match self.walk.visit_some(|item| self.writer.push(item)) {
+            Ok(false) => return Stepped::More(Work::Take(shard, self)),
+            Ok(true) if self.walk.is_corrupt() => return Stepped::Done(self.walk.corrupt(shard)),
+            Ok(true) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let Take { writer, walk: Walk { state, .. }, is_last } = self;
+        // With the writer its file goes, unless it has got its name: before another is begun.
+        match written.and_then(|()| finish(*writer, &state)) {
+            Ok(meta) => Stepped::Done(Done::Taken { shard, meta }),
+            Err(error) => not_taken(shard, state, error, is_last),
+        }
     }
 }
 
@@ -139,45 +163,83 @@ fn finish(writer: SnapshotWriter, state: &Snapshot) -> Result<SnapshotMeta, Snap
     writer.finish(state.hash(), checkpoints).map(meta)
 }
 
-fn not_taken(shard: ShardId, state: Snapshot, error: SnapshotError, is_over: bool) -> Stepped {
+fn not_taken(shard: ShardId, state: Snapshot, error: SnapshotError, is_last: bool) -> Stepped {
     match Failure::from(error) {
-        failure @ Failure::NoSpace(_) if !is_over => Stepped::NoRoom(shard, state, failure),
+        failure @ Failure::NoSpace(_) if !is_last => Stepped::NoRoom(shard, state, failure),
         failure => Stepped::Done(Done::NotTaken { shard, failure }),
     }
 }
 
-/// A state for which the disk has no room waits for the oldest of the kept snapshots, over which it is written if that is as
-/// long, and once the newest has been read and is whole: until the state is durable that one is the only one.
+/// A state for which the disk has no room, or is said to have none, is measured and compared with its hash before
+/// anything is written. It goes over the oldest of the kept snapshots if that is as long: what is free beside it, others
+/// take meanwhile. What does not fit there, and was not tried, goes where there is room for all of it.
+pub(super) struct Measure {
+    walk: Walk,
+    /// Of the file that the state is to become.
+    length: FileLength,
+    /// What it came to as a new file, if that was tried.
+    failure: Option<Failure>,
+}
+
+impl Measure {
+    pub(super) fn begin(configuration: &[u8], state: Snapshot, failure: Option<Failure>) -> Measure {
+        Measure { walk: Walk::new(state), length: FileLength::new(FORMAT, configuration), failure }
+    }
+
+    pub(super) fn step(mut self, shard: ShardId, store: &SnapshotStore, configuration: &[u8]) -> Stepped {
+        let Ok(is_all) = self.walk.visit_some(|item| {
+            self.length.push(&item);
+            Ok::<(), Infallible>(())
+        });
+        if !is_all {
+            return Stepped::More(Work::Measure(shard, self));
+        }
+        if self.walk.is_corrupt() {
+            return Stepped::Done(self.walk.corrupt(shard));
+        }
+        let Measure { walk: Walk { state, .. }, length, failure } = self;
+        let bytes = length.finish(state.checkpoints().len());
+        let failure = match (kept_with_room(store, bytes), failure) {
+            (Ok(Some((newest, oldest))), _) => {
+                return Stepped::More(Work::MakeRoom(shard, MakeRoom { newest, oldest, state }));
+            }
+            (Ok(None), None) => match store.check_room(state.at(), bytes) {
+                Ok(()) => return Take::begin(shard, store, configuration, state, true),
+                Err(error) => error.into(),
+            },
+            (Ok(None), Some(failure)) => failure,
+            (Err(error), _) => error.into(),
+        };
+        Stepped::Done(Done::NotTaken { shard, failure })
+    }
+}
+
+/// The newest and the oldest of the kept snapshots, if there are two and the oldest has so many bytes.
+fn kept_with_room(
+    store: &SnapshotStore,
+    bytes: u64,
+) -> Result<Option<(Box<SnapshotReader>, SnapshotInfo)>, SnapshotError> {
+    let kept = store.list()?;
+    let [newest, .., oldest] = kept[..] else { return Ok(None) };
+    let oldest = store.info(oldest)?;
+    if bytes <= oldest.bytes { Ok(Some((Box::new(store.read(newest)?), oldest))) } else { Ok(None) }
+}
+
+/// A state is written over the oldest of the kept snapshots once the newest has been read and is whole: until the state is
+/// durable that one is the only one.
 pub(super) struct MakeRoom {
     newest: Box<SnapshotReader>,
     oldest: SnapshotInfo,
     state: Snapshot,
-    /// Of the file that the state is to become, up to the last key that was measured; `None` when it is known to fit.
-    measured: Option<(FileLength, Option<Vec<u8>>)>,
-    /// What it came to without.
-    failure: Failure,
 }
 
 impl MakeRoom {
-    /// Looks whether there are two.
-    pub(super) fn begin(store: &SnapshotStore, state: Snapshot, failure: Failure) -> Result<MakeRoom, Failure> {
-        let kept = store.list()?;
-        let [newest, .., oldest] = kept[..] else { return Err(failure) };
-        let (newest, oldest) = (Box::new(store.read(newest)?), store.info(oldest)?);
-        let measured = Some((FileLength::new(newest.header()), None));
-        Ok(MakeRoom { newest, oldest, state, measured, failure })
-    }
-
-    /// Measures a part of the state, then reads a part of the newest snapshot, and then writes over the oldest.
+    /// Reads a part of the newest snapshot, and then writes over the oldest.
     pub(super) fn step(mut self, shard: ShardId, store: &SnapshotStore, configuration: &[u8]) -> Stepped {
-        let prepared = match self.measured.take() {
-            Some((length, last)) => self.measure(length, last, store),
-            None => read_some(&mut self.newest).map_err(Failure::from),
-        };
-        match prepared {
+        match read_some(&mut self.newest) {
             Ok(true) => {}
             Ok(false) => return Stepped::More(Work::MakeRoom(shard, self)),
-            Err(failure) => return Stepped::Done(Done::NotTaken { shard, failure }),
+            Err(error) => return Stepped::Done(Done::NotTaken { shard, failure: error.into() }),
         }
         let (oldest, state) = (self.oldest.at, self.state);
         log::info!("shard {shard}: no space for a snapshot: writing it over the older one, that of entry {oldest}");
@@ -187,45 +249,10 @@ impl MakeRoom {
         }
     }
 
-    /// Measures a step's share of the state. Fails if its file would be longer than there is room for.
-    fn measure(
-        &mut self,
-        mut length: FileLength,
-        last: Option<Vec<u8>>,
-        store: &SnapshotStore,
-    ) -> Result<bool, Failure> {
-        let last = match &last {
-            None => measure_some(&mut length, self.state.iter()),
-            Some(last) => measure_some(&mut length, self.state.iter_after(last)),
-        };
-        match last.map(<[u8]>::to_vec) {
-            Some(last) => self.measured = Some((length, Some(last))),
-            None if length.finish(self.state.checkpoints().len()) <= self.oldest.bytes + store.free_bytes()? => {}
-            None => return Err(self.failure.clone()),
-        }
-        Ok(false)
-    }
-
     /// What is written over.
     pub(super) fn oldest(&self) -> SnapshotId {
         self.oldest.id
     }
-}
-
-/// Measures items up to a step's share. The last of them, if there may be more.
-fn measure_some<'s>(
-    length: &mut FileLength,
-    items: impl Iterator<Item = (&'s [u8], Index, &'s [u8])>,
-) -> Option<&'s [u8]> {
-    let mut bytes = 0;
-    for (key, version, value) in items {
-        length.push(&Item { key, version, value });
-        bytes += key.len() + value.len();
-        if bytes >= STEP_BYTES {
-            return Some(key);
-        }
-    }
-    None
 }
 
 /// Reads a step's share of a snapshot. Whether that was the last.
@@ -238,22 +265,4 @@ fn read_some(reader: &mut SnapshotReader) -> Result<bool, SnapshotError> {
         }
     }
     Ok(false)
-}
-
-/// Writes items up to a step's share. The last of them, if there may be more.
-fn write_some<'s>(
-    writer: &mut SnapshotWriter,
-    hash: &mut ItemsHash,
-    items: impl Iterator<Item = (&'s [u8], Index, &'s [u8])>,
-) -> Result<Option<&'s [u8]>, SnapshotError> {
-    let mut bytes = 0;
-    for (key, version, value) in items {
-        writer.push(Item { key, version, value })?;
-        hash.add(key, version, value);
-        bytes += key.len() + value.len();
-        if bytes >= STEP_BYTES {
-            return Ok(Some(key));
-        }
-    }
-    Ok(None)
 }

@@ -14,7 +14,7 @@ use crate::storage::snapshot::{SnapshotFile, SnapshotInfo, SnapshotReceiver, Sna
 
 use super::jobs::{Done, Failure, Job};
 use super::load::{Load, LoadError, Progress, set_aside};
-use super::work::{MakeRoom, Stepped, Take, Work, check};
+use super::work::{MakeRoom, Measure, Stepped, Take, Work, check};
 use super::{STEP_BYTES, Stores};
 
 /// Files of snapshots that are kept open for other nodes, so that one which is removed meanwhile can be fetched to its end.
@@ -144,7 +144,8 @@ impl SnapshotWorker {
 
     /// How long to wait before the next step. Only who has nothing else to do rests.
     fn rest(&self) -> Duration {
-        let only_writes = self.work.iter().all(|work| matches!(work, Work::Take(..) | Work::MakeRoom(..)));
+        let only_writes =
+            self.work.iter().all(|work| matches!(work, Work::Take(..) | Work::Measure(..) | Work::MakeRoom(..)));
         if only_writes && !self.hurry.load(Ordering::Relaxed) { self.rest } else { Duration::ZERO }
     }
 
@@ -168,13 +169,13 @@ impl SnapshotWorker {
     /// Does a short job; puts a long one behind the others.
     fn begin(&mut self, job: Job) {
         match job {
-            Job::Take { shard, state } => match self.store(shard) {
-                Ok(store) => {
-                    let begun = Take::begin(shard, store, &self.configuration, state);
-                    self.note(begun);
-                }
-                Err(failure) => self.tell(Done::NotTaken { shard, failure }),
-            },
+            Job::Take { shard, state, is_full: true } => {
+                self.work.push_back(Work::Measure(shard, Measure::begin(&self.configuration, state, None)));
+            }
+            Job::Take { shard, state, is_full: false } => {
+                let begun = self.in_store(shard, |store, voters| Take::begin(shard, store, voters, state, false));
+                self.note(begun);
+            }
             Job::Read { piece_for, shard, id, offset, length_max } => {
                 let piece = self.read(shard, id, offset, length_max);
                 self.tell(Done::Piece { piece_for, shard, id, offset, piece });
@@ -219,6 +220,7 @@ impl SnapshotWorker {
             Work::Resume(shard, id) => self.resume(shard, id),
             Work::Load(shard, id, load) => self.load(shard, id, load),
             Work::Take(shard, take) => take.step(shard),
+            Work::Measure(shard, measure) => self.in_store(shard, |store, voters| measure.step(shard, store, voters)),
             Work::MakeRoom(shard, room) => self.make_room(shard, room),
             Work::Check(shard, reader) => check(shard, reader),
             Work::Drop(state) => {
@@ -234,11 +236,8 @@ impl SnapshotWorker {
         match stepped {
             Stepped::More(work) => self.work.push_back(work),
             Stepped::NoRoom(shard, state, failure) => {
-                let room = self.store(shard).and_then(|store| MakeRoom::begin(store, state, failure));
-                match room {
-                    Ok(room) => self.work.push_back(Work::MakeRoom(shard, room)),
-                    Err(failure) => self.tell(Done::NotTaken { shard, failure }),
-                }
+                let measure = Measure::begin(&self.configuration, state, Some(failure));
+                self.work.push_back(Work::Measure(shard, measure));
             }
             Stepped::Done(done) => {
                 match done {
@@ -252,13 +251,18 @@ impl SnapshotWorker {
         }
     }
 
+    /// A step of what becomes a snapshot of this node, with the directory and the voters.
+    fn in_store(&self, shard: ShardId, step: impl FnOnce(&SnapshotStore, &[u8]) -> Stepped) -> Stepped {
+        match self.store(shard) {
+            Ok(store) => step(store, &self.configuration),
+            Err(failure) => Stepped::Done(Done::NotTaken { shard, failure }),
+        }
+    }
+
     /// Makes room for a state, as far as one step goes.
     fn make_room(&mut self, shard: ShardId, room: MakeRoom) -> Stepped {
         let oldest = room.oldest();
-        let stepped = match self.store(shard) {
-            Ok(store) => room.step(shard, store, &self.configuration),
-            Err(failure) => Stepped::Done(Done::NotTaken { shard, failure }),
-        };
+        let stepped = self.in_store(shard, |store, voters| room.step(shard, store, voters));
         if matches!(stepped, Stepped::More(Work::Take(..))) {
             // It is written over in the next step: whoever fetches it gets no more of it.
             self.condemn(shard, oldest);

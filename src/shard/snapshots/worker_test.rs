@@ -41,6 +41,15 @@ pub(super) fn state_of(keys: u32, value_bytes: usize) -> StateMachine {
     machine
 }
 
+fn take(machine: &StateMachine) -> Job {
+    Job::Take { shard: SHARD, state: machine.snapshot(), is_full: false }
+}
+
+/// The same for a node whose log has only its reserve left.
+fn take_when_full(machine: &StateMachine) -> Job {
+    Job::Take { shard: SHARD, state: machine.snapshot(), is_full: true }
+}
+
 pub(super) struct Bench {
     pub(super) disk: SimulatedDisk,
     loop_end: Snapshots,
@@ -81,7 +90,7 @@ impl Bench {
 
     #[track_caller]
     pub(super) fn take(&self, machine: &StateMachine) -> SnapshotMeta {
-        match self.one(Job::Take { shard: SHARD, state: machine.snapshot() }) {
+        match self.one(take(machine)) {
             Done::Taken { shard: SHARD, meta } => meta,
             other => panic!("{other:?}"),
         }
@@ -168,7 +177,7 @@ fn nobody_waits_for_a_long_snapshot() {
     let bench = Bench::new(1);
     let first = bench.take(&state_of(10, 10));
     let machine = state_of(8_000, 1_000);
-    bench.loop_end.send(Job::Take { shard: SHARD, state: machine.snapshot() });
+    bench.loop_end.send(take(&machine));
     bench.hands.work();
     let mut steps = 0;
     loop {
@@ -199,7 +208,7 @@ fn a_state_that_memory_has_not_kept_is_not_written_down() {
     grow(&mut machine, 0..1, b"more");
     let expected = machine.hash();
     assert!(machine.flip_byte(b"key002999"));
-    match bench.one(Job::Take { shard: SHARD, state: machine.snapshot() }) {
+    match bench.one(take(&machine)) {
         Done::Corrupt { shard: SHARD, at, found, expected: says } => {
             assert_eq!((at, says), (EntryId::new(3_001, 1), expected));
             assert_ne!(found, expected);
@@ -251,8 +260,65 @@ fn a_state_for_which_the_disk_has_no_room_is_written_over_the_older_snapshot() {
     // What is longer than the older one does not fit, and takes nothing away.
     let names = bench.disk.names();
     grow(&mut machine, 3_000..4_000, &[1; 300]);
-    assert!(matches!(failure(bench.one(Job::Take { shard: SHARD, state: machine.snapshot() })), Failure::NoSpace(_)));
+    assert!(matches!(failure(bench.one(take(&machine))), Failure::NoSpace(_)));
     assert_eq!((bench.disk.names(), newest_of(&bench.disk).meta), (names, kept));
+}
+
+/// What is free the log takes while the snapshot is written, and the older one would be gone for nothing.
+// museum 41, rule 17
+#[test]
+fn the_older_snapshot_goes_only_for_what_fits_into_its_own_bytes() {
+    let (bench, mut machine, [_, second]) = full_with_two(1);
+    bench.disk.set_full(false);
+    bench.disk.set_capacity(Some(bench.disk.used() + 100_000));
+    let names = bench.disk.names();
+    grow(&mut machine, 0..100, &[1; 301]);
+    for job in [take(&machine), take_when_full(&machine)] {
+        let refused = failure(bench.one(job));
+        assert!(matches!(refused, Failure::NoSpace(_)), "{refused:?}");
+        assert_eq!((bench.disk.names(), newest_of(&bench.disk).meta), (names.clone(), second));
+    }
+    grow(&mut machine, 0..100, &[1; 299]);
+    bench.take(&machine);
+}
+
+/// What is free there is the log's.
+// rule 17
+#[test]
+fn while_the_log_lacks_space_a_snapshot_takes_no_more_of_it_than_it_must() {
+    let (bench, mut machine, _) = full_with_two(1);
+    bench.disk.set_full(false);
+    let used = bench.disk.used();
+    let most_used = |machine: &StateMachine| {
+        bench.loop_end.send(take_when_full(machine));
+        let mut most = 0;
+        while bench.hands.next_effort().is_some() {
+            bench.hands.work();
+            most = most.max(bench.disk.used());
+        }
+        let done = bench.loop_end.done();
+        assert!(matches!(done, Some(Done::Taken { .. })), "{done:?}");
+        most
+    };
+    grow(&mut machine, 0..10, &[9; 300]);
+    assert_eq!(most_used(&machine), used, "it is written over the older one");
+    grow(&mut machine, 3_000..4_000, &[1; 300]);
+    assert!(most_used(&machine) > used, "there is room for what fits nowhere else");
+    let only = Bench::new(2);
+    assert!(matches!(only.one(take_when_full(&machine)), Done::Taken { .. }), "there is no older one");
+}
+
+// museum 48, 41
+#[test]
+fn a_state_that_memory_has_not_kept_costs_no_older_snapshot() {
+    let (bench, mut machine, _) = full_with_two(4);
+    let names = bench.disk.names();
+    grow(&mut machine, 0..1, b"more");
+    assert!(machine.flip_byte(b"key002999"));
+    for job in [take(&machine), take_when_full(&machine)] {
+        assert!(matches!(bench.one(job), Done::Corrupt { .. }));
+        assert_eq!(bench.disk.names(), names);
+    }
 }
 
 /// It would be the only one.
@@ -261,7 +327,7 @@ fn a_damaged_newer_snapshot_does_not_cost_the_older_one() {
     let (bench, mut machine, [first, second]) = full_with_two(2);
     bench.disk.flip(&crate::storage::snapshot::snapshot_name(second.at), second.bytes / 2, 3);
     grow(&mut machine, 0..10, &[9; 300]);
-    let failure = failure(bench.one(Job::Take { shard: SHARD, state: machine.snapshot() }));
+    let failure = failure(bench.one(take(&machine)));
     assert!(failure.words().contains("damaged"), "{failure:?}");
     assert_eq!(newest_of(&bench.disk).meta, first);
 }
@@ -275,7 +341,7 @@ fn whatever_a_crash_leaves_of_a_snapshot_over_another_there_is_a_whole_one() {
         let (bench, mut machine, [_, second]) = full_with_two(3);
         grow(&mut machine, 0..10, &[9; 300]);
         bench.disk.die_at(operation);
-        bench.all(Job::Take { shard: SHARD, state: machine.snapshot() });
+        bench.all(take(&machine));
         for seed in 0..8 {
             let survivors = match seed {
                 0 => Survivors::None,
@@ -299,7 +365,7 @@ fn a_state_that_goes_on_while_it_is_written_is_written_as_it_was() {
     let bench = Bench::new(1);
     let mut machine = state_of(4_000, 500);
     let before = machine.snapshot();
-    bench.loop_end.send(Job::Take { shard: SHARD, state: machine.snapshot() });
+    bench.loop_end.send(take(&machine));
     while bench.hands.next_effort().is_some() {
         bench.hands.work();
         grow(&mut machine, 0..4_100, b"another");
@@ -356,7 +422,7 @@ fn no_space_is_a_refusal_and_leaves_what_was_there() {
     received(bench.receive(other));
     bench.disk.set_capacity(Some(bench.disk.used() + 100_000));
     let machine = state_of(2_000, 500);
-    let refused = failure(bench.one(Job::Take { shard: SHARD, state: machine.snapshot() }));
+    let refused = failure(bench.one(take(&machine)));
     assert!(matches!(refused, Failure::NoSpace(_)), "{refused:?}");
     let mut upto = 0;
     let refused = loop {
@@ -437,7 +503,7 @@ fn a_snapshot_that_was_set_aside_is_served_no_more() {
 fn a_snapshot_that_is_older_than_the_newest_is_no_failure() {
     let bench = Bench::new(1);
     bench.take(&state_of(20, 10));
-    let refused = failure(bench.one(Job::Take { shard: SHARD, state: state_of(10, 10).snapshot() }));
+    let refused = failure(bench.one(take(&state_of(10, 10))));
     assert!(matches!(refused, Failure::Superseded(_)), "{refused:?}");
 }
 
@@ -543,7 +609,7 @@ fn a_thread_rests_after_each_step_of_writing_unless_there_is_something_else_to_d
     let (loop_end, worker) = snapshot_worker(stores(&disk), vec![1, 2, 3], 1, wake);
     let thread = thread::spawn(|| worker.run());
     let state = state_of(1_000, 1_000);
-    loop_end.send(Job::Take { shard: SHARD, state: state.snapshot() });
+    loop_end.send(take(&state));
     assert!(wakes.recv_timeout(Duration::from_millis(50)).is_err(), "it has more than one step to do");
     let read = || Job::Read { piece_for: PieceFor(9), shard: SHARD, id: SnapshotId(9), offset: 0, length_max: PIECE };
     let next = || {

@@ -109,7 +109,7 @@ const _: () = assert!(PAYLOAD_BYTES <= PAYLOAD_BYTES_MAX && PAYLOAD_BYTES_MAX <=
 // Whatever a node may be configured to take fits into a block.
 const _: () = assert!(ITEM_HEADER_BYTES + KEY_BYTES_MAX + VALUE_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 
-/// How long a file becomes, for whoever wants to know before it is written.
+/// How long a file becomes, and which of its items begin a block: for whoever writes it, and whoever wants to know before.
 #[derive(Debug)]
 pub struct FileLength {
     bytes: u64,
@@ -118,24 +118,23 @@ pub struct FileLength {
 }
 
 impl FileLength {
-    /// Of a file that begins with a header as long as this one.
+    /// Of a file whose header names this format of the state hash and these voters.
     #[must_use]
-    pub fn new(header: &Header) -> FileLength {
-        let header = HASH_FORMAT_AT + header.hash_format.len() + header.configuration.len();
+    pub fn new(hash_format: &[u8], configuration: &[u8]) -> FileLength {
+        let header = HASH_FORMAT_AT + hash_format.len() + configuration.len();
         FileLength { bytes: header as u64, payload: None }
     }
 
-    /// With one item more, the next in the order of the file.
-    pub fn push(&mut self, item: &Item<'_>) {
+    /// With one item more, the next in the order of the file. Whether that begins a block.
+    pub fn push(&mut self, item: &Item<'_>) -> bool {
         let bytes = item.encoded_bytes();
-        self.payload = match self.payload {
-            Some(payload) if payload + bytes <= PAYLOAD_BYTES => Some(payload + bytes),
-            _ => {
-                self.bytes += BLOCK_HEADER_BYTES as u64;
-                Some(bytes)
-            }
-        };
+        let begun = self.payload.filter(|payload| payload + bytes <= PAYLOAD_BYTES);
+        if begun.is_none() {
+            self.bytes += BLOCK_HEADER_BYTES as u64;
+        }
         self.bytes += bytes as u64;
+        self.payload = Some(begun.unwrap_or(0) + bytes);
+        begun.is_none()
     }
 
     /// With so many checkpoints in its footer.

@@ -119,10 +119,16 @@ impl SnapshotStore {
         let header = self.new_header(at, hash_format, configuration)?;
         let (from, to) = (snapshot_name(oldest), writing_name(header.id));
         // Before a byte of it changes its name must not be that of a whole snapshot any more.
-        let renamed = self.disk.rename(&from, &to).and_then(|()| self.disk.sync_dir());
-        renamed.map_err(|error| SnapshotError::disk(&self.disk.path(&from), error))?;
-        let file = Unfinished::open(Arc::clone(&self.disk), to, Abandoned::Removed)?;
-        SnapshotWriter::new(self.clone(), file, header)
+        self.disk.rename(&from, &to).map_err(|error| SnapshotError::disk(&self.disk.path(&from), error))?;
+        let synced = self.disk.sync_dir().map_err(|error| self.directory_error(error));
+        match synced.and_then(|()| Unfinished::open(Arc::clone(&self.disk), to.clone(), Abandoned::Removed)) {
+            Ok(file) => SnapshotWriter::new(self.clone(), file, header),
+            Err(error) => {
+                // Its bytes are of use to nobody, and the disk is full. Whatever is left is removed at the next start.
+                let _ = self.disk.remove(&to).and_then(|()| self.disk.sync_dir());
+                Err(error)
+            }
+        }
     }
 
     fn new_header(&self, at: EntryId, hash_format: &[u8], configuration: &[u8]) -> Result<Header, SnapshotError> {
@@ -134,9 +140,9 @@ impl SnapshotStore {
         Ok(Header { id, shard: self.shard, at, hash_format, configuration })
     }
 
-    /// How many bytes more the files may have, as far as anybody knows.
-    pub fn free_bytes(&self) -> Result<u64, SnapshotError> {
-        self.disk.free_bytes().map_err(|error| self.directory_error(error))
+    /// Refuses the snapshot of an entry, of so many bytes, if the disk has less room.
+    pub fn check_room(&self, at: EntryId, bytes: u64) -> Result<(), SnapshotError> {
+        self.check_room_of(&snapshot_name(at), bytes)
     }
 
     /// Begins to take a snapshot from a peer, or goes on where an earlier process had come to. What was received of other
@@ -148,7 +154,7 @@ impl SnapshotStore {
         let names = self.disk.list().map_err(|error| self.directory_error(error))?;
         let disk = Arc::clone(&self.disk);
         let is_there = names.contains(&name);
-        self.check_room(&name, info.bytes - if is_there { self.size(&name)?.min(info.bytes) } else { 0 })?;
+        self.check_room_of(&name, info.bytes - if is_there { self.size(&name)?.min(info.bytes) } else { 0 })?;
         let file = match is_there {
             true => Unfinished::open(disk, name, Abandoned::Kept)?,
             false => Unfinished::create(disk, name, Abandoned::Kept)?,
@@ -209,8 +215,8 @@ impl SnapshotStore {
     }
 
     /// So that nobody fetches gigabytes for which there is no room.
-    fn check_room(&self, name: &str, bytes: u64) -> Result<(), SnapshotError> {
-        let free = self.free_bytes()?;
+    fn check_room_of(&self, name: &str, bytes: u64) -> Result<(), SnapshotError> {
+        let free = self.disk.free_bytes().map_err(|error| self.directory_error(error))?;
         if bytes > free { Err(SnapshotError::NoRoom { path: self.disk.path(name), bytes, free }) } else { Ok(()) }
     }
 

@@ -299,8 +299,11 @@ fn how_long_a_file_becomes_is_known_before() {
         let items = items(lengths);
         let at = EntryId::new(5_000 + index, 1);
         let written = write(&store, at, &items).expect("healthy").bytes;
-        let mut length = FileLength::new(store.read(at).expect("it is there").header());
-        items.iter().for_each(|(key, version, value)| length.push(&Item { key, version: *version, value }));
+        let reader = store.read(at).expect("it is there");
+        let mut length = FileLength::new(&reader.header().hash_format, &reader.header().configuration);
+        items.iter().for_each(|(key, version, value)| {
+            length.push(&Item { key, version: *version, value });
+        });
         assert_eq!(length.finish(sums(at).1.len()), written, "{lengths:?}");
     }
 }
@@ -330,4 +333,22 @@ fn a_snapshot_over_another_leaves_nothing_of_it() {
     // Whoever gives up leaves the other.
     drop(store.create_over(second, EntryId::new(4, 1), b"a hash", b"three voters").expect("it is there"));
     assert_eq!((entries(&store), disk.names().len()), (vec![3], 1));
+}
+
+/// On a full disk its bytes would be missed until the next start.
+#[test]
+fn a_snapshot_that_could_not_be_begun_over_another_leaves_nothing() {
+    let disk = SimulatedDisk::new(7);
+    let store = open(&disk);
+    for index in [1, 2] {
+        write(&store, EntryId::new(index, 1), &items(&[2_000; 100])).expect("healthy");
+    }
+    disk.set_full(true);
+    let begin = || store.create_over(EntryId::new(1, 1), EntryId::new(3, 1), b"a hash", b"three voters");
+    disk.fail_at(0);
+    assert!(matches!(begin().expect_err("the renaming fails"), SnapshotError::Disk { .. }));
+    assert_eq!(entries(&store), [2, 1]);
+    disk.fail_at(1);
+    assert!(matches!(begin().expect_err("the sync fails"), SnapshotError::Disk { .. }));
+    assert_eq!((entries(&store), disk.names().len()), (vec![2], 1));
 }

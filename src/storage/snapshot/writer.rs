@@ -2,9 +2,7 @@
 
 use raftkv_protocol::types::Index;
 
-use super::format::{
-    BLOCK_HEADER_BYTES, BlockKind, Footer, Header, Item, PAYLOAD_BYTES, PAYLOAD_BYTES_MAX, begin_block, end_block,
-};
+use super::format::{BlockKind, FileLength, Footer, Header, Item, PAYLOAD_BYTES_MAX, begin_block, end_block};
 use super::unfinished::Unfinished;
 use super::{PIECE_BYTES, SnapshotError, SnapshotInfo, SnapshotStore};
 
@@ -18,6 +16,7 @@ pub struct SnapshotWriter {
     pending: Vec<u8>,
     /// Where in `pending` the block begins that gets the next item, if one has begun.
     block: Option<usize>,
+    length: FileLength,
     written: u64,
     blocks: u64,
     items: u64,
@@ -29,8 +28,20 @@ impl SnapshotWriter {
     /// Begins the file with its header.
     pub(super) fn new(store: SnapshotStore, file: Unfinished, header: Header) -> Result<SnapshotWriter, SnapshotError> {
         let pending = header.encode().ok_or(SnapshotError::TooLong)?;
-        let (items, bytes, last_key) = (0, 0, Vec::new());
-        Ok(SnapshotWriter { store, file, header, pending, block: None, written: 0, blocks: 0, items, bytes, last_key })
+        let length = FileLength::new(&header.hash_format, &header.configuration);
+        Ok(SnapshotWriter {
+            store,
+            file,
+            header,
+            pending,
+            block: None,
+            length,
+            written: 0,
+            blocks: 0,
+            items: 0,
+            bytes: 0,
+            last_key: Vec::new(),
+        })
     }
 
     /// What the file begins with.
@@ -47,15 +58,13 @@ impl SnapshotWriter {
 
     /// Adds the item whose key comes next in byte order. After an error the snapshot is given up.
     pub fn push(&mut self, item: Item<'_>) -> Result<(), SnapshotError> {
-        let item_bytes = item.encoded_bytes();
-        if item_bytes > PAYLOAD_BYTES_MAX {
+        if item.encoded_bytes() > PAYLOAD_BYTES_MAX {
             return Err(self.give_up(SnapshotError::TooLong));
         }
         if self.items > 0 && *self.last_key >= *item.key {
             return Err(self.give_up(SnapshotError::OutOfOrder));
         }
-        let is_full = |block: &usize| self.pending.len() - block - BLOCK_HEADER_BYTES + item_bytes > PAYLOAD_BYTES;
-        if self.block.as_ref().is_some_and(is_full) {
+        if self.length.push(&item) && self.block.is_some() {
             self.end_block(BlockKind::Items);
             self.write_pending(PIECE_BYTES)?;
         }
