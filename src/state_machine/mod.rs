@@ -40,6 +40,8 @@ mod restore_test;
 #[cfg(test)]
 mod scrub_test;
 #[cfg(test)]
+mod state_hash_test;
+#[cfg(test)]
 mod state_machine_test;
 #[cfg(test)]
 mod tree_test;
@@ -202,7 +204,7 @@ impl StateMachine {
     /// The state as it is now. Takes constant time, however many keys there are.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.applied, self.hash.value(), self.checkpoints().collect(), self.map.clone())
+        Snapshot::new(self.applied, self.hash.value(), self.hash.share_checkpoints(), self.map.clone())
     }
 
     fn execute(&mut self, entry: &Entry) -> Result<Outcome, ApplyError> {

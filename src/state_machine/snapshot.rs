@@ -5,6 +5,7 @@ use std::ops::Bound;
 use raftkv_protocol::types::{EntryId, Index};
 
 use super::Checkpoint;
+use super::state_hash::Latest;
 use super::tree::{Order, Tree};
 
 /// A state as it was. It shares what has not changed since with the state machine it comes from.
@@ -12,12 +13,12 @@ use super::tree::{Order, Tree};
 pub struct Snapshot {
     at: EntryId,
     hash: u128,
-    checkpoints: Vec<Checkpoint>,
+    checkpoints: Latest,
     map: Tree,
 }
 
 impl Snapshot {
-    pub(super) fn new(at: EntryId, hash: u128, checkpoints: Vec<Checkpoint>, map: Tree) -> Snapshot {
+    pub(super) fn new(at: EntryId, hash: u128, checkpoints: Latest, map: Tree) -> Snapshot {
         Snapshot { at, hash, checkpoints, map }
     }
 

@@ -15,10 +15,9 @@
 //! the XXH3-128 of the name of this format. Replicas of different software compare their hashes: this never changes
 //! without another name.
 
-use std::collections::VecDeque;
-
 use arrayvec::ArrayVec;
 use raftkv_protocol::types::Index;
+use triomphe::Arc;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 /// The name of the format of the hash.
@@ -46,57 +45,96 @@ pub struct Checkpoint {
     pub hash: u128,
 }
 
-/// The rolling hash and its latest checkpoints.
+/// The latest checkpoints, oldest first, as snapshots share them.
+pub(super) type Latest = Arc<ArrayVec<Checkpoint, CHECKPOINTS_KEPT>>;
+
+/// The latest checkpoints. Whoever takes a snapshot shares them, as it shares the map: to make a list of its own it would
+/// have to ask the allocator for a piece of an unusual size, and that may take the time to put all in order that was freed since
+/// the last time, which is more than a millisecond.
 #[derive(Clone, Debug)]
-pub(super) struct StateHash {
-    value: u128,
-    checkpoints: VecDeque<Checkpoint>,
+struct Checkpoints {
+    latest: Latest,
+    /// Where they go on while a snapshot has the others.
+    other: Latest,
 }
 
-impl Default for StateHash {
-    fn default() -> StateHash {
-        StateHash { value: xxh3_128(FORMAT), checkpoints: VecDeque::new() }
+impl Default for Checkpoints {
+    fn default() -> Checkpoints {
+        Checkpoints { latest: Arc::new(ArrayVec::new()), other: Arc::new(ArrayVec::new()) }
     }
+}
+
+impl Checkpoints {
+    /// Adds one that is later than the others.
+    fn push(&mut self, checkpoint: Checkpoint) {
+        if !self.latest.is_unique() {
+            std::mem::swap(&mut self.latest, &mut self.other);
+            match Arc::get_mut(&mut self.latest) {
+                Some(latest) => latest.clone_from(&self.other),
+                None => self.latest = Arc::new(ArrayVec::clone(&self.other)),
+            }
+        }
+        let latest = Arc::make_mut(&mut self.latest);
+        if latest.is_full() {
+            latest.remove(0);
+        }
+        latest.push(checkpoint);
+    }
+}
+
+/// The rolling hash and its latest checkpoints.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StateHash {
+    items: ItemsHash,
+    checkpoints: Checkpoints,
 }
 
 impl StateHash {
     pub(super) fn value(&self) -> u128 {
-        self.value
+        self.items.value()
     }
 
     pub(super) fn add(&mut self, item: Contribution) {
-        self.value = self.value.wrapping_add(item.0);
+        self.items.put(item);
     }
 
     pub(super) fn remove(&mut self, item: Contribution) {
-        self.value = self.value.wrapping_sub(item.0);
+        self.items.remove(item);
     }
 
     /// Remembers the hash if this is one of the indexes at which replicas compare. Whether it is.
     pub(super) fn applied(&mut self, index: Index) -> bool {
         let is_checkpoint = index.0.is_multiple_of(CHECKPOINT_INTERVAL);
         if is_checkpoint {
-            self.remember(Checkpoint { index, hash: self.value });
+            self.remember(Checkpoint { index, hash: self.value() });
         }
         is_checkpoint
     }
 
     /// Adds a checkpoint that is later than the others.
     pub(super) fn remember(&mut self, checkpoint: Checkpoint) {
-        if self.checkpoints.len() == CHECKPOINTS_KEPT {
-            self.checkpoints.pop_front();
-        }
-        self.checkpoints.push_back(checkpoint);
+        self.checkpoints.push(checkpoint);
     }
 
     pub(super) fn checkpoints(&self) -> impl DoubleEndedIterator<Item = Checkpoint> + '_ {
-        self.checkpoints.iter().copied()
+        self.checkpoints.latest.iter().copied()
+    }
+
+    /// They stay as they are now.
+    pub(super) fn share_checkpoints(&self) -> Latest {
+        Arc::clone(&self.checkpoints.latest)
     }
 }
 
 /// The hash of a state whose items are named one by one, for whoever keeps no state.
-#[derive(Clone, Debug, Default)]
-pub struct ItemsHash(StateHash);
+#[derive(Clone, Debug)]
+pub struct ItemsHash(u128);
+
+impl Default for ItemsHash {
+    fn default() -> ItemsHash {
+        ItemsHash(xxh3_128(FORMAT))
+    }
+}
 
 impl ItemsHash {
     /// Adds an item; each is named once, in any order.
@@ -105,17 +143,17 @@ impl ItemsHash {
     }
 
     pub(super) fn put(&mut self, item: Contribution) {
-        self.0.add(item);
+        self.0 = self.0.wrapping_add(item.0);
     }
 
     pub(super) fn remove(&mut self, item: Contribution) {
-        self.0.remove(item);
+        self.0 = self.0.wrapping_sub(item.0);
     }
 
     /// The hash of the state that has these items and no others.
     #[must_use]
     pub fn value(&self) -> u128 {
-        self.0.value()
+        self.0
     }
 }
 
