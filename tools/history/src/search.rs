@@ -44,7 +44,7 @@ pub(crate) fn search(register: &Register, steps_max: u64) -> Verdict {
     let mut search = Search::new(register);
     let mut steps = 0;
     let mut orders = vec![Frame::new(State::Absent, None, None)];
-    while search.first < register.ended.len() {
+    while !search.is_whole() {
         let Some(frame) = orders.last_mut() else {
             return Verdict::Contradiction { steps, deepest: search.deepest };
         };
@@ -136,6 +136,11 @@ impl<'a> Search<'a> {
             known: HashMap::new(),
             deepest: Deepest { fitted: 0, state: State::Absent },
         }
+    }
+
+    /// Whether the order holds every operation that has an outcome.
+    fn is_whole(&self) -> bool {
+        self.first == self.register.ended.len()
     }
 
     fn next_choice(&self, frame: &mut Frame) -> Option<Choice> {

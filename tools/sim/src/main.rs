@@ -37,7 +37,7 @@ struct Args {
     /// Run each seed twice and compare the traces
     #[arg(long)]
     doublecheck: bool,
-    /// Print a line for each turn of a node, each work of a disk, each answer and each fault of the run of --seed
+    /// Print a line for each turn of a node and all that it logs, each work of a disk, each answer and each fault of the run of --seed
     #[arg(long, requires = "seed")]
     trace: bool,
     /// Stop after so many failures

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::agenda::SECOND;
 use crate::coverage::Coverage;
+use crate::logged;
 use crate::oracle::Violation;
 use crate::world::World;
 
@@ -57,6 +58,8 @@ pub fn catch_panics() {
 /// Runs a seed to its end or to its first violation.
 #[must_use]
 pub fn run_seed(seed: u64, whole_trace: bool) -> Report {
+    // What the run before has logged at its end is none of this one's.
+    let _ = logged::take();
     let mut world = match World::new(seed, whole_trace) {
         Ok(world) => world,
         Err(error) => return Report::impossible(seed, &format!("no directory for the run: {error}")),

@@ -90,7 +90,7 @@ pub enum Order {
 For three nodes and for one: resident memory of the empty processes, with the keys, and after a kill and a start \
 with the same data, each once it has stood still for --still. Bytes per key count from the empty process.
 
-The newest entries of the log stay in memory too, for followers: at most 64 MiB per core, whatever the settings; \
+The newest entries of the log stay in memory too, for followers: at most 8 MiB per core, the default of --core-log-memory-max; \
 the summary says how much that is at most, by what was written. A node that was started again has none of them, \
 until it writes.
 

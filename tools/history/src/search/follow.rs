@@ -21,13 +21,13 @@ pub(crate) fn follow(register: &Register, removals: &[Removal], steps_max: u64) 
     let mut walk = Walk { search: Search::new(register), state: State::Absent, steps: 0 };
     for (index, write) in writes(register, removals) {
         walk.look();
-        if walk.is_over() || walk.steps > steps_max {
+        if walk.search.is_whole() || walk.steps > steps_max {
             break;
         }
         walk.write(index, write)?;
     }
     walk.look();
-    (walk.is_over() && walk.steps <= steps_max).then_some(walk.steps)
+    (walk.search.is_whole() && walk.steps <= steps_max).then_some(walk.steps)
 }
 
 /// An entry of the log.
@@ -57,11 +57,6 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Whether the order holds every operation that has an outcome.
-    fn is_over(&self) -> bool {
-        self.search.first == self.search.register.ended.len()
-    }
-
     fn take(&mut self, choice: Choice) {
         self.state = self.search.after(choice, self.state);
         self.search.set(choice, true);
