@@ -77,14 +77,14 @@ impl Desk {
 
     /// Whether a call may be forwarded: it is kept until its answer comes.
     pub(super) fn may_forward(&self, call: &OwnedCall) -> bool {
-        self.forwards_bytes + call.frame.len() <= self.forwards_bytes_max
+        self.forwards_bytes + call.bytes() <= self.forwards_bytes_max
     }
 
     /// Remembers a call that is being sent to `node`; returns its name there.
     pub(super) fn forward(&mut self, core: CoreId, node: NodeId, call: OwnedCall) -> ForwardId {
         let serial = self.next_serial;
         self.next_serial = self.next_serial.wrapping_add(1);
-        self.forwards_bytes += call.frame.len();
+        self.forwards_bytes += call.bytes();
         self.forwards.insert(serial, Forwarded { node, call });
         ForwardId { core, serial }
     }
@@ -92,23 +92,23 @@ impl Desk {
     pub(super) fn take_forward(&mut self, serial: u64) -> Option<Forwarded> {
         let serial = if mutant!("forward-reply-misdelivered") { *self.forwards.keys().next()? } else { serial };
         let forwarded = self.forwards.remove(&serial)?;
-        self.forwards_bytes -= forwarded.call.frame.len();
+        self.forwards_bytes -= forwarded.call.bytes();
         Some(forwarded)
     }
 
     pub(super) fn take_forwards_to(&mut self, node: NodeId) -> Vec<Forwarded> {
         let taken = self.forwards.extract_if(.., |_, forwarded| forwarded.node == node);
         let taken: Vec<Forwarded> = taken.map(|(_, forwarded)| forwarded).collect();
-        self.forwards_bytes -= taken.iter().map(|forwarded| forwarded.call.frame.len()).sum::<usize>();
+        self.forwards_bytes -= taken.iter().map(|forwarded| forwarded.call.bytes()).sum::<usize>();
         taken
     }
 
     /// Keeps a call until a leader is known; gives it back if there are too many.
     pub(super) fn park(&mut self, call: OwnedCall) -> Result<(), OwnedCall> {
-        if self.parked_bytes + call.frame.len() > self.parked_bytes_max {
+        if self.parked_bytes + call.bytes() > self.parked_bytes_max {
             return Err(call);
         }
-        self.parked_bytes += call.frame.len();
+        self.parked_bytes += call.bytes();
         self.parked.push(call);
         Ok(())
     }
@@ -166,13 +166,13 @@ impl Desk {
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(ReplyTo, Code, &'static str)> {
         let mut expired = Vec::new();
         for (_, forwarded) in self.forwards.extract_if(.., |_, forwarded| forwarded.call.deadline <= now) {
-            self.forwards_bytes -= forwarded.call.frame.len();
+            self.forwards_bytes -= forwarded.call.bytes();
             let message = "the shard's leader did not answer in time; a write may or may not take effect";
             let code = if mutant!("expired-forward-refused") { Code::NoLeader } else { Code::Timeout };
             expired.push((forwarded.call.to, code, message));
         }
         for call in self.parked.extract_if(.., |call| call.deadline <= now) {
-            self.parked_bytes -= call.frame.len();
+            self.parked_bytes -= call.bytes();
             let message =
                 "the shard had no leader in time, so nothing was read or written: is a majority of the nodes up?";
             expired.push((call.to, Code::NoLeader, message));

@@ -76,3 +76,18 @@ fn so_many_scans_wait_and_no_more_nor_longer_than_their_deadline() {
     assert_eq!(expired.iter().map(|expired| expired.1).collect::<Vec<_>>(), [Code::Overloaded; 2]);
     assert!(!desk.is_empty(), "the last may wait longer");
 }
+
+#[test]
+fn what_waits_counts_with_the_room_it_has() {
+    let now = Instant::now();
+    let mut desk = desk(now);
+    let roomy = || {
+        let mut call = call(1, now);
+        call.frame.reserve_exact(999);
+        call
+    };
+    desk.park(roomy()).expect("1,000 of 1,000");
+    desk.park(call(1, now)).expect_err("full");
+    desk.forward(CORE, LEADER, roomy());
+    assert!(!desk.may_forward(&call(1, now)), "full");
+}

@@ -91,10 +91,10 @@ pub(super) enum Post<S> {
 }
 
 impl<S> Post<S> {
-    /// The bytes of a client's request in it. Raft bounds its own messages, and answers what was asked for.
+    /// The bytes that a client's request takes in it. Raft bounds its own messages, and answers what was asked for.
     pub(super) fn request_bytes(&self) -> usize {
         match self {
-            Post::Message(CoreMessage::Call(call)) => call.frame.len(),
+            Post::Message(CoreMessage::Call(call)) => call.bytes(),
             _ => 0,
         }
     }

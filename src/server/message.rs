@@ -117,6 +117,13 @@ pub struct OwnedCall {
     pub deadline: Instant,
 }
 
+impl OwnedCall {
+    /// The memory that it takes while it waits: the room of its frame, also what of that is empty.
+    pub(super) fn bytes(&self) -> usize {
+        self.frame.capacity()
+    }
+}
+
 /// From one core of a node to another.
 #[derive(Debug)]
 pub enum CoreMessage {

@@ -1,11 +1,14 @@
 //! Routers at the edges of their limits, and what becomes of reads whose leader goes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Item, Operation, Page, Reply, Request, Scan};
-use raftkv_protocol::types::{EntryId, Index, NodeId, RequestId, ShardId};
+use raftkv_protocol::client::{Answer, Code, Condition, Consistency, Item, Operation, Page, Reply, Scan};
+use raftkv_protocol::types::{CoreId, EntryId, Index, NodeId, RequestId, ShardId};
 
 use super::budget;
+use super::calls::own;
+use super::message::{Origin, ReplyTo};
+use super::router::Call;
 use super::router_test::{Cluster, Told, key_of};
 use crate::limits::Limits;
 use crate::storage::CoreLog;
@@ -21,9 +24,9 @@ fn put<'a>(key: &'a [u8], value: &'a [u8]) -> Operation<'a> {
 
 /// What an operation weighs while it waits.
 fn waiting_bytes(operation: Operation<'_>) -> usize {
-    let mut frame = Vec::new();
-    Request { id: RequestId(0), operation }.encode(&mut frame);
-    frame.len()
+    let origin = Origin::Gather { job: 0, shard: ShardId(0) };
+    let to = ReplyTo { core: CoreId(0), origin };
+    own(&Call { operation, shard: ShardId(0), to, deadline: Instant::now() }).bytes()
 }
 
 #[test]
