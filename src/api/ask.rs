@@ -1,7 +1,7 @@
 //! What a face over HTTP asks its node, and how it hears the answer.
 //!
 //! A handler is a future on the core's own loop. It leaves its question with the [`Backend`] and waits; the loop takes
-//! the questions of a turn together ([`Backend::take_questions`]), has the router serve them, and answers each when its shard
+//! the questions of a turn together ([`Backend::take_asked`]), has the router serve them, and answers each when its shard
 //! has. What is asked and answered is owned here, as it outlives the bytes that it came in.
 
 use std::fmt;
@@ -203,16 +203,13 @@ impl Backend {
         figures.await.unwrap_or_else(|_| Err(ended()))
     }
 
-    /// What was asked since the last look, for the loop. The list is empty before, and used again for what is asked from now
-    /// on.
-    pub fn take_questions(&self, list: &mut Vec<Question>) {
-        std::mem::swap(list, &mut self.asked().questions);
-    }
-
-    /// Who has asked for the node's figures since the last look.
+    /// What was asked since the last look, for the loop, and who has asked for the node's figures. The list is empty before, and
+    /// used again for what is asked from now on.
     #[must_use]
-    pub fn take_scrapes(&self) -> Vec<Scrape> {
-        std::mem::take(&mut self.asked().scrapes)
+    pub fn take_asked(&self, list: &mut Vec<Question>) -> Vec<Scrape> {
+        let mut asked = self.asked();
+        std::mem::swap(list, &mut asked.questions);
+        std::mem::take(&mut asked.scrapes)
     }
 
     /// A request was refused before the node was asked.

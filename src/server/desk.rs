@@ -11,8 +11,9 @@ use raftkv_protocol::types::{CoreId, NodeId};
 use crate::limits::Limits;
 
 use super::demand::Questions;
-use super::gather::{Gathers, Statuses};
+use super::gather::Gathers;
 use super::message::{OwnedCall, ReplyTo};
+use super::statuses::Statuses;
 
 /// How often parked calls are tried again without any news of a leader.
 const RETRY: Duration = Duration::from_millis(20);

@@ -12,9 +12,10 @@ use crate::shard::{Outbox, Shard};
 use crate::storage::CoreLog;
 
 use super::calls::{decode_operation, own};
-use super::gather::{Gathered, Portion};
+use super::gather::Portion;
 use super::message::{CoreMessage, CoreStatus, Origin, OwnedCall, ReplyTo, Wanted};
 use super::router::{Call, Router};
+use super::statuses::{Asker, Gathered};
 use super::transport::Transport;
 
 impl<L: CoreLog> Router<L> {
@@ -74,22 +75,23 @@ impl<L: CoreLog> Router<L> {
 
     /// Has the node's status told to whoever asks.
     pub(super) fn look(&mut self, to: ReplyTo, deadline: Instant, transport: &mut impl Transport) {
-        self.ask_cores(Wanted::Status, vec![to], deadline, transport);
+        self.ask_cores(Asker::Status(to), deadline, transport);
     }
 
     /// Has the node's figures told to all who have asked for them, unless they are being gathered for others: many may ask at a
     /// time, and gathering is not for nothing.
     pub(super) fn gather_figures(&mut self, transport: &mut impl Transport) {
-        if let Some((to, deadline)) = self.desk.statuses.take_waiting() {
+        if let Some(asker) = self.desk.statuses.take_waiting() {
             self.counters.scrapes_gathered += 1;
-            self.ask_cores(Wanted::Figures, to, deadline, transport);
+            let deadline = self.desk.now() + self.node.config.limits.request_timeout;
+            self.ask_cores(asker, deadline, transport);
         }
     }
 
     /// Asks all cores what they know of themselves.
-    fn ask_cores(&mut self, wanted: Wanted, to: Vec<ReplyTo>, deadline: Instant, transport: &mut impl Transport) {
-        let cores = self.node.config.cores;
-        let job = self.desk.statuses.start(to, wanted, &self.node, deadline);
+    fn ask_cores(&mut self, asker: Asker, deadline: Instant, transport: &mut impl Transport) {
+        let (cores, wanted) = (self.node.config.cores, asker.wanted());
+        let job = self.desk.statuses.start(asker, &self.node, deadline);
         for core in (0..cores).map(CoreId).filter(|core| *core != self.core) {
             transport.answer(core, CoreMessage::StatusAsked { core: self.core, job, wanted });
         }
@@ -98,21 +100,17 @@ impl<L: CoreLog> Router<L> {
 
     /// One core has told what it knows; whoever asked is answered when all have.
     pub(super) fn status_part(&mut self, job: u64, part: CoreStatus, transport: &mut impl Transport) {
-        let Some(Gathered { to, wanted, mut status, counters, cores }) = self.desk.statuses.part(job, part) else {
-            return;
-        };
-        match wanted {
-            Wanted::Figures => {
+        let Some(Gathered { asker, mut status, counters, cores }) = self.desk.statuses.part(job, part) else { return };
+        match asker {
+            Asker::Figures(to) => {
                 let mut requests = Box::<Requests>::default();
                 cores.iter().for_each(|core| requests.add(&core.requests));
                 let figures = Figures { status, counters, requests, cores, texts: Texts::default() };
                 self.show(&Arc::new(figures), &to, transport);
             }
-            Wanted::Status => {
+            Asker::Status(to) => {
                 status.counters = counters.named();
-                for to in to {
-                    self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status.clone())));
-                }
+                self.exit(transport).reply(to, EntryId::ZERO, Ok(Answer::Status(status)));
             }
         }
     }

@@ -1,17 +1,14 @@
-//! Answers that are put together from several parts: a scan from all shards, a status from all cores.
+//! Scans that are put together from all shards.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use raftkv_protocol::client::{Answer, Code, Item, Page, Refusal, Scan, Status};
+use raftkv_protocol::client::{Answer, Code, Item, Page, Refusal, Scan};
 use raftkv_protocol::types::{EntryId, Index, ShardId};
 
 use crate::limits::Limits;
-use crate::metrics::Counters;
-use crate::metrics::figures::CoreFigures;
 
-use super::message::{CoreStatus, OwnedCall, ReplyTo, Wanted};
-use super::node::Node;
+use super::message::OwnedCall;
 
 /// How long a scan is waited for beyond its deadline: the shards' own refusals come then, from other cores a sweep later, and
 /// tell more than that they have not answered.
@@ -222,99 +219,5 @@ impl Finished {
         let items = self.0.items.iter();
         let items = items.map(|item| Item { key: &item.key, version: item.version, value: &item.value }).collect();
         reply(Ok(Answer::Page(Page { items, more: self.0.more })));
-    }
-}
-
-/// What the cores of a node have told.
-#[derive(Debug)]
-pub(super) struct Gathered {
-    /// Who has asked.
-    pub(super) to: Vec<ReplyTo>,
-    pub(super) wanted: Wanted,
-    pub(super) status: Box<Status>,
-    pub(super) counters: Counters,
-    pub(super) cores: Vec<CoreFigures>,
-}
-
-/// A question for the node's status: the cores' parts so far.
-#[derive(Debug)]
-struct Question {
-    deadline: Instant,
-    missing: u16,
-    told: Gathered,
-}
-
-/// The questions for the node's status under way.
-#[derive(Debug, Default)]
-pub(super) struct Statuses {
-    next: u64,
-    jobs: BTreeMap<u64, Question>,
-    /// Who waits for the metrics, and until when: the first of them. Those that are being gathered were asked for before, and what
-    /// has happened since may not be in them.
-    waiting: Vec<ReplyTo>,
-    waiting_until: Option<Instant>,
-}
-
-impl Statuses {
-    /// Has somebody wait for the metrics.
-    #[cfg(any(feature = "http", test))]
-    pub(super) fn wait(&mut self, to: ReplyTo, deadline: Instant) {
-        self.waiting.push(to);
-        self.waiting_until.get_or_insert(deadline);
-    }
-
-    /// All who wait for the metrics, and until when, unless others' are being gathered: once is enough for all of them.
-    pub(super) fn take_waiting(&mut self) -> Option<(Vec<ReplyTo>, Instant)> {
-        if self.jobs.values().any(|question| question.told.wanted == Wanted::Figures) {
-            return None;
-        }
-        let until = self.waiting_until.take()?;
-        Some((std::mem::take(&mut self.waiting), until))
-    }
-
-    pub(super) fn start(&mut self, to: Vec<ReplyTo>, wanted: Wanted, node: &Node, deadline: Instant) -> u64 {
-        let status = Box::new(Status {
-            cluster: node.cluster,
-            node: node.config.node_id,
-            incarnation: node.incarnation,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            nodes: node.config.initial_cluster.clone(),
-            disk: node.health.own(),
-            sync_ms: node.health.sync_ms(),
-            ..Status::default()
-        });
-        let told = Gathered { to, wanted, status, counters: Counters::default(), cores: Vec::new() };
-        let question = Question { deadline, missing: node.config.cores, told };
-        self.next += 1;
-        self.jobs.insert(self.next, question);
-        self.next
-    }
-
-    /// One core has answered; the last one's answer completes the status.
-    pub(super) fn part(&mut self, job: u64, part: CoreStatus) -> Option<Gathered> {
-        let question = self.jobs.get_mut(&job)?;
-        let told = &mut question.told;
-        told.status.shards.extend(part.shards);
-        told.status.holds.extend(part.holds);
-        told.counters.add(&part.counters);
-        told.cores.extend(part.figures);
-        question.missing -= 1;
-        if question.missing > 0 {
-            return None;
-        }
-        let Question { mut told, .. } = self.jobs.remove(&job)?;
-        told.status.shards.sort_by_key(|shard| shard.id);
-        told.status.holds.sort_by_key(|hold| (hold.core, hold.shard));
-        told.cores.sort_by_key(|figures| figures.core);
-        Some(told)
-    }
-
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<ReplyTo> {
-        let late = self.jobs.extract_if(.., |_, question| question.deadline <= now);
-        late.flat_map(|(_, question)| question.told.to).collect()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.waiting.is_empty()
     }
 }

@@ -44,6 +44,7 @@ mod service_manager;
 mod snapshot_link;
 mod snapshots;
 mod start;
+mod statuses;
 mod stopping;
 mod tally;
 mod terminal;

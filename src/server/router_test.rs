@@ -463,7 +463,7 @@ fn all_who_ask_for_the_metrics_while_they_are_gathered_are_answered_together() {
     let mut ask = |router: &mut Router<MemoryLog>, count| {
         for exchange in names.by_ref().take(count).map(ExchangeId) {
             let origin = Origin::Exchange { exchange, charge: Charge::Other(0), taken };
-            router.desk.statuses.wait(ReplyTo { core: CoreId(0), origin }, now + Duration::from_secs(1));
+            router.desk.statuses.wait(ReplyTo { core: CoreId(0), origin });
         }
     };
     // Who asks while others' are gathered may know of what has happened since.
@@ -483,6 +483,29 @@ fn all_who_ask_for_the_metrics_while_they_are_gathered_are_answered_together() {
     }
     assert!(router.desk.statuses.is_empty());
     assert_eq!(router.counters.scrapes_gathered, 2);
+}
+
+#[test]
+fn whoever_waits_while_others_metrics_are_gathered_has_as_much_time_as_they_had() {
+    let mut cluster = Cluster::with(|config| config.cores = 2);
+    let (start, timeout) = (cluster.now, Limits::default().request_timeout);
+    let (router, mail) = &mut cluster.nodes[0];
+    let taken = Taken { at: start, face: Face::Rest, task: Task::Metrics };
+    for exchange in [1, 2].map(ExchangeId) {
+        let origin = Origin::Exchange { exchange, charge: Charge::Other(0), taken };
+        router.desk.statuses.wait(ReplyTo { core: CoreId(0), origin });
+        router.finish_turn(start, mail).unwrap();
+    }
+    // The other core hangs, until the first has waited too long.
+    let late = start + timeout;
+    for now in [late, late + timeout / 2] {
+        router.finish_turn(now, mail).unwrap();
+    }
+    let asked = std::mem::take(&mut mail.answers);
+    let [_, CoreMessage::StatusAsked { job, .. }] = asked[..] else { panic!("{asked:?}") };
+    let status = Box::new(router.own_status(Wanted::Figures));
+    router.core_message(CoreMessage::StatusPart { job, status }, mail);
+    assert_eq!(mail.figures.iter().map(|(name, _)| name.0).collect::<Vec<_>>(), [2]);
 }
 
 impl Cluster {

@@ -92,6 +92,17 @@ fn the_format_is_the_one_that_is_asked_for() {
     assert_eq!(http.ask("POST", "/metrics", &[], b"").status, 405);
 }
 
+#[test]
+fn a_scrape_finds_itself_among_the_requests() {
+    let cluster = Cluster::start(1);
+    let mut http = Http::connect(http_address(cluster.address(1)));
+    for scrapes in 1..=3 {
+        let page = http.ask("GET", "/metrics", &[], b"");
+        let page = Page::read(page.text(), Format::Prometheus);
+        assert_eq!(page.sum("raftkv_http_requests_total", &[]), f64::from(scrapes));
+    }
+}
+
 /// The third may have its metrics when one of the others has taken its own.
 #[test]
 fn so_many_metrics_are_on_their_way_and_no_more() {

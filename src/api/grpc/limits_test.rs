@@ -38,7 +38,7 @@ where
         Poll::Ready(response) => Some(response),
         Poll::Pending => {
             let mut questions = Vec::new();
-            node.backend.take_questions(&mut questions);
+            assert!(node.backend.take_asked(&mut questions).is_empty());
             assert_eq!(questions.len(), 1, "it is asked of the node");
             None
         }

@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::api::ask::{Backend, Question};
+use crate::api::ask::{Backend, Question, Scrape};
 use crate::api::held::Held;
 use crate::api::node_handle::{Health, NodeHandle};
 use crate::config::Config;
@@ -192,11 +192,11 @@ impl<S: Socket + 'static> Http<S> {
         ended.len()
     }
 
-    /// What the tasks have asked, in the list that was given back.
-    fn questions(&mut self) -> Vec<Question> {
+    /// What the tasks have asked, in the list that was given back, and those of them that wait for the node's figures.
+    fn take_asked(&mut self) -> (Vec<Question>, Vec<Scrape>) {
         let mut questions = std::mem::take(&mut self.questions);
-        self.backend.take_questions(&mut questions);
-        questions
+        let scrapes = self.backend.take_asked(&mut questions);
+        (questions, scrapes)
     }
 
     /// Keeps a read until there is room for its answer.

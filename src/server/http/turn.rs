@@ -11,7 +11,7 @@ use super::super::io::http_token;
 use super::super::message::{Charge, ExchangeId, Origin, Reader, ReplyTo};
 use super::super::room::Room;
 use super::turn_away;
-use crate::api::ask::{OwnedAnswer, OwnedRefusal, Question, Scrape};
+use crate::api::ask::{OwnedAnswer, OwnedOperation, OwnedRefusal, Question, Scrape};
 use crate::api::binary;
 use crate::metrics::requests::{Face, Taken, Task};
 use crate::socket::Network;
@@ -40,9 +40,10 @@ impl<N: Network> CoreLoop<N> {
     /// Polls the tasks that are ready, and hands what they ask to the router.
     pub(in crate::server) fn run_http(&mut self, now: Instant) {
         self.poll_http(now);
-        let mut questions = self.http.questions();
-        if !questions.is_empty() {
-            // One of them may ask for what was counted, and is to find itself.
+        let (mut questions, scrapes) = self.http.take_asked();
+        let is_status = |question: &Question| matches!(question.operation, OwnedOperation::Status);
+        if !scrapes.is_empty() || questions.iter().any(is_status) {
+            // Whoever asks for what was counted is to find itself.
             self.http.count(&mut self.router.counters, &mut self.router.requests);
         }
         for question in questions.drain(..) {
@@ -50,7 +51,7 @@ impl<N: Network> CoreLoop<N> {
             self.take_question(exchange, question);
         }
         self.http.questions = questions;
-        for scrape in self.http.backend.take_scrapes() {
+        for scrape in scrapes {
             self.take_scrape(scrape);
         }
     }
@@ -127,8 +128,7 @@ impl<N: Network> CoreLoop<N> {
         self.io.open_scrape(exchange, charge, scraper);
         let taken = self.taken(Face::Rest, Task::Metrics);
         let to = ReplyTo { core: self.core(), origin: Origin::Exchange { exchange, charge, taken } };
-        let deadline = self.now() + self.node.config.limits.request_timeout;
-        self.router.desk.statuses.wait(to, deadline);
+        self.router.desk.statuses.wait(to);
     }
 }
 
