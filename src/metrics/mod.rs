@@ -178,7 +178,7 @@ counters! {
     disk_full,
     /// Hashes of their replicas that peers have told.
     checkpoints_received,
-    /// Times that a replica was found to be another than others.
+    /// Times that a replica was found to differ from others, or to be corrupt.
     divergences,
     /// Reads that a leader answered by its lease.
     lease_reads,

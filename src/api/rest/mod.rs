@@ -15,6 +15,8 @@ mod scan;
 mod ui;
 
 #[cfg(test)]
+mod node_test;
+#[cfg(test)]
 mod params_test;
 
 use std::sync::Arc;

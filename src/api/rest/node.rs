@@ -6,6 +6,7 @@ use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use raftkv_protocol::client::{LogHold, ShardStatus, SlotTable, Status};
+use raftkv_protocol::health::Verdict;
 use serde::Serialize;
 
 use super::body::json;
@@ -28,13 +29,13 @@ struct NodeStatus<'a> {
     disk: &'static str,
     sync_ms: u64,
     members: Vec<Member<'a>>,
-    shards: Vec<Shard<'a>>,
+    shards: Vec<Shard>,
     log_holds: Vec<Hold<'a>>,
     counters: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Serialize)]
-struct Shard<'a> {
+struct Shard {
     id: u16,
     role: &'static str,
     term: u64,
@@ -48,7 +49,7 @@ struct Shard<'a> {
     keys: u64,
     state_hash: String,
     repairing: bool,
-    diverged: Option<&'a str>,
+    diverged: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -80,7 +81,7 @@ fn members(nodes: &[(raftkv_protocol::types::NodeId, String)]) -> Vec<Member<'_>
     nodes.iter().map(|(id, address)| Member { id: id.0, address }).collect()
 }
 
-fn shard(shard: &ShardStatus) -> Shard<'_> {
+fn shard(shard: &ShardStatus) -> Shard {
     Shard {
         id: shard.id.0,
         role: shard.role.name(),
@@ -95,7 +96,16 @@ fn shard(shard: &ShardStatus) -> Shard<'_> {
         keys: shard.keys,
         state_hash: format!("{:032x}", shard.state_hash),
         repairing: shard.is_repairing,
-        diverged: shard.divergence.as_ref().map(|_| "this replica's state is another than that of the majority"),
+        diverged: shard.divergence.map(|divergence| why_not_served(divergence.verdict)),
+    }
+}
+
+/// What is wrong with a replica that does not serve.
+pub fn why_not_served(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Diverged => "this replica's state is another than that of the majority",
+        Verdict::Undecided => "the replicas' states differ, and no majority has the same",
+        Verdict::Corrupt => "this replica's memory does not hold what was written to it",
     }
 }
 

@@ -218,7 +218,7 @@ static PEERS: [Family; 11] = [
         &[("", |c| c.checkpoints_received)],
     ),
     counter(
-        About::new("raftkv_divergences", "Times that a replica was found to be another than others"),
+        About::new("raftkv_divergences", "Times that a replica was found to differ from others, or to be corrupt"),
         "",
         &[("", |c| c.divergences)],
     ),

@@ -31,9 +31,13 @@ static STATUS: [Status; 10] = [
         |shard| shard.snapshot.index.0,
     ),
     (About::new("raftkv_shard_keys", "Keys that this replica holds"), |shard| shard.keys),
-    (About::new("raftkv_shard_diverged", "1 if this replica's state is another than that of others"), |shard| {
-        u64::from(shard.divergence.is_some())
-    }),
+    (
+        About::new(
+            "raftkv_shard_diverged",
+            "1 if this replica does not serve: it differs from others, is corrupt, or nobody knows whose state is right",
+        ),
+        |shard| u64::from(shard.divergence.is_some()),
+    ),
     (
         About::new("raftkv_shard_repairing", "1 if this replica gets back from the others what its log has lost"),
         |shard| u64::from(shard.is_repairing),
