@@ -55,13 +55,17 @@ pub enum Task {
     Ping,
     /// A snapshot of every shard.
     Snapshot,
+    /// Whether the node serves, by the protocol that gRPC has for it.
+    Health,
+    /// Which services there are.
+    Reflection,
     /// What this version does not know.
     Other,
 }
 
 impl Task {
     /// All of them, in their order.
-    pub const ALL: [Task; 11] = [
+    pub const ALL: [Task; 13] = [
         Task::Put,
         Task::Delete,
         Task::Batch,
@@ -72,6 +76,8 @@ impl Task {
         Task::Metrics,
         Task::Ping,
         Task::Snapshot,
+        Task::Health,
+        Task::Reflection,
         Task::Other,
     ];
 
@@ -106,6 +112,8 @@ impl Task {
             Task::Metrics => "metrics",
             Task::Ping => "ping",
             Task::Snapshot => "snapshot",
+            Task::Health => "health",
+            Task::Reflection => "reflection",
             Task::Other => "other",
         }
     }

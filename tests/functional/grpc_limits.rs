@@ -41,6 +41,26 @@ fn field_1(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn what_is_refused_without_asking_the_node_is_counted() {
+    let cluster = Cluster::start(1);
+    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    let long = vec![0; 5 << 10];
+    let refusals = || Page::of(&cluster, 1).sum("raftkv_refusals_total", &[]);
+    let before = refusals();
+    for (stream, (path, message, task, code)) in [1, 3, 5, 7].into_iter().zip([
+        ("/raftkv.v1.KV/None", &b""[..], "other", "bad_request"),
+        ("/none.v1.None/Get", &[], "other", "bad_request"),
+        ("/grpc.health.v1.Health/Check", &field_1(b"none"), "health", "not_found"),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &long, "reflection", "too_large"),
+    ]) {
+        let number = if stream == 3 { 2.0 } else { 1.0 };
+        assert!(http2.call(stream, path, &[]) && http2.body(stream, &framed(message)));
+        await_refusals(&cluster, task, code, number);
+    }
+    assert_eq!(refusals() - before, 3.0, "what is not found is no refusal");
+}
+
+#[test]
 fn deadlines_hold_for_responses_that_their_clients_do_not_take() {
     let cluster = Cluster::start(1);
     cluster.wire(1).put("long", vec![7; 1 << 20]);

@@ -24,7 +24,7 @@ use crate::metrics::requests::Task;
 pub struct RequestBody {
     body: Pin<Box<dyn Body<Data = Bytes, Error = StdError> + Send>>,
     node: Arc<NodeHandle>,
-    task: Option<Task>,
+    task: Task,
     /// `None` for a stream of small messages, each of which is dealt with as it comes.
     whole: Option<Whole>,
     /// Set when there is something to wait for.
@@ -82,7 +82,7 @@ where
 
 impl RequestBody {
     /// A body that holds one message, which is to be there in the time that the body of a request may take.
-    pub fn whole<B>(body: B, node: &Arc<NodeHandle>, task: Option<Task>, whole: Whole) -> RequestBody
+    pub fn whole<B>(body: B, node: &Arc<NodeHandle>, task: Task, whole: Whole) -> RequestBody
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<StdError>,
@@ -91,12 +91,12 @@ impl RequestBody {
     }
 
     /// A body that holds small messages as long as the client has some, and ends when it rests too long.
-    pub fn stream<B>(body: B, node: &Arc<NodeHandle>) -> RequestBody
+    pub fn stream<B>(body: B, node: &Arc<NodeHandle>, task: Task) -> RequestBody
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<StdError>,
     {
-        RequestBody { body: Box::pin(Foreign(body)), node: Arc::clone(node), task: None, whole: None, sleep: None }
+        RequestBody { body: Box::pin(Foreign(body)), node: Arc::clone(node), task, whole: None, sleep: None }
     }
 
     /// Takes note of what has come.
@@ -119,7 +119,7 @@ impl RequestBody {
     }
 
     fn refuse(&self, refusal: OwnedRefusal) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Poll::Ready(Some(Err(status::of(refusal, &self.node, self.task))))
+        Poll::Ready(Some(Err(status::of(refusal, &self.node, Some(self.task)))))
     }
 }
 

@@ -22,6 +22,7 @@ use super::kv::Keys;
 use super::status;
 use crate::api::ask::OwnedRefusal;
 use crate::api::node_handle::NodeHandle;
+use crate::metrics::requests::Task;
 
 /// How often a watch looks. Looking asks nobody.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -47,7 +48,7 @@ impl Health for Vitals {
         let service = request.into_inner().service;
         if !is_known(&service) {
             let refusal = OwnedRefusal::new(Code::NotFound, format!("there is no service `{service}` here"));
-            return Err(status::of(refusal, &self.0, None));
+            return Err(status::of(refusal, &self.0, Some(Task::Health)));
         }
         Ok(Response::new(HealthCheckResponse { status: serving(&self.0).into() }))
     }

@@ -140,13 +140,13 @@ impl Grpc {
         let task = task(request.uri().path());
         let mut clock = match deadline::timeout(request.headers()) {
             Ok(timeout) => timeout.and_then(|timeout| Clock::new(timeout, &self.node)),
-            Err(refusal) => return self.refuse(task, refusal),
+            Err(refusal) => return self.refuse(Some(task), refusal),
         };
         let share = Arc::new(self.node.bodies.hold(0));
         let asks_on = request.uri().path().starts_with(REFLECTION);
         let bytes_max = PREFIX_BYTES + self.message_bytes_max(request.uri().path());
         let request = request.map(|body| match asks_on {
-            true => RequestBody::stream(body, &self.node),
+            true => RequestBody::stream(body, &self.node, task),
             false => RequestBody::whole(body, &self.node, task, Whole::new(Arc::clone(&share), bytes_max)),
         });
         let answered = match &mut clock {
@@ -194,16 +194,18 @@ fn service(path: &str) -> Option<&str> {
     path.split('/').nth(1)
 }
 
-/// What a call asks the node for, by its path; `None` if it is nothing that is counted as a request.
-fn task(path: &str) -> Option<Task> {
+/// What a call asks for, by its path.
+fn task(path: &str) -> Task {
     match path {
-        "/raftkv.v1.KV/Put" | "/raftkv.v1.KV/CompareAndSet" => Some(Task::Put),
-        "/raftkv.v1.KV/Get" => Some(Task::Get),
-        "/raftkv.v1.KV/Delete" => Some(Task::Delete),
-        "/raftkv.v1.KV/Batch" => Some(Task::Batch),
-        "/raftkv.v1.KV/Scan" => Some(Task::Scan),
-        "/raftkv.v1.Cluster/Status" => Some(Task::Status),
-        _ => None,
+        "/raftkv.v1.KV/Put" | "/raftkv.v1.KV/CompareAndSet" => Task::Put,
+        "/raftkv.v1.KV/Get" => Task::Get,
+        "/raftkv.v1.KV/Delete" => Task::Delete,
+        "/raftkv.v1.KV/Batch" => Task::Batch,
+        "/raftkv.v1.KV/Scan" => Task::Scan,
+        "/raftkv.v1.Cluster/Status" => Task::Status,
+        "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch" => Task::Health,
+        _ if path.starts_with(REFLECTION) => Task::Reflection,
+        _ => Task::Other,
     }
 }
 

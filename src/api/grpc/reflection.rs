@@ -23,6 +23,7 @@ use super::generated::reflection::{
 use super::generated::reflection_alpha::server_reflection_server::ServerReflection as ServerReflectionAlpha;
 use super::status;
 use crate::api::node_handle::NodeHandle;
+use crate::metrics::requests::Task;
 
 /// What `tools/codegen` writes beside the code: a `FileDescriptorSet` of all `.proto` files.
 const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
@@ -178,7 +179,7 @@ impl Stream for Answers {
             }
             Poll::Ready(Some(Err(status))) => {
                 self.has_ended = true;
-                Poll::Ready(Some(Err(status::own(status))))
+                Poll::Ready(Some(Err(status::own(status, &self.node, Task::Reflection))))
             }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending if self.node.health.is_stopping() => Poll::Ready(None),

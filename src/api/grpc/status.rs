@@ -46,8 +46,8 @@ fn with_code(code: Code) -> MetadataMap {
     metadata
 }
 
-/// A status that the generated code has made up, in the words of this server.
-pub fn own(status: Status) -> Status {
+/// A status that the generated code has made up, in the words of this server, and counted as one of this task.
+pub fn own(status: Status, node: &NodeHandle, task: Task) -> Status {
     if status.metadata().contains_key(CODE) {
         return status;
     }
@@ -59,6 +59,7 @@ pub fn own(status: Status) -> Status {
         GrpcCode::Unimplemented => (GrpcCode::Unimplemented, Code::BadRequest, "this is not understood"),
         _ => (GrpcCode::InvalidArgument, Code::BadRequest, "the call is no gRPC call with a message of this method"),
     };
+    node.backend.refused(node.face, task, code);
     let message = match status.message() {
         "" => words.to_owned(),
         told => format!("{words}: {told}"),
@@ -67,19 +68,10 @@ pub fn own(status: Status) -> Status {
 }
 
 /// The head of a response that the generated code has made up: a refusal in it has the server's own words.
-pub fn complete(
-    response: Response<tonic::body::Body>,
-    node: &NodeHandle,
-    task: Option<Task>,
-) -> Response<tonic::body::Body> {
+pub fn complete(response: Response<tonic::body::Body>, node: &NodeHandle, task: Task) -> Response<tonic::body::Body> {
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() != GrpcCode::Ok && !status.metadata().contains_key(CODE) => {
-            let status = own(status);
-            if let Some(task) = task {
-                let is_large = status.code() == GrpcCode::ResourceExhausted;
-                node.backend.refused(node.face, task, if is_large { Code::TooLarge } else { Code::BadRequest });
-            }
-            status.into_http()
+            own(status, node, task).into_http()
         }
         _ => response,
     }
