@@ -35,44 +35,89 @@ const REFUSED_STREAM: u32 = 0x7;
 const CANCEL: u32 = 0x8;
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
-/// Follows what is sent from its first byte.
+/// What is known of a frame as its bytes go by, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    /// Its type is there.
+    Kind(u8),
+    /// Its head is there, and its reason if it has one.
+    Head { kind: u8, flags: u8, reason: Option<u32> },
+    /// All of it is.
+    End,
+}
+
+/// Splits what one side sends into frames.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+struct Splitter {
     /// What is there of the head of a frame, and of the rest up to its reason.
     begun: ArrayVec<u8, { HEAD_BYTES + GOAWAY_REASON + REASON_BYTES }>,
     /// Bytes until the next head.
     skip: usize,
+    /// They are the rest of a frame whose head was seen.
+    is_within: bool,
 }
 
-impl Frames {
-    /// These bytes are sent next; `ended` hears of each frame that ends a stream or the connection, and why.
-    pub(super) fn follow(&mut self, mut bytes: &[u8], mut ended: impl FnMut(u8, u32)) {
-        while !bytes.is_empty() {
+impl Splitter {
+    /// What follows begins behind so many bytes.
+    fn behind(bytes: usize) -> Splitter {
+        Splitter { skip: bytes, ..Splitter::default() }
+    }
+
+    /// These bytes go by next.
+    fn follow(&mut self, mut bytes: &[u8], mut saw: impl FnMut(Sight)) {
+        loop {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
-            let taken = bytes.len().min(self.wanted() - self.begun.len());
+            if self.skip > 0 {
+                return;
+            }
+            if std::mem::take(&mut self.is_within) {
+                saw(Sight::End);
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            let before = self.begun.len();
+            let taken = bytes.len().min(self.wanted() - before);
             self.begun.extend(bytes[..taken].iter().copied());
             bytes = &bytes[taken..];
-            if self.begun.len() < self.wanted() {
-                continue;
+            if before <= TYPE_AT
+                && let Some(kind) = self.begun.get(TYPE_AT)
+            {
+                saw(Sight::Kind(*kind));
             }
-            let length = length(&self.begun);
-            if let Some(reason) = self.begun.last_chunk::<REASON_BYTES>().filter(|_| self.begun.len() > HEAD_BYTES) {
-                ended(self.begun[TYPE_AT], u32::from_be_bytes(*reason));
+            if self.begun.len() == self.wanted() {
+                saw(self.head());
+                self.skip = HEAD_BYTES + length(&self.begun) - self.begun.len();
+                self.begun.clear();
+                self.is_within = true;
             }
-            self.skip = length + HEAD_BYTES - self.begun.len();
-            self.begun.clear();
         }
     }
 
     /// How much of the frame must be there to know what it is.
     fn wanted(&self) -> usize {
-        match self.begun.get(TYPE_AT) {
-            Some(&RST_STREAM) => HEAD_BYTES + RST_STREAM_REASON + REASON_BYTES,
-            Some(&GOAWAY) => HEAD_BYTES + GOAWAY_REASON + REASON_BYTES,
-            _ => HEAD_BYTES,
+        if self.begun.len() < HEAD_BYTES {
+            return HEAD_BYTES;
         }
+        HEAD_BYTES + reason_end(self.begun[TYPE_AT]).map_or(0, |end| end.min(length(&self.begun)))
+    }
+
+    fn head(&self) -> Sight {
+        let (kind, flags) = (self.begun[TYPE_AT], self.begun[FLAGS_AT]);
+        let has_reason = reason_end(kind).is_some_and(|end| self.begun.len() == HEAD_BYTES + end);
+        let reason = self.begun.last_chunk().filter(|_| has_reason).copied().map(u32::from_be_bytes);
+        Sight::Head { kind, flags, reason }
+    }
+}
+
+/// Where the reason ends in the rest of a frame that has one.
+fn reason_end(kind: u8) -> Option<usize> {
+    match kind {
+        RST_STREAM => Some(RST_STREAM_REASON + REASON_BYTES),
+        GOAWAY => Some(GOAWAY_REASON + REASON_BYTES),
+        _ => None,
     }
 }
 
@@ -80,14 +125,26 @@ fn length(head: &[u8]) -> usize {
     usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])
 }
 
+/// Follows what is sent from its first byte.
+#[derive(Debug, Default)]
+pub(super) struct Ends(Splitter);
+
+impl Ends {
+    /// These bytes are sent next; `ended` hears of each frame that ends a stream or the connection, and why.
+    pub(super) fn follow(&mut self, bytes: &[u8], mut ended: impl FnMut(u8, u32)) {
+        self.0.follow(bytes, |sight| {
+            if let Sight::Head { kind, reason: Some(reason), .. } = sight {
+                ended(kind, reason);
+            }
+        });
+    }
+}
+
 /// Follows what a client sends from its first byte, to know whether a head is on its way: that may be several frames,
 /// between which nothing else comes (RFC 9113 §4.3).
 #[derive(Debug)]
 pub(super) struct Heads {
-    /// What is there of the head of a frame.
-    begun: ArrayVec<u8, HEAD_BYTES>,
-    /// Bytes until the next head.
-    skip: usize,
+    splitter: Splitter,
     is_open: bool,
     /// The frame that is on its way is the last one of what is open.
     is_last: bool,
@@ -95,7 +152,7 @@ pub(super) struct Heads {
 
 impl Default for Heads {
     fn default() -> Heads {
-        Heads { begun: ArrayVec::new(), skip: PREFACE.len(), is_open: false, is_last: false }
+        Heads { splitter: Splitter::behind(PREFACE.len()), is_open: false, is_last: false }
     }
 }
 
@@ -106,51 +163,26 @@ impl Heads {
     }
 
     /// These bytes have come. Whether some head has ended with them.
-    pub(super) fn follow(&mut self, mut bytes: &[u8]) -> bool {
+    pub(super) fn follow(&mut self, bytes: &[u8]) -> bool {
+        let Heads { splitter, is_open, is_last } = self;
+        let is_of_head = |kind| [HEADERS, CONTINUATION].contains(&kind);
         let mut has_ended = false;
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            if self.skip > 0 {
-                return has_ended;
+        splitter.follow(bytes, |sight| match sight {
+            Sight::Kind(kind) => *is_open |= is_of_head(kind),
+            Sight::Head { kind, flags, .. } => *is_last = is_of_head(kind) && flags & END_HEADERS != 0,
+            Sight::End => {
+                *is_open &= !*is_last;
+                has_ended |= *is_last;
             }
-            has_ended |= self.end_frame();
-            if bytes.is_empty() {
-                return has_ended;
-            }
-            let taken = bytes.len().min(HEAD_BYTES - self.begun.len());
-            self.begun.extend(bytes[..taken].iter().copied());
-            bytes = &bytes[taken..];
-            self.begin_frame();
-        }
-    }
-
-    /// Takes up what is known of the frame that is on its way.
-    fn begin_frame(&mut self) {
-        let Some(kind) = self.begun.get(TYPE_AT) else { return };
-        let is_of_head = [HEADERS, CONTINUATION].contains(kind);
-        self.is_open |= is_of_head;
-        if self.begun.is_full() {
-            self.is_last = is_of_head && self.begun[FLAGS_AT] & END_HEADERS != 0;
-            self.skip = length(&self.begun);
-            self.begun.clear();
-        }
-    }
-
-    /// The frame is there. Whether a head ends with it.
-    fn end_frame(&mut self) -> bool {
-        let ends = self.is_last;
-        self.is_open &= !ends;
-        self.is_last = false;
-        ends
+        });
+        has_ended
     }
 }
 
 /// A connection whose frames are counted as they go, and whose heads are timed as they come.
 pub(super) struct CountedStream<S> {
     stream: HttpStream<S>,
-    frames: Frames,
+    ends: Ends,
     heads: Heads,
     shared: Rc<Shared>,
     activity: Rc<Activity>,
@@ -158,13 +190,13 @@ pub(super) struct CountedStream<S> {
 
 impl<S> CountedStream<S> {
     pub(super) fn new(stream: HttpStream<S>, shared: &Rc<Shared>, activity: &Rc<Activity>) -> CountedStream<S> {
-        let (frames, heads) = (Frames::default(), Heads::default());
-        CountedStream { stream, frames, heads, shared: Rc::clone(shared), activity: Rc::clone(activity) }
+        let (ends, heads) = (Ends::default(), Heads::default());
+        CountedStream { stream, ends, heads, shared: Rc::clone(shared), activity: Rc::clone(activity) }
     }
 
     fn follow(&mut self, bytes: &[u8]) {
         let counts = &self.shared.counts;
-        self.frames.follow(bytes, |kind, reason| match (kind, reason) {
+        self.ends.follow(bytes, |kind, reason| match (kind, reason) {
             (GOAWAY, ENHANCE_YOUR_CALM) => add(&counts.floods),
             (GOAWAY, _) | (_, NO_ERROR | CANCEL) => {}
             (_, REFUSED_STREAM) => add(&counts.streams_refused),
