@@ -79,6 +79,8 @@ mod placement_test;
 #[cfg(test)]
 mod records_test;
 #[cfg(test)]
+mod reloading_test;
+#[cfg(test)]
 mod room_test;
 #[cfg(test)]
 mod router_limits_test;

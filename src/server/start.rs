@@ -287,8 +287,11 @@ impl Supervisor {
                     self.manager.reloading();
                     self.reloading.ask();
                 }
-                Event::Reloaded if self.node.is_stopping() => {}
-                Event::Reloaded => self.manager.reloaded(),
+                Event::Reloaded => {
+                    if self.reloading.has_read() && !self.node.is_stopping() {
+                        self.manager.reloaded();
+                    }
+                }
                 Event::Stop | Event::HangUp if told_at.is_some_and(|at: Instant| at.elapsed() < SIGNAL_ECHO) => {}
                 Event::Stop | Event::HangUp if self.node.is_stopping() => {
                     let words = "told to stop a second time: ended without finishing what was in flight";
