@@ -79,9 +79,14 @@ impl<S: Socket> HttpSocket<S> {
         self.writable.get()
     }
 
-    /// Whether the socket stays open when its task shuts it down.
-    pub fn keep_open(&self, stays_open: bool) {
-        self.stays_open.set(stays_open);
+    /// The socket stays open when its task shuts it down.
+    pub fn keep_open(&self) {
+        self.stays_open.set(true);
+    }
+
+    /// The socket is shut down again when its task does so.
+    pub fn let_close(&self) {
+        self.stays_open.set(false);
     }
 
     /// How many bytes have come.

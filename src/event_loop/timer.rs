@@ -133,34 +133,31 @@ impl Future for LoopSleep {
 
 impl Sleep for LoopSleep {}
 
+impl Drop for LoopSleep {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
 /// Has a task polled again when something is due, which may be put off again and again.
 #[derive(Debug)]
 pub struct Alarm {
     sleep: LoopSleep,
-    at: Instant,
 }
 
 impl Alarm {
     /// An alarm that nobody has heard of yet.
     #[must_use]
     pub fn new(timer: &LoopTimer, at: Instant) -> Alarm {
-        Alarm { sleep: timer.until(at), at }
+        Alarm { sleep: timer.until(at) }
     }
 
     /// Something is due then, and not yet. An alarm that comes too early costs less than setting it anew each time.
     pub fn set(&mut self, due: Instant, now: Instant, context: &mut Context<'_>) {
-        if due < self.at || self.at <= now {
-            self.at = due;
+        if due < self.sleep.at || self.sleep.at <= now {
             self.sleep.reset(due);
         }
-        if Pin::new(&mut self.sleep).poll(context).is_ready() {
-            context.waker().wake_by_ref();
-        }
-    }
-}
-
-impl Drop for LoopSleep {
-    fn drop(&mut self) {
-        self.cancel();
+        let is_over = Pin::new(&mut self.sleep).poll(context).is_ready();
+        debug_assert!(!is_over, "what is due now is not put off");
     }
 }

@@ -27,7 +27,13 @@ pub struct Figures {
 }
 
 /// What is written once, when it is first asked for, in each of its forms.
-pub type Texts = [OnceLock<Bytes>; 2];
+#[derive(Debug, Default)]
+pub struct Texts {
+    /// In Prometheus's text format.
+    pub prometheus: OnceLock<Bytes>,
+    /// As OpenMetrics.
+    pub open_metrics: OnceLock<Bytes>,
+}
 
 /// What a core knows of itself beyond its shards' status and its counters.
 #[derive(Debug)]

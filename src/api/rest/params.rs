@@ -97,7 +97,8 @@ pub struct AskedScan {
 
 /// The scan that a query asks for.
 pub fn scan(query: Option<&str>) -> Result<AskedScan, OwnedRefusal> {
-    let AskedScan { mut scan, mut is_page } = AskedScan::default();
+    let mut asked = AskedScan::default();
+    let scan = &mut asked.scan;
     for (name, value) in pairs(query) {
         match name {
             "prefix" => scan.prefix = value,
@@ -107,14 +108,14 @@ pub fn scan(query: Option<&str>) -> Result<AskedScan, OwnedRefusal> {
             "limit" => scan.limit = limit(text(name, &value)?)?,
             "reverse" => scan.reverse = flag(name, text(name, &value)?)?,
             "consistency" => scan.consistency = text(name, &value)?.parse().map_err(bad)?,
-            "page" => is_page = flag(name, text(name, &value)?)?,
+            "page" => asked.is_page = flag(name, text(name, &value)?)?,
             _ => {
                 let known = "`prefix`, `start`, `end`, `limit`, `page`, `reverse`, `cursor` and `consistency`";
                 return Err(unknown(name, known));
             }
         }
     }
-    Ok(AskedScan { scan, is_page })
+    Ok(asked)
 }
 
 /// A cursor is the last key that has come; for clients it means nothing.

@@ -94,7 +94,7 @@ pub(super) async fn serve<S: Socket + 'static>(socket: Rc<HttpSocket<S>>, shared
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+pub(super) enum Version {
     Http1,
     Http2,
 }
@@ -223,16 +223,16 @@ async fn serve_requests<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared:
     builder.half_close(true).max_buf_size(header_bytes_max).max_header_size(header_bytes_max);
     let service = service(shared, &activity, None);
     let mut connection = builder.serve_connection(HttpStream(Rc::clone(socket)), service);
-    let mut watch = Watch::new(socket, shared, &activity, true);
+    let mut watch = Watch::new(socket, shared, &activity, Version::Http1);
     let end = watch.over(Pin::new(&mut connection), |connection| connection.graceful_shutdown()).await;
     if end == End::Over {
         return end;
     }
     // Between two requests hyper ends with that, without a word to the client.
-    socket.keep_open(true);
+    socket.keep_open();
     Pin::new(&mut connection).graceful_shutdown();
     let ended = poll_fn(|context| Poll::Ready(Pin::new(&mut connection).poll(context))).await;
-    socket.keep_open(false);
+    socket.let_close();
     match ended {
         Poll::Ready(Ok(())) => {
             socket.unread(&connection.into_parts().read_buf);
@@ -260,7 +260,7 @@ async fn serve_http2<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &R
     let service = service(shared, &activity, Some(streams));
     let stream = CountedStream::new(HttpStream(Rc::clone(socket)), shared, &activity);
     let connection = pin!(builder.serve_connection(stream, service));
-    let mut watch = Watch::new(socket, shared, &activity, false);
+    let mut watch = Watch::new(socket, shared, &activity, Version::Http2);
     watch.over(connection, |connection| connection.graceful_shutdown()).await;
 }
 

@@ -6,7 +6,7 @@
 //! further, and not even its end, while much of it still waits, as the task is over then and there is nothing to drop: of a
 //! response whose end hyper has, [`AHEAD_BYTES_MAX`] may wait as long as the connection lives.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use hyper::rt::{Executor, Timer as _};
 use super::serve::{Shared, add};
 use super::watch::{Activity, PROGRESS_BYTES_MIN};
 use crate::api::held::COUNTED_BYTES_MIN;
-use crate::event_loop::{Alarm, Spawner};
+use crate::event_loop::Alarm;
 
 /// How many bytes of a response may wait in hyper before it gets no more: those that nobody counts.
 const AHEAD_BYTES_MAX: usize = COUNTED_BYTES_MIN;
@@ -30,21 +30,19 @@ const AHEAD_BYTES_MAX: usize = COUNTED_BYTES_MIN;
 pub(super) struct Streams {
     shared: Rc<Shared>,
     activity: Rc<Activity>,
-    spawner: Spawner,
     /// The stream whose task comes next.
-    newest: Rc<RefCell<Option<Rc<Stream>>>>,
+    newest: Rc<Cell<Option<Rc<Stream>>>>,
 }
 
 impl Streams {
     pub(super) fn new(shared: &Rc<Shared>, activity: &Rc<Activity>) -> Streams {
-        let (shared, activity) = (Rc::clone(shared), Rc::clone(activity));
-        Streams { spawner: shared.spawner.clone(), shared, activity, newest: Rc::default() }
+        Streams { shared: Rc::clone(shared), activity: Rc::clone(activity), newest: Rc::default() }
     }
 
     /// A stream whose request is there.
     pub(super) fn open(&self) -> Rc<Stream> {
         let stream = Rc::new(Stream::new(&self.shared, &self.activity));
-        self.newest.replace(Some(Rc::clone(&stream)));
+        self.newest.set(Some(Rc::clone(&stream)));
         stream
     }
 }
@@ -52,8 +50,8 @@ impl Streams {
 impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, task: F) {
         match self.newest.take() {
-            Some(stream) => self.spawner.execute(watched(task, stream)),
-            None => self.spawner.execute(task),
+            Some(stream) => self.shared.spawner.execute(watched(task, stream)),
+            None => self.shared.spawner.execute(task),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::Timer as _;
 
-use super::serve::{Shared, add};
+use super::serve::{Shared, Version, add};
 use crate::event_loop::{Alarm, HttpSocket};
 use crate::socket::Socket;
 
@@ -98,9 +98,10 @@ impl<'a, S: Socket> Watch<'a, S> {
         socket: &'a HttpSocket<S>,
         shared: &'a Shared,
         activity: &'a Activity,
-        has_heads: bool,
+        version: Version,
     ) -> Watch<'a, S> {
         let now = shared.timer.now();
+        let has_heads = version == Version::Http1;
         let mut watch = Watch {
             socket,
             shared,

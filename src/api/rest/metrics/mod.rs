@@ -103,7 +103,11 @@ fn text(rest: &Rest, figures: Arc<Figures>, format: Format) -> Bytes {
         let written = format.write(shown).expect("text can be written to memory");
         rest.replies.counted(written.into())
     };
-    figures.texts[format as usize].get_or_init(write).clone()
+    let text = match format {
+        Format::Prometheus => &figures.texts.prometheus,
+        Format::OpenMetrics => &figures.texts.open_metrics,
+    };
+    text.get_or_init(write).clone()
 }
 
 #[cfg(test)]
