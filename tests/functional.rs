@@ -18,8 +18,12 @@ mod grpc_limits;
 mod hanging_disks;
 #[path = "functional/hostile_bytes.rs"]
 mod hostile_bytes;
+#[path = "functional/http2_floods.rs"]
+mod http2_floods;
 #[path = "functional/http_limits.rs"]
 mod http_limits;
+#[path = "functional/http_readers.rs"]
+mod http_readers;
 #[path = "functional/identity.rs"]
 mod identity;
 #[path = "functional/image.rs"]
@@ -44,8 +48,12 @@ mod reload;
 mod rest;
 #[path = "functional/restarts.rs"]
 mod restarts;
+#[path = "functional/resting_http.rs"]
+mod resting_http;
 #[path = "functional/service_manager.rs"]
 mod service_manager;
+#[path = "functional/slow_http.rs"]
+mod slow_http;
 #[path = "functional/snapshots.rs"]
 mod snapshots;
 #[path = "functional/status_page.rs"]

@@ -69,7 +69,7 @@ fn nothing_acknowledged_is_lost_or_repeated_whatever_happens() {
     let snapshots = format!("--snapshot-log-bytes={}", random.pick(&["4KiB", "32KiB", "64MiB"]));
     let nodes = random.pick(&[3, 3, 5]);
     let flags = [&*cores, &segments, &snapshots, "--log-tail-bytes=0", "--core-log-bytes-max=512KiB"];
-    let mut cluster = flags.iter().fold(Cluster::of(nodes), |cluster, flag| cluster.flag(flag)).start();
+    let mut cluster = Cluster::of(nodes).flags(flags).start();
     println!("{nodes} nodes, {flags:?}");
     count_through(&mut cluster, 3, |cluster, await_progress| {
         let writers = Writers::start(cluster, "key", 2, 8);

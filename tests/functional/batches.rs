@@ -4,15 +4,11 @@ use raftkv::client::{Batch, Condition, ErrorKind};
 use raftkv_protocol::client::{BatchBuffer, BatchOperation, Change, Code, Existed, Operation};
 
 use crate::support::cluster::Cluster;
-use crate::support::http::{Http, Response, base64, http_address};
+use crate::support::http::{Http, Response, base64, http};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::support::wire::{Said, Wire};
 
 const OPERATIONS_MAX: usize = 128;
-
-fn http(cluster: &Cluster, id: u64) -> Http {
-    Http::connect(http_address(cluster.address(id)))
-}
 
 fn ask(wire: &mut Wire, operations: &[BatchOperation<'_>]) -> Said {
     let mut batch = BatchBuffer::default();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
-use crate::support::http::{Http, Response, http_address, request};
+use crate::support::http::{Http, Response, http, request};
 use crate::support::metrics::Page;
 use crate::support::tools::{have_strace, server_with_fault};
 use crate::support::wait::{PATIENCE, eventually};
@@ -15,16 +15,12 @@ const HANG: Duration = Duration::from_secs(5);
 /// Syncs that a thread of their own makes.
 const BY_THREAD: [&str; 2] = ["--log-io=map", "--log-sync=thread"];
 
-fn http(cluster: &Cluster) -> Http {
-    Http::connect(http_address(cluster.address(1)))
-}
-
 /// A node alone of which each sync takes so long, once it is up. `None` where there is no strace.
 fn alone(test: &str, flags: &[&str], hang: Duration) -> Option<Cluster> {
     if !have_strace(test) {
         return None;
     }
-    let mut cluster = flags.iter().fold(Cluster::of(1), |cluster, flag| cluster.flag(flag)).idle();
+    let mut cluster = Cluster::of(1).flags(flags).idle();
     let faulty = server_with_fault("fdatasync", &format!("delay_enter={}:when=100+", hang.as_micros()));
     cluster.spawn_with(1, faulty).await_listening();
     Some(cluster)
@@ -35,12 +31,12 @@ fn alone(test: &str, flags: &[&str], hang: Duration) -> Option<Cluster> {
 fn probes_are_answered_while_the_disk_hangs() {
     let test = "probes_are_answered_while_the_disk_hangs";
     let Some(cluster) = alone(test, &BY_THREAD, HANG) else { return };
-    let (mut wire, mut kept) = (cluster.wire(1), http(&cluster));
+    let (mut wire, mut kept) = (cluster.wire(1), http(&cluster, 1));
     let mut probes_while_hung = 0;
     eventually(PATIENCE, "a sync hangs", || {
         wire.submit(put(b"k", b"v")).expect("sent");
         let hung = Page::of(&cluster, 1).sum("raftkv_log_sync_pending_seconds", &[]) > 0.5;
-        for http in [&mut kept, &mut http(&cluster)] {
+        for http in [&mut kept, &mut http(&cluster, 1)] {
             let asked = Instant::now();
             assert_eq!(http.ask("GET", "/livez", &[], b"").status, 200);
             let ready = http.ask("GET", "/readyz", &[], b"").status;
@@ -59,7 +55,7 @@ fn a_node_whose_loop_does_not_turn_is_not_live() {
     let test = "a_node_whose_loop_does_not_turn_is_not_live";
     let Some(cluster) = alone(test, &["--cores=2", "--log-io=map", "--log-sync=inline"], 2 * HANG) else { return };
     // Some of them are with the other core.
-    let mut all: Vec<Http> = (0..16).map(|_| http(&cluster)).collect();
+    let mut all: Vec<Http> = (0..16).map(|_| http(&cluster, 1)).collect();
     all.iter_mut().for_each(|http| assert_eq!(http.ask("GET", "/livez", &[], b"").text(), "ok\n"));
     let mut wire = cluster.wire(1);
     let told = eventually(PATIENCE, "one tells of the other", || {

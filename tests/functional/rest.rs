@@ -4,14 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::support::cluster::Cluster;
-use crate::support::http::{Http, Response, base64, http_address, request};
+use crate::support::http::{Http, Response, base64, http, http_address, request};
 use crate::support::http2::{DATA, END_STREAM, GOAWAY, HEADERS, Http2};
 use crate::support::metrics::Page;
 use crate::support::wait::{PATIENCE, eventually, pause};
-
-fn http(cluster: &Cluster, id: u64) -> Http {
-    Http::connect(http_address(cluster.address(id)))
-}
 
 fn code(response: &Response) -> (u16, Option<&str>) {
     assert_eq!(response.header("content-type"), Some("application/problem+json"), "{response:?}");
@@ -234,7 +230,7 @@ fn statuses_are_200(http2: &mut Http2) -> BTreeSet<u32> {
 #[test]
 fn an_ordered_stop_answers_what_is_in_flight() {
     let flags = ["--election-timeout=3s", "--stop-timeout=20s"];
-    let mut cluster = flags.into_iter().fold(Cluster::of(3), |cluster, flag| cluster.flag(flag)).start();
+    let mut cluster = Cluster::of(3).flags(flags).start();
     cluster.wire(1).put("k", "v");
     let leader = cluster.leader_of("k");
     let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
@@ -252,8 +248,7 @@ fn an_ordered_stop_answers_what_is_in_flight() {
     assert!((3..23).step_by(2).all(|stream| http2.get(stream, "/v1/kv/k")));
     eventually(PATIENCE, "all are there", || (wire.counter("http_requests") == before + 22).then_some(()));
     cluster.process(leader).signal("TERM");
-    let log = |cluster: &mut Cluster| cluster.process(leader).stderr().contains("stopping: handing leadership over");
-    eventually(PATIENCE, "it is told to stop", || log(&mut cluster).then_some(()));
+    cluster.await_stopping(leader);
     others.iter().for_each(|id| cluster.process(*id).resume());
     for http in &mut waiting {
         assert_eq!(http.response(false).expect("a response").status, 200);
@@ -277,7 +272,7 @@ fn an_ordered_stop_answers_what_is_in_flight() {
 #[test]
 fn a_write_that_was_overwritten_names_the_leader() {
     let flags = ["--election-timeout=3s", "--request-timeout=1m"];
-    let mut cluster = flags.into_iter().fold(Cluster::of(3), |cluster, flag| cluster.flag(flag)).start();
+    let mut cluster = Cluster::of(3).flags(flags).start();
     let old = cluster.leader_of("k");
     let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != old).collect();
     others.iter().for_each(|id| cluster.kill_9(*id));

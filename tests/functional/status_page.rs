@@ -4,12 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::support::browser::Browser;
 use crate::support::cluster::{Cluster, SHARDS};
-use crate::support::http::{Http, Response, http_address};
+use crate::support::http::{Http, Response, http, http_address};
 use crate::support::wait::{PATIENCE, eventually};
-
-fn http(cluster: &Cluster, id: u64) -> Http {
-    Http::connect(http_address(cluster.address(id)))
-}
 
 fn url(cluster: &Cluster, id: u64) -> String {
     format!("http://{}/", http_address(cluster.address(id)))

@@ -74,6 +74,11 @@ impl Builder {
         self
     }
 
+    /// Several of these.
+    pub fn flags<F: AsRef<str>>(self, flags: impl IntoIterator<Item = F>) -> Builder {
+        flags.into_iter().fold(self, |builder, flag| builder.flag(flag.as_ref()))
+    }
+
     /// A flag for every node, as in `--inflight-max=8`, instead of what it was before.
     pub fn flag(mut self, flag: &str) -> Builder {
         set_flag(&mut self.flags, flag);
@@ -248,6 +253,12 @@ impl Cluster {
         let mut process = self.running.remove(&id).expect("the node runs");
         process.signal("TERM");
         process.await_end(PATIENCE)
+    }
+
+    /// Waits until a node that was told to stop has begun to.
+    pub fn await_stopping(&mut self, id: u64) {
+        let has_begun = |node: &mut Process| node.stderr().contains("stopping: handing leadership over");
+        eventually(PATIENCE, "it stops", || has_begun(self.process(id)).then_some(()));
     }
 
     /// Waits for a node to end by itself.

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use socket2::SockRef;
 
+use super::cluster::Cluster;
 use super::wait::PATIENCE;
 
 /// The port of HTTP lies so far above that of `--listen`.
@@ -16,6 +17,11 @@ const PORT_OFFSET: u16 = 1_000;
 /// Where a node that listens at `listen` listens for HTTP.
 pub fn http_address(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(listen.ip(), listen.port() + PORT_OFFSET)
+}
+
+/// A connection to a node.
+pub fn http(cluster: &Cluster, id: u64) -> Http {
+    Http::connect(http_address(cluster.address(id)))
 }
 
 /// Bytes as they stand in JSON (RFC 4648 §4).

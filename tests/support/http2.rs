@@ -17,12 +17,15 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
-/// Why a stream ends (RFC 9113 §7): nobody wants what is left of it.
-pub const CANCEL: u32 = 8;
 pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 0x1;
 pub const END_HEADERS: u8 = 0x4;
 const ACK: u8 = 0x1;
+/// Why a stream ends (RFC 9113 §7): nobody wants what is left of it.
+pub const CANCEL: u32 = 8;
+/// Fields of the static table of HPACK (RFC 7541, Appendix A): `:method GET` and `:method POST`.
+const METHOD_GET: u8 = 0x82;
+const METHOD_POST: u8 = 0x83;
 /// A setting: how much of each response may come before there is a [`WINDOW_UPDATE`] for it.
 const INITIAL_WINDOW_SIZE: u16 = 0x4;
 /// What both sides may send before they know the other's settings.
@@ -147,11 +150,7 @@ impl Http2 {
 
     /// Begins a request that has a [`Http2::body`].
     pub fn post(&mut self, stream: u32, path: &str, headers: &[(&str, &str)]) -> bool {
-        // `:method POST`, `:scheme http`, and the rest literally.
-        let mut block = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).expect("a short path")];
-        block.extend_from_slice(path.as_bytes());
-        block.extend_from_slice(&[0x01, 4]);
-        block.extend_from_slice(b"test");
+        let mut block = block(METHOD_POST, path);
         for (name, value) in headers {
             block.push(0);
             for text in [name, value] {
@@ -203,7 +202,7 @@ impl Http2 {
 
     /// Takes a stream back.
     pub fn reset(&mut self, stream: u32) -> bool {
-        self.send(RST_STREAM, 0, stream, &8_u32.to_be_bytes())
+        self.send(RST_STREAM, 0, stream, &CANCEL.to_be_bytes())
     }
 
     /// Takes so many more bytes of responses: of one, or of all with the stream 0.
@@ -287,6 +286,11 @@ impl Http2 {
         }
     }
 
+    /// The other side sends the client away, whatever it says before.
+    pub fn await_goaway(&mut self) {
+        while self.frame().is_some_and(|frame| frame.kind != GOAWAY) {}
+    }
+
     /// The body of the response on a stream whose status is 200.
     pub fn response(&mut self, stream: u32) -> Vec<u8> {
         let mut body = Vec::new();
@@ -323,10 +327,15 @@ impl Http2 {
     }
 }
 
-/// The fields of a request for a path: `:method GET` and `:scheme http` of the static table, `:path` and `:authority`
-/// literally (RFC 7541).
+/// The fields of a request for a path.
 pub fn get_block(path: &str) -> Vec<u8> {
-    let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).expect("a short path")];
+    block(METHOD_GET, path)
+}
+
+/// The fields that each request has: `:method` and `:scheme http` of the static table, `:path` and `:authority` literally
+/// (RFC 7541).
+fn block(method: u8, path: &str) -> Vec<u8> {
+    let mut block = vec![method, 0x86, 0x04, u8::try_from(path.len()).expect("a short path")];
     block.extend_from_slice(path.as_bytes());
     block.extend_from_slice(&[0x01, 4]);
     block.extend_from_slice(b"test");

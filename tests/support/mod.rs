@@ -10,6 +10,7 @@
 pub mod browser;
 pub mod clients;
 pub mod cluster;
+pub mod greedy;
 pub mod hanging_file;
 pub mod history;
 pub mod http;
