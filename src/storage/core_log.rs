@@ -205,10 +205,12 @@ impl FileLog {
 
     /// A clean stop: makes everything durable that was added, proves it with a watermark, and ends the workers.
     pub fn close(mut self) -> Result<(), LogError> {
+        // What is known of the disk may be a while old: it is asked once more.
+        let refusals = self.shared.refusals();
         self.copying.clear();
         self.flush();
         while self.in_flight && self.failed.is_none() {
-            if self.waits_for_space() && self.space() == Space::ReserveOnly {
+            if self.waits_for_space() && self.space() == Space::ReserveOnly && self.shared.refusals() > refusals {
                 return Err(LogError("the disk is full: the last batch of the log was not written".to_owned()));
             }
             self.await_syncer();

@@ -596,6 +596,7 @@ impl AllocatorWorker {
     }
 
     fn refused(&mut self, error: &io::Error) {
+        self.shared.add_refusal();
         if !std::mem::replace(&mut self.is_told, true) {
             log::warn!("cannot allocate a log segment in {}: {error}", self.maker.disk.path(""));
         }

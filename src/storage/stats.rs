@@ -76,6 +76,8 @@ pub(crate) struct Shared {
     sync_since: AtomicU64,
     /// Only the reserved segments are left.
     pub(crate) reserve_only: AtomicBool,
+    /// Times that the disk had no room for a segment.
+    refusals: AtomicU64,
     /// The syncer has a batch and no segment to place it in.
     waits_for_space: AtomicBool,
     changes_in: Sender<Change>,
@@ -100,6 +102,7 @@ impl Shared {
             batch_entries: SharedHistogram::default(),
             sync_since: AtomicU64::new(0),
             reserve_only: AtomicBool::new(false),
+            refusals: AtomicU64::new(0),
             waits_for_space: AtomicBool::new(false),
             changes_in,
             changes,
@@ -172,6 +175,15 @@ impl Shared {
 
     pub(crate) fn segment_gone(&self, sequence: u64) {
         self.tell(Change::Gone(sequence));
+    }
+
+    /// How often the disk had no room for a segment.
+    pub(super) fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_refusal(&self) {
+        self.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the syncer has a batch and no segment to place it in.

@@ -438,6 +438,22 @@ fn a_full_disk_does_not_hold_up_a_close() {
 }
 
 #[test]
+fn a_close_looks_once_more_whether_the_disk_is_full() {
+    let mut node = filled(SEGMENT);
+    let last = node.contents[&SHARDS[0]].1.len() as u64;
+    for index in last + 1..last + 100 {
+        node.put(SHARDS[0], index, 1, 3000);
+        node.log.flush();
+        node.workers.sync();
+        node.look().expect("a full disk fails nothing");
+    }
+    assert!(node.log.waits_for_space() && node.log.space() == Space::ReserveOnly);
+    node.disk.set_capacity(None);
+    node.log.close().expect("there is space again, which nobody has seen yet");
+    assert_eq!(Node::open(&node.disk.fork()).expect("healthy").contents, node.contents);
+}
+
+#[test]
 fn a_close_proves_the_last_batch_and_nothing_happens_after_it() {
     let disk = SimulatedDisk::new(1);
     let mut node = Node::open(&disk).expect("healthy");

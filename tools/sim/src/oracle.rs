@@ -9,22 +9,25 @@
 //! - A snapshot is of a state that was committed. What a log begins behind is covered by one, and counts as being on disk.
 
 mod batches;
+mod seen;
 mod snapshots;
 mod writes;
 
+#[cfg(test)]
+mod seen_test;
 #[cfg(test)]
 mod writes_test;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftkv::raft::Raft;
-use raftkv::raft::invariants::{self, Observed};
+use raftkv::raft::invariants;
 use raftkv::server::message::ReplyTo;
 use raftkv::shard::Shard;
 use raftkv::storage::CoreLog;
 use raftkv_history::Removal;
 use raftkv_protocol::client::Role;
-use raftkv_protocol::types::{EntryId, Index, NodeId, ShardId, Slot, SnapshotId, Term};
+use raftkv_protocol::types::{EntryId, Index, ShardId, Slot, SnapshotId, Term};
 
 use crate::coverage::Coverage;
 use crate::leases::LeasePromises;
@@ -32,6 +35,7 @@ use crate::machine::node_id;
 use crate::promises::Promises;
 use crate::written::Written;
 
+use self::seen::{Seen, persisted_index};
 use self::snapshots::OnDisk;
 
 /// What must not happen.
@@ -48,64 +52,6 @@ impl Violation {
     pub fn of(invariant: &'static str, what: impl Into<String>) -> Violation {
         Violation { invariant, what: what.into() }
     }
-}
-
-/// A replica as it was last seen.
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    role: Option<Role>,
-    term: Term,
-    commit: Index,
-    applied: Index,
-    writes_overtaken: u64,
-    /// A read round of its was under way.
-    reading: bool,
-    last: EntryId,
-    vote: Option<NodeId>,
-    /// The entry that the log begins behind, and the last one in the newest snapshot.
-    start: EntryId,
-    snapshot: Option<EntryId>,
-    /// Applied by any process of this node.
-    applied_ever: Index,
-    /// What its next state is compared with.
-    observed: Option<Observed>,
-    /// More may be on its disk than is known.
-    unseen: bool,
-    /// Term of each entry that counts as on its disk, by index: entry i at i - 1.
-    persisted: Vec<Term>,
-    /// What its disk held before it lost something, each time until it is healed: a leader may have heard of it.
-    lost: Vec<Vec<Term>>,
-    /// What it has to have on its disk when it is healed.
-    owes: EntryId,
-}
-
-impl Seen {
-    /// Whether nothing has changed that is looked at.
-    fn is_still(&self, raft: &Raft, applied: Index) -> bool {
-        let persisted = persisted_index(raft);
-        self.reading == raft.read_round_in_flight()
-            && self.role == Some(raft.role())
-            && (self.term, self.commit, self.applied) == (raft.term(), raft.commit(), applied)
-            && (self.vote, self.last) == (raft.vote(), raft.last())
-            && (self.start, self.snapshot) == (raft.start(), raft.snapshot().map(|snapshot| snapshot.at))
-            && self.persisted.len() as u64 == persisted.0
-            && (persisted.0 == 0 || self.persisted.last().copied() == raft.term_at(persisted))
-    }
-
-    fn remember(&mut self, raft: &Raft, applied: Index) {
-        (self.role, self.term, self.commit, self.applied) = (Some(raft.role()), raft.term(), raft.commit(), applied);
-        (self.writes_overtaken, self.reading) = (raft.writes_overtaken(), raft.read_round_in_flight());
-        (self.last, self.vote) = (raft.last(), raft.vote());
-        (self.start, self.snapshot) = (raft.start(), raft.snapshot().map(|snapshot| snapshot.at));
-        self.applied_ever = self.applied_ever.max(applied);
-        (self.unseen, self.observed) = (false, Some(Observed::of(raft)));
-    }
-}
-
-/// Up to where everything is on disk. What a log begins behind is in a snapshot, also while the note that it begins there
-/// is on its way.
-fn persisted_index(raft: &Raft) -> Index {
-    raft.persisted_index().max(raft.start().index)
 }
 
 #[derive(Debug, Default)]
@@ -192,17 +138,7 @@ impl Oracle {
 
     /// A process has ended: what it remembers of itself starts anew, what it has on disk stays.
     pub fn ended(&mut self, node: usize) {
-        for shard in &mut self.seen {
-            let seen = &mut shard[node];
-            *seen = Seen {
-                persisted: std::mem::take(&mut seen.persisted),
-                lost: std::mem::take(&mut seen.lost),
-                unseen: seen.unseen,
-                applied_ever: seen.applied_ever,
-                owes: seen.owes,
-                ..Seen::default()
-            };
-        }
+        self.seen.iter_mut().for_each(|shard| shard[node].ends());
         self.promises.ended(node);
     }
 
@@ -223,8 +159,7 @@ impl Oracle {
         self.lost.insert(node);
         self.promises.lost(node);
         for seen in self.seen.iter_mut().map(|shard| &mut shard[node]) {
-            let had = std::mem::take(&mut seen.persisted);
-            seen.lost.push(had);
+            seen.loses();
         }
         self.on_disk.iter_mut().for_each(|shard| shard[node] = OnDisk::default());
     }
@@ -232,7 +167,7 @@ impl Oracle {
     /// A node is healed, or its damage was none.
     pub fn count_again(&mut self, node: usize) {
         self.discounted.remove(&node);
-        self.seen.iter_mut().for_each(|shard| shard[node].lost.clear());
+        self.seen.iter_mut().for_each(|shard| shard[node].regains());
     }
 
     /// A process has just started, before its first turn. `is_less`: its log holds what was salvaged of it since the last
@@ -252,12 +187,13 @@ impl Oracle {
         if is_less {
             let committed = self.shards[at].committed.iter();
             let seen = &mut self.seen[at][node];
-            let had = std::mem::take(&mut seen.persisted);
+            let had = seen.loses();
             let common = had.iter().zip(committed).take_while(|(had, term)| had == term).count();
-            if common as u64 > seen.owes.index.0 {
-                seen.owes = EntryId { term: had[common - 1], index: Index(common as u64) };
+            let owes =
+                EntryId { term: common.checked_sub(1).map_or(Term(0), |at| had[at]), index: Index(common as u64) };
+            if owes.index > seen.owes.index {
+                seen.owes = owes;
             }
-            seen.lost.push(had);
             self.promises.forgot(node, shard.id(), shard.raft());
         }
         if shard.raft().is_damaged() {
@@ -544,12 +480,8 @@ impl Oracle {
         index: u64,
         term: Term,
     ) -> Result<(), Violation> {
-        let has = |node: &usize| {
-            let seen = &self.seen[at][*node];
-            let mut logs = std::iter::once(&seen.persisted).chain(&seen.lost);
-            seen.unseen || logs.any(|log| log.get(index as usize - 1) == Some(&term))
-        };
-        let holders: Vec<usize> = (0..self.nodes).filter(has).map(|node| node + 1).collect();
+        let has_had = |node: &usize| self.seen[at][*node].has_had(index, term);
+        let holders: Vec<usize> = (0..self.nodes).filter(has_had).map(|node| node + 1).collect();
         if holders.len() * 2 > self.nodes {
             return Ok(());
         }
