@@ -1,7 +1,7 @@
 //! What replies may weigh before they exist. A request is charged with that when it is taken in, so that whoever asks
 //! for much at once, or reads slowly, is read from later, and no memory is promised twice.
 
-use raftkv_protocol::client::{Operation, Scan};
+use raftkv_protocol::client::{Answer, Operation, Refusal, Scan};
 use raftkv_protocol::types::{ShardId, Slot};
 
 use crate::limits::{Limits, OVERHEAD_BYTES_MAX, SCAN_ITEM_OVERHEAD_BYTES};
@@ -65,6 +65,18 @@ fn page_bytes(scan: &Scan<'_>, node: &Node) -> usize {
     // One item alone may be longer than the limit of a page.
     let item = longest + SCAN_ITEM_OVERHEAD_BYTES;
     items.saturating_mul(item).min(limits.page_bytes_max()).max(item)
+}
+
+/// The room of a reply's frame on its way to another core: it need not grow, and is no more than the [`charge`].
+pub(super) fn room(result: &Result<Answer<'_>, Refusal<'_>>) -> usize {
+    let of_values = match result {
+        Ok(Answer::Value { value, .. }) => value.len(),
+        Ok(Answer::Page(page)) => {
+            page.items.iter().map(|item| item.key.len() + item.value.len() + SCAN_ITEM_OVERHEAD_BYTES).sum()
+        }
+        _ => 0,
+    };
+    REPLY_BYTES + of_values
 }
 
 /// What is owed to one connection.

@@ -10,7 +10,7 @@ use super::message::OwnedCall;
 use super::router::Call;
 
 /// The room of a frame for another core at first: most have enough of it.
-pub(super) const FRAME_BYTES: usize = 256;
+const FRAME_BYTES: usize = 256;
 
 /// A call that outlives the bytes it came in.
 pub(super) fn own(call: &Call<'_>) -> OwnedCall {

@@ -8,7 +8,8 @@ use crate::metrics::Counters;
 use crate::metrics::requests::Requests;
 use crate::shard::{Outbox, ReadKind};
 
-use super::calls::{FRAME_BYTES, own, read_again};
+use super::budget;
+use super::calls::{own, read_again};
 use super::desk::Desk;
 use super::message::{CoreMessage, Origin, OwnedCall, ReplyTo};
 use super::router::{Call, NOT_LED_HERE};
@@ -59,7 +60,7 @@ impl<T: Transport> Outbox<ReplyTo> for Exit<'_, T> {
             }
             origin if to.core != self.core => {
                 let id = if let Origin::Client { request, .. } = origin { request } else { RequestId(0) };
-                let mut frame = Vec::with_capacity(FRAME_BYTES);
+                let mut frame = Vec::with_capacity(budget::room(&result));
                 Reply { id, at, result }.encode(&mut frame);
                 self.transport.answer(to.core, CoreMessage::Reply { origin, frame });
             }

@@ -7,10 +7,11 @@ use raftkv_protocol::types::{CoreId, EntryId, Index, NodeId, RequestId, ShardId}
 
 use super::budget;
 use super::calls::own;
-use super::message::{Origin, ReplyTo};
+use super::message::{CoreMessage, ExchangeId, Origin, ReplyTo};
 use super::router::Call;
 use super::router_test::{Cluster, Told, key_of};
 use crate::limits::Limits;
+use crate::metrics::requests::{Face, Taken, Task};
 use crate::storage::CoreLog;
 use crate::storage::memory::Completion;
 
@@ -230,6 +231,31 @@ fn no_reply_is_longer_than_what_its_request_was_charged_with() {
         }
         let everything = budget::charge(&Operation::Scan(Scan::default()), &router.node).bytes();
         assert!(everything <= router.node.config.limits.page_bytes_max() + 500);
+    }
+}
+
+/// Also on its way to the core of the client, where a frame that grew would take twice as much.
+#[test]
+fn a_reply_for_another_core_takes_no_more_room_than_was_charged() {
+    let mut cluster = Cluster::with_leaders();
+    let keys: Vec<Vec<u8>> = (0..5).map(|n| key_of(0, n)).collect();
+    for (request, key) in (0..).zip(&keys) {
+        cluster.ask(1, request, put(key, &[7; 5_000]));
+    }
+    cluster.run(Duration::from_millis(200));
+    for operation in [get(&keys[0]), Operation::Scan(Scan { shard: Some(ShardId(0)), limit: 5, ..Scan::default() })] {
+        let (router, mail) = &mut cluster.nodes[0];
+        let charge = budget::charge(&operation, &router.node);
+        let (exchange, face, task) = (ExchangeId(1), Face::Rest, Task::of(&operation));
+        let origin = Origin::Exchange { exchange, charge, taken: Taken { at: cluster.now, face, task } };
+        let to = ReplyTo { core: CoreId(1), origin };
+        let call = own(&Call { operation, shard: ShardId(0), to, deadline: cluster.now + Duration::from_secs(1) });
+        router.core_message(CoreMessage::Call(call), mail);
+        cluster.settle();
+        let answers = std::mem::take(&mut cluster.nodes[0].1.answers);
+        let [CoreMessage::Reply { frame, .. }] = &answers[..] else { panic!("{answers:?}") };
+        assert!(frame.len() >= 5_000, "{}", frame.len());
+        assert!(frame.capacity() <= charge.bytes(), "{} of {}", frame.capacity(), charge.bytes());
     }
 }
 

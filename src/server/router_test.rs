@@ -44,7 +44,7 @@ pub(super) struct Mail {
     pub(super) links: BTreeMap<NodeId, Vec<u8>>,
     told: Vec<(u64, Told)>,
     /// To other cores.
-    answers: Vec<CoreMessage>,
+    pub(super) answers: Vec<CoreMessage>,
     figures: Vec<(ExchangeId, Arc<Figures>)>,
 }
 
