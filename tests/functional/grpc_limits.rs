@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::http::http_address;
-use crate::support::http2::{CANCEL, Http2, RST_STREAM, framed};
+use crate::support::http2::{CANCEL, Http2, RST_STREAM, framed, http2};
 use crate::support::metrics::Page;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -21,7 +21,7 @@ fn await_refusals(cluster: &Cluster, task: &str, code: &str, number: f64) {
 #[test]
 fn a_batch_of_very_many_short_operations_takes_no_more_memory_than_its_bytes() {
     let mut cluster = Cluster::start(1);
-    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    let mut http2 = http2(&cluster, 1);
     let short = framed(&[0x0a, 0].repeat(10));
     assert!(http2.call(1, "/raftkv.v1.KV/Batch", &[]) && http2.body(1, &short));
     await_refusals(&cluster, "batch", "bad_request", 1.0);
@@ -43,7 +43,7 @@ fn field_1(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn what_is_refused_without_asking_the_node_is_counted() {
     let cluster = Cluster::start(1);
-    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    let mut http2 = http2(&cluster, 1);
     let long = vec![0; 5 << 10];
     let refusals = || Page::of(&cluster, 1).sum("raftkv_refusals_total", &[]);
     let before = refusals();

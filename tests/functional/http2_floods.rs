@@ -4,14 +4,14 @@
 use crate::support::cluster::Cluster;
 use crate::support::greedy::{GROWTH_BYTES_MAX, all_are_gone, is_served, stays_small};
 use crate::support::http::http_address;
-use crate::support::http2::{CONTINUATION, HEADERS, Http2, RST_STREAM};
+use crate::support::http2::{CONTINUATION, HEADERS, Http2, RST_STREAM, http2};
 
 #[test]
 fn http_2_clients_that_open_and_reset_streams_are_sent_away() {
     let mut cluster = Cluster::start(1);
     stays_small(&mut cluster, GROWTH_BYTES_MAX, |cluster| {
         for _ in 0..10 {
-            let mut hostile = Http2::connect(http_address(cluster.address(1)));
+            let mut hostile = http2(cluster, 1);
             for n in 0..20_000 {
                 if !(hostile.get(2 * n + 1, "/v1/kv/k") && hostile.reset(2 * n + 1)) {
                     break;
@@ -29,7 +29,7 @@ fn http_2_clients_that_open_and_reset_streams_are_sent_away() {
 #[test]
 fn an_http_2_client_has_no_more_streams_than_it_may() {
     let cluster = Cluster::of(1).flag("--http-streams-max=4").start();
-    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    let mut http2 = http2(&cluster, 1);
     for n in 0..20 {
         assert!(http2.get(2 * n + 1, "/livez"));
     }
@@ -71,7 +71,7 @@ fn http_2_clients_that_flood_streams_or_frames_are_sent_away() {
         let mut cluster = Cluster::start(1);
         stays_small(&mut cluster, GROWTH_BYTES_MAX, |cluster| {
             for _ in 0..10 {
-                let mut hostile = Http2::connect(http_address(cluster.address(1)));
+                let mut hostile = http2(cluster, 1);
                 let sent = (0..200_000).take_while(|n| flood(&mut hostile, *n)).count();
                 assert!(sent < 200_000, "{what}: all of it is taken");
                 hostile.await_goaway();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::cluster::Cluster;
 use crate::support::greedy::{GROWTH_BYTES_MAX, all_are_gone, is_served, stays_small};
 use crate::support::http::{Http, http, http_address, request};
-use crate::support::http2::{HEADERS, Http2};
+use crate::support::http2::{HEADERS, Http2, http2};
 use crate::support::wait::{PATIENCE, eventually, pause};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -120,7 +120,7 @@ fn a_head_of_just_the_limit_is_served_and_a_longer_one_is_not() {
             assert_eq!(http.response(false).expect("a response").status, 431, "{} bytes", limit + 1);
             assert!(http.ends_within(PATIENCE));
         }
-        let mut http2 = Http2::connect(http_address(cluster.address(1)));
+        let mut http2 = http2(&cluster, 1);
         for (stream, bytes) in [(1, limit - 1), (3, limit), (7, limit)] {
             assert!(http2.get_with_fields_of(stream, "/livez", bytes));
             assert_eq!(http2.response(stream), b"ok\n", "{bytes} bytes");

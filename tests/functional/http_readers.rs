@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::cluster::Cluster;
 use crate::support::greedy::{GROWTH_BYTES_MAX, all_are_gone, ends_small};
 use crate::support::http::{Http, http, http_address, request};
-use crate::support::http2::{CANCEL, Came, DATA, HEADERS, Http2, RST_STREAM};
+use crate::support::http2::{CANCEL, Came, DATA, HEADERS, Http2, RST_STREAM, http2};
 use crate::support::wait::{PATIENCE, eventually, pause};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -78,7 +78,7 @@ fn clients_that_vanish_free_everything() {
         http.send(b"PUT /v1/kv/k HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n");
         http.try_send(&vec![7; 999_999]);
     }
-    let mut streams: Vec<Http2> = (0..10).map(|_| Http2::connect(http_address(cluster.address(1)))).collect();
+    let mut streams: Vec<Http2> = (0..10).map(|_| http2(&cluster, 1)).collect();
     streams.iter_mut().for_each(|http2| assert!(http2.get(1, "/v1/kv/k")));
     let mut wire = cluster.wire(1);
     eventually(PATIENCE, "all are there", || (wire.counter("http_requests") == 62).then_some(()));

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::cluster::Cluster;
 use crate::support::http::{Http, base64, http, http_address, request};
-use crate::support::http2::{DATA, HEADERS, Http2};
+use crate::support::http2::{DATA, HEADERS, Http2, http2};
 use crate::support::metrics::Page;
 use crate::support::wait::{PATIENCE, eventually, pause};
 use crate::support::wire::get;
@@ -55,7 +55,7 @@ fn pages(cluster: &Cluster, result: &str) -> usize {
 fn a_scan_goes_on_over_pages_up_to_its_limit() {
     let cluster = Cluster::of(1).flag(&format!("--scan-items-max={PAGE_ITEMS}")).start();
     put(&cluster, 95, b"v");
-    let (mut http, mut http2) = (http(&cluster, 1), Http2::connect(http_address(cluster.address(1))));
+    let (mut http, mut http2) = (http(&cluster, 1), http2(&cluster, 1));
     for (stream, (query, expected)) in (0..).zip([
         ("", 0..95),
         ("limit=0&prefix=k", 0..95),
@@ -127,7 +127,7 @@ fn a_page_that_nobody_takes_is_not_read() {
     let before = cluster.process(1).rss_bytes();
     let mut resting = begin(&cluster);
     // The window of a stream takes 64 KiB: another page is not asked for.
-    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    let mut http2 = http2(&cluster, 1);
     assert!(http2.get(1, "/v1/kv"));
     while http2.frame().expect("a response").kind != DATA {}
     // Whoever reads meanwhile is served to the end, and costs no more than the pages of that.
@@ -148,7 +148,7 @@ fn a_page_that_nobody_takes_is_not_read() {
 fn a_scan_ends_with_its_client() {
     let cluster = long(Cluster::start(1));
     let resting = begin(&cluster);
-    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    let mut http2 = http2(&cluster, 1);
     assert!(http2.get(1, "/v1/kv"));
     while http2.frame().expect("a response").kind != DATA {}
     drop((resting, http2));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::support::cluster::Cluster;
-use crate::support::http::{Http, http_address, request};
+use crate::support::http::{Http, http, http_address, request};
 use crate::support::http2::{HEADERS, Http2};
 use crate::support::metrics::{Family, Format, Page, labels_of};
 use crate::support::wait::{PATIENCE, eventually};
@@ -53,7 +53,7 @@ fn the_manual_lists_every_metric_and_no_other() {
     // What is told of requests is told of those that there were.
     let mut wire = cluster.wire(1);
     wire.put("k", "v");
-    let mut http = Http::connect(http_address(cluster.address(1)));
+    let mut http = http(&cluster, 1);
     assert_eq!(http.ask("GET", "/v1/kv/none", &[], b"").status, 404);
     assert_eq!(http.ask("GET", "/metrics", &[], b"").status, 200);
     let (listed, found) = (listed(), all_pages(&cluster));
@@ -73,7 +73,7 @@ fn the_manual_lists_every_metric_and_no_other() {
 #[test]
 fn the_format_is_the_one_that_is_asked_for() {
     let cluster = Cluster::start(1);
-    let mut http = Http::connect(http_address(cluster.address(1)));
+    let mut http = http(&cluster, 1);
     // The first scrape makes the series of scrapes.
     assert_eq!(http.ask("HEAD", "/metrics", &[], b"").status, 200);
     let classic = http.ask("GET", "/metrics", &[], b"");
@@ -95,7 +95,7 @@ fn the_format_is_the_one_that_is_asked_for() {
 #[test]
 fn a_scrape_finds_itself_among_the_requests() {
     let cluster = Cluster::start(1);
-    let mut http = Http::connect(http_address(cluster.address(1)));
+    let mut http = http(&cluster, 1);
     for scrapes in 1..=3 {
         let page = http.ask("GET", "/metrics", &[], b"");
         let page = Page::read(page.text(), Format::Prometheus);
@@ -118,7 +118,7 @@ fn so_many_metrics_are_on_their_way_and_no_more() {
         heads.push(head.payload[0] == 0x88);
     }
     assert_eq!(heads, [true, true, false]);
-    let mut http = Http::connect(http_address(cluster.address(1)));
+    let mut http = http(&cluster, 1);
     let refused = http.ask("GET", "/metrics", &[], b"");
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     assert!(refused.text().contains("--core-scrapes-max"), "{}", refused.text());
@@ -136,9 +136,9 @@ fn so_many_metrics_are_on_their_way_and_no_more() {
 #[test]
 fn many_who_ask_at_once_for_metrics_are_answered_together() {
     let mut cluster = Cluster::start(1);
-    let mut http = Http::connect(http_address(cluster.address(1)));
     let asked = request("GET", "/metrics", &[], b"");
-    let mut others: Vec<Http> = (0..50).map(|_| Http::connect(http_address(cluster.address(1)))).collect();
+    let mut others: Vec<Http> = (0..50).map(|_| http(&cluster, 1)).collect();
+    let mut http = http(&cluster, 1);
     // The node has none of them before it has all.
     cluster.process(1).pause();
     others.iter_mut().for_each(|other| other.send(&asked));
@@ -162,20 +162,20 @@ fn answered(page: &Page, operation: &str, face: &str, result: &str) -> f64 {
 fn requests_are_counted_where_they_were_asked() {
     let cluster = Cluster::start(3);
     cluster.await_leaders();
-    let (mut wire, mut http) = (cluster.wire(1), Http::connect(http_address(cluster.address(1))));
+    let (mut wire, mut puts) = (cluster.wire(1), http(&cluster, 1));
     let before = Page::of(&cluster, 1);
     // All shards, so that some are led here and some elsewhere.
     for n in 0..100 {
         wire.put(format!("b{n}"), "value");
     }
     for n in 0..50 {
-        assert_eq!(http.ask("PUT", &format!("/v1/kv/r{n}"), &[], b"value").status, 200);
+        assert_eq!(puts.ask("PUT", &format!("/v1/kv/r{n}"), &[], b"value").status, 200);
     }
     let (too_long, long_key) = (vec![0; (1 << 20) + 1], format!("/v1/kv/{}", "k".repeat(4_097)));
     assert!(wire.ask(put(b"k", &too_long)).said.code().is_some());
     assert!(wire.ask(get(b"nothing")).said.code().is_some());
-    assert_eq!(http.ask("PUT", "/v1/kv/k", &[], &too_long).status, 413);
-    let mut http = Http::connect(http_address(cluster.address(1)));
+    assert_eq!(puts.ask("PUT", "/v1/kv/k", &[], &too_long).status, 413);
+    let mut http = http(&cluster, 1);
     assert_eq!(http.ask("GET", &long_key, &[], b"").status, 413);
     assert_eq!(http.ask("GET", "/v1/kv/nothing", &[], b"").status, 404);
     assert_eq!(http.ask("GET", "/v1/kv?limit=x", &[], b"").status, 400);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::support::cluster::Cluster;
-use crate::support::http::{Http, http_address};
+use crate::support::http::{Http, http, http_address};
 use crate::support::openapi::{DOCUMENT, OpenApi};
 
 const ROUTERS: &str = concat!(include_str!("../../src/api/rest/mod.rs"), include_str!("../../src/api/rest/ui/mod.rs"));
@@ -14,7 +14,7 @@ const REFERENCE: &str = include_str!("../../docs/rest.md");
 #[test]
 fn every_node_serves_the_description() {
     let cluster = Cluster::start(1);
-    let mut http = Http::connect(http_address(cluster.address(1)));
+    let mut http = http(&cluster, 1);
     let answer = http.ask("GET", "/openapi.json", &[], b"");
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
     assert_eq!(answer.text(), DOCUMENT);
@@ -104,7 +104,7 @@ type Headers<'a> = &'a [(&'a str, &'a str)];
 #[test]
 fn what_is_answered_is_described() {
     let cluster = Cluster::of(1).flag("--value-bytes-max=1KiB").start();
-    let mut http = Http::connect(http_address(cluster.address(1)));
+    let mut http = http(&cluster, 1);
     let api = OpenApi::new();
     let long_key = format!("/v1/kv/{}", "k".repeat(4_097));
     let delete = r#"{"operations":[{"op":"delete","key":"aw==","if_match":"*"}]}"#;

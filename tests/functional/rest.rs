@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::support::cluster::Cluster;
-use crate::support::http::{Http, Response, base64, http, http_address, request};
-use crate::support::http2::{DATA, END_STREAM, GOAWAY, HEADERS, Http2};
+use crate::support::http::{Http, Response, base64, http, request};
+use crate::support::http2::{DATA, END_STREAM, GOAWAY, HEADERS, Http2, http2};
 use crate::support::metrics::Page;
 use crate::support::wait::{PATIENCE, eventually, pause};
 
@@ -181,7 +181,7 @@ fn whoever_half_closes_gets_the_answers() {
 fn http_2_is_spoken_with_prior_knowledge_on_the_same_port() {
     let cluster = Cluster::start(3);
     http(&cluster, 1).ask("PUT", "/v1/kv/color", &[], b"blue");
-    let mut http2 = Http2::connect(http_address(cluster.address(2)));
+    let mut http2 = http2(&cluster, 2);
     for stream in [1, 3, 5] {
         assert!(http2.get(stream, "/v1/kv/color"));
         assert_eq!(http2.response(stream), b"blue");
@@ -240,7 +240,7 @@ fn an_ordered_stop_answers_what_is_in_flight() {
     late.send(b"PUT /v1/kv/late HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nval");
     let batch = format!("{{\"operations\":[{{\"op\":\"put\",\"key\":\"{}\",\"value\":\"\"}}]}}", base64("late/2"));
     let (first, rest) = batch.as_bytes().split_at(20);
-    let mut http2 = Http2::connect(http_address(cluster.address(leader)));
+    let mut http2 = http2(&cluster, leader);
     assert!(http2.post(1, "/v1/batch", &[]) && http2.send(DATA, 0, 1, first));
     others.iter().for_each(|id| cluster.process(*id).pause());
     let mut waiting: Vec<Http> = (0..10).map(|_| http(&cluster, leader)).collect();

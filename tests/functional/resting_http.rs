@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::greedy::all_are_gone;
-use crate::support::http::{Http, http, http_address};
-use crate::support::http2::{GOAWAY, Http2};
+use crate::support::http::{Http, http};
+use crate::support::http2::{GOAWAY, Http2, http2};
 use crate::support::wait::{PATIENCE, pause};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -17,7 +17,7 @@ const AT_REST: Duration = Duration::from_millis(600);
 fn a_connection_that_rests_too_long_is_closed() {
     let cluster = Cluster::of(1).flag("--http-idle-timeout=400ms").start();
     let mut http1 = http(&cluster, 1);
-    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    let mut http2 = http2(&cluster, 1);
     let started = Instant::now();
     assert_eq!(http1.ask("GET", "/livez", &[], b"").status, 200);
     assert!(http2.get(1, "/livez"));
@@ -82,7 +82,7 @@ fn connections_of_http_2_that_rest_take_what_h2_has_for_them() {
     let mut cluster = Cluster::start(1);
     let lives = |http2: &mut Http2, stream| assert!(http2.get(stream, "/livez") && http2.response(stream) == b"ok\n");
     let open = |cluster: &Cluster| {
-        let mut http2 = Http2::connect(http_address(cluster.address(1)));
+        let mut http2 = http2(cluster, 1);
         lives(&mut http2, 1);
         http2
     };

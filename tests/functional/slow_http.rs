@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::greedy::{GROWTH_BYTES_MAX, all_are_gone, stays_small};
-use crate::support::http::{Http, http, http_address};
+use crate::support::http::{Http, http};
 use crate::support::http2::{
-    CONTINUATION, Came, END_HEADERS, END_STREAM, HEADERS, Http2, PREFACE, SETTINGS, get_block,
+    CONTINUATION, Came, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, get_block, http2,
 };
 use crate::support::wait::{PATIENCE, pause};
 
@@ -76,7 +76,7 @@ fn a_head_over_http_2_that_does_not_come_to_its_end_ends_the_connection() {
 #[test]
 fn heads_over_http_2_that_come_to_their_ends_may_go_on_for_long() {
     let cluster = Cluster::of(1).flag("--http-header-timeout=5s").start();
-    let mut http2 = Http2::connect(http_address(cluster.address(1)));
+    let mut http2 = http2(&cluster, 1);
     let block = get_block("/livez");
     let (first, rest) = block.split_at(2);
     // Nothing else may come within a head, and settings are acknowledged as they come.
@@ -96,7 +96,7 @@ fn heads_over_http_2_that_come_to_their_ends_may_go_on_for_long() {
 fn a_client_that_does_not_answer_to_a_ping_is_let_go() {
     let (idle, patience) = (Duration::from_secs(10), Duration::from_millis(500));
     let cluster = Cluster::of(1).flag("--http-idle-timeout=10s").flag("--http-header-timeout=500ms").start();
-    let mut lively = Http2::connect(http_address(cluster.address(1)));
+    let mut lively = http2(&cluster, 1);
     // It answers to pings for longer than the other one is kept.
     let lively = thread::spawn(move || (lively.frame_within(idle * 4 / 5), lively));
     let mut dead = http2_that_says(&cluster, &[]);

@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::cluster::Cluster;
+use super::http::http_address;
 use super::wait::PATIENCE;
 
 /// What a client says first.
@@ -85,6 +87,11 @@ impl Frame {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().expect("4 bytes"))
     }
+}
+
+/// A connection to a node.
+pub fn http2(cluster: &Cluster, id: u64) -> Http2 {
+    Http2::connect(http_address(cluster.address(id)))
 }
 
 impl Http2 {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cluster::Cluster;
-use super::http::{Http, http_address};
+use super::http::http;
 
 /// Which rules a page keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Page(pub BTreeMap<String, Family>);
 impl Page {
     /// Scrapes a node.
     pub fn of(cluster: &Cluster, node: u64) -> Page {
-        let mut http = Http::connect(http_address(cluster.address(node)));
+        let mut http = http(cluster, node);
         let response = http.ask("GET", "/metrics", &[], b"");
         assert_eq!(response.status, 200, "{response:?}");
         Page::read(response.text(), Format::Prometheus)
