@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::cluster::Cluster;
 use crate::support::greedy::{GROWTH_BYTES_MAX, all_are_gone, is_served, stays_small};
 use crate::support::http::{Http, http, http_address, request};
-use crate::support::http2::{HEADERS, Http2, http2};
+use crate::support::http2::{HEADERS, Http2, RST_STREAM, http2};
 use crate::support::wait::{PATIENCE, eventually, pause};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -132,7 +132,13 @@ fn a_head_of_just_the_limit_is_served_and_a_longer_one_is_not() {
                 assert!(frame.kind == HEADERS && frame.is_last() && has_status, "{frame:?}");
             }
         }
-        assert_eq!(cluster.wire(1).counter("http_connections_broken"), 2);
+        let mut wire = cluster.wire(1);
+        assert_eq!(wire.counter("http_connections_broken"), 2);
+        // What h2 answers by itself is seen only where it takes a stream back whose body is to come.
+        assert_eq!(wire.counter("http_streams_broken"), 0);
+        assert!(http2.begin_with_fields_of(9, "/livez", limit + 1));
+        while http2.frame().expect("it is taken back").kind != RST_STREAM {}
+        assert_eq!(wire.counter("http_streams_broken"), 1);
     }
 }
 

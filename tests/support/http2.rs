@@ -129,6 +129,15 @@ impl Http2 {
     /// The same with a head whose list of fields is so long, as RFC 9113 §6.5.2 counts: each field has 32 bytes beside those
     /// of its name and value.
     pub fn get_with_fields_of(&mut self, stream: u32, path: &str, bytes: usize) -> bool {
+        self.fields_of(stream, path, bytes, END_STREAM)
+    }
+
+    /// The same with a body that is to come.
+    pub fn begin_with_fields_of(&mut self, stream: u32, path: &str, bytes: usize) -> bool {
+        self.fields_of(stream, path, bytes, 0)
+    }
+
+    fn fields_of(&mut self, stream: u32, path: &str, bytes: usize, end: u8) -> bool {
         let others = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "test"), ("x", "")];
         let least: usize = others.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
         let value = vec![b'p'; bytes - least];
@@ -143,7 +152,7 @@ impl Http2 {
         block.extend_from_slice(&value);
         let frames: Vec<&[u8]> = block.chunks(FRAME_BYTES_MAX).collect();
         frames.iter().enumerate().all(|(n, part)| {
-            let (kind, flags) = if n == 0 { (HEADERS, END_STREAM) } else { (CONTINUATION, 0) };
+            let (kind, flags) = if n == 0 { (HEADERS, end) } else { (CONTINUATION, 0) };
             let is_last = n + 1 == frames.len();
             self.send(kind, flags | if is_last { END_HEADERS } else { 0 }, stream, part)
         })
