@@ -61,7 +61,8 @@ pub struct Limits {
     pub core_log_memory_max: usize,
     /// Bytes of snapshots that a core takes from other nodes in a second.
     pub snapshot_rate: u64,
-    /// Bytes of keys and values that a node writes into snapshots of its own in a second, as long as no log waits for them.
+    /// Bytes of keys and values that a node writes into snapshots of its own in a second at most, as long as no log waits for
+    /// them.
     pub snapshot_write_rate: u64,
     /// For how long nothing may come of a snapshot from the node that it is fetched from, not a byte.
     pub snapshot_timeout: Duration,

@@ -135,8 +135,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size, help_heading = "Tuning")]
     pub snapshot_log_bytes: u64,
 
-    /// Bytes of keys and values written into the node's own snapshots in a second; more while a log is longer than half of
-    /// --core-log-bytes-max
+    /// The most bytes of keys and values that are written into the node's own snapshots in a second; more while a log is
+    /// longer than half of --core-log-bytes-max, or has only its reserve left
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size, help_heading = "Tuning")]
     pub snapshot_write_rate: u64,
 

@@ -12,9 +12,9 @@ use crate::storage::snapshot::{
     FileLength, Item, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotStore, SnapshotWriter,
 };
 
-use super::STEP_BYTES;
 use super::jobs::{Done, Failure};
 use super::load::{Load, meta};
+use super::{STEP_BYTES, Stores};
 
 impl From<SnapshotError> for Failure {
     fn from(error: SnapshotError) -> Failure {
@@ -44,6 +44,13 @@ pub(super) enum Work {
     Drop(Box<dyn fmt::Debug + Send>),
 }
 
+impl Work {
+    /// Whether a snapshot of this node comes of it, which is wanted some time, not soon.
+    pub(super) fn is_paced(&self) -> bool {
+        matches!(self, Work::Take(..) | Work::Measure(..) | Work::MakeRoom(..))
+    }
+}
+
 /// What came of a step.
 pub(super) enum Stepped {
     /// There is more to do.
@@ -57,8 +64,13 @@ pub(super) enum Stepped {
 }
 
 /// A step of looking through a snapshot. Whoever fetches it checks it too, and refuses it; but only here it can be replaced.
-pub(super) fn check(shard: ShardId, mut reader: Box<SnapshotReader>) -> Stepped {
-    match read_some(&mut reader) {
+pub(super) fn check(shard: ShardId, mut reader: Box<SnapshotReader>, stores: &Stores, spent: &mut usize) -> Stepped {
+    let read = read_some(&mut reader, spent);
+    if stores.is_condemned(shard, reader.info().id) {
+        // Nobody gets any more of it, and it may have been written over while it was read.
+        return Stepped::Ended;
+    }
+    match read {
         Ok(false) => Stepped::More(Work::Check(shard, reader)),
         Ok(true) => Stepped::Ended,
         Err(error) => {
@@ -87,14 +99,18 @@ impl Walk {
         Walk { state, last: None, hash: ItemsHash::default() }
     }
 
-    /// Sees the next items. Whether those were the last.
-    fn visit_some<E>(&mut self, mut visit: impl FnMut(Item<'_>) -> Result<(), E>) -> Result<bool, E> {
-        let (mut bytes, mut last) = (0, None);
+    /// Sees the next items, as long as there is less than a step `spent`. Whether those were the last.
+    fn visit_some<E>(
+        &mut self,
+        spent: &mut usize,
+        mut visit: impl FnMut(Item<'_>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let mut last = None;
         for (key, version, value) in self.state.iter_after(self.last.as_deref()) {
             visit(Item { key, version, value })?;
             self.hash.add(key, version, value);
-            bytes += key.len() + value.len();
-            if bytes >= STEP_BYTES {
+            *spent += key.len() + value.len();
+            if *spent >= STEP_BYTES {
                 last = Some(key.to_vec());
                 break;
             }
@@ -141,8 +157,8 @@ impl Take {
         Take { writer: Box::new(writer), walk: Walk::new(state), is_last }
     }
 
-    pub(super) fn step(mut self, shard: ShardId) -> Stepped {
-        let written = match self.walk.visit_some(|item| self.writer.push(item)) {
+    pub(super) fn step(mut self, shard: ShardId, spent: &mut usize) -> Stepped {
+        let written = match self.walk.visit_some(spent, |item| self.writer.push(item)) {
             Ok(false) => return Stepped::More(Work::Take(shard, self)),
             Ok(true) if self.walk.is_corrupt() => return Stepped::Done(self.walk.corrupt(shard)),
             Ok(true) => Ok(()),
@@ -186,8 +202,14 @@ impl Measure {
         Measure { walk: Walk::new(state), length: FileLength::new(FORMAT, configuration), failure }
     }
 
-    pub(super) fn step(mut self, shard: ShardId, store: &SnapshotStore, configuration: &[u8]) -> Stepped {
-        let Ok(is_all) = self.walk.visit_some(|item| {
+    pub(super) fn step(
+        mut self,
+        shard: ShardId,
+        store: &SnapshotStore,
+        configuration: &[u8],
+        spent: &mut usize,
+    ) -> Stepped {
+        let Ok(is_all) = self.walk.visit_some(spent, |item| {
             self.length.push(&item);
             Ok::<(), Infallible>(())
         });
@@ -235,8 +257,14 @@ pub(super) struct MakeRoom {
 
 impl MakeRoom {
     /// Reads a part of the newest snapshot, and then writes over the oldest.
-    pub(super) fn step(mut self, shard: ShardId, store: &SnapshotStore, configuration: &[u8]) -> Stepped {
-        match read_some(&mut self.newest) {
+    pub(super) fn step(
+        mut self,
+        shard: ShardId,
+        store: &SnapshotStore,
+        configuration: &[u8],
+        spent: &mut usize,
+    ) -> Stepped {
+        match read_some(&mut self.newest, spent) {
             Ok(true) => {}
             Ok(false) => return Stepped::More(Work::MakeRoom(shard, self)),
             Err(error) => return Stepped::Done(Done::NotTaken { shard, failure: error.into() }),
@@ -255,12 +283,11 @@ impl MakeRoom {
     }
 }
 
-/// Reads a step's share of a snapshot. Whether that was the last.
-fn read_some(reader: &mut SnapshotReader) -> Result<bool, SnapshotError> {
-    let mut bytes = 0;
-    while bytes < STEP_BYTES {
+/// Reads the next items of a snapshot, as long as there is less than a step `spent`. Whether those were the last.
+fn read_some(reader: &mut SnapshotReader, spent: &mut usize) -> Result<bool, SnapshotError> {
+    while *spent < STEP_BYTES {
         match reader.next_items()? {
-            Some(items) => bytes += items.map(|item| item.key.len() + item.value.len()).sum::<usize>(),
+            Some(items) => *spent += items.map(|item| item.key.len() + item.value.len()).sum::<usize>(),
             None => return Ok(true),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, after, never, select, unbounded};
 use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
 
 use crate::storage::Wake;
@@ -14,8 +14,8 @@ use crate::storage::snapshot::{SnapshotFile, SnapshotInfo, SnapshotReceiver, Sna
 
 use super::jobs::{Done, Failure, Job};
 use super::load::{Load, LoadError, Progress, set_aside};
+use super::stores::{Sound, Stores};
 use super::work::{MakeRoom, Measure, Stepped, Take, Work, check};
-use super::{STEP_BYTES, Stores};
 
 /// Files of snapshots that are kept open for other nodes, so that one which is removed meanwhile can be fetched to its end.
 const OPEN_FILES_MAX: usize = 16;
@@ -64,8 +64,8 @@ impl Snapshots {
 }
 
 /// A worker for a core, and the core's end of it. `configuration` is what the snapshots say of the voters; `rate` is how
-/// many bytes of keys and values are written down in a second, by a thread that need not hurry; `wake` is called when
-/// something is done.
+/// many bytes of keys and values are written down in a second at most, by a thread that need not hurry; `wake` is called
+/// when something is done.
 #[must_use]
 pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, rate: u64, wake: Wake) -> (Snapshots, SnapshotWorker) {
     let (jobs, jobs_out) = unbounded();
@@ -77,7 +77,7 @@ pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, rate: u64, wake: 
         jobs: jobs_out,
         done: done_in,
         wake,
-        rest: Duration::from_secs_f64(STEP_BYTES as f64 / rate as f64),
+        rate,
         hurry: Arc::clone(&hurry),
         work: VecDeque::new(),
         receiving: BTreeMap::new(),
@@ -90,7 +90,9 @@ pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, rate: u64, wake: 
 struct OpenFile {
     shard: ShardId,
     file: SnapshotFile,
-    /// Snapshots that were taken since somebody has read from it.
+    /// When somebody has read from it.
+    sound: Sound,
+    /// Snapshots that were taken since.
     age: u32,
 }
 
@@ -101,9 +103,9 @@ pub struct SnapshotWorker {
     jobs: Receiver<Job>,
     done: Sender<Done>,
     wake: Wake,
-    /// What a thread waits after each step of writing a state down, unless it is to hurry. Puts share disk and cores
-    /// with it: without a rest they would wait for it, and it is wanted some time, not soon.
-    rest: Duration,
+    /// Bytes of a state that a thread writes down in a second, unless it is to hurry. Puts share disk and cores with it:
+    /// without a rest they would wait for it, and it is wanted some time, not soon.
+    rate: u64,
     hurry: Arc<AtomicBool>,
     /// Long jobs. They take turns.
     work: VecDeque<Work>,
@@ -124,29 +126,33 @@ pub enum Effort {
 impl SnapshotWorker {
     /// Works until the loop is gone.
     pub fn run(mut self) {
-        let mut rest = Duration::ZERO;
+        // Comes at the end of a rest, in which nothing is written down, whatever else is done.
+        let (mut end, mut rests) = (never(), false);
         loop {
-            let job = match self.next_effort() {
-                None => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(_) => self.jobs.recv_timeout(rest),
+            rests = rests && end.try_recv().is_err();
+            let may_write = !rests || self.hurry.load(Ordering::Relaxed);
+            let next = self.work.iter().position(|work| may_write || !work.is_paced());
+            let job = match next {
+                Some(_) => self.jobs.try_recv(),
+                None => select! {
+                    recv(self.jobs) -> job => job.map_err(|_| TryRecvError::Disconnected),
+                    recv(end) -> _ => {
+                        rests = false;
+                        continue;
+                    }
+                },
             };
-            rest = Duration::ZERO;
-            match job {
-                Ok(job) => self.begin(job),
-                Err(RecvTimeoutError::Timeout) => {
-                    self.step();
-                    rest = self.rest();
+            match (job, next) {
+                (Ok(job), _) => self.begin(job),
+                (Err(TryRecvError::Disconnected), _) => return,
+                (Err(TryRecvError::Empty), next) => {
+                    let written = next.map_or(0, |next| self.step(next));
+                    if written > 0 {
+                        (end, rests) = (after(Duration::from_secs_f64(written as f64 / self.rate as f64)), true);
+                    }
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-    }
-
-    /// How long to wait before the next step. Only who has nothing else to do rests.
-    fn rest(&self) -> Duration {
-        let only_writes =
-            self.work.iter().all(|work| matches!(work, Work::Take(..) | Work::Measure(..) | Work::MakeRoom(..)));
-        if only_writes && !self.hurry.load(Ordering::Relaxed) { self.rest } else { Duration::ZERO }
     }
 
     /// What it would do next.
@@ -162,7 +168,9 @@ impl SnapshotWorker {
     fn work(&mut self) {
         match self.jobs.try_recv() {
             Ok(job) => self.begin(job),
-            Err(_) => self.step(),
+            Err(_) if self.work.is_empty() => {}
+            // Nobody waits for whoever is moved by hand.
+            Err(_) => drop(self.step(0)),
         }
     }
 
@@ -213,22 +221,27 @@ impl SnapshotWorker {
         }
     }
 
-    /// A step of the long job whose turn it is.
-    fn step(&mut self) {
-        let Some(work) = self.work.pop_front() else { return };
+    /// A step of the long job with this number. The bytes of keys and values after which a thread rests.
+    fn step(&mut self, number: usize) -> usize {
+        let Some(work) = self.work.remove(number) else { return 0 };
+        let is_paced = work.is_paced();
+        let mut spent = 0;
         let stepped = match work {
             Work::Resume(shard, id) => self.resume(shard, id),
             Work::Load(shard, id, load) => self.load(shard, id, load),
-            Work::Take(shard, take) => take.step(shard),
-            Work::Measure(shard, measure) => self.in_store(shard, |store, voters| measure.step(shard, store, voters)),
-            Work::MakeRoom(shard, room) => self.make_room(shard, room),
-            Work::Check(shard, reader) => check(shard, reader),
+            Work::Take(shard, take) => take.step(shard, &mut spent),
+            Work::Measure(shard, measure) => {
+                self.in_store(shard, |store, voters| measure.step(shard, store, voters, &mut spent))
+            }
+            Work::MakeRoom(shard, room) => self.make_room(shard, room, &mut spent),
+            Work::Check(shard, reader) => check(shard, reader, &self.stores, &mut spent),
             Work::Drop(state) => {
                 drop(state);
                 Stepped::Ended
             }
         };
         self.note(stepped);
+        if is_paced { spent } else { 0 }
     }
 
     /// What has come of a step.
@@ -260,9 +273,9 @@ impl SnapshotWorker {
     }
 
     /// Makes room for a state, as far as one step goes.
-    fn make_room(&mut self, shard: ShardId, room: MakeRoom) -> Stepped {
+    fn make_room(&mut self, shard: ShardId, room: MakeRoom, spent: &mut usize) -> Stepped {
         let oldest = room.oldest();
-        let stepped = self.in_store(shard, |store, voters| room.step(shard, store, voters));
+        let stepped = self.in_store(shard, |store, voters| room.step(shard, store, voters, spent));
         if matches!(stepped, Stepped::More(Work::Take(..))) {
             // It is written over in the next step: whoever fetches it gets no more of it.
             self.condemn(shard, oldest);
@@ -303,19 +316,20 @@ impl SnapshotWorker {
 
     /// The file of a snapshot. It stays open for a while, as more of it will be asked for.
     fn open(&mut self, shard: ShardId, id: SnapshotId) -> Option<&SnapshotFile> {
-        if self.stores.is_condemned(shard, id) {
+        let Some(sound) = self.stores.sound(shard, id) else {
             self.close(shard, id);
             return None;
-        }
+        };
         let known = self.open.iter().position(|open| open.shard == shard && open.file.info().id == id);
         let file = match known.and_then(|at| self.open.remove(at)) {
-            Some(open) => open.file,
-            None => self.open_anew(shard, id)?,
+            Some(open) if self.stores.remembers(open.sound) => open.file,
+            // It may be one of those that were condemned.
+            _ => self.open_anew(shard, id)?,
         };
         if self.open.len() == OPEN_FILES_MAX {
             self.open.pop_front();
         }
-        self.open.push_back(OpenFile { shard, file, age: 0 });
+        self.open.push_back(OpenFile { shard, file, sound, age: 0 });
         self.open.back().map(|open| &open.file)
     }
 

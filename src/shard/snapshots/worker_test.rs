@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use raftkv_protocol::client::Condition;
 use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, ShardId, SnapshotId};
@@ -499,6 +500,54 @@ fn a_snapshot_that_was_set_aside_is_served_no_more() {
     assert!(own.piece(meta.id, 0).is_none() && other.piece(meta.id, 0).is_none());
 }
 
+/// A node that runs for years condemns many. Whoever has had one open all the time may have missed that.
+#[test]
+fn of_the_snapshots_that_were_condemned_only_the_latest_are_remembered_and_none_is_served() {
+    let disk = SimulatedDisk::new(1);
+    let stores = stores(&disk);
+    let [own, idle, busy] = [(); 3].map(|()| Bench::over(disk.clone(), stores.clone()));
+    let mut machine = state_of(3_000, 300);
+    let wrong = own.take(&machine);
+    grow(&mut machine, 0..1, b"more");
+    let sound = own.take(&machine);
+    for bench in [&idle, &busy] {
+        assert!(bench.piece(wrong.id, 0).is_some() && bench.piece(sound.id, 0).is_some());
+    }
+    assert!(own.all(Job::SetAside { shard: SHARD, meta: wrong }).is_empty());
+    for other in 0..10_000 {
+        stores.condemn(ShardId(9), SnapshotId(other));
+        stores.condemn(ShardId(9), SnapshotId(other));
+        assert!(other % 100 != 0 || busy.piece(sound.id, 0).is_some());
+    }
+    assert!((100..1_000).contains(&stores.remembered()), "{}", stores.remembered());
+    for bench in [&idle, &busy] {
+        assert!(bench.piece(wrong.id, 0).is_none() && bench.piece(sound.id, 0).is_some());
+    }
+}
+
+/// Its bytes are those of the next snapshot by then.
+#[test]
+fn a_snapshot_that_is_written_over_while_another_core_looks_through_it_is_not_found_damaged() {
+    let disk = SimulatedDisk::new(1);
+    let stores = stores(&disk);
+    let (own, other) = (Bench::over(disk.clone(), stores.clone()), Bench::over(disk, stores));
+    let mut machine = state_of(3_000, 300);
+    let first = own.take(&machine);
+    grow(&mut machine, 0..10, &[8; 300]);
+    own.take(&machine);
+    let read = Job::Read { piece_for: PieceFor(9), shard: SHARD, id: first.id, offset: 0, length_max: PIECE };
+    other.loop_end.send(read);
+    other.hands.work();
+    assert!(matches!(other.loop_end.done(), Some(Done::Piece { piece: Some(_), .. })));
+    own.disk.set_full(true);
+    grow(&mut machine, 0..3_000, &[9; 299]);
+    own.take(&machine);
+    while other.hands.next_effort().is_some() {
+        other.hands.work();
+    }
+    assert!(other.loop_end.done().is_none(), "nobody has anything to do for it");
+}
+
 #[test]
 fn a_snapshot_that_is_older_than_the_newest_is_no_failure() {
     let bench = Bench::new(1);
@@ -600,28 +649,109 @@ fn a_snapshot_that_was_removed_is_closed_when_it_was_fetched_or_given_up() {
     assert!(bench.piece(meta.id, 0).is_none(), "fetched to its end");
 }
 
+/// A worker on a thread of its own.
+struct Running {
+    loop_end: Snapshots,
+    wakes: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    fn at_rate(rate: u64) -> Running {
+        let disk = SimulatedDisk::new(1);
+        let (woken, wakes) = unbounded();
+        let wake = Arc::new(move || woken.send(()).expect("the test listens"));
+        let (loop_end, worker) = snapshot_worker(stores(&disk), vec![1, 2, 3], rate, wake);
+        Running { loop_end, wakes, thread: thread::spawn(|| worker.run()) }
+    }
+
+    #[track_caller]
+    fn next(&self) -> Done {
+        self.wakes.recv_timeout(Duration::from_secs(20)).expect("it goes on");
+        self.loop_end.done().expect("something is done")
+    }
+
+    #[track_caller]
+    fn expect_rest(&self) {
+        assert!(self.wakes.recv_timeout(Duration::from_millis(50)).is_err(), "it has more than one step to do");
+    }
+
+    /// A piece of a snapshot that is not there is asked for.
+    fn send_read(&self) {
+        let (piece_for, id) = (PieceFor(9), SnapshotId(9));
+        self.loop_end.send(Job::Read { piece_for, shard: SHARD, id, offset: 0, length_max: PIECE });
+    }
+
+    /// Waits for a snapshot, and asks for pieces of others meanwhile.
+    fn until_taken(&self) {
+        for _ in 0..2_000 {
+            match self.wakes.recv_timeout(Duration::from_millis(10)) {
+                Err(_) => self.send_read(),
+                Ok(()) if matches!(self.loop_end.done(), Some(Done::Taken { .. })) => return,
+                Ok(()) => {}
+            }
+        }
+        panic!("it is not taken");
+    }
+
+    fn end(self) {
+        drop(self.loop_end);
+        self.thread.join().expect("it ends with its loop");
+    }
+}
+
 #[test]
-fn a_thread_rests_after_each_step_of_writing_unless_there_is_something_else_to_do_or_the_log_waits() {
-    let disk = SimulatedDisk::new(1);
-    let (woken, wakes) = crossbeam_channel::unbounded();
-    let wake = Arc::new(move || woken.send(()).expect("the test listens"));
+fn a_thread_rests_after_each_step_of_writing_unless_the_log_waits() {
     // At a byte a second it rests for days.
-    let (loop_end, worker) = snapshot_worker(stores(&disk), vec![1, 2, 3], 1, wake);
-    let thread = thread::spawn(|| worker.run());
-    let state = state_of(1_000, 1_000);
-    loop_end.send(take(&state));
-    assert!(wakes.recv_timeout(Duration::from_millis(50)).is_err(), "it has more than one step to do");
-    let read = || Job::Read { piece_for: PieceFor(9), shard: SHARD, id: SnapshotId(9), offset: 0, length_max: PIECE };
-    let next = || {
-        wakes.recv_timeout(Duration::from_secs(20)).expect("it goes on");
-        loop_end.done().expect("something is done")
-    };
-    loop_end.send(read());
-    assert!(matches!(next(), Done::Piece { .. }), "who asks does not wait for the rest to end");
-    loop_end.hurry(true);
-    loop_end.send(read());
-    assert!(matches!(next(), Done::Piece { .. }));
-    assert!(matches!(next(), Done::Taken { shard: SHARD, .. }), "it rests no more");
-    drop(loop_end);
-    thread.join().expect("it ends with its loop");
+    let running = Running::at_rate(1);
+    running.loop_end.send(take(&state_of(1_000, 1_000)));
+    running.expect_rest();
+    running.send_read();
+    assert!(matches!(running.next(), Done::Piece { .. }), "who asks does not wait for the rest to end");
+    running.expect_rest();
+    running.loop_end.hurry(true);
+    running.send_read();
+    assert!(matches!(running.next(), Done::Piece { .. }));
+    assert!(matches!(running.next(), Done::Taken { shard: SHARD, .. }), "it rests no more");
+    running.end();
+}
+
+/// Tells when it is dropped.
+#[derive(Debug)]
+struct Dropped(Sender<()>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.send(()).expect("the test listens");
+    }
+}
+
+#[test]
+fn other_long_jobs_neither_wait_for_a_thread_that_rests_nor_end_its_rest() {
+    let running = Running::at_rate(1);
+    running.loop_end.send(take(&state_of(400, 1_000)));
+    running.expect_rest();
+    let (dropped, drops) = unbounded();
+    running.loop_end.send(Job::Drop(Box::new(Dropped(dropped))));
+    drops.recv_timeout(Duration::from_secs(20)).expect("it is dropped");
+    running.expect_rest();
+    running.end();
+}
+
+/// A step takes at least one value, however long it is; and whoever asks for pieces all the time does not shorten the rest.
+#[test]
+fn a_thread_writes_no_more_in_a_second_than_it_may() {
+    let running = Running::at_rate(1 << 20);
+    let mut state = state_of(3, 1 << 20);
+    let begun = Instant::now();
+    running.loop_end.send(take(&state));
+    running.until_taken();
+    // It does not rest before the first step.
+    assert!(begun.elapsed() >= Duration::from_secs(2), "2 MiB in {:?}", begun.elapsed());
+    // Of what comes next it rests before the first step, too.
+    grow(&mut state, 0..1, b"short");
+    running.loop_end.send(take(&state));
+    running.until_taken();
+    assert!(begun.elapsed() >= Duration::from_secs(3), "3 MiB in {:?}", begun.elapsed());
+    running.end();
 }
