@@ -179,7 +179,7 @@ impl<L: CoreLog> Router<L> {
         self.touched[at] = true;
         let shard = &mut self.shards[at];
         say(shard.id(), news);
-        let News::Found(found) = news else { return };
+        let (News::Found(found) | News::Replaced(found)) = news else { return };
         self.counters.divergences += 1;
         if found.verdict == Verdict::Diverged {
             let wrong = shard.distrust_snapshots(found.agreed);
@@ -211,6 +211,15 @@ fn say(shard: ShardId, news: News) {
             "shard {shard}: this node's memory does not hold what was written to it: it did at index {}, and at index {} the \
              hash of the state is {:032x} and should be {:032x}; this node takes no snapshot and does not serve the shard \
              any more: start it again, so that it builds its state anew, and test the memory of the machine",
+            found.agreed,
+            found.differs,
+            found.own,
+            found.other
+        ),
+        News::Replaced(found) => log::error!(
+            "shard {shard}: this node's memory did not hold what was written to it: it did at index {}, and at index {} the \
+             hash of the state was {:032x} and should have been {:032x}; a snapshot of another node has taken the place of \
+             that state: test the memory of the machine",
             found.agreed,
             found.differs,
             found.own,

@@ -61,13 +61,6 @@ impl<R: Copy> Shard<R> {
         self.choose_candidacy();
     }
 
-    /// Stops serving the state if it has turned out not to be what was applied.
-    pub(super) fn heed_scrub(&mut self) {
-        if let Some(corruption) = self.machine.corruption().copied() {
-            self.state_corrupt(&corruption);
-        }
-    }
-
     /// The state is another replica's now; whether it is right is to be seen.
     pub(super) fn state_replaced(&mut self) {
         self.comparison.state_replaced();

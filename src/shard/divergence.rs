@@ -28,6 +28,8 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 pub enum News {
     /// This replica serves no more.
     Found(Divergence),
+    /// This replica was found to be corrupt; another's state has taken the place of its own since.
+    Replaced(Divergence),
     /// A majority has been found, and this replica is part of it: it serves again.
     Settled,
     /// A peer's replica differs from the majority, which this one is part of.
@@ -61,7 +63,7 @@ pub(super) struct Comparison {
     seen: Index,
     /// Something was told, or a checkpoint was reached, since the last judgement.
     is_stale: bool,
-    /// This replica was found to be corrupt, and the next judgement is to say so.
+    /// This replica was found to be corrupt, and the next judgement is to say so, whatever has become of its state.
     untold: Option<Divergence>,
 }
 
@@ -133,7 +135,6 @@ impl Comparison {
     /// This replica has another state now, and other checkpoints.
     pub(super) fn state_replaced(&mut self) {
         (self.agreed, self.seen, self.divergence, self.in_doubt_since) = (Index(0), Index(0), None, None);
-        self.untold = None;
         self.strangers.clear();
         self.is_stale = true;
     }
@@ -153,7 +154,8 @@ impl Comparison {
     /// Compares all that is known with the `own` checkpoints, ascending.
     pub(super) fn judge(&mut self, own: &[Checkpoint], now: Instant) -> Vec<News> {
         self.is_stale = false;
-        let mut news: Vec<News> = self.untold.take().map(News::Found).into_iter().collect();
+        let of_corrupt = if self.is_wrong() { News::Found } else { News::Replaced };
+        let mut news: Vec<News> = self.untold.take().map(of_corrupt).into_iter().collect();
         if !self.is_wrong() {
             self.judge_self(own, now, &mut news);
         }
@@ -211,9 +213,15 @@ impl Comparison {
         if self.is_wrong() {
             return;
         }
+        self.was_corrupt(corruption);
+        self.divergence = self.untold;
+    }
+
+    /// The state that this replica had was not what it should have been. The next judgement tells.
+    pub(super) fn was_corrupt(&mut self, corruption: &Corruption) {
         let Corruption { sound, at, found, expected } = *corruption;
         let found = Divergence { verdict: Verdict::Corrupt, agreed: sound, differs: at, own: found, other: expected };
-        (self.divergence, self.untold, self.is_stale) = (Some(found), Some(found), true);
+        (self.untold, self.is_stale) = (Some(found), true);
     }
 
     fn find(&mut self, verdict: Verdict, own: Checkpoint, other: u128, news: &mut Vec<News>) {

@@ -6,7 +6,7 @@ use raftkv_protocol::health::{Divergence, Verdict};
 use raftkv_protocol::types::{Index, NodeId};
 
 use super::divergence::{Comparison, News, PATIENCE};
-use crate::state_machine::{CHECKPOINTS_KEPT, Checkpoint};
+use crate::state_machine::{CHECKPOINTS_KEPT, Checkpoint, Corruption};
 
 /// A replica among others, its own checkpoints, and the time.
 struct Replica {
@@ -248,4 +248,29 @@ fn of_each_peer_the_newest_are_kept() {
     assert!(replica.reach(oldest - 1_024, 9).is_empty(), "of node 2 it is forgotten");
     replica.told(3, oldest, 0);
     assert_eq!(replica.reach(oldest, 9), found(Verdict::Diverged, 0, oldest - 1_024, 9, 0));
+}
+
+/// Its memory is none the better for it.
+// museum 48
+#[test]
+fn a_corrupt_state_is_told_even_if_another_has_taken_its_place() {
+    let corruption = Corruption { sound: Index(1_024), at: Index(1_500), found: 3, expected: 4 };
+    let told = |verdict: fn(Divergence) -> News| {
+        let (agreed, differs) = (corruption.sound, corruption.at);
+        vec![verdict(Divergence { verdict: Verdict::Corrupt, agreed, differs, own: 3, other: 4 })]
+    };
+    let mut replica = Replica::of(3);
+    replica.comparison.corrupt(&corruption);
+    assert!(!replica.serves());
+    assert_eq!((replica.judge(), replica.judge()), (told(News::Found), Vec::new()));
+    replica.comparison.state_replaced();
+    assert!(replica.serves());
+    assert!(replica.judge().is_empty(), "it was told");
+    replica.comparison.corrupt(&corruption);
+    replica.comparison.state_replaced();
+    assert!(replica.serves() && replica.comparison.is_due(replica.now));
+    assert_eq!((replica.judge(), replica.judge()), (told(News::Replaced), Vec::new()));
+    replica.comparison.was_corrupt(&corruption);
+    assert!(replica.serves() && replica.comparison.is_due(replica.now));
+    assert_eq!(replica.judge(), told(News::Replaced));
 }

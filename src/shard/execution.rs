@@ -137,8 +137,8 @@ impl<R: Copy> Shard<R> {
             .machine
             .apply(entry)
             .map_err(|error| Fatal::failure(format!("shard {}: entry {}: {}", self.id, entry.id, error.0)))?;
-        if self.machine.corruption().is_some() && !self.is_wrong() {
-            self.heed_scrub();
+        if let Some(corruption) = self.machine.corruption().copied() {
+            self.state_corrupt(&corruption);
         }
         let serves = self.serves();
         self.writes.applied(entry.id, |to, form, decided| match decided {

@@ -143,7 +143,10 @@ impl<R: Copy> Shard<R> {
         self.compaction.failed(now);
         // A state that came from another node has taken its place meanwhile.
         let is_replaced = self.compaction.newest().is_some_and(|newest| newest.at.index >= at.index);
-        if !is_replaced {
+        if is_replaced {
+            // What was known of the former state went with it.
+            self.comparison.was_corrupt(&Corruption { sound: Index(0), at: at.index, found, expected });
+        } else {
             let sound = self.machine.scrubbed().min(at.index);
             self.state_corrupt(&Corruption { sound, at: at.index, found, expected });
         }

@@ -4,6 +4,7 @@ use raftkv_protocol::client::{Code, Consistency};
 use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{EntryId, Index, SnapshotId};
 
+use super::News;
 use super::shard_test::{Cluster, SHARD};
 use super::snapshots::Loaded;
 use crate::state_machine::state_hash::FORMAT;
@@ -228,4 +229,29 @@ fn a_restart_begins_with_the_newest_snapshot_and_applies_what_follows() {
     cluster.run(std::time::Duration::from_millis(300));
     let (first, second) = (cluster.nodes[0].shard.status(), cluster.nodes[1].shard.status());
     assert_eq!((second.applied, second.state_hash), (first.applied, first.state_hash));
+}
+
+/// Whether that was found before or after the snapshot came.
+// museum 48
+#[test]
+fn that_a_state_was_corrupt_is_told_although_a_snapshot_has_taken_its_place() {
+    for is_known_before in [true, false] {
+        let (mut cluster, state) = with_one_left_behind();
+        reconnect(&mut cluster);
+        let (at, now) = (EntryId::new(1, 1), cluster.now);
+        let corrupt = |cluster: &mut Cluster| cluster.nodes[2].shard.snapshot_corrupt(at, 3, 4, now);
+        if is_known_before {
+            corrupt(&mut cluster);
+        }
+        assert_eq!(cluster.nodes[2].shard.serves(), !is_known_before);
+        assert!(install(&mut cluster, 2, loaded(&state, 2)));
+        if !is_known_before {
+            corrupt(&mut cluster);
+        }
+        let shard = &mut cluster.nodes[2].shard;
+        assert!(shard.serves());
+        let news = shard.compare(now);
+        assert!(matches!(news[..], [News::Replaced(found)] if (found.own, found.other) == (3, 4)), "{news:?}");
+        assert!(shard.serves() && shard.compare(now).is_empty());
+    }
 }
