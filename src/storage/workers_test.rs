@@ -366,6 +366,20 @@ fn the_reserve_is_not_touched_before_it_is_known_that_the_disk_is_full() {
     assert_eq!(node.contents, durable);
 }
 
+/// The power goes and comes back, and nothing is lost: with the space that there is the node starts, and votes.
+fn restart_on_full(node: Node, segment: u64, start: u64) -> Node {
+    let (contents, disk) = (node.contents.clone(), node.disk.clone());
+    drop(node);
+    disk.crash_in_place(Survivors::Random { seed: start, block: 512 });
+    let mut node = Node::open_with(&disk, segment).unwrap_or_else(|error| panic!("start {start}: {error}"));
+    assert_eq!(node.contents, contents);
+    while node.workers.can_allocate() && node.workers.allocate() {}
+    assert!(disk.used() <= 8 * segment);
+    node.set_hard_state(SHARDS[0], hard_state(start + 10, 1));
+    node.settle().expect("a vote fits");
+    node
+}
+
 // museum 41
 #[test]
 fn a_node_starts_again_and_again_with_no_byte_free() {
@@ -373,16 +387,7 @@ fn a_node_starts_again_and_again_with_no_byte_free() {
     let mut node = filled(segment);
     node.settle().expect("the reserve takes it");
     for start in 0..20 {
-        let contents = node.contents.clone();
-        let disk = node.disk.clone();
-        drop(node);
-        disk.crash_in_place(Survivors::Random { seed: start, block: 512 });
-        node = Node::open_with(&disk, segment).unwrap_or_else(|error| panic!("start {start}: {error}"));
-        assert_eq!(node.contents, contents);
-        while node.workers.can_allocate() && node.workers.allocate() {}
-        assert!(disk.used() <= 8 * segment);
-        node.set_hard_state(SHARDS[0], hard_state(start + 10, 1));
-        node.settle().expect("a vote fits");
+        node = restart_on_full(node, segment, start);
     }
 }
 
@@ -395,17 +400,8 @@ fn a_node_starts_again_and_again_on_a_full_disk_without_a_spare() {
     node.settle().expect("the reserve takes it");
     let mut without_spare = 0;
     for start in 0..16 {
-        let contents = node.contents.clone();
-        let disk = node.disk.clone();
-        drop(node);
-        without_spare += u32::from(spares(&disk) == 0);
-        disk.crash_in_place(Survivors::Random { seed: start, block: 512 });
-        node = Node::open_with(&disk, segment).unwrap_or_else(|error| panic!("start {start}: {error}"));
-        assert_eq!(node.contents, contents);
-        while node.workers.can_allocate() && node.workers.allocate() {}
-        assert!(disk.used() <= 8 * segment);
-        node.set_hard_state(SHARDS[0], hard_state(start + 10, 1));
-        node.settle().expect("a vote fits");
+        without_spare += u32::from(spares(&node.disk) == 0);
+        node = restart_on_full(node, segment, start);
         let next = node.contents[&SHARDS[0]].1.len() as u64 + 1;
         node.put(SHARDS[0], next, start + 10, 0);
         node.settle().expect("the first entry of a leader fits");
