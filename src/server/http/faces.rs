@@ -49,17 +49,19 @@ impl Faces {
         }
     }
 
-    /// Answers a request: gRPC is HTTP/2 with messages of its own kind, all else is for REST.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<FaceBody> {
+    /// Answers a request over HTTP/2: gRPC has messages of its own kind, all else is for REST. What a face needs for that is in a
+    /// box of its own, as it would be moved several times on its way to the loop's tasks.
+    pub(super) async fn either(&self, request: Request<Incoming>) -> Response<FaceBody> {
         #[cfg(feature = "grpc")]
-        if request.version() == hyper::Version::HTTP_2 && grpc::is_grpc(request.headers()) {
-            return self.grpc.answer(request).await.map(FaceBody::Grpc);
+        if grpc::is_grpc(request.headers()) {
+            return Box::pin(self.grpc.answer(request)).await.map(FaceBody::Grpc);
         }
-        self.rest(request).await
+        Box::pin(self.rest(request)).await
     }
 
+    /// Answers a request for REST.
     #[cfg(feature = "rest")]
-    async fn rest(&self, request: Request<Incoming>) -> Response<FaceBody> {
+    pub(super) async fn rest(&self, request: Request<Incoming>) -> Response<FaceBody> {
         let task = rest::task(request.method(), request.uri().path());
         let Ok(response) = self.rest.clone().call(request.map(axum::body::Body::new)).await;
         if let (Some(task), Some(rest::Uncounted(code))) = (task, response.extensions().get()) {
@@ -69,7 +71,7 @@ impl Faces {
     }
 
     #[cfg(not(feature = "rest"))]
-    async fn rest(&self, _request: Request<Incoming>) -> Response<FaceBody> {
+    pub(super) async fn rest(&self, _request: Request<Incoming>) -> Response<FaceBody> {
         let mut response = Response::new(FaceBody::Empty);
         *response.status_mut() = hyper::StatusCode::NOT_FOUND;
         response

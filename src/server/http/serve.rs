@@ -180,12 +180,13 @@ impl Body for Reply {
     }
 }
 
-/// What hyper asks for the response to a request.
-fn service(
+/// What hyper asks for the response to a request, which is one of the ways in which [`Faces`] answer.
+fn service<A: AsyncFn(&Faces, Request<Incoming>) -> Response<FaceBody> + Copy + 'static>(
     shared: &Rc<Shared>,
     activity: &Rc<Activity>,
     streams: Option<Streams>,
-) -> impl Service<Request<Incoming>, Response = Response<Reply>, Error = Infallible, Future: 'static> + use<> {
+    answer: A,
+) -> impl Service<Request<Incoming>, Response = Response<Reply>, Error = Infallible, Future: 'static> + use<A> {
     let (shared, activity) = (Rc::clone(shared), Rc::clone(activity));
     service_fn(move |request| {
         add(&shared.counts.requests);
@@ -193,7 +194,7 @@ fn service(
         let (shared, activity) = (Rc::clone(&shared), Rc::clone(&activity));
         let stream = streams.as_ref().map(Streams::open);
         async move {
-            let response = shared.faces.answer(request).await;
+            let response = answer(&shared.faces, request).await;
             drop(under_way);
             shared.counts.count(response.status());
             if let Some(stream) = &stream {
@@ -221,7 +222,7 @@ async fn serve_requests<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared:
     builder.header_read_timeout(None);
     let header_bytes_max = shared.limits.http_header_bytes_max;
     builder.half_close(true).max_buf_size(header_bytes_max).max_header_size(header_bytes_max);
-    let service = service(shared, &activity, None);
+    let service = service(shared, &activity, None, Faces::rest);
     let mut connection = builder.serve_connection(HttpStream(Rc::clone(socket)), service);
     let mut watch = Watch::new(socket, shared, &activity, Version::Http1);
     let end = watch.over(Pin::new(&mut connection), |connection| connection.graceful_shutdown()).await;
@@ -257,7 +258,7 @@ async fn serve_http2<S: Socket + 'static>(socket: &Rc<HttpSocket<S>>, shared: &R
     builder.max_send_buf_size(SEND_BUFFER_BYTES);
     builder.max_pending_accept_reset_streams(RESET_STREAMS_MAX).max_local_error_reset_streams(ERROR_STREAMS_MAX);
     builder.keep_alive_interval(limits.http_idle_timeout / 2).keep_alive_timeout(limits.http_header_timeout);
-    let service = service(shared, &activity, Some(streams));
+    let service = service(shared, &activity, Some(streams), Faces::either);
     let stream = CountedStream::new(HttpStream(Rc::clone(socket)), shared, &activity);
     let connection = pin!(builder.serve_connection(stream, service));
     let mut watch = Watch::new(socket, shared, &activity, Version::Http2);

@@ -2,12 +2,12 @@
 //!
 //! hyper polls the body of a response only when the client has room for what it got of it last, so that a body cannot end
 //! itself. Here the bytes that hyper holds are counted until they go ([`Part`]), and the task that sends them is watched by
-//! the clock ([`watched`]): if it is dropped, the stream is reset and what waits is given up. A body gives hyper nothing
+//! the clock ([`Watched`]): if it is dropped, the stream is reset and what waits is given up. A body gives hyper nothing
 //! further, and not even its end, while much of it still waits, as the task is over then and there is nothing to drop: of a
 //! response whose end hyper has, [`AHEAD_BYTES_MAX`] may wait as long as the connection lives.
 
 use std::cell::Cell;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use hyper::rt::{Executor, Timer as _};
+use pin_project_lite::pin_project;
 
 use super::serve::{Shared, add};
 use super::watch::{Activity, PROGRESS_BYTES_MIN};
@@ -50,29 +51,40 @@ impl Streams {
 impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
     fn execute(&self, task: F) {
         match self.newest.take() {
-            Some(stream) => self.shared.spawner.execute(watched(task, stream)),
+            Some(stream) => self.shared.spawner.execute(Watched { task, stream, alarm: None }),
             None => self.shared.spawner.execute(task),
         }
     }
 }
 
-/// Runs a stream's task to its end, or until nothing has moved for too long.
-async fn watched(task: impl Future<Output = ()>, stream: Rc<Stream>) {
-    let (mut task, mut alarm) = (pin!(task), None);
-    std::future::poll_fn(|context| {
-        if task.as_mut().poll(context).is_ready() {
+pin_project! {
+    /// A stream's task, which is run to its end, or until nothing has moved for too long. An async function would have room for
+    /// the task twice: as it was given, and where it is polled.
+    struct Watched<F> {
+        #[pin]
+        task: F,
+        stream: Rc<Stream>,
+        alarm: Option<Alarm>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.task.poll(context).is_ready() {
             return Poll::Ready(());
         }
-        let Some(due) = stream.due() else { return Poll::Pending };
-        let now = stream.now();
+        let Some(due) = this.stream.due() else { return Poll::Pending };
+        let now = this.stream.now();
         if due <= now {
-            stream.count_end(now);
+            this.stream.count_end(now);
             return Poll::Ready(());
         }
-        alarm.get_or_insert_with(|| Alarm::new(&stream.shared.timer, due)).set(due, now, context);
+        this.alarm.get_or_insert_with(|| Alarm::new(&this.stream.shared.timer, due)).set(due, now, context);
         Poll::Pending
-    })
-    .await;
+    }
 }
 
 /// A stream: what of its response waits for the client, and since when.
