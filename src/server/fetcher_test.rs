@@ -55,7 +55,7 @@ struct Bench {
     now: Instant,
     fetcher: Fetcher,
     worker: Snapshots,
-    jobs: Receiver<Job>,
+    jobs: Receiver<Box<Job>>,
     line: Line,
 }
 
@@ -117,7 +117,7 @@ impl Bench {
     }
 
     fn jobs(&self) -> Vec<String> {
-        let say = |job| match job {
+        let say = |job: Box<Job>| match *job {
             Job::Receive { shard, meta } => format!("receive {} of {shard}", meta.id.0),
             Job::Write { offset, bytes, .. } => format!("write {} at {offset}", bytes.len()),
             Job::Install { id, .. } => format!("install {}", id.0),

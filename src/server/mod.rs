@@ -42,6 +42,7 @@ mod room;
 pub mod router;
 mod service_manager;
 mod snapshot_link;
+mod snapshot_threads;
 mod snapshots;
 mod start;
 mod statuses;

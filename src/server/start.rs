@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use mio::net::TcpStream;
 use mio::{Poll, Waker};
 use raftkv_protocol::types::{CoreId, ShardId};
-use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -17,7 +17,7 @@ use crate::boottime;
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::event_loop::{Clock, Inbox, InboxSender, MioNetwork, Wake, bind_listener, prove_free, wake_through};
-use crate::shard::snapshots::{SnapshotWorker, Stores};
+use crate::shard::snapshots::Stores;
 use crate::storage::data_dir::DataDir;
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::{FileLog, LogIo, RecoveredShard};
@@ -31,6 +31,7 @@ use super::logs;
 use super::node::{Node, Peer};
 use super::reloading::Reloading;
 use super::service_manager::ServiceManager;
+use super::snapshot_threads;
 use super::terminal::Terminal;
 
 /// A second signal so soon is the same one, sent to the process and to its group.
@@ -41,8 +42,6 @@ const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
 const FILES_RESERVED: usize = 24;
 /// Open files of a core: its poll, its listener, its links, its log, its snapshots.
 const FILES_PER_CORE: usize = 48;
-/// The priority of the threads that write and load snapshots: the lowest.
-const NICE: i32 = 19;
 
 /// What the main thread waits for.
 enum Event {
@@ -82,7 +81,7 @@ pub fn run(mut config: Config, reload: impl FnMut() + Send + 'static) -> Result<
     for ((core, seat), stored) in (0..).map(CoreId).zip(seats).zip(stored) {
         let network = network(&seat.poll, &node.config)?;
         let (snapshots, worker) = snapshots(&node, &stores, Arc::clone(&seat.wake));
-        start_worker(core, worker)?;
+        snapshot_threads::start(core, worker).map_err(|error| resource("a thread", &error))?;
         let router = router(&node, core, stored, snapshots, random_u64()?, epoch)?;
         let parts = Parts {
             node: Arc::clone(&node),
@@ -207,19 +206,6 @@ fn load_snapshots(
 fn start_records(node: &Arc<Node>) -> Result<(), Fatal> {
     let node = Arc::clone(node);
     let thread = std::thread::Builder::new().name("records".to_owned()).spawn(move || node.keep_records());
-    thread.map(|_| ()).map_err(|error| resource("a thread", &error))
-}
-
-/// Snapshots may wait for everything else.
-fn start_worker(core: CoreId, worker: SnapshotWorker) -> Result<(), Fatal> {
-    let body = move || {
-        // Of this thread: on Linux each has its own.
-        if let Err(error) = setpriority_process(None, NICE) {
-            log::debug!("cannot lower the priority of a thread: {error}");
-        }
-        worker.run();
-    };
-    let thread = std::thread::Builder::new().name(format!("snapshots-{core}")).spawn(body);
     thread.map(|_| ()).map_err(|error| resource("a thread", &error))
 }
 

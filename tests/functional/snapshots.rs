@@ -108,6 +108,38 @@ fn a_log_stays_bounded_and_everything_is_there_after_restarts() {
     cluster.await_convergence();
 }
 
+/// Priority and time on a processor of a thread of a process, by its name.
+fn thread_of(pid: u32, name: &str) -> (i64, Duration) {
+    let threads =
+        fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").map(|thread| thread.expect("read").path());
+    let read = |thread: &Path, file: &str| fs::read_to_string(thread.join(file)).expect("the thread is there");
+    let found = threads.into_iter().find(|thread| read(thread, "comm").trim() == name);
+    let thread = found.unwrap_or_else(|| panic!("there is no thread {name}"));
+    let stat = read(&thread, "stat");
+    // Behind the name: the state is the first word, the nice value the seventeenth.
+    let nice = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16)).expect("a nice value");
+    let ran = read(&thread, "schedstat").split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds");
+    (nice.parse().expect("a number"), Duration::from_nanos(ran))
+}
+
+#[test]
+fn a_log_that_is_long_does_not_wait_for_a_thread_of_the_lowest_priority() {
+    let mut cluster = small(1).flag("--cores=1").start();
+    let pid = cluster.process(1).pid();
+    let ((lowest, _), (common, before)) = (thread_of(pid, "snapshots-0"), thread_of(pid, "hurried-0"));
+    assert_eq!((lowest, common), (19, thread_of(pid, "core-0").0));
+    let mut contents = Contents::new();
+    eventually(
+        PATIENCE,
+        "the log is longer than half of what it may be, and snapshots are taken by the other thread",
+        || {
+            overwrite(&cluster, 1, 40, 10, &mut contents);
+            (thread_of(pid, "hurried-0").1 >= before + Duration::from_millis(5)).then_some(())
+        },
+    );
+    check(&cluster, &contents);
+}
+
 #[test]
 fn a_shard_that_is_hardly_written_does_not_hold_on_to_the_log() {
     let mut cluster = small(1).start();

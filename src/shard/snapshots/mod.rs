@@ -1,5 +1,5 @@
 //! Snapshots off the loop: one worker for each core writes down the states of its shards, serves pieces of them to other
-//! nodes, takes other nodes' in, and loads them. It has a thread of its own, or is moved by hand.
+//! nodes, takes other nodes' in, and loads them. It has threads of its own, or is moved by hand.
 //!
 //! A worker does one step at a time: a short job (a piece that is read or written) or about 256 KiB of a long one, and
 //! long ones take turns, so that nobody who waits for a piece waits for a snapshot. It speaks with the loop through
@@ -22,7 +22,7 @@ mod worker_test;
 pub use jobs::{Done, Failure, Job, Loaded, PieceFor};
 pub use load::{Found, Unfound, find};
 pub use stores::Stores;
-pub use worker::{Effort, SnapshotHands, SnapshotWorker, Snapshots, snapshot_worker};
+pub use worker::{Effort, Pace, SnapshotHands, SnapshotWorker, Snapshots, snapshot_worker};
 
 /// What one step of a long job handles, in bytes of keys and values.
 const STEP_BYTES: usize = 256 << 10;

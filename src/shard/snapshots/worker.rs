@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, after, never, select, unbounded};
 use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
@@ -23,10 +23,15 @@ const OPEN_FILES_MAX: usize = 16;
 /// removed long ago.
 const OPEN_SNAPSHOTS_MAX: u32 = 16;
 
+/// How long a worker rests before it looks whether it is to hurry now.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// The loop's end.
 #[derive(Debug)]
 pub struct Snapshots {
-    jobs: Sender<Job>,
+    /// Boxed, as the channel asks for room for dozens at a time, and the loop may not wait for an allocator that sorts what was
+    /// freed before it gives a large piece.
+    jobs: Sender<Box<Job>>,
     done: Receiver<Done>,
     hurry: Arc<AtomicBool>,
 }
@@ -35,7 +40,7 @@ impl Snapshots {
     /// Gives the worker something to do.
     pub fn send(&self, job: Job) {
         // A worker is gone only if it panicked, which was printed, or if nobody moves it: then nothing is answered.
-        let _ = self.jobs.send(job);
+        let _ = self.jobs.send(Box::new(job));
     }
 
     /// Whether the worker is to write states down as fast as it can: the log waits for it.
@@ -56,7 +61,7 @@ impl Snapshots {
 
     /// A loop's end whose jobs somebody else sees and answers.
     #[cfg(test)]
-    pub(crate) fn with_ends() -> (Snapshots, Receiver<Job>, Sender<Done>) {
+    pub(crate) fn with_ends() -> (Snapshots, Receiver<Box<Job>>, Sender<Done>) {
         let (jobs, jobs_out) = unbounded();
         let (done_in, done) = unbounded();
         (Snapshots { jobs, done, hurry: Arc::default() }, jobs_out, done_in)
@@ -78,6 +83,7 @@ pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, rate: u64, wake: 
         done: done_in,
         wake,
         rate,
+        rest: None,
         hurry: Arc::clone(&hurry),
         work: VecDeque::new(),
         receiving: BTreeMap::new(),
@@ -100,18 +106,29 @@ struct OpenFile {
 pub struct SnapshotWorker {
     stores: Stores,
     configuration: Vec<u8>,
-    jobs: Receiver<Job>,
+    jobs: Receiver<Box<Job>>,
     done: Sender<Done>,
     wake: Wake,
     /// Bytes of a state that a thread writes down in a second, unless it is to hurry. Puts share disk and cores with it:
     /// without a rest they would wait for it, and it is wanted some time, not soon.
     rate: u64,
+    /// Comes at the end of a rest. Until then nothing is written down, whatever else is done, unless it is to hurry.
+    rest: Option<Receiver<Instant>>,
     hurry: Arc<AtomicBool>,
     /// Long jobs. They take turns.
     work: VecDeque<Work>,
     receiving: BTreeMap<ShardId, SnapshotReceiver>,
     /// The latest used last.
     open: VecDeque<OpenFile>,
+}
+
+/// How soon a worker is to be done, see [`Snapshots::hurry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// When nobody else wants disk and processors.
+    Steady,
+    /// As soon as it can.
+    Hurried,
 }
 
 /// How long a step of a worker may take.
@@ -124,35 +141,52 @@ pub enum Effort {
 }
 
 impl SnapshotWorker {
-    /// Works until the loop is gone.
-    pub fn run(mut self) {
-        // Comes at the end of a rest, in which nothing is written down, whatever else is done.
-        let (mut end, mut rests) = (never(), false);
-        loop {
-            rests = rests && end.try_recv().is_err();
-            let may_write = !rests || self.hurry.load(Ordering::Relaxed);
+    /// Works at this pace. Returns the worker when it is to go on at the other one; `None` when the loop is gone.
+    #[must_use]
+    pub fn run(mut self, pace: Pace) -> Option<SnapshotWorker> {
+        while self.pace() == pace {
+            let may_write = pace == Pace::Hurried || self.has_rested();
             let next = self.work.iter().position(|work| may_write || !work.is_paced());
             let job = match next {
                 Some(_) => self.jobs.try_recv(),
-                None => select! {
-                    recv(self.jobs) -> job => job.map_err(|_| TryRecvError::Disconnected),
-                    recv(end) -> _ => {
-                        rests = false;
-                        continue;
-                    }
-                },
+                None if self.work.is_empty() => self.jobs.recv().map_err(|_| TryRecvError::Disconnected),
+                None => self.next_while_resting(),
             };
             match (job, next) {
-                (Ok(job), _) => self.begin(job),
-                (Err(TryRecvError::Disconnected), _) => return,
+                (Ok(job), _) => self.begin(*job),
+                (Err(TryRecvError::Disconnected), _) => return None,
                 (Err(TryRecvError::Empty), next) => {
                     let written = next.map_or(0, |next| self.step(next));
                     if written > 0 {
-                        (end, rests) = (after(Duration::from_secs_f64(written as f64 / self.rate as f64)), true);
+                        self.rest = Some(after(Duration::from_secs_f64(written as f64 / self.rate as f64)));
                     }
                 }
             }
         }
+        Some(self)
+    }
+
+    fn pace(&self) -> Pace {
+        if self.hurry.load(Ordering::Relaxed) { Pace::Hurried } else { Pace::Steady }
+    }
+
+    fn has_rested(&mut self) -> bool {
+        if self.rest.as_ref().is_some_and(|end| end.try_recv().is_ok()) {
+            self.rest = None;
+        }
+        self.rest.is_none()
+    }
+
+    /// The next job, if one comes before the rest is over, or it is time to look whether it is.
+    fn next_while_resting(&mut self) -> Result<Box<Job>, TryRecvError> {
+        let end = self.rest.take().unwrap_or_else(never);
+        let job = select! {
+            recv(self.jobs) -> job => job.map_err(|_| TryRecvError::Disconnected),
+            recv(end) -> _ => return Err(TryRecvError::Empty),
+            default(LOOK_AGAIN) => Err(TryRecvError::Empty),
+        };
+        self.rest = Some(end);
+        job
     }
 
     /// What it would do next.
@@ -167,7 +201,7 @@ impl SnapshotWorker {
     /// Does something, if there is something to do.
     fn work(&mut self) {
         match self.jobs.try_recv() {
-            Ok(job) => self.begin(job),
+            Ok(job) => self.begin(*job),
             Err(_) if self.work.is_empty() => {}
             // Nobody waits for whoever is moved by hand.
             Err(_) => drop(self.step(0)),
