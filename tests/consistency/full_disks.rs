@@ -267,7 +267,8 @@ fn a_node_goes_on_overwriting_its_keys_on_a_disk_that_stays_full() {
     let test = "a_node_goes_on_overwriting_its_keys_on_a_disk_that_stays_full";
     let idle = Cluster::of(1).idle();
     let Some(disk) = SmallDisk::mount(test, idle.files(), 48) else { return };
-    let builder = Cluster::of(1).shards(1).flag("--snapshot-log-bytes=2MiB").flag("--log-tail-bytes=0");
+    let flags = ["--snapshot-log-bytes=2MiB", "--log-tail-bytes=0", "--core-log-bytes-max=24MiB"];
+    let builder = Cluster::of(1).shards(1).flags(flags);
     let mut cluster = builder.data(disk.path()).start();
     let mut wire = cluster.wire(1);
     let mut versions = [0; 10];
