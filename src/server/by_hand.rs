@@ -59,19 +59,19 @@ impl<N: fmt::Debug> fmt::Debug for CoreParts<N> {
 }
 
 /// What a turn has come to.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The core goes on.
     GoesOn,
-    /// An ordered stop has come to its end in this core, but for its log, which is to be closed.
-    Ended(Box<FileLog>),
+    /// An ordered stop has come to its end in this core, but for its log: [`NodeByHand::end`].
+    Ended,
 }
 
 /// A running node. Dropping it, with the [`Node`] that it was started from, is a crash of its process: the data
 /// directory can be opened again.
 pub struct NodeByHand<N: Network> {
     node: Arc<Node>,
-    /// Those that have not ended.
+    /// Those that were not taken apart.
     pub(super) cores: Vec<Option<CoreLoop<N>>>,
     snapshots: Vec<SnapshotHands>,
     posts: Vec<InboxSender<Post<N::Socket>>>,
@@ -176,11 +176,17 @@ impl<N: Network> NodeByHand<N> {
         while !self.holds_records && self.node.write_record() {}
         match turned? {
             Turn::GoesOn => Ok(Progress::GoesOn),
-            Turn::Ended => {
-                let ended = place.take().expect("it was there above");
-                Ok(Progress::Ended(Box::new(ended.into_log())))
-            }
+            Turn::Ended => Ok(Progress::Ended),
         }
+    }
+
+    /// Takes a core apart whose last turn is over. What is left is to close its log.
+    ///
+    /// # Panics
+    ///
+    /// If that was done.
+    pub fn end(&mut self, core: CoreId) -> FileLog {
+        self.cores[usize::from(core.0)].take().expect("a core ends once").into_log()
     }
 
     /// Whether nothing is put on record from now on, as if the disk hung under these files.

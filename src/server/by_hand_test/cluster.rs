@@ -151,8 +151,8 @@ impl Member {
             self.node.snapshots(core).work();
         }
         loop {
-            if let Progress::Ended(log) = self.node.turn(core, now, &ready)? {
-                log.close().expect("the log closes");
+            if self.node.turn(core, now, &ready)? == Progress::Ended {
+                self.node.end(core).close().expect("the log closes");
                 return Ok(());
             }
             if !self.seats[usize::from(core.0)].work(self.sync, now) {

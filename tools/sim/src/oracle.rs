@@ -142,7 +142,7 @@ impl Oracle {
         self.promises.ended(node);
     }
 
-    /// A core stops in order. Its last turn is not looked at: what it made durable then is seen when it is back.
+    /// A core stops in order, and its log is closed: what that makes durable is seen when it is back.
     pub fn stopping(&mut self, node: usize) {
         for shard in &mut self.seen {
             shard[node].unseen = true;

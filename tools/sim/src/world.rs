@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use raftkv::error::Fatal;
 use raftkv::server::by_hand::Progress;
-use raftkv::storage::FileLog;
 use raftkv_protocol::types::CoreId;
 use tempfile::TempDir;
 
@@ -285,20 +284,14 @@ impl World {
         };
         let has_died = machine.after_turn(core, before, &self.plan, now, &mut self.random);
         self.note_repairs(index, id)?;
-        if matches!(turned, Ok(Progress::Ended(_))) {
+        if matches!(turned, Ok(Progress::Ended)) {
             self.oracle.last_turn(index);
         }
         let has_voted = self.hear()?;
-        match turned {
-            Ok(Progress::GoesOn) => {}
-            Ok(Progress::Ended(_)) if has_died => {
-                self.oracle.stopping(index);
-                self.crash_doomed(index);
-                return Ok(());
-            }
-            Ok(Progress::Ended(log)) => return self.core_stopped(index, *log),
+        let progress = match turned {
+            Ok(progress) => progress,
             Err(fatal) => return self.node_failed(index, &fatal),
-        }
+        };
         let Some(process) = self.machines[index].process() else { return Ok(()) };
         let (Some(wake_at), Some(router)) = (process.node.wake_at(id), process.node.router(id)) else { return Ok(()) };
         let mut digest = [now, index as u64, 0, 0, 0, 0];
@@ -311,6 +304,14 @@ impl World {
             digest[5] = digest[5].wrapping_mul(31).wrapping_add(raft.persisted_index().0);
         }
         self.trace.digest(&digest);
+        if progress == Progress::Ended {
+            self.oracle.stopping(index);
+            if has_died {
+                self.crash_doomed(index);
+                return Ok(());
+            }
+            return self.core_stopped(index, id);
+        }
         self.check_leases_of(index, id)?;
         // A loop that is busy goes round again; even that takes some time.
         let stands_until = self.machines[index].stands_until(core, now).unwrap_or(0);
@@ -483,9 +484,9 @@ impl World {
     }
 
     /// A core has ended in order; the last one ends the node.
-    fn core_stopped(&mut self, index: usize, log: FileLog) -> Result<(), Violation> {
-        self.oracle.stopping(index);
-        if let Err(error) = log.close() {
+    fn core_stopped(&mut self, index: usize, core: CoreId) -> Result<(), Violation> {
+        let Some(process) = self.machines[index].process() else { return Ok(()) };
+        if let Err(error) = process.node.end(core).close() {
             return self.node_failed(index, &Fatal::failure(error.to_string()));
         }
         let cores = (0..self.plan.cores).map(CoreId);
