@@ -137,6 +137,18 @@ fn everything_has_its_place() {
 }
 
 #[test]
+fn a_process_that_is_ending_is_waited_for() {
+    let temp = temp();
+    let holder = open(temp.path());
+    let ends = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(holder);
+    });
+    drop(open(temp.path()));
+    ends.join().expect("it ends");
+}
+
+#[test]
 fn one_process_at_a_time() {
     let temp = temp();
     let holder = open(temp.path());

@@ -34,6 +34,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::thread;
 use std::time::Duration;
 
 use raftkv_protocol::types::{ClusterId, CoreId, Incarnation, NodeId, ShardId};
@@ -53,6 +54,10 @@ const LOGS_BEGUN: &str = "logs-begun";
 const ADMITTED: &str = "admitted";
 /// The field of the identity that says how long the promises of leases last that this node makes, in microseconds.
 const PROMISED: &str = "promised-us";
+
+/// How often a lock that somebody holds is tried again, and how long after each time.
+const LOCK_TRIES: u32 = 25;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Who a node is, as its settings say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -492,7 +497,7 @@ fn lock(path: &Path) -> Result<File, Fatal> {
     };
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file);
     let mut lock = opened.map_err(|error| cannot(&error))?;
-    match lock.try_lock() {
+    match lock_soon(&lock) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
         Err(TryLockError::Error(error)) => return Err(cannot(&error)),
@@ -500,6 +505,18 @@ fn lock(path: &Path) -> Result<File, Fatal> {
     // For people only: a full disk is no reason not to start.
     let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
     Ok(lock)
+}
+
+/// Takes the lock, and waits a moment for it: its process may be ending right now, and whatever that process has started holds
+/// the lock too until it runs a program of its own.
+fn lock_soon(lock: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOCK_TRIES {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            locked => return locked,
+        }
+    }
+    lock.try_lock()
 }
 
 fn in_use(path: &Path, lock: &mut File) -> Fatal {
