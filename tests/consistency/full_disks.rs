@@ -286,9 +286,12 @@ fn a_node_goes_on_overwriting_its_keys_on_a_disk_that_stays_full() {
         });
     };
     let mut n = 0;
-    while wire.counter("snapshots_taken") < 3 {
-        overwrite(&mut wire, &mut versions, n);
-        n += 1;
+    for due in 1..=3 {
+        for _ in 0..30 {
+            overwrite(&mut wire, &mut versions, n);
+            n += 1;
+        }
+        eventually(PATIENCE, "a snapshot is taken", || (wire.counter("snapshots_taken") >= due).then_some(()));
     }
     await_spares(&mut wire);
     disk.fill();
