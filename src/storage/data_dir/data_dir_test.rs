@@ -141,7 +141,8 @@ fn a_process_that_is_ending_is_waited_for() {
     let temp = temp();
     let holder = open(temp.path());
     let ends = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        // Comes when the other is waiting for it.
+        let _ = crossbeam_channel::after(std::time::Duration::from_millis(100)).recv();
         drop(holder);
     });
     drop(open(temp.path()));

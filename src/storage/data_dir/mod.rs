@@ -509,6 +509,7 @@ fn lock(path: &Path) -> Result<File, Fatal> {
 
 /// Takes the lock, and waits a moment for it: its process may be ending right now, and whatever that process has started holds
 /// the lock too until it runs a program of its own.
+#[expect(clippy::disallowed_methods, reason = "the pause between two tries")]
 fn lock_soon(lock: &File) -> Result<(), TryLockError> {
     for _ in 0..LOCK_TRIES {
         match lock.try_lock() {
