@@ -167,7 +167,6 @@ impl<L: CoreLog> Router<L> {
                     transport.snapshot_chunk(connection_of(piece_for), &SnapshotChunk { shard, id, offset, result });
                 }
                 Done::Rotten { shard, id } => {
-                    self.counters.snapshots_failed += 1;
                     let owner = self.node.owner(shard);
                     if owner == self.core {
                         self.snapshot_rotten(shard, id);
@@ -214,6 +213,7 @@ impl<L: CoreLog> Router<L> {
     pub(super) fn snapshot_rotten(&mut self, shard: ShardId, id: SnapshotId) {
         let at = self.position(shard);
         if let Some(meta) = self.shards[at].snapshot_rotten(id) {
+            self.counters.snapshots_failed += 1;
             log::warn!("shard {shard}: the snapshot of entry {} is damaged: taking another", meta.at);
             self.snapshots.set_aside(shard, meta);
         }

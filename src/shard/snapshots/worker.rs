@@ -391,10 +391,16 @@ impl SnapshotWorker {
             None => Ok(None),
         });
         match found {
-            Ok(found) => {
-                let (reader, file) = found?;
+            Ok(Some((reader, file))) => {
                 self.work.push_back(Work::Check(shard, Box::new(reader)));
                 Some(file)
+            }
+            Ok(None) => {
+                if store.has_unnamed().unwrap_or(false) {
+                    // If it is this one, the shard takes another; if not, it has none of this name any more.
+                    self.note(Stepped::Done(Done::Rotten { shard, id }));
+                }
+                None
             }
             Err(error) => {
                 log::warn!("shard {shard}: {error}");

@@ -652,6 +652,22 @@ fn a_snapshot_that_was_removed_is_closed_when_it_was_fetched_or_given_up() {
     assert!(bench.piece(meta.id, 0).is_none(), "fetched to its end");
 }
 
+/// It is the header that names a snapshot: of one whose header is damaged nobody can say that it is another.
+#[test]
+fn that_the_header_of_a_snapshot_has_rotted_is_told_when_somebody_asks_for_it() {
+    let bench = Bench::new(1);
+    let meta = bench.take(&state_of(10, 10));
+    let name = bench.disk.names().last().expect("it is there").clone();
+    bench.disk.flip(&name, 20, 0);
+    bench.loop_end.send(Job::Read { piece_for: PieceFor(9), shard: SHARD, id: meta.id, offset: 0, length_max: PIECE });
+    bench.hands.work();
+    match bench.loop_end.done() {
+        Some(Done::Rotten { shard: SHARD, id }) => assert_eq!(id, meta.id),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(bench.loop_end.done(), Some(Done::Piece { piece: None, .. })));
+}
+
 /// Moves a worker at the pace that is asked for, by one thread instead of two.
 fn run(worker: SnapshotWorker) {
     let mut worker = Some(worker);

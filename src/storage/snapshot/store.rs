@@ -85,6 +85,12 @@ impl SnapshotStore {
         Ok(None)
     }
 
+    /// Whether the header of one of them is damaged, so that nobody can say which snapshot that is.
+    pub fn has_unnamed(&self) -> Result<bool, SnapshotError> {
+        let is_damaged = |at: EntryId| matches!(self.read(at), Err(SnapshotError::Damaged { .. }));
+        Ok(self.list()?.into_iter().any(is_damaged))
+    }
+
     /// Takes a snapshot that was found damaged out of the list. Its file is kept until the next snapshot is durable, for
     /// people to look at.
     pub fn set_aside(&self, at: EntryId) -> Result<(), SnapshotError> {

@@ -272,7 +272,7 @@ impl Oracle {
         self.check_start(at, node, shard)?;
         let own = (before.last.term, before.last.index).min((raft.last().term, raft.last().index));
         if was_role.is_some() && (before.term, before.vote) != (term, raft.vote()) {
-            self.promises.check_vote(shard.id(), raft, EntryId { term: own.0, index: own.1 })?;
+            self.promises.check_vote(node, shard.id(), raft, EntryId { term: own.0, index: own.1 })?;
         }
         let name = || format!("node {} shard {}", node + 1, shard.id());
         if term < was_term || commit < was_commit || status.applied < was_applied {

@@ -289,9 +289,10 @@ impl Promises {
         Err(Violation::of("a node keeps its word over a restart", what))
     }
 
-    /// A replica has just voted; `own` is the worse of the ends of its log before and after.
-    pub fn check_vote(&self, shard: ShardId, raft: &Raft, own: EntryId) -> Result<(), Violation> {
-        let Some(candidate) = raft.vote() else { return Ok(()) };
+    /// A replica has just voted; `own` is the worse of the ends of its log before and after. A vote for itself compares
+    /// nothing: it stands, or it is healed and counts as spent what it may have given before it was damaged.
+    pub fn check_vote(&self, node: usize, shard: ShardId, raft: &Raft, own: EntryId) -> Result<(), Violation> {
+        let Some(candidate) = raft.vote().filter(|candidate| *candidate != node_id(node)) else { return Ok(()) };
         let Some(last) = self.asked.get(&(shard, raft.term(), candidate)) else { return Ok(()) };
         if (last.term, last.index) >= (own.term, own.index) {
             return Ok(());

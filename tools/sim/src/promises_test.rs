@@ -177,3 +177,14 @@ fn whoever_has_entered_no_term_may_tell_so_to_a_node_that_repairs_itself() {
     assert_eq!(grants(&mut listener, 1), None);
     assert_eq!(grants(&mut listener, 2), Some("a node that lost its disk has no say"));
 }
+
+/// Whoever has stood with an empty log, and is healed in the same term with more, takes a vote for itself there.
+#[test]
+fn a_vote_for_itself_compares_no_logs() {
+    let mut listener = Listener::new();
+    listener.stands(2, 1);
+    let own = EntryId::new(12, 1);
+    let votes = |node: u64| listener.0.check_vote(node as usize - 1, SHARD, &replica(node, 1, Some(2), false), own);
+    assert_eq!(votes(2), Ok(()));
+    assert_eq!(votes(3).err().map(|violation| violation.invariant), Some("a node votes for no worse log than its own"));
+}
