@@ -18,6 +18,8 @@ mod worker;
 mod load_test;
 #[cfg(test)]
 mod worker_test;
+#[cfg(test)]
+mod worker_thread_test;
 
 pub use jobs::{Done, Failure, Job, Loaded, PieceFor};
 pub use load::{Found, Unfound, find};

@@ -2,25 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use raftkv_protocol::client::Condition;
 use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, ShardId, SnapshotId};
 
-use super::{
-    Done, Effort, Failure, Job, Loaded, Pace, PieceFor, SnapshotHands, SnapshotWorker, Snapshots, Stores,
-    snapshot_worker,
-};
+use super::{Done, Effort, Failure, Job, Loaded, PieceFor, SnapshotHands, Snapshots, Stores, snapshot_worker};
 use crate::state_machine::{StateMachine, encode_put};
 use crate::storage::disk::Disk;
 use crate::storage::simulated_disk::{SimulatedDisk, Survivors};
 
 pub(super) const SHARD: ShardId = ShardId(3);
-const PIECE: usize = 10_000;
+pub(super) const PIECE: usize = 10_000;
 /// Who is moved by hand never rests.
 const RATE: u64 = 1;
 
@@ -45,7 +39,7 @@ pub(super) fn state_of(keys: u32, value_bytes: usize) -> StateMachine {
     machine
 }
 
-fn take(machine: &StateMachine) -> Job {
+pub(super) fn take(machine: &StateMachine) -> Job {
     Job::Take { shard: SHARD, state: machine.snapshot(), is_full: false }
 }
 
@@ -666,120 +660,4 @@ fn that_the_header_of_a_snapshot_has_rotted_is_told_when_somebody_asks_for_it() 
         other => panic!("{other:?}"),
     }
     assert!(matches!(bench.loop_end.done(), Some(Done::Piece { piece: None, .. })));
-}
-
-/// Moves a worker at the pace that is asked for, by one thread instead of two.
-fn run(worker: SnapshotWorker) {
-    let mut worker = Some(worker);
-    for pace in [Pace::Steady, Pace::Hurried].into_iter().cycle() {
-        worker = worker.and_then(|worker| worker.run(pace));
-        if worker.is_none() {
-            return;
-        }
-    }
-}
-
-/// A worker on a thread of its own.
-struct Running {
-    loop_end: Snapshots,
-    wakes: Receiver<()>,
-    thread: JoinHandle<()>,
-}
-
-impl Running {
-    fn at_rate(rate: u64) -> Running {
-        let disk = SimulatedDisk::new(1);
-        let (woken, wakes) = unbounded();
-        let wake = Arc::new(move || woken.send(()).expect("the test listens"));
-        let (loop_end, worker) = snapshot_worker(stores(&disk), vec![1, 2, 3], rate, wake);
-        Running { loop_end, wakes, thread: thread::spawn(|| run(worker)) }
-    }
-
-    #[track_caller]
-    fn next(&self) -> Done {
-        self.wakes.recv_timeout(Duration::from_secs(20)).expect("it goes on");
-        self.loop_end.done().expect("something is done")
-    }
-
-    #[track_caller]
-    fn expect_rest(&self) {
-        assert!(self.wakes.recv_timeout(Duration::from_millis(50)).is_err(), "it has more than one step to do");
-    }
-
-    /// A piece of a snapshot that is not there is asked for.
-    fn send_read(&self) {
-        let (piece_for, id) = (PieceFor(9), SnapshotId(9));
-        self.loop_end.send(Job::Read { piece_for, shard: SHARD, id, offset: 0, length_max: PIECE });
-    }
-
-    /// Waits for a snapshot, and asks for pieces of others meanwhile.
-    fn until_taken(&self) {
-        for _ in 0..2_000 {
-            match self.wakes.recv_timeout(Duration::from_millis(10)) {
-                Err(_) => self.send_read(),
-                Ok(()) if matches!(self.loop_end.done(), Some(Done::Taken { .. })) => return,
-                Ok(()) => {}
-            }
-        }
-        panic!("it is not taken");
-    }
-
-    fn end(self) {
-        drop(self.loop_end);
-        self.thread.join().expect("it ends with its loop");
-    }
-}
-
-#[test]
-fn a_thread_rests_after_each_step_of_writing_unless_the_log_waits() {
-    // At a byte a second it rests for days.
-    let running = Running::at_rate(1);
-    running.loop_end.send(take(&state_of(1_000, 1_000)));
-    running.expect_rest();
-    running.send_read();
-    assert!(matches!(running.next(), Done::Piece { .. }), "who asks does not wait for the rest to end");
-    running.expect_rest();
-    running.loop_end.hurry(true);
-    assert!(matches!(running.next(), Done::Taken { shard: SHARD, .. }), "it rests no more");
-    running.end();
-}
-
-/// Tells when it is dropped.
-#[derive(Debug)]
-struct Dropped(Sender<()>);
-
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        self.0.send(()).expect("the test listens");
-    }
-}
-
-#[test]
-fn other_long_jobs_neither_wait_for_a_thread_that_rests_nor_end_its_rest() {
-    let running = Running::at_rate(1);
-    running.loop_end.send(take(&state_of(400, 1_000)));
-    running.expect_rest();
-    let (dropped, drops) = unbounded();
-    running.loop_end.send(Job::Drop(Box::new(Dropped(dropped))));
-    drops.recv_timeout(Duration::from_secs(20)).expect("it is dropped");
-    running.expect_rest();
-    running.end();
-}
-
-/// A step takes at least one value, however long it is; and whoever asks for pieces all the time does not shorten the rest.
-#[test]
-fn a_thread_writes_no_more_in_a_second_than_it_may() {
-    let running = Running::at_rate(1 << 20);
-    let mut state = state_of(3, 1 << 20);
-    let begun = Instant::now();
-    running.loop_end.send(take(&state));
-    running.until_taken();
-    // It does not rest before the first step.
-    assert!(begun.elapsed() >= Duration::from_secs(2), "2 MiB in {:?}", begun.elapsed());
-    // Of what comes next it rests before the first step, too.
-    grow(&mut state, 0..1, b"short");
-    running.loop_end.send(take(&state));
-    running.until_taken();
-    assert!(begun.elapsed() >= Duration::from_secs(3), "3 MiB in {:?}", begun.elapsed());
-    running.end();
 }
