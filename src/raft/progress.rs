@@ -186,12 +186,18 @@ impl Progress {
         let news = matched > self.matched;
         self.matched = self.matched.max(matched);
         let still_lacks = self.state == State::Snapshot && self.matched < start;
+        // What it has and was not sent came with a snapshot.
+        let is_unheard = match self.state {
+            State::Snapshot => true,
+            State::Probe(probe) => probe == Probe::Due,
+            State::Replicate => self.matched >= self.next,
+        };
         match self.state {
-            State::Replicate => {}
             State::Snapshot if still_lacks => {}
-            // There is nothing to send, but it is to hear how far what it has is committed.
-            // Nor has it heard it if this is the second of two answers that come at once.
-            State::Snapshot | State::Probe(Probe::Due) if self.matched == last => self.probe_from(last.next()),
+            // There is nothing to send, but it is to hear how far what it has is committed; also if this is the second of
+            // two answers that come at once.
+            _ if is_unheard && self.matched == last => self.probe_from(last.next()),
+            State::Replicate => {}
             State::Snapshot | State::Probe(_) => {
                 self.inflight.clear();
                 self.state = State::Replicate;
