@@ -13,6 +13,7 @@
 //! as nobody knows which names the disk holds; the next start looks.
 
 mod allocator;
+mod first;
 mod maker;
 
 use std::sync::Arc;
@@ -29,7 +30,8 @@ use super::tip::SegmentFile;
 #[cfg(test)]
 pub(super) use allocator::CALM_AFTER_START;
 pub(super) use allocator::{Allocator, AllocatorWorker, Attempt, RETRY_AFTER};
-pub(super) use maker::{First, Quota, SpareMaker};
+pub(super) use first::First;
+pub(super) use maker::{Quota, SpareMaker};
 
 /// Spares kept for what must be written even when the disk is full.
 pub(crate) const RESERVED: usize = 2;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::disk::{Disk, LogIo, RealDisk};
 use super::simulated_disk::SimulatedDisk;
-use super::spares::{AllocatorWorker, Attempt, CALM_AFTER_START, First, Pool, Purpose, Quota, SpareMaker, SpareSource};
+use super::spares::{
+    AllocatorWorker, Attempt, CALM_AFTER_START, Filling, First, Pool, Purpose, Quota, SpareMaker, SpareSource,
+};
 use super::stats::Shared;
 
 const SEGMENT: u64 = 64 << 10;
@@ -20,6 +22,71 @@ fn found(spares: usize) -> (AllocatorWorker, Pool) {
     }
     let first = First::new(maker).expect("a readable directory");
     AllocatorWorker::new(first, Arc::new(Shared::new()), Arc::new(|| {}))
+}
+
+const LONG: u64 = 256 << 10;
+
+/// A start that finds spares of these sizes on a disk with so many bytes free.
+fn start_with(sizes: &[u64], free: u64) -> (SimulatedDisk, First) {
+    let disk = SimulatedDisk::new(1);
+    let maker = || SpareMaker { disk: Arc::new(disk.clone()), segment_size: LONG, quota: Arc::new(Quota::new(None)) };
+    for &size in sizes {
+        maker().make(size, &|| {}).expect("space");
+    }
+    disk.set_capacity(Some(disk.used() + free));
+    let first = First::new(maker()).expect("a readable directory");
+    (disk, first)
+}
+
+fn sizes(disk: &SimulatedDisk) -> Vec<u64> {
+    let mut sizes: Vec<u64> = disk.names().iter().map(|name| disk.bytes(name).len() as u64 >> 10).collect();
+    sizes.sort_unstable();
+    sizes
+}
+
+// museum 41
+#[test]
+fn what_a_start_gives_back_is_laid_by_where_the_disk_is_full() {
+    let laid_by = |found: &[u64], free: u64, given_back: u64| {
+        let (disk, mut first) = start_with(found, free << 10);
+        first.lay_by(given_back << 10);
+        sizes(&disk)
+    };
+    assert_eq!(laid_by(&[], 100, 80), [80], "the rest is not the log's");
+    assert_eq!(laid_by(&[], 72, 80), [72], "somebody was faster");
+    assert_eq!(laid_by(&[], 100, 63), [0; 0], "too little for a segment");
+    assert_eq!(laid_by(&[LONG], 100, 100), [256], "the next start has one");
+    assert_eq!(laid_by(&[], 256, 200), [0; 0], "the allocator makes one of the usual size");
+    assert_eq!(laid_by(&[128 << 10], 200, 200), [72, 256], "together they are enough");
+    assert_eq!(laid_by(&[64 << 10, 96 << 10], 88, 88), [64, 88, 96], "they are not");
+}
+
+// museum 41
+#[test]
+fn a_start_on_a_full_disk_takes_a_short_spare_that_holds_twice_what_it_must_write() {
+    let found = [64 << 10, 128 << 10];
+    let takes = |free: u64, size_min: u64| {
+        let (disk, mut first) = start_with(&found, free);
+        let taken = first.take(size_min).map(|spare| (spare.size >> 10, spare.filling));
+        (taken.map_err(|error| error.0.contains("cannot allocate a log segment")), sizes(&disk))
+    };
+    assert_eq!(takes(0, 1), (Ok((128, Filling::Remains)), vec![64, 128]), "the longest");
+    assert_eq!(takes(0, 64 << 10), (Ok((128, Filling::Remains)), vec![64, 128]));
+    assert_eq!(takes(0, 65 << 10), (Ok((132, Filling::Zeros)), vec![132]), "both together are enough");
+    assert_eq!(takes(0, 97 << 10), (Err(true), vec![]), "they are not");
+    assert_eq!(takes(LONG, 1), (Ok((256, Filling::Zeros)), vec![64, 128, 256]), "the disk has room");
+}
+
+#[test]
+fn short_spares_go_when_there_are_enough_others() {
+    let (disk, first) = start_with(&[64 << 10, LONG], 0);
+    let (mut worker, _pool) = AllocatorWorker::new(first, Arc::new(Shared::new()), Arc::new(|| {}));
+    assert_eq!((worker.attempt(), sizes(&disk)), (Attempt::Refused, vec![64, 256]));
+    disk.set_capacity(None);
+    while worker.wants() {
+        assert_eq!(worker.attempt(), Attempt::Done);
+    }
+    assert_eq!(sizes(&disk), [256; 3]);
 }
 
 /// To fill a segment takes the disk from everything else that a start waits for.

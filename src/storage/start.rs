@@ -63,8 +63,10 @@ pub(super) fn start(
     if let Some(seal) = sealed.filter(|seal| !spares.lets_go(seal.sequence))
         && let Some(last) = segments.back_mut()
     {
-        last.size = trim(&**disk, &seal, last.size, quota);
+        let size = last.size;
+        last.size = trim(&**disk, &seal, size, quota);
         syncer.trimmed(*last);
+        spares.lay_by(size - last.size);
     }
     Ok(Started { replay, syncer, spares, segments, report })
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
-use super::maker::{First, SpareMaker};
+use super::first::First;
+use super::maker::SpareMaker;
 use super::{Pool, RESERVED, Request, SPARES, SPARES_MAX, Spare};
 use crate::storage::Wake;
 use crate::storage::segment::segment_name;
@@ -69,6 +70,8 @@ pub(crate) struct AllocatorWorker {
     spares: Sender<Spare>,
     larger: Sender<Spare>,
     attempts: Sender<()>,
+    /// For the next start, as long as there are not enough of the usual size.
+    short: Vec<Spare>,
     /// Sizes asked for and not made yet.
     wanted: Vec<u64>,
     /// Segments that are not needed any more, oldest first. Nothing more comes after an error.
@@ -84,7 +87,7 @@ pub(crate) struct AllocatorWorker {
 impl AllocatorWorker {
     /// An allocator with these spares in the pool, and the pool's other side.
     pub(crate) fn new(first: First, shared: Arc<Shared>, wake: Wake) -> (AllocatorWorker, Pool) {
-        let First { maker, adopted, needless } = first;
+        let First { maker, adopted, short, needless } = first;
         let (spares_in, spares) = bounded(SPARES_MAX);
         let (larger_in, larger) = unbounded();
         let (attempts_in, attempts) = bounded(1);
@@ -113,6 +116,7 @@ impl AllocatorWorker {
             spares: spares_in,
             larger: larger_in,
             attempts: attempts_in,
+            short,
             wanted: Vec::new(),
             needless: needless.into(),
             stuck: false,
@@ -163,7 +167,8 @@ impl AllocatorWorker {
         while let Ok(request) = self.requests.try_recv() {
             self.note(request);
         }
-        !self.needless.is_empty() || !self.wanted.is_empty() || self.spares.len() < SPARES
+        let is_idle = self.needless.is_empty() && self.wanted.is_empty() && self.short.is_empty();
+        !is_idle || self.spares.len() < SPARES
     }
 
     /// Lets a segment go, or makes a spare, if there is one to let go, or one is wanted.
@@ -186,6 +191,7 @@ impl AllocatorWorker {
                 (self.wake)();
                 Attempt::Done
             }
+            Ok(false) if self.give_up_short() => Attempt::Done,
             Ok(false) => Attempt::NoneWanted,
             Err(error) => {
                 self.refused(&error);
@@ -234,6 +240,15 @@ impl AllocatorWorker {
         let spare = self.maker.make(self.maker.segment_size, &|| self.rest())?;
         let _ = self.spares.send(spare);
         Ok(true)
+    }
+
+    /// Removes a short spare, if there is one. One that cannot be removed waits for the next start.
+    fn give_up_short(&mut self) -> bool {
+        let Some(short) = self.short.pop() else { return false };
+        if let Err(error) = self.maker.give_up(&short) {
+            log::warn!("cannot remove {}: {error}", self.maker.disk.path(&short.name));
+        }
+        true
     }
 
     /// Between two pieces of a spare: the log's writes share the disk with them.

@@ -4,9 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Filling, SPARES_MAX, Spare, SpareSource};
-use crate::storage::LogError;
-use crate::storage::batch::BLOCK_BYTES;
+use super::{Filling, SPARES_MAX, Spare};
 use crate::storage::disk::{Access, Disk};
 use crate::storage::segment::{FileState, SEGMENT_BYTES_MIN, allocating_name, segment_name, spare_name};
 use crate::storage::tip::SegmentFile;
@@ -42,6 +40,15 @@ impl Quota {
     fn allows(&self, bytes: u64) -> bool {
         self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.max.load(Ordering::Relaxed)
     }
+}
+
+/// Spares that an earlier process has left.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Of the size that segments have.
+    pub(super) usual: Vec<Spare>,
+    /// Too short for the pool; the longest is the last.
+    pub(super) short: Vec<Spare>,
 }
 
 /// Makes spares.
@@ -83,100 +90,45 @@ impl SpareMaker {
         Ok(())
     }
 
-    /// Finds the spares that an earlier process left behind and removes files that never became spares or have another
-    /// size. Counts what the log's files take.
-    pub(crate) fn adopt(&self) -> io::Result<Vec<Spare>> {
-        let mut spares = Vec::new();
+    /// Removes a spare; its space is free when this returns.
+    pub(super) fn give_up(&self, spare: &Spare) -> io::Result<()> {
+        self.disk.remove(&spare.name)?;
+        self.disk.sync_dir()?;
+        self.quota.sub_used(spare.size);
+        Ok(())
+    }
+
+    /// Finds the spares that an earlier process left behind, and removes files that never became spares or are too many or
+    /// too long. Counts what the log's files take.
+    pub(super) fn adopt(&self) -> io::Result<Found> {
+        let mut found = Found::default();
         for name in self.disk.list()? {
             let Some(state) = FileState::of(&name) else { continue };
             let size = self.disk.open(&name, Access::Read)?.size()?;
-            match state {
-                FileState::Segment(_) => self.quota.add_used(size),
-                FileState::Spare if size == self.segment_size && spares.len() < SPARES_MAX => {
+            let spares = match state {
+                FileState::Segment(_) => {
                     self.quota.add_used(size);
-                    spares.push(Spare { name, size, filling: Filling::Remains });
+                    continue;
                 }
-                FileState::Spare | FileState::Allocating => self.disk.remove(&name)?,
+                FileState::Spare if size == self.segment_size => &mut found.usual,
+                FileState::Spare if (SEGMENT_BYTES_MIN..self.segment_size).contains(&size) => &mut found.short,
+                FileState::Spare | FileState::Allocating => {
+                    self.disk.remove(&name)?;
+                    continue;
+                }
+            };
+            if spares.len() < SPARES_MAX {
+                self.quota.add_used(size);
+                spares.push(Spare { name, size, filling: Filling::Remains });
+            } else {
+                self.disk.remove(&name)?;
             }
         }
-        if !spares.is_empty() {
+        if !found.usual.is_empty() || !found.short.is_empty() {
             // A process that died between a segment's change of name and the sync of it would leave the old name there.
             self.disk.sync_dir()?;
         }
-        Ok(spares)
-    }
-}
-
-/// Where a start gets its segments from, before the allocator's thread runs: what an earlier process left behind, or
-/// else the disk. It does not wait for space.
-pub(crate) struct First {
-    pub(super) maker: SpareMaker,
-    pub(super) adopted: Vec<Spare>,
-    pub(super) needless: Vec<SegmentFile>,
-}
-
-impl First {
-    /// Adopts what is there.
-    pub(crate) fn new(maker: SpareMaker) -> io::Result<First> {
-        let adopted = maker.adopt()?;
-        Ok(First { maker, adopted, needless: Vec::new() })
-    }
-
-    /// Whether the segment is one of those that will be let go.
-    pub(crate) fn lets_go(&self, sequence: u64) -> bool {
-        self.needless.iter().any(|segment| segment.sequence == sequence)
-    }
-
-    fn make(&mut self, size: u64) -> io::Result<Spare> {
-        self.maker.make(size, &|| {}).or_else(|error| {
-            // A spare that is too small is better given up than the start.
-            let Some(given_up) = self.adopted.pop() else { return Err(error) };
-            self.maker.disk.remove(&given_up.name)?;
-            self.maker.quota.sub_used(given_up.size);
-            self.maker.make(size, &|| {})
-        })
-    }
-
-    /// Makes one of this size. If the disk has no room for it, makes a shorter one of half of what is left, as long as that
-    /// takes what must be written at once, and as much again. The segment before it gives its unused end back when this one
-    /// is in use: so a node can be started over and over on a disk that stays full.
-    fn make_usual(&mut self, mut size: u64, size_min: u64) -> io::Result<Spare> {
-        let least = (2 * size_min).max(SEGMENT_BYTES_MIN);
-        let mut made = self.make(size);
-        while let Err(error) = &made
-            && matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        {
-            size = size.min(self.maker.disk.free_bytes()?) / 2 / BLOCK_BYTES * BLOCK_BYTES;
-            if size < least {
-                break;
-            }
-            made = self.maker.make(size, &|| {});
-        }
-        made
-    }
-}
-
-impl SpareSource for First {
-    fn take(&mut self, size_min: u64) -> Result<Spare, LogError> {
-        if size_min <= self.maker.segment_size
-            && let Some(spare) = self.adopted.pop()
-        {
-            return Ok(spare);
-        }
-        let size = size_min.next_multiple_of(BLOCK_BYTES).max(self.maker.segment_size);
-        self.make_usual(size, size_min).map_err(|error| {
-            LogError(format!(
-                "cannot allocate a log segment of {size} bytes in {}: {error}; free space there and start again",
-                self.maker.disk.path("")
-            ))
-        })
-    }
-
-    fn kept_bytes(&self, _: u64) -> u64 {
-        0
-    }
-
-    fn let_go(&mut self, needless: Vec<SegmentFile>) {
-        self.needless.extend(needless);
+        found.short.sort_by_key(|spare| spare.size);
+        Ok(found)
     }
 }
