@@ -15,6 +15,8 @@ mod work;
 mod worker;
 
 #[cfg(test)]
+mod full_disk_test;
+#[cfg(test)]
 mod load_test;
 #[cfg(test)]
 mod worker_test;

@@ -188,7 +188,8 @@ fn not_taken(shard: ShardId, state: Snapshot, error: SnapshotError, is_last: boo
 
 /// A state for which the disk has no room, or is said to have none, is measured and compared with its hash before
 /// anything is written. It goes over the oldest of the kept snapshots if that is as long: what is free beside it, others
-/// take meanwhile. What does not fit there, and was not tried, goes where there is room for all of it.
+/// take meanwhile. If that was begun by an earlier process, it goes where that was writing. What does not fit there, and was
+/// not tried, goes where there is room for all of it.
 pub(super) struct Measure {
     walk: Walk,
     /// Of the file that the state is to become.
@@ -225,11 +226,15 @@ impl Measure {
             (Ok(Some((newest, oldest))), _) => {
                 return Stepped::More(Work::MakeRoom(shard, MakeRoom { newest, oldest, state }));
             }
-            (Ok(None), None) => match store.check_room(state.at(), bytes) {
-                Ok(()) => return Take::begin(shard, store, configuration, state, true),
-                Err(error) => error.into(),
+            (Ok(None), failure) => match (store.create_in_spare(bytes, state.at(), FORMAT, configuration), failure) {
+                (Ok(Some(writer)), _) => return Stepped::More(Work::Take(shard, Take::with(writer, state, true))),
+                (Ok(None), None) => match store.check_room(state.at(), bytes) {
+                    Ok(()) => return Take::begin(shard, store, configuration, state, true),
+                    Err(error) => error.into(),
+                },
+                (Ok(None), Some(failure)) => failure,
+                (Err(error), _) => error.into(),
             },
-            (Ok(None), Some(failure)) => failure,
             (Err(error), _) => error.into(),
         };
         Stepped::Done(Done::NotTaken { shard, failure })

@@ -57,8 +57,9 @@
 //! ```
 //!
 //! The name of a file says what it is. `snapshot-<index>-<term>.snap`, 16 hex digits each, is whole and durable.
-//! `writing-….snap` is being written, and is removed at a start. `receiving-<id>.snap` comes from a peer, and may go on
-//! coming after a start. `damaged-….snap` was found not to hold what was written.
+//! `writing-….snap` is being written. A start removes it, or makes it a `spare-….snap`: room for the next one, where the disk
+//! has no other. `receiving-<id>.snap` comes from a peer, and may go on coming after a start. `damaged-….snap` was found not
+//! to hold what was written.
 
 use raftkv_protocol::types::{EntryId, Index, ShardId, SnapshotId};
 
@@ -393,6 +394,8 @@ pub(super) enum FileState {
     Snapshot(EntryId),
     /// Being written.
     Writing,
+    /// Room for one, and no more.
+    Spare,
     /// Coming from a peer.
     Receiving(SnapshotId),
     /// Not what was written.
@@ -405,6 +408,9 @@ impl FileState {
         let stem = name.strip_suffix(".snap")?;
         if stem.starts_with("writing-") {
             return Some(FileState::Writing);
+        }
+        if stem.starts_with("spare-") {
+            return Some(FileState::Spare);
         }
         if stem.starts_with("damaged-") {
             return Some(FileState::Damaged);
@@ -431,6 +437,11 @@ pub fn snapshot_name(at: EntryId) -> String {
 /// The name of a snapshot that is being written.
 pub(super) fn writing_name(id: SnapshotId) -> String {
     format!("writing-{id}.snap")
+}
+
+/// The name of a file that is kept for the next snapshot to be written into.
+pub(super) fn spare_name(id: SnapshotId) -> String {
+    format!("spare-{id}.snap")
 }
 
 /// The name of a snapshot that comes from a peer.

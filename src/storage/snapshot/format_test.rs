@@ -5,7 +5,7 @@ use raftkv_protocol::types::{EntryId, Index, ShardId, SnapshotId};
 
 use super::format::{
     BadSnapshot, FileState, Footer, Header, PREFIX_BYTES, Prefix, damaged_name, receiving_name, snapshot_name,
-    writing_name,
+    spare_name, writing_name,
 };
 use super::store_test::{assert_holds, open, write};
 use super::{SnapshotError, SnapshotReader};
@@ -110,6 +110,7 @@ fn a_name_says_what_a_file_is() {
     for (name, state) in [
         (snapshot_name(at), FileState::Snapshot(at)),
         (writing_name(id), FileState::Writing),
+        (spare_name(id), FileState::Spare),
         (receiving_name(id), FileState::Receiving(id)),
         (damaged_name(at), FileState::Damaged),
     ] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
 
-use super::format::{FileState, damaged_name, receiving_name, snapshot_name, writing_name};
+use super::format::{FileState, damaged_name, receiving_name, snapshot_name, spare_name, writing_name};
 use super::unfinished::{Abandoned, Unfinished};
 use super::{Header, SnapshotError, SnapshotFile, SnapshotInfo, SnapshotReader, SnapshotReceiver, SnapshotWriter};
 use crate::storage::disk::{Access, Disk};
@@ -28,8 +28,12 @@ impl SnapshotStore {
         // A process that died between a change of names and the sync of the directory left names that may be lost yet.
         store.disk.sync_dir().map_err(|error| store.directory_error(error))?;
         let newest = store.list()?.first().copied();
+        let spare = store.keep_room().unwrap_or_else(|error| {
+            log::warn!("{error}");
+            None
+        });
         store.remove_if(|name, state| match state {
-            FileState::Writing => true,
+            FileState::Writing | FileState::Spare => Some(name) != spare.as_deref(),
             FileState::Receiving(_) => match SnapshotReader::open(&*store.disk, name) {
                 Ok(reader) => newest.is_some_and(|newest| is_superseded(reader.header().at, newest)),
                 Err(_) => true,
@@ -37,6 +41,36 @@ impl SnapshotStore {
             FileState::Snapshot(_) | FileState::Damaged => false,
         });
         Ok(store)
+    }
+
+    /// What an earlier process was writing over its older snapshot is the only room that a full disk has for the next: it
+    /// becomes a spare, or stays one. Its name.
+    fn keep_room(&self) -> Result<Option<String>, SnapshotError> {
+        let [newest] = self.list()?[..] else { return Ok(None) };
+        let newest = self.size(&snapshot_name(newest))?;
+        let Some((name, bytes)) = self.longest_left(|state| matches!(state, FileState::Writing | FileState::Spare))?
+        else {
+            return Ok(None);
+        };
+        let free = self.disk.free_bytes().map_err(|error| self.directory_error(error))?;
+        if bytes < newest / 2 || newest <= free {
+            return Ok(None);
+        }
+        if FileState::of(&name) == Some(FileState::Spare) {
+            return Ok(Some(name));
+        }
+        let spare = spare_name(self.fresh_id()?);
+        let renamed = self.disk.rename(&name, &spare).and_then(|()| self.disk.sync_dir());
+        renamed.map_err(|error| SnapshotError::disk(&self.disk.path(&name), error))?;
+        Ok(Some(spare))
+    }
+
+    /// The longest of the files that are in such a state, and its bytes.
+    fn longest_left(&self, is_one: impl Fn(FileState) -> bool) -> Result<Option<(String, u64)>, SnapshotError> {
+        let mut names = self.disk.list().map_err(|error| self.directory_error(error))?;
+        names.retain(|name| FileState::of(name).is_some_and(&is_one));
+        let sized = names.into_iter().map(|name| self.size(&name).map(|bytes| (name, bytes)));
+        Ok(sized.collect::<Result<Vec<_>, _>>()?.into_iter().max_by_key(|(_, bytes)| *bytes))
     }
 
     /// The directory as it is, for reading only: while it is in use, or after.
@@ -122,10 +156,33 @@ impl SnapshotStore {
         hash_format: &[u8],
         configuration: &[u8],
     ) -> Result<SnapshotWriter, SnapshotError> {
+        self.create_in(&snapshot_name(oldest), at, hash_format, configuration)
+    }
+
+    /// The same in the room that is left of one that was never finished. `None` if there is none of so many bytes.
+    pub fn create_in_spare(
+        &self,
+        bytes: u64,
+        at: EntryId,
+        hash_format: &[u8],
+        configuration: &[u8],
+    ) -> Result<Option<SnapshotWriter>, SnapshotError> {
+        let left = self.longest_left(|state| state == FileState::Spare)?;
+        let Some((name, _)) = left.filter(|(_, room)| bytes <= *room) else { return Ok(None) };
+        self.create_in(&name, at, hash_format, configuration).map(Some)
+    }
+
+    fn create_in(
+        &self,
+        from: &str,
+        at: EntryId,
+        hash_format: &[u8],
+        configuration: &[u8],
+    ) -> Result<SnapshotWriter, SnapshotError> {
         let header = self.new_header(at, hash_format, configuration)?;
-        let (from, to) = (snapshot_name(oldest), writing_name(header.id));
+        let to = writing_name(header.id);
         // Before a byte of it changes its name must not be that of a whole snapshot any more.
-        self.disk.rename(&from, &to).map_err(|error| SnapshotError::disk(&self.disk.path(&from), error))?;
+        self.disk.rename(from, &to).map_err(|error| SnapshotError::disk(&self.disk.path(from), error))?;
         let synced = self.disk.sync_dir().map_err(|error| self.directory_error(error));
         match synced.and_then(|()| Unfinished::open(Arc::clone(&self.disk), to.clone(), Abandoned::Removed)) {
             Ok(file) => SnapshotWriter::new(self.clone(), file, header),
@@ -139,11 +196,15 @@ impl SnapshotStore {
 
     fn new_header(&self, at: EntryId, hash_format: &[u8], configuration: &[u8]) -> Result<Header, SnapshotError> {
         self.check_newer(at)?;
-        let id = self.disk.fresh_id().map_err(|error| self.directory_error(error))?;
-        // An id is never 0, and half of one practically never.
-        let id = SnapshotId((id as u64).max(1));
+        let id = self.fresh_id()?;
         let (hash_format, configuration) = (hash_format.to_vec(), configuration.to_vec());
         Ok(Header { id, shard: self.shard, at, hash_format, configuration })
+    }
+
+    fn fresh_id(&self) -> Result<SnapshotId, SnapshotError> {
+        let id = self.disk.fresh_id().map_err(|error| self.directory_error(error))?;
+        // An id is never 0, and half of one practically never.
+        Ok(SnapshotId((id as u64).max(1)))
     }
 
     /// Refuses the snapshot of an entry, of so many bytes, if the disk has less room.
@@ -204,7 +265,7 @@ impl SnapshotStore {
         };
         self.remove_if(|name, state| match state {
             FileState::Snapshot(at) => !kept.contains(&at),
-            FileState::Damaged => true,
+            FileState::Damaged | FileState::Spare => true,
             FileState::Writing => false,
             // What has not come far enough to say as of when it is, is left to the next start.
             FileState::Receiving(_) => {

@@ -335,6 +335,57 @@ fn a_snapshot_over_another_leaves_nothing_of_it() {
     assert_eq!((entries(&store), disk.names().len()), (vec![3], 1));
 }
 
+/// What was written over is no snapshot any more, and others would take its bytes.
+// museum 41
+#[test]
+fn a_start_on_a_full_disk_keeps_the_room_of_a_snapshot_that_was_not_finished_over_another() {
+    let disk = SimulatedDisk::new(8);
+    let store = open(&disk);
+    for index in [1, 2] {
+        write(&store, EntryId::new(index, 1), &items(&[2_000; 100])).expect("healthy");
+    }
+    let third = EntryId::new(3, 1);
+    let begun = store.create_over(EntryId::new(1, 1), third, b"a hash", b"three voters").expect("it is there");
+    // The process ends, and does not tidy up.
+    std::mem::forget(begun);
+    disk.restart();
+    let spares = |disk: &SimulatedDisk| disk.names().iter().filter(|name| name.starts_with("spare-")).count();
+    let roomy = disk.fork();
+    assert_eq!((entries(&open(&roomy)), spares(&roomy), roomy.names().len()), (vec![2], 0, 1), "the disk has room");
+    disk.set_full(true);
+    for _ in 0..2 {
+        disk.crash_in_place(Survivors::None);
+        assert_eq!((entries(&open(&disk)), spares(&disk), disk.names().len()), (vec![2], 1, 2));
+    }
+    let store = open(&disk);
+    let begin = |bytes| store.create_in_spare(bytes, third, b"a hash", b"three voters").expect("healthy");
+    assert!(begin(1 << 20).is_none(), "it is shorter");
+    let mut writer = begin(200_000).expect("it is as long");
+    assert!(begin(200_000).is_none(), "there is one");
+    let items = items(&[1_000, 0, 70_000]);
+    for (key, version, value) in &items {
+        writer.push(Item { key, version: *version, value }).expect("it is shorter");
+    }
+    let (hash, checkpoints) = sums(third);
+    writer.finish(hash, checkpoints).expect("healthy");
+    assert_holds(&store, third, &items);
+    assert_eq!((entries(&store), spares(&disk), disk.names().len()), (vec![3, 2], 0, 2));
+}
+
+/// It may be long, and the next snapshot finds its room: a spare goes when there are two.
+#[test]
+fn a_spare_goes_when_there_are_two_snapshots() {
+    let disk = SimulatedDisk::new(9);
+    let store = open(&disk);
+    write(&store, EntryId::new(1, 1), &items(&[2_000; 100])).expect("healthy");
+    disk.set_bytes("spare-0000000000000001.snap", vec![1; 200_000]);
+    write(&store, EntryId::new(2, 1), &items(&[2_000; 100])).expect("healthy");
+    assert_eq!((entries(&store), disk.names().len()), (vec![2, 1], 2));
+    disk.set_bytes("writing-0000000000000001.snap", vec![1; 400_000]);
+    disk.set_full(true);
+    assert_eq!((entries(&open(&disk)), disk.names().len()), (vec![2, 1], 2), "the older one is the room");
+}
+
 /// On a full disk its bytes would be missed until the next start.
 #[test]
 fn a_snapshot_that_could_not_be_begun_over_another_leaves_nothing() {
