@@ -186,7 +186,7 @@ impl Progress {
         let news = matched > self.matched;
         self.matched = self.matched.max(matched);
         let still_lacks = self.state == State::Snapshot && self.matched < start;
-        // What it has and was not sent came with a snapshot.
+        // Most likely what it has and was not sent came with a snapshot.
         let is_unheard = match self.state {
             State::Snapshot => true,
             State::Probe(probe) => probe == Probe::Due,

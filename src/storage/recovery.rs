@@ -65,6 +65,8 @@ pub(super) struct Recovery {
     pub(super) replay: Replay,
     /// Where the log ends: at W.
     pub(super) tip: Tip,
+    /// Where the segments end that a start has sealed. Nothing behind that is of use to anybody.
+    pub(super) ends: Vec<Seal>,
     /// What must be written again behind `tip`.
     pub(super) kept: Vec<Kept>,
     pub(super) report: RecoveryReport,
@@ -124,6 +126,7 @@ pub(super) fn read_sound(disk: &dyn Disk) -> Result<(Recovery, Option<String>), 
     let mut recovery = Recovery::default();
     recovery.report.segments = segments.len() as u64;
     recovery.tip.sealed = segments.iter().map(Segment::as_file).collect();
+    recovery.ends = segments.windows(2).filter_map(|pair| end_by_start(&pair[0], &pair[1])).collect();
     let read = recovery.read_segments(&segments, chain.is_ok());
     recovery.report.blemishes = recovery.blemishes.len() as u64;
     match read.and(chain).and_then(|()| recovery.check_begin(&segments)) {
@@ -205,6 +208,11 @@ fn check_chain(previous: &Segment, next: &Segment) -> Result<(), Refusal> {
         return Err(corrupt(&next.path, 0, &what, None));
     }
     Ok(())
+}
+
+/// Where a segment ends, if another process than the one that wrote it has sealed it.
+fn end_by_start(sealed: &Segment, next: &Segment) -> Option<Seal> {
+    next.header.predecessor.filter(|_| sealed.header.key.epoch != next.header.key.epoch)
 }
 
 impl Segment {

@@ -74,7 +74,28 @@ fn a_start_on_a_full_disk_takes_a_short_spare_that_holds_twice_what_it_must_writ
     assert_eq!(takes(0, 64 << 10), (Ok((128, Filling::Remains)), vec![64, 128]));
     assert_eq!(takes(0, 65 << 10), (Ok((132, Filling::Zeros)), vec![132]), "both together are enough");
     assert_eq!(takes(0, 97 << 10), (Err(true), vec![]), "they are not");
+    assert_eq!(takes(64 << 10, 129 << 10), (Ok((256, Filling::Zeros)), vec![256]), "with what is free");
     assert_eq!(takes(LONG, 1), (Ok((256, Filling::Zeros)), vec![64, 128, 256]), "the disk has room");
+}
+
+#[test]
+fn short_spares_go_for_what_has_room_in_their_place() {
+    let (disk, first) = start_with(&[LONG, LONG, 200 << 10], 100 << 10);
+    let (mut worker, _pool) = AllocatorWorker::new(first, Arc::new(Shared::new()), Arc::new(|| {}));
+    assert_eq!((worker.attempt(), sizes(&disk)), (Attempt::Done, vec![256; 3]));
+    assert_eq!(worker.attempt(), Attempt::NoneWanted);
+
+    let (disk, first) = start_with(&[LONG, LONG, LONG, 200 << 10], 100 << 10);
+    let (mut worker, mut pool) = AllocatorWorker::new(first, Arc::new(Shared::new()), Arc::new(|| {}));
+    assert!(!pool.is_ready(Some(290 << 10), Purpose::Entries) && worker.wants());
+    assert_eq!((worker.attempt(), sizes(&disk)), (Attempt::Done, vec![256, 256, 256, 290]));
+}
+
+#[test]
+fn of_many_short_spares_the_longest_are_kept() {
+    let (disk, first) = start_with(&[64, 96, 72, 100, 68, 76, 80, 92].map(|size| size << 10), 0);
+    assert_eq!(sizes(&disk), [72, 76, 80, 92, 96, 100]);
+    drop(first);
 }
 
 #[test]
@@ -131,7 +152,7 @@ fn rests(worker: &mut AllocatorWorker) -> bool {
     let (alive, alive_out) = crossbeam_channel::bounded(1);
     alive.send(()).expect("room");
     worker.alive = Some(alive_out);
-    worker.rest();
+    worker.rest(false);
     alive.is_empty()
 }
 

@@ -37,7 +37,7 @@ pub(super) fn start(
     quota: &Arc<Quota>,
     segment_size: u64,
 ) -> Result<Started, LogError> {
-    let Recovery { mut replay, tip, kept, report, blemishes, .. } = recovery::read(&**disk)?;
+    let Recovery { mut replay, mut tip, ends, kept, report, blemishes, .. } = recovery::read(&**disk)?;
     if report.torn_bytes > 0 {
         let path = disk.path("");
         log::info!("the log {path} ended in {} bytes that a crash left of an unfinished batch: cut", report.torn_bytes);
@@ -45,6 +45,7 @@ pub(super) fn start(
     if let Some(line) = blemish::warning(&blemishes) {
         log::warn!("a spot of the log is not as it was written: {line}");
     }
+    trim_all(&**disk, &ends, &mut tip.sealed);
     let sealed = tip.seal;
     let mut segments = tip.sealed.clone();
     let maker = SpareMaker { disk: Arc::clone(disk), segment_size, quota: Arc::clone(quota) };
@@ -64,16 +65,36 @@ pub(super) fn start(
         && let Some(last) = segments.back_mut()
     {
         let size = last.size;
-        last.size = trim(&**disk, &seal, size, quota);
+        last.size = trim(&**disk, &seal, size);
+        quota.sub_used(size - last.size);
         syncer.trimmed(*last);
         spares.lay_by(size - last.size);
     }
     Ok(Started { replay, syncer, spares, segments, report })
 }
 
-/// Gives back the unused rest of the segment that was the last one before this start. It is sealed and durably so, and
-/// this process has not mapped it. Tells its size.
-fn trim(disk: &dyn Disk, seal: &Seal, size: u64, quota: &Quota) -> u64 {
+/// Gives back what earlier starts would have given back, had they not ended before: on a full disk it is all the space there
+/// is.
+fn trim_all(disk: &dyn Disk, ends: &[Seal], segments: &mut VecDeque<SegmentFile>) {
+    let mut untrimmed = segments
+        .iter_mut()
+        .filter_map(|segment| {
+            let end = ends.iter().find(|end| end.sequence == segment.sequence)?;
+            (segment.size > end.cut).then_some((segment, end))
+        })
+        .peekable();
+    if untrimmed.peek().is_none() {
+        return;
+    }
+    // The name of the segment that says where the one before it ends may be lost yet.
+    if let Err(error) = disk.sync_dir() {
+        return log::warn!("cannot give back the unused ends of segments in {}: {error}", disk.path(""));
+    }
+    untrimmed.for_each(|(segment, end)| segment.size = trim(disk, end, segment.size));
+}
+
+/// Gives back the unused rest of a segment that is sealed, durably so, and that this process has not mapped. Tells its size.
+fn trim(disk: &dyn Disk, seal: &Seal, size: u64) -> u64 {
     if size <= seal.cut {
         return size;
     }
@@ -82,6 +103,5 @@ fn trim(disk: &dyn Disk, seal: &Seal, size: u64, quota: &Quota) -> u64 {
         log::warn!("cannot give back the unused end of {}: {error}", disk.path(&name));
         return size;
     }
-    quota.sub_used(size - seal.cut);
     seal.cut
 }

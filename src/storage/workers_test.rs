@@ -428,6 +428,37 @@ fn a_node_starts_again_and_again_on_a_disk_that_others_fill() {
     node.settle().expect("healthy");
 }
 
+/// What a start that ended too early had not given back, and what it was making of it, the next one finds.
+// museum 41, rule 17
+#[test]
+fn a_start_on_a_full_disk_that_ends_anywhere_leaves_room_for_the_next() {
+    let segment = 8 * SEGMENT;
+    for starts in [2, 5, 8] {
+        let mut node = filled(segment);
+        node.settle().expect("the reserve takes it");
+        for start in 0..starts {
+            node.disk.set_capacity(Some(node.disk.used()));
+            node = restart_on_full(node, segment, start);
+        }
+        let (contents, before) = (node.contents.clone(), node.disk.clone());
+        drop(node);
+        before.crash_in_place(Survivors::Random { seed: starts, block: 512 });
+        before.set_capacity(Some(before.used()));
+        let operations = (0..).take_while(|operation| {
+            let disk = before.fork();
+            disk.die_at(*operation);
+            drop(super::log_by_hand::Node::open_with(&disk, segment));
+            let is_off = disk.is_off();
+            disk.crash_in_place(Survivors::Random { seed: *operation, block: 512 });
+            let again = Node::open_with(&disk, segment);
+            let again = again.unwrap_or_else(|error| panic!("{starts} starts, then operation {operation}: {error}"));
+            assert_eq!(again.contents, contents);
+            is_off
+        });
+        assert!(operations.count() > 6);
+    }
+}
+
 #[test]
 fn a_full_disk_does_not_hold_up_a_close() {
     let mut node = filled(SEGMENT);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
-use super::first::First;
+use super::first::{First, is_full};
 use super::maker::SpareMaker;
 use super::{Pool, RESERVED, Request, SPARES, SPARES_MAX, Spare};
 use crate::storage::Wake;
@@ -227,19 +227,32 @@ impl AllocatorWorker {
 
     /// Makes what is wanted most; `false` if nothing is.
     fn make_one(&mut self) -> io::Result<bool> {
-        if let Some(&size) = self.wanted.first() {
-            let spare = self.maker.make(size, &|| {})?;
-            self.wanted.remove(0);
-            // The syncer is gone only when the log is being closed.
-            let _ = self.larger.send(spare);
-            return Ok(true);
-        }
-        if self.spares.len() >= SPARES {
+        let larger = self.wanted.first().copied();
+        if larger.is_none() && self.spares.len() >= SPARES {
             return Ok(false);
         }
-        let spare = self.maker.make(self.maker.segment_size, &|| self.rest())?;
-        let _ = self.spares.send(spare);
+        let size = larger.unwrap_or(self.maker.segment_size);
+        let spare = match self.maker.make(size, &|| self.rest(larger.is_some())) {
+            Err(error) if is_full(&error) && self.short_makes_room(size)? => {
+                while self.give_up_short() {}
+                self.maker.make(size, &|| {})?
+            }
+            made => made?,
+        };
+        // The syncer is gone only when the log is being closed.
+        if larger.is_some() {
+            self.wanted.remove(0);
+            let _ = self.larger.send(spare);
+        } else {
+            let _ = self.spares.send(spare);
+        }
         Ok(true)
+    }
+
+    /// Whether there is room for so many bytes, but for the short spares.
+    fn short_makes_room(&self, size: u64) -> io::Result<bool> {
+        let short: u64 = self.short.iter().map(|spare| spare.size).sum();
+        Ok(short > 0 && self.maker.room()? + short >= size)
     }
 
     /// Removes a short spare, if there is one. One that cannot be removed waits for the next start.
@@ -252,8 +265,8 @@ impl AllocatorWorker {
     }
 
     /// Between two pieces of a spare: the log's writes share the disk with them.
-    pub(crate) fn rest(&self) {
-        let is_wanted = self.spares.len() < RESERVED || self.shared.waits_for_space();
+    pub(crate) fn rest(&self, is_larger: bool) {
+        let is_wanted = is_larger || self.spares.len() < RESERVED || self.shared.waits_for_space();
         if let Some(alive) = self.alive.as_ref().filter(|_| !is_wanted) {
             // Nothing comes, but the end.
             let _ = alive.recv_timeout(REST);

@@ -61,7 +61,7 @@ impl First {
                 Err(_) => {}
             }
         }
-        let left = ours.min(self.maker.disk.free_bytes()?);
+        let left = ours.min(self.maker.disk.free_bytes()?).min(usual - BLOCK_BYTES);
         // A file system may need some for itself.
         let spare = self.make_short(left).or_else(|_| self.make_short(left / 8 * 7))?;
         self.short.extend(spare);
@@ -70,12 +70,14 @@ impl First {
 
     fn make_short(&self, bytes: u64) -> io::Result<Option<Spare>> {
         let size = bytes / BLOCK_BYTES * BLOCK_BYTES;
-        let is_short = (SEGMENT_BYTES_MIN..self.maker.segment_size).contains(&size);
-        is_short.then(|| self.maker.make(size, &|| {})).transpose()
+        (size >= SEGMENT_BYTES_MIN).then(|| self.maker.make(size, &|| {})).transpose()
     }
 
     fn give_up_short(&mut self) -> io::Result<()> {
-        self.short.drain(..).try_for_each(|spare| self.maker.give_up(&spare))
+        while let Some(spare) = self.short.pop() {
+            self.maker.give_up(&spare)?;
+        }
+        Ok(())
     }
 
     fn make(&mut self, size: u64) -> io::Result<Spare> {
@@ -96,7 +98,10 @@ impl First {
             if let Some(short) = self.short.pop_if(|spare| spare.size >= least) {
                 return Ok(short);
             }
-            self.give_up_short()?;
+            if !self.short.is_empty() {
+                self.give_up_short()?;
+                made = self.make(size);
+            }
         }
         while made.as_ref().is_err_and(is_full) && size > least {
             let free = self.maker.disk.free_bytes()?;
@@ -110,7 +115,7 @@ impl First {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -37,8 +37,8 @@ impl Quota {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn allows(&self, bytes: u64) -> bool {
-        self.used.load(Ordering::Relaxed).saturating_add(bytes) <= self.max.load(Ordering::Relaxed)
+    fn left(&self) -> u64 {
+        self.max.load(Ordering::Relaxed).saturating_sub(self.used())
     }
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct SpareMaker {
 impl SpareMaker {
     /// Makes one of this size; calls `rest` after each piece of it.
     pub(crate) fn make(&self, size: u64, rest: &dyn Fn()) -> io::Result<Spare> {
-        if !self.quota.allows(size) {
+        if size > self.quota.left() {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the log's quota is used up"));
         }
         let tag = self.disk.fresh_id()? as u64;
@@ -90,45 +90,44 @@ impl SpareMaker {
         Ok(())
     }
 
+    /// Bytes that a spare may have now.
+    pub(super) fn room(&self) -> io::Result<u64> {
+        Ok(self.disk.free_bytes()?.min(self.quota.left()))
+    }
+
     /// Removes a spare; its space is free when this returns.
     pub(super) fn give_up(&self, spare: &Spare) -> io::Result<()> {
         self.disk.remove(&spare.name)?;
-        self.disk.sync_dir()?;
         self.quota.sub_used(spare.size);
-        Ok(())
+        self.disk.sync_dir()
     }
 
     /// Finds the spares that an earlier process left behind, and removes files that never became spares or are too many or
     /// too long. Counts what the log's files take.
     pub(super) fn adopt(&self) -> io::Result<Found> {
         let mut found = Found::default();
+        let mut useless = Vec::new();
         for name in self.disk.list()? {
             let Some(state) = FileState::of(&name) else { continue };
             let size = self.disk.open(&name, Access::Read)?.size()?;
-            let spares = match state {
-                FileState::Segment(_) => {
-                    self.quota.add_used(size);
-                    continue;
-                }
-                FileState::Spare if size == self.segment_size => &mut found.usual,
-                FileState::Spare if (SEGMENT_BYTES_MIN..self.segment_size).contains(&size) => &mut found.short,
-                FileState::Spare | FileState::Allocating => {
-                    self.disk.remove(&name)?;
-                    continue;
-                }
-            };
-            if spares.len() < SPARES_MAX {
-                self.quota.add_used(size);
-                spares.push(Spare { name, size, filling: Filling::Remains });
-            } else {
-                self.disk.remove(&name)?;
+            let spare = Spare { name, size, filling: Filling::Remains };
+            match state {
+                FileState::Segment(_) => self.quota.add_used(size),
+                FileState::Spare if size == self.segment_size => found.usual.push(spare),
+                FileState::Spare if (SEGMENT_BYTES_MIN..self.segment_size).contains(&size) => found.short.push(spare),
+                FileState::Spare | FileState::Allocating => useless.push(spare),
             }
         }
-        if !found.usual.is_empty() || !found.short.is_empty() {
-            // A process that died between a segment's change of name and the sync of it would leave the old name there.
-            self.disk.sync_dir()?;
+        found.short.sort_by_key(|spare| std::cmp::Reverse(spare.size));
+        for spares in [&mut found.usual, &mut found.short] {
+            useless.extend(spares.drain(SPARES_MAX.min(spares.len())..));
+            spares.iter().for_each(|spare| self.quota.add_used(spare.size));
         }
-        found.short.sort_by_key(|spare| spare.size);
+        found.short.reverse();
+        useless.iter().try_for_each(|spare| self.disk.remove(&spare.name))?;
+        // A process that died between a segment's change of name and the sync of it would leave the old name there. And what
+        // was removed may be all the space there is.
+        self.disk.sync_dir()?;
         Ok(found)
     }
 }
