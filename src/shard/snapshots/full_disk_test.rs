@@ -183,23 +183,72 @@ fn a_snapshot_for_which_there_is_no_room_is_not_begun() {
     assert!(received(sink.receive(meta)) > meta.bytes / 3, "what is there already needs no room");
 }
 
-/// The room of the older one would be lost to others, and no snapshot would come any more.
-// museum 41, rule 17
-#[test]
-fn a_snapshot_that_a_kill_ends_while_it_is_written_over_another_is_written_there_in_the_end() {
+/// A snapshot is being written over the older one, the newer one is left, and the state is another since.
+fn writing_over() -> (Bench, StateMachine, SnapshotMeta) {
     let (bench, mut machine, [_, second]) = full_with_two(6);
     grow(&mut machine, 0..10, &[9; 300]);
     bench.loop_end.send(take(&machine));
     while bench.disk.names().iter().filter(|name| name.starts_with("snapshot-")).count() > 1 {
         bench.hands.work();
     }
+    (bench, machine, second)
+}
+
+/// The same after a kill, and a start.
+fn killed_while_writing_over() -> (Bench, StateMachine, SnapshotMeta) {
+    let (bench, machine, second) = writing_over();
     let disk = bench.disk.clone();
     std::mem::forget(bench);
     disk.crash_in_place(Survivors::Random { seed: 6, block: 512 });
-    let again = Bench::on(disk);
-    assert_eq!(newest_of(&again.disk).meta, second);
-    let taken = again.take(&machine);
-    let Loaded { meta, machine: loaded, .. } = newest_of(&again.disk);
+    (Bench::on(disk), machine, second)
+}
+
+/// The room of the older one would be lost to others, and no snapshot would come any more.
+// museum 41, rule 17
+#[test]
+fn a_snapshot_that_a_kill_ends_while_it_is_written_over_another_is_written_there_in_the_end() {
+    let (bench, machine, second) = killed_while_writing_over();
+    assert_eq!(newest_of(&bench.disk).meta, second);
+    let taken = bench.take(&machine);
+    let Loaded { meta, machine: loaded, .. } = newest_of(&bench.disk);
     assert_eq!((meta, loaded.hash()), (taken, machine.hash()));
-    assert_eq!(again.disk.names().len(), 2);
+    assert_eq!(bench.disk.names().len(), 2);
+}
+
+#[test]
+fn a_stop_keeps_the_room_of_a_snapshot_that_was_being_written_over_another() {
+    let (bench, machine, second) = writing_over();
+    let disk = bench.disk.clone();
+    drop(bench);
+    let bench = Bench::on(disk);
+    assert_eq!((newest_of(&bench.disk).meta, bench.disk.names().len()), (second, 2));
+    bench.take(&machine);
+}
+
+/// Room that is kept keeps nothing out for which there is room with it.
+#[test]
+fn what_is_longer_than_the_room_that_was_kept_takes_what_is_free_beside_it() {
+    let (bench, mut machine, second) = killed_while_writing_over();
+    grow(&mut machine, 3_000..3_100, &[1; 300]);
+    bench.disk.set_full(false);
+    bench.disk.set_capacity(Some(bench.disk.used() + 10_000));
+    assert!(matches!(failure(bench.one(take(&machine))), Failure::NoSpace(_)), "too little");
+    assert_eq!((newest_of(&bench.disk).meta, bench.disk.names().len()), (second, 2), "and it is kept");
+    bench.disk.set_capacity(Some(bench.disk.used() + 100_000));
+    assert!(bench.take(&machine).bytes > second.bytes);
+    assert_eq!(bench.disk.names().len(), 2);
+}
+
+#[test]
+fn a_snapshot_that_comes_from_another_node_gets_the_room_that_was_kept() {
+    let (bench, mut machine, second) = killed_while_writing_over();
+    let source = Bench::new(7);
+    grow(&mut machine, 0..10, &[3; 300]);
+    let meta = source.take(&machine);
+    bench.disk.set_full(false);
+    bench.disk.set_capacity(Some(bench.disk.used() + 10_000));
+    bench.fetch(&source, meta, received(bench.receive(meta)), meta.bytes);
+    bench.install(meta);
+    assert!(second.at.index < meta.at.index);
+    assert_eq!(newest_of(&bench.disk).meta.at, meta.at);
 }

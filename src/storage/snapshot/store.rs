@@ -52,7 +52,7 @@ impl SnapshotStore {
         else {
             return Ok(None);
         };
-        let free = self.disk.free_bytes().map_err(|error| self.directory_error(error))?;
+        let free = self.free_bytes()?;
         if bytes < newest / 2 || newest <= free {
             return Ok(None);
         }
@@ -148,7 +148,7 @@ impl SnapshotStore {
     }
 
     /// The same where `oldest` lies, a snapshot that is there: for a disk that has no room for another. It is gone from now on,
-    /// whatever becomes of the new one.
+    /// whatever becomes of the new one. Whoever gives that up leaves the room for the next.
     pub fn create_over(
         &self,
         oldest: EntryId,
@@ -159,7 +159,8 @@ impl SnapshotStore {
         self.create_in(&snapshot_name(oldest), at, hash_format, configuration)
     }
 
-    /// The same in the room that is left of one that was never finished. `None` if there is none of so many bytes.
+    /// The same in the room that is left of one that was never finished. `None` if there is none, or if it and what is free
+    /// beside it have fewer bytes than these.
     pub fn create_in_spare(
         &self,
         bytes: u64,
@@ -168,7 +169,8 @@ impl SnapshotStore {
         configuration: &[u8],
     ) -> Result<Option<SnapshotWriter>, SnapshotError> {
         let left = self.longest_left(|state| state == FileState::Spare)?;
-        let Some((name, _)) = left.filter(|(_, room)| bytes <= *room) else { return Ok(None) };
+        let free = self.free_bytes()?;
+        let Some((name, _)) = left.filter(|(_, room)| bytes <= free.saturating_add(*room)) else { return Ok(None) };
         self.create_in(&name, at, hash_format, configuration).map(Some)
     }
 
@@ -184,7 +186,7 @@ impl SnapshotStore {
         // Before a byte of it changes its name must not be that of a whole snapshot any more.
         self.disk.rename(from, &to).map_err(|error| SnapshotError::disk(&self.disk.path(from), error))?;
         let synced = self.disk.sync_dir().map_err(|error| self.directory_error(error));
-        match synced.and_then(|()| Unfinished::open(Arc::clone(&self.disk), to.clone(), Abandoned::Removed)) {
+        match synced.and_then(|()| Unfinished::open(Arc::clone(&self.disk), to.clone(), Abandoned::Room(header.id))) {
             Ok(file) => SnapshotWriter::new(self.clone(), file, header),
             Err(error) => {
                 // Its bytes are of use to nobody, and the disk is full. Whatever is left is removed at the next start.
@@ -221,7 +223,14 @@ impl SnapshotStore {
         let names = self.disk.list().map_err(|error| self.directory_error(error))?;
         let disk = Arc::clone(&self.disk);
         let is_there = names.contains(&name);
-        self.check_room_of(&name, info.bytes - if is_there { self.size(&name)?.min(info.bytes) } else { 0 })?;
+        let missing = info.bytes - if is_there { self.size(&name)?.min(info.bytes) } else { 0 };
+        let room = self.longest_left(|state| state == FileState::Spare)?.map_or(0, |(_, bytes)| bytes);
+        let free = self.free_bytes()?;
+        if missing > free && missing <= free.saturating_add(room) {
+            // What comes is newer than what the room was kept for.
+            self.remove_if(|_, state| state == FileState::Spare);
+        }
+        self.check_room_of(&name, missing)?;
         let file = match is_there {
             true => Unfinished::open(disk, name, Abandoned::Kept)?,
             false => Unfinished::create(disk, name, Abandoned::Kept)?,
@@ -283,8 +292,12 @@ impl SnapshotStore {
 
     /// So that nobody fetches gigabytes for which there is no room.
     fn check_room_of(&self, name: &str, bytes: u64) -> Result<(), SnapshotError> {
-        let free = self.disk.free_bytes().map_err(|error| self.directory_error(error))?;
+        let free = self.free_bytes()?;
         if bytes > free { Err(SnapshotError::NoRoom { path: self.disk.path(name), bytes, free }) } else { Ok(()) }
+    }
+
+    fn free_bytes(&self) -> Result<u64, SnapshotError> {
+        self.disk.free_bytes().map_err(|error| self.directory_error(error))
     }
 
     fn size(&self, name: &str) -> Result<u64, SnapshotError> {

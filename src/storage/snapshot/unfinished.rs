@@ -4,7 +4,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use raftkv_protocol::types::SnapshotId;
+
 use super::SnapshotError;
+use super::format::spare_name;
 use crate::storage::disk::{Access, Disk, DiskFile};
 
 /// What becomes of a file that nobody goes on with.
@@ -14,9 +17,12 @@ pub(super) enum Abandoned {
     Removed,
     /// It stays, for a later start to go on with.
     Kept,
+    /// It becomes the spare of this name: all the room that a full disk has for another.
+    Room(SnapshotId),
 }
 
-/// See the module. After the first failure the file is gone: nobody can know what a failed write or sync left in it.
+/// See the module. After the first failure the file is gone: nobody can know what a failed write or sync left in it. (That
+/// the disk is full is known.)
 pub(super) struct Unfinished {
     disk: Arc<dyn Disk>,
     name: String,
@@ -74,16 +80,24 @@ impl Unfinished {
     fn attempt<T>(&mut self, attempt: impl FnOnce(&mut dyn DiskFile) -> io::Result<T>) -> Result<T, SnapshotError> {
         let file = self.file.as_deref_mut().ok_or(SnapshotError::Ended)?;
         attempt(file).map_err(|error| {
+            let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            if !is_full && matches!(self.abandoned, Abandoned::Room(_)) {
+                self.abandoned = Abandoned::Removed;
+            }
             self.give_up();
             SnapshotError::disk(&self.path(), error)
         })
     }
 
-    /// Removes the file.
+    /// Removes the file, or makes it a spare.
     pub(super) fn give_up(&mut self) {
         if self.file.take().is_some() {
-            // Whatever is left is removed at the next start.
-            let _ = self.disk.remove(&self.name).and_then(|()| self.disk.sync_dir());
+            let gone = match self.abandoned {
+                Abandoned::Room(id) => self.disk.rename(&self.name, &spare_name(id)),
+                Abandoned::Removed | Abandoned::Kept => self.disk.remove(&self.name),
+            };
+            // Whatever is left the next start looks at.
+            let _ = gone.and_then(|()| self.disk.sync_dir());
         }
     }
 
@@ -95,7 +109,7 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if self.abandoned == Abandoned::Removed {
+        if self.abandoned != Abandoned::Kept {
             self.give_up();
         }
     }
