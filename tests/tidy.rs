@@ -20,6 +20,7 @@ mod source;
 mod text;
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::LazyLock;
 
 use imports::Layer;
@@ -495,4 +496,17 @@ fn every_package_has_lints() {
     };
     let without = manifests.filter(|manifest| !has_lints(&manifest.text));
     none(without.map(|manifest| manifest.violation(0, "has no lints: `[lints]`, `workspace = true`")).collect());
+}
+
+/// A link leads into the folders of one machine.
+#[test]
+fn no_symbolic_link_is_committed() {
+    let listed = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR"), "ls-files", "--stage"]).output();
+    let Some(listed) = listed.ok().filter(|listed| listed.status.success()) else {
+        eprintln!("skipped: this is no clone, or git is missing");
+        return;
+    };
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    let links: Vec<&str> = listed.lines().filter(|line| line.starts_with("120000 ")).collect();
+    assert_eq!(links, [""; 0]);
 }
