@@ -2,9 +2,9 @@
 //! disk is full.
 //!
 //! A start takes a spare, and the segment of its predecessor gives back what it had not used. On a full disk that is all the
-//! space there is, and whoever else writes to the disk would have it in no time: so it becomes a spare again at once or,
-//! where it is not enough for one, a *short* spare, which only a start may take. So a node can be started over and over on a
-//! disk that stays full.
+//! space there is, and whoever else writes to the disk would have it in no time: so, if no spare is left, it becomes one again
+//! at once or, where it is not enough for one, a *short* spare, which only a start may take. So a node can be started over and
+//! over on a disk that stays full.
 
 use std::io;
 
