@@ -26,7 +26,11 @@ fn with_a_small_disk(test: &str, log_io: &str) -> Option<(Cluster, SmallDisk)> {
 /// Waits until a node has made the segments that it keeps for when the disk is full: one core's three, and the current one.
 /// It listens before.
 pub fn await_spares(wire: &mut Wire) {
-    eventually(PATIENCE, "the spare segments are there", || (wire.counter("log_disk_bytes") >= 4 << 20).then_some(()));
+    await_disk_bytes(wire, 4 << 20);
+}
+
+fn await_disk_bytes(wire: &mut Wire, bytes: u64) {
+    eventually(PATIENCE, "the spare segments are there", || (wire.counter("log_disk_bytes") >= bytes).then_some(()));
 }
 
 /// Keys that node 1 leads, and keys that the others lead.
@@ -229,11 +233,11 @@ fn a_node_starts_over_and_over_on_a_full_disk_when_its_spares_are_used_up() {
     for log_io in ["--log-io=direct", "--log-io=buffered", "--log-io=map"] {
         let test = "a_node_starts_over_and_over_on_a_full_disk_when_its_spares_are_used_up";
         let idle = Cluster::of(1).idle();
-        let Some(disk) = SmallDisk::mount(test, idle.files(), 32) else { return };
-        let mut cluster = Cluster::of(1).flag(log_io).data(disk.path()).start();
+        let Some(disk) = SmallDisk::mount(test, idle.files(), 64) else { return };
+        let mut cluster = Cluster::of(1).flag(log_io).flag("--segment-size=4MiB").data(disk.path()).start();
         let mut wire = cluster.wire(1);
         let first = wire.put("first", "value");
-        await_spares(&mut wire);
+        await_disk_bytes(&mut wire, 16 << 20);
         disk.fill();
         put_until_refused(&mut wire, "key", &[b'v'; 100_000]);
         for start in 0..8 {
