@@ -15,6 +15,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
+use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 /// How batches reach the disk.
@@ -145,10 +146,10 @@ impl Disk for RealDisk {
     fn create_by_and_by(&self, name: &str, size: u64, rest: &dyn Fn()) -> io::Result<()> {
         let path = self.dir.join(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        let filled = match self.log_io {
+        let filled = reserve(&file, size).and_then(|()| match self.log_io {
             LogIo::Map => prefill(&file, size, rest),
             LogIo::Direct | LogIo::Buffered => prefill_directly(&path, size, rest),
-        };
+        });
         let filled = filled.and_then(|()| file.sync_all());
         if filled.is_err() {
             // Whatever is left of it is removed at the next start.
@@ -208,6 +209,17 @@ impl Disk for RealDisk {
 
     fn path(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
+    }
+}
+
+/// Takes the space of a file at once, where the file system can do that: to fill it takes a while, and others write to the same
+/// disk. What is reserved and not written yet would cost a sync of the journal with the first write to each block: it is
+/// filled all the same.
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+        Err(error @ (Errno::NOSPC | Errno::DQUOT)) => Err(error.into()),
+        // The zeros take it, one after the other.
+        _ => Ok(()),
     }
 }
 

@@ -52,7 +52,7 @@ impl First {
         }
         let short: u64 = self.short.iter().map(|spare| spare.size).sum();
         let mut ours = given_back;
-        if free + short >= usual {
+        if free.max(ours) + short >= usual {
             ours += short;
             self.give_up_short()?;
             match self.maker.make(usual, &|| {}) {
@@ -61,10 +61,11 @@ impl First {
                 Err(_) => {}
             }
         }
-        let left = ours.min(self.maker.disk.free_bytes()?).min(usual - BLOCK_BYTES);
-        // A file system may need some for itself.
-        let spare = self.make_short(left).or_else(|_| self.make_short(left / 8 * 7))?;
-        self.short.extend(spare);
+        let ours = ours.min(usual - BLOCK_BYTES);
+        let free = ours.min(self.maker.disk.free_bytes()?);
+        // What is free is what everybody may have: the superuser may have more. And a file system may need some for itself.
+        let spare = self.make_short(ours).or_else(|_| self.make_short(free));
+        self.short.extend(spare.or_else(|_| self.make_short(free / 8 * 7))?);
         Ok(())
     }
 
@@ -105,10 +106,8 @@ impl First {
         }
         while made.as_ref().is_err_and(is_full) && size > least {
             let free = self.maker.disk.free_bytes()?;
-            if free < least {
-                break;
-            }
-            size = (size.min(free) / 2 / BLOCK_BYTES * BLOCK_BYTES).max(least);
+            let most = if free < least { size } else { size.min(free) };
+            size = (most / 2 / BLOCK_BYTES * BLOCK_BYTES).max(least);
             made = self.maker.make(size, &|| {});
         }
         made
