@@ -130,6 +130,9 @@ fn create_dir_durably(dir: &Path) -> io::Result<()> {
 /// makes the whole folio dirty.
 const PREFILL_BYTES: usize = 16 << 10;
 
+/// Space is scarce where there is none for so many files like the one that is made.
+const SCARCE: u64 = 16;
+
 impl Disk for RealDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -146,7 +149,9 @@ impl Disk for RealDisk {
     fn create_by_and_by(&self, name: &str, size: u64, rest: &dyn Fn()) -> io::Result<()> {
         let path = self.dir.join(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        let filled = reserve(&file, size).and_then(|()| match self.log_io {
+        let is_scarce = self.free_bytes()? / SCARCE < size;
+        let reserved = if is_scarce { reserve(&file, size) } else { Ok(()) };
+        let filled = reserved.and_then(|()| match self.log_io {
             LogIo::Map => prefill(&file, size, rest),
             LogIo::Direct | LogIo::Buffered => prefill_directly(&path, size, rest),
         });
@@ -213,8 +218,8 @@ impl Disk for RealDisk {
 }
 
 /// Takes the space of a file at once, where the file system can do that: to fill it takes a while, and others write to the same
-/// disk. What is reserved and not written yet would cost a sync of the journal with the first write to each block: it is
-/// filled all the same.
+/// disk. What is reserved and not written yet costs the journal something with the first write to each block: it is filled all
+/// the same.
 fn reserve(file: &File, size: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
         Err(error @ (Errno::NOSPC | Errno::DQUOT)) => Err(error.into()),
