@@ -159,7 +159,7 @@ Puts are measured before it is killed, while it is away, while it catches up, an
 makes it an open one.
 
 Example:
-  raftkv-bench catch-up --keys 1M --rate 20000 --snapshot-rate 8MiB")]
+  raftkv-bench catch-up --keys 1M --rate 20000 --snapshot-rate 16MiB")]
 pub struct CatchUp {
     /// What is stored
     #[command(flatten)]
@@ -171,7 +171,7 @@ pub struct CatchUp {
     #[arg(long, default_value = "2s", value_parser = parse_duration)]
     pub warmup: Duration,
     /// The nodes' setting of this name: bytes of snapshots that a core takes from others in a second
-    #[arg(long, default_value = "16MiB", value_parser = parse_size)]
+    #[arg(long, default_value = "8MiB", value_parser = parse_size)]
     pub snapshot_rate: u64,
     /// How long it may take to catch up
     #[arg(long, default_value = "5m", value_parser = parse_duration)]

@@ -11,11 +11,11 @@ use raftkv_protocol::types::NodeId;
 
 use super::args::CatchUp;
 use super::disk::cores;
-use super::figures::{committed, counter, mib, ratio, record_bytes};
+use super::figures::{committed, counter, greatest, mib, ratio, record_bytes};
 use super::setup::Ground;
 use crate::cluster::Cluster;
 use crate::json::{Object, optional, quoted, rounded};
-use crate::report::Report;
+use crate::report::{Report, readable_us};
 
 const NODES: u64 = 3;
 /// Between two looks: what was committed at one is applied at the next.
@@ -40,6 +40,8 @@ struct Return {
     shards_fetched: u64,
     shards: usize,
     puts_per_s: f64,
+    /// The most processor time that snapshots have taken of one turn of a loop, on any node.
+    hold_us_max: u64,
 }
 
 /// Measures, and prints what it was.
@@ -134,6 +136,7 @@ fn run_return(args: &CatchUp, ground: &mut Ground, node: NodeId) -> Result<Retur
         Ok::<_, String>((report?, waited?))
     })?;
     let status = ground.cluster.status(node)?;
+    let hold_us_max = greatest(&ground.cluster.statuses()?, "snapshot_hold_us_max")?;
     let found = Return {
         seconds,
         rate_cap: args.snapshot_rate.saturating_mul(cores(&ground.cluster.data_dir(node)) as u64),
@@ -141,6 +144,7 @@ fn run_return(args: &CatchUp, ground: &mut Ground, node: NodeId) -> Result<Retur
         shards_fetched: counter(&status, "snapshots_installed")?,
         shards: status.shards.len(),
         puts_per_s: report.ops_per_s(),
+        hold_us_max,
     };
     if found.shards_fetched == 0 {
         return Err("the node caught up without a snapshot of another: the logs were not let go".into());
@@ -192,6 +196,7 @@ fn print_summary(args: &CatchUp, rates: &Rates, back: &Return) {
         json.field("puts_per_s_during", rounded(rates.during)).field("puts_per_s_after", rounded(rates.after));
         json.field("during_to_away", rounded(ratio(rates.during, rates.away)));
         json.field("during_to_whole", rounded(ratio(rates.during, rates.whole)));
+        json.field("snapshot_hold_us_max", back.hold_us_max);
         println!("{}", json.finish());
         return;
     }
@@ -213,5 +218,9 @@ fn print_summary(args: &CatchUp, rates: &Rates, back: &Return) {
         (ratio(rates.during, rates.away) - 1.0) * 100.0,
         (ratio(rates.during, rates.whole) - 1.0) * 100.0,
         rates.after,
+    );
+    println!(
+        "the most processor time that snapshots, taken, sent and fetched, took of one turn of a loop: {}",
+        readable_us(back.hold_us_max as f64),
     );
 }
