@@ -113,7 +113,7 @@ impl Default for Limits {
             log_tail_bytes: 16 << 20,
             core_log_bytes_max: 4 << 30,
             core_log_memory_max: 8 << 20,
-            snapshot_rate: 16 << 20,
+            snapshot_rate: 8 << 20,
             snapshot_write_rate: 16 << 20,
             snapshot_timeout: Duration::from_secs(10),
             http_header_bytes_max: 16 << 10,

@@ -281,7 +281,7 @@ pub(super) struct Flags {
     pub core_log_memory_max: usize,
 
     /// Bytes of snapshots taken from other nodes in a second
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size, help_heading = PER_CORE)]
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = size, help_heading = PER_CORE)]
     pub snapshot_rate: u64,
 }
 

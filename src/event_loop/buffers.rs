@@ -59,6 +59,18 @@ impl Input {
         stream: &mut impl Read,
         scratch: &mut [u8],
         known_closed: bool,
+        take: impl FnMut(&[u8]) -> Result<(usize, Appetite), E>,
+    ) -> Result<Received, E> {
+        self.receive_some(stream, scratch, known_closed, TURN_BYTES_MAX, take)
+    }
+
+    /// The same, but ends after so many bytes or a little more.
+    pub fn receive_some<E: From<io::Error>>(
+        &mut self,
+        stream: &mut impl Read,
+        scratch: &mut [u8],
+        known_closed: bool,
+        bytes_max: usize,
         mut take: impl FnMut(&[u8]) -> Result<(usize, Appetite), E>,
     ) -> Result<Received, E> {
         if !self.kept.is_empty() {
@@ -69,7 +81,7 @@ impl Input {
             }
         }
         let mut taken_total = 0;
-        while taken_total < TURN_BYTES_MAX {
+        while taken_total < bytes_max {
             let (got, asked, appetite) = match self.read_once(stream, scratch, &mut take) {
                 Ok(progress) => progress,
                 Err(ReadFailure::WouldBlock) => return Ok(Received::Drained),
@@ -101,7 +113,7 @@ impl Input {
         }
         // A long message: its rest is read behind its start, without passing through the scratch buffer.
         let before = self.kept.len();
-        self.kept.resize(before + GROWTH_BYTES.max(before.min(SCRATCH_BYTES)), 0);
+        self.kept.resize(before + GROWTH_BYTES.max(before.min(scratch.len())), 0);
         let asked = self.kept.len() - before;
         let got = match read_some(stream, &mut self.kept[before..]) {
             Ok(got) => got,

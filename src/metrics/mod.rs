@@ -180,6 +180,8 @@ counters! {
     checkpoints_received,
     /// Times that a replica was found to differ from others, or to be corrupt.
     divergences,
+    /// Times that a wrong state was built anew while the node ran.
+    states_rebuilt,
     /// Reads that a leader answered by its lease.
     lease_reads,
     /// Reads that asked for it and waited for a round, as the leader held no lease.

@@ -67,6 +67,11 @@ pub const ALL: &[Mutant] = &[
     bug("overwritten-write-confirmed", "a write whose index another entry took is confirmed", "rule 25, museum 16"),
     bug("waiting-write-refused", "who steps down refuses the writes that it has proposed", "rule 25, museum 45"),
     bug("expired-write-refused", "a proposed write that takes too long is a definite no", "rule 25, museum 45"),
+    bug(
+        "rebuilt-state-shown-at-once",
+        "a stale read is served by a state that is built anew before it has come to where the former was",
+        "rule 8, rule 20",
+    ),
     bug("stale-read-unready", "a stale read is served before the log is applied again", "rule 8, museum 24"),
     bug("read-served-locally", "a linearizable read is served like a stale one", "museum 22"),
     bug("scan-unconfirmed", "a leader reads its part of a scan without asking anybody", "rules 4 and 28, museum 22"),

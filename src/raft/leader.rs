@@ -109,7 +109,7 @@ impl Raft {
         let is_due = match progress.state {
             State::Probe(probe) => probe == Probe::Due,
             State::Replicate => progress.next <= self.terms.last().index,
-            State::Snapshot => false,
+            State::Snapshot { .. } => false,
         };
         if !is_due {
             return false;
@@ -233,7 +233,7 @@ impl Raft {
                 return;
             }
             self.leader_times.quorum = Some(window_end);
-            self.progress.iter_mut().for_each(|progress| progress.active = false);
+            self.progress.iter_mut().for_each(Progress::window_ends);
         }
         if let Some(transfer) = &mut self.transfer
             && self.now >= *transfer.deadline.get_or_insert(window_end)

@@ -75,6 +75,7 @@ mod progress;
 mod quorum;
 mod reads;
 mod ready;
+mod sizes;
 mod snapshots;
 mod status;
 mod step;
@@ -108,6 +109,8 @@ mod read_test;
 mod replication_test;
 #[cfg(test)]
 mod script_test;
+#[cfg(test)]
+mod sizes_test;
 #[cfg(test)]
 mod slow_test;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! due would need an entry from before the start of the log: the follower is offered a snapshot instead, again with each
 //! beat, and is sent no appends. An acknowledgement that reaches the start of the log moves it on to `Replicate`; a new
 //! link, or a refusal that shows that the follower's log reaches that far, moves it back to `Probe`. So does an
-//! acknowledgement of the whole log, as the follower has yet to hear how far that is committed.
+//! acknowledgement of the whole log of which something was not sent, as the follower has yet to hear how far that is committed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,8 +21,9 @@ pub(super) enum State {
     Probe(Probe),
     /// Pipelined.
     Replicate,
-    /// The log no longer holds what the follower needs: it is offered a snapshot, and is sent nothing else.
-    Snapshot,
+    /// The log no longer holds what the follower needs: it is offered a snapshot, and is sent nothing else. The first one that
+    /// it was offered ends with the entry `first`.
+    Snapshot { first: Index },
 }
 
 /// Whether the one append of a probe is on its way.
@@ -68,6 +69,8 @@ pub(super) struct Progress {
     pub(super) inflight: Inflight,
     /// Heard from since the last quorum check.
     pub(super) active: bool,
+    /// Heard from in the whole window before that.
+    was_active: bool,
     /// Has answered the read round in flight.
     pub(super) confirmed: bool,
     /// Has answered a heartbeat since the last beat.
@@ -120,6 +123,7 @@ impl Progress {
             state: State::Probe(Probe::Due),
             inflight: Inflight::default(),
             active: false,
+            was_active: false,
             confirmed: false,
             answered: false,
             promised_until: None,
@@ -131,6 +135,7 @@ impl Progress {
     pub(super) fn reset(&mut self, last: Index) {
         self.matched = if mutant!("match-index-kept") { self.matched } else { Index(0) };
         self.active = false;
+        self.was_active = false;
         self.confirmed = false;
         self.answered = false;
         self.promised_until = None;
@@ -145,7 +150,7 @@ impl Progress {
         self.link = self.link.wrapping_add(1);
         match self.state {
             State::Probe(_) => self.probe_from(self.next),
-            State::Replicate | State::Snapshot => self.probe_from(self.matched.next()),
+            State::Replicate | State::Snapshot { .. } => self.probe_from(self.matched.next()),
         }
         self.matched = Index(0);
     }
@@ -158,7 +163,7 @@ impl Progress {
                 self.inflight.len() == 0
                     || (self.inflight.len() < messages_max && self.inflight.bytes() + bytes <= bytes_max)
             }
-            State::Snapshot => false,
+            State::Snapshot { .. } => false,
         }
     }
 
@@ -170,14 +175,28 @@ impl Progress {
                 self.inflight.push(end.prev(), bytes);
                 self.next = end;
             }
-            State::Replicate | State::Snapshot => {}
+            State::Replicate | State::Snapshot { .. } => {}
         }
     }
 
-    /// The log no longer holds what the follower needs next.
-    pub(super) fn needs_snapshot(&mut self) {
-        self.state = State::Snapshot;
+    /// The log no longer holds what the follower needs next; the newest snapshot ends with the entry `newest`.
+    pub(super) fn needs_snapshot(&mut self, newest: Index) {
+        let first = if let State::Snapshot { first } = self.state { first } else { newest };
+        self.state = State::Snapshot { first };
         self.inflight.clear();
+    }
+
+    /// A quorum check has looked who was heard from.
+    pub(super) fn window_ends(&mut self) {
+        self.was_active = std::mem::take(&mut self.active);
+    }
+
+    /// The last entry of the first snapshot that the follower was offered and has not got past, if it was heard from lately.
+    pub(super) fn awaits_from(&self) -> Option<Index> {
+        match self.state {
+            State::Snapshot { first } if self.active || self.was_active => Some(first),
+            _ => None,
+        }
     }
 
     /// The follower's log matches up to here; the leader's begins after `start` and ends with `last`. Returns whether that
@@ -185,20 +204,20 @@ impl Progress {
     pub(super) fn accepted(&mut self, matched: Index, start: Index, last: Index) -> bool {
         let news = matched > self.matched;
         self.matched = self.matched.max(matched);
-        let still_lacks = self.state == State::Snapshot && self.matched < start;
+        let still_lacks = matches!(self.state, State::Snapshot { .. }) && self.matched < start;
         // Most likely what it has and was not sent came with a snapshot.
         let is_unheard = match self.state {
-            State::Snapshot => true,
+            State::Snapshot { .. } => true,
             State::Probe(probe) => probe == Probe::Due,
             State::Replicate => self.matched >= self.next,
         };
         match self.state {
-            State::Snapshot if still_lacks => {}
+            State::Snapshot { .. } if still_lacks => {}
             // There is nothing to send, but it is to hear how far what it has is committed; also if this is the second of
             // two answers that come at once.
             _ if is_unheard && self.matched == last => self.probe_from(last.next()),
             State::Replicate => {}
-            State::Snapshot | State::Probe(_) => {
+            State::Snapshot { .. } | State::Probe(_) => {
                 self.inflight.clear();
                 self.state = State::Replicate;
                 self.next = self.matched.next();
@@ -225,7 +244,7 @@ impl Progress {
             State::Probe(_) if prev == self.next.prev() && prev > self.matched => {
                 self.probe_from(prev.min(hint.next()).max(self.matched.next()));
             }
-            State::Snapshot if hint >= start => self.probe_from(hint.next()),
+            State::Snapshot { .. } if hint >= start => self.probe_from(hint.next()),
             _ => return false,
         }
         true
@@ -243,7 +262,7 @@ impl Progress {
             State::Probe(_) => self.state = State::Probe(Probe::Due),
             State::Replicate if self.inflight.len() > 0 && is_still => return Revival::Question,
             State::Replicate => {}
-            State::Snapshot => return Revival::Offer,
+            State::Snapshot { .. } => return Revival::Offer,
         }
         Revival::None
     }
@@ -261,7 +280,7 @@ impl fmt::Display for Progress {
             State::Probe(Probe::Due) => "probe",
             State::Probe(Probe::Sent) => "probe sent",
             State::Replicate => "replicate",
-            State::Snapshot => "snapshot",
+            State::Snapshot { .. } => "snapshot",
         };
         write!(f, "{}:{}>{} {state}", self.node, self.matched, self.next)?;
         if self.inflight.len() > 0 {

@@ -49,6 +49,14 @@ impl Raft {
         may_start
     }
 
+    /// Where the log should go on to begin at the latest, as long as there is room for it: with the snapshots that followers
+    /// are fetching now they can go on from there. A log that begins later when they have come has them fetch another.
+    #[must_use]
+    pub fn awaited_from(&self) -> Option<Index> {
+        let followers = self.progress.iter().filter(|_| self.role == Role::Leader);
+        followers.filter_map(Progress::awaits_from).min()
+    }
+
     /// A snapshot that was fetched is durable and loaded. If it is still ahead of what is committed here, it takes the
     /// place of the log up to its last entry, and of all of the log unless that holds this very entry. Returns whether
     /// the state machine is to be that of the snapshot from now on: everything up to there counts as applied.
@@ -118,9 +126,9 @@ impl Raft {
 
     /// What the follower needs next is no longer in the log: it is offered the snapshot.
     pub(super) fn offer_snapshot(&mut self, at: usize) {
-        self.progress[at].needs_snapshot();
         debug_assert!(self.snapshot.is_some(), "a log that was compacted without a snapshot: {self}");
         if let Some(meta) = self.snapshot {
+            self.progress[at].needs_snapshot(meta.at.index);
             let Progress { node, link, .. } = self.progress[at];
             self.send(node, Body::Snapshot { link, meta });
         }

@@ -3,12 +3,9 @@
 //! Terms are run-length encoded, since a log has few of them; sizes are one `u32` each and bound an append in bytes
 //! without reading the log. This module knows entries by their ids only; it decides nothing.
 
-use std::collections::VecDeque;
-
 use raftkv_protocol::types::{EntryId, Index, Term};
 
-/// Memory for so many sizes is kept when the log gets shorter.
-const SIZES_KEPT: usize = 4_096;
+use super::sizes::Sizes;
 
 /// The log's terms and sizes from `start` (exclusive) to its end.
 #[derive(Debug)]
@@ -18,13 +15,13 @@ pub(super) struct Terms {
     /// The first entry of each run of equal terms, ascending in index and in term.
     runs: Vec<EntryId>,
     /// The body size of every entry, the first that of `start.index + 1`.
-    sizes: VecDeque<u32>,
+    sizes: Sizes,
 }
 
 impl Terms {
     /// A log that starts after `start` and holds these entries.
     pub(super) fn new(start: EntryId, entries: &[(Term, u32)]) -> Terms {
-        let mut terms = Terms { start, runs: Vec::new(), sizes: VecDeque::with_capacity(entries.len()) };
+        let mut terms = Terms { start, runs: Vec::new(), sizes: Sizes::default() };
         for &(term, size) in entries {
             terms.push(term, size);
         }
@@ -77,7 +74,7 @@ impl Terms {
         if self.runs.last().is_none_or(|run| run.term != term) {
             self.runs.push(id);
         }
-        self.sizes.push_back(size);
+        self.sizes.push(size);
         id
     }
 
@@ -102,10 +99,7 @@ impl Terms {
         } else {
             self.runs.drain(..begun);
         }
-        self.sizes.drain(..count);
-        if self.sizes.capacity() > 4 * self.sizes.len().max(SIZES_KEPT) {
-            self.sizes.shrink_to(2 * self.sizes.len().max(SIZES_KEPT));
-        }
+        self.sizes.drop_first(count);
         self.start = start;
     }
 
@@ -128,8 +122,7 @@ impl Terms {
         let mut bytes = 0;
         let mut end = first;
         let skip = first.0.saturating_sub(self.start.index.0 + 1);
-        let from = usize::try_from(skip).unwrap_or(usize::MAX).min(self.sizes.len());
-        for &size in self.sizes.range(from..) {
+        for size in self.sizes.behind(usize::try_from(skip).unwrap_or(usize::MAX)) {
             if bytes + size as usize > bytes_max && end > first {
                 break;
             }
@@ -146,6 +139,6 @@ impl Terms {
             usize::try_from(count).unwrap_or(usize::MAX).min(self.sizes.len())
         };
         let (from, to) = (offset(after), offset(upto));
-        if from >= to { 0 } else { self.sizes.range(from..to).map(|&size| size as usize).sum() }
+        self.sizes.behind(from).take(to.saturating_sub(from)).map(|size| size as usize).sum()
     }
 }

@@ -11,6 +11,8 @@ use super::node::Node;
 
 /// Everything of a reply but the value; also a refusal with its words.
 const REPLY_BYTES: usize = 256;
+/// Everything of the answer to a get or a write but the value.
+const ANSWER_BYTES: usize = 56;
 /// What the status says of a shard, and the slot table.
 const SHARD_STATUS_BYTES: usize = 160;
 /// What the metrics say of a node, of a shard and of a core.
@@ -67,16 +69,20 @@ fn page_bytes(scan: &Scan<'_>, node: &Node) -> usize {
     items.saturating_mul(item).min(limits.page_bytes_max()).max(item)
 }
 
-/// The room of a reply's frame on its way to another core: it need not grow, and is no more than the [`charge`].
+/// The room of a reply's frame on its way to another core: it need not grow, and is no more than the [`charge`] of a read.
+///
+/// Writes are answered in frames that are about as long as their answers: a longer one takes room between the values that
+/// are put meanwhile, and where it was freed, no value fits (256 bytes for each answer cost 14 bytes a key).
 pub(super) fn room(result: &Result<Answer<'_>, Refusal<'_>>) -> usize {
-    let of_values = match result {
-        Ok(Answer::Value { value, .. }) => value.len(),
+    match result {
+        Ok(Answer::Put | Answer::Deleted { .. } | Answer::Batch { .. } | Answer::Pong) => ANSWER_BYTES,
+        Ok(Answer::Value { value, .. }) => ANSWER_BYTES + value.len(),
         Ok(Answer::Page(page)) => {
-            page.items.iter().map(|item| item.key.len() + item.value.len() + SCAN_ITEM_OVERHEAD_BYTES).sum()
+            let items = page.items.iter();
+            REPLY_BYTES + items.map(|item| item.key.len() + item.value.len() + SCAN_ITEM_OVERHEAD_BYTES).sum::<usize>()
         }
-        _ => 0,
-    };
-    REPLY_BYTES + of_values
+        _ => REPLY_BYTES,
+    }
 }
 
 /// What is owed to one connection.

@@ -1,4 +1,7 @@
-use super::budget::Debt;
+use raftkv_protocol::client::{Answer, Existed, Reply};
+use raftkv_protocol::types::{EntryId, Index, RequestId};
+
+use super::budget::{Debt, room};
 use super::message::Charge;
 use crate::limits::Limits;
 
@@ -33,4 +36,17 @@ fn a_connection_is_charged_for_replies_that_wait_and_for_those_that_may_come() {
     assert!(!debt.has_room(401, &limits()));
     debt.settle(Charge::Other(600));
     assert!(debt.has_room(999, &limits()) && !debt.has_room(1_000, &limits()));
+}
+
+/// Room that an answer does not fill is room among the values, which then lie further apart.
+#[test]
+fn the_answer_to_a_write_fills_its_room_and_does_not_outgrow_it() {
+    let writes = [Answer::Put, Answer::Deleted { existed: true }, Answer::Batch { existed: Existed(u128::MAX) }];
+    for answer in writes.into_iter().chain([Answer::Value { version: Index(1), value: &[7; 128] }]) {
+        let result = Ok(answer);
+        let room = room(&result);
+        let mut frame = Vec::new();
+        Reply { id: RequestId(1), at: EntryId::ZERO, result }.encode(&mut frame);
+        assert!((frame.len()..frame.len() + 24).contains(&room), "{room} for {}", frame.len());
+    }
 }

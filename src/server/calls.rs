@@ -92,9 +92,10 @@ pub(super) fn read_again(read: &ReadKind, shard: ShardId) -> Operation<'_> {
 pub(super) fn refusal_of(declined: Declined) -> (Code, &'static str) {
     match declined {
         Declined::Overloaded => (Code::Overloaded, "too many bytes of the shard wait for a majority; try again later"),
-        Declined::NoSpace => {
-            (Code::NoSpace, "the disk of the shard's leader is full: only deletes are taken until space returns")
-        }
+        Declined::NoSpace => (
+            Code::NoSpace,
+            "the disk of the shard's leader is full, or those of half of the nodes are: only deletes are taken until space returns",
+        ),
         Declined::InvalidBatch => (Code::BadRequest, "a batch has at least one operation, each on another key"),
         Declined::NotReady => {
             (Code::NotReady, "this node has not caught up since its start; ask again, or another node")

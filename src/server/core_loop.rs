@@ -265,7 +265,7 @@ impl<N: Network> CoreLoop<N> {
             #[cfg(not(feature = "http"))]
             Source::HttpListener | Source::Http(_) => {}
             Source::Link(at) => self.link_ready(at, ready.read_closed),
-            Source::Snapshots => self.snapshot_link_ready(ready.read_closed),
+            Source::Snapshots => self.io.snapshot_link.note(ready.read_closed),
             Source::Connection(slot) => {
                 let Some(id) = self.io.connections.at(slot) else { return };
                 if let Some(connection) = self.io.connections.get(id) {
@@ -389,22 +389,24 @@ impl<N: Network> CoreLoop<N> {
             link.tick(&self.node, self.core, &mut self.io.network, now);
         }
         if self.io.snapshot_link.has_unread() {
-            self.snapshot_link_ready(false);
+            self.snapshot_link_ready();
         }
         self.io.snapshot_link.tick(&self.node, self.core, &mut self.io.network, now);
     }
 
     /// Reads the connection on which snapshots are fetched.
-    fn snapshot_link_ready(&mut self, read_closed: bool) {
+    fn snapshot_link_ready(&mut self) {
         let now = self.clock.now();
         let CoreLoop { router, io, scratch, node, .. } = self;
+        let begun = router.begin_hold();
         let take = |chunk: &SnapshotChunk<'_>| router.snapshot_chunk(chunk, now);
-        if !io.snapshot_link.ready(node, &mut io.network, scratch, read_closed, take) {
+        if !io.snapshot_link.ready(node, &mut io.network, scratch, take) {
             router.snapshot_source_lost();
         }
         if io.snapshot_link.has_come() {
             router.snapshots.fetcher.bytes_came(now);
         }
+        router.end_hold(begun);
     }
 
     fn link_ready(&mut self, at: usize, read_closed: bool) {

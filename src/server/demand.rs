@@ -157,7 +157,9 @@ impl<L: CoreLog> Router<L> {
 
     /// A core of this node, on behalf of a client, wants the shards of this core snapshotted as they are now.
     pub(super) fn demand_snapshots(&mut self, core: CoreId, job: u64) {
-        let mut demand = Demand { core, job, missing: Vec::new(), done: Vec::new() };
+        // All of it at once: the allocator may take long for what it does not have ready.
+        let shards = self.shards.len();
+        let mut demand = Demand { core, job, missing: Vec::with_capacity(shards), done: Vec::with_capacity(shards) };
         for (at, shard) in self.shards.iter().enumerate() {
             let (wanted, newest) = (shard.applied(), shard.newest_snapshot());
             let (entry, bytes) = newest.map_or((EntryId::ZERO, 0), |meta| (meta.at, meta.bytes));

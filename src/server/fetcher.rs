@@ -1,10 +1,11 @@
 //! Fetching snapshots from other nodes: what is asked for when, and what becomes of it. No socket is in here.
 //!
-//! A core fetches one snapshot at a time; the others that its shards were offered wait. It is a pull: this side asks for
-//! a piece when there is room for it and the rate allows it, so that neither side ever holds more than a few pieces. The
-//! pieces go to the snapshot worker, which writes them to a file; what is there already, also from before the
-//! connection broke, is not asked for again. A source that has the snapshot no longer, or from which nothing comes for
-//! a while, is given up; the leader offers what it has then with each beat.
+//! A core fetches one snapshot at a time; the others that its shards were offered wait, and one that was taken meanwhile
+//! comes first: it has the least log behind it. It is a pull: this side asks for a piece when there is room for it and the
+//! rate allows it, so that neither side ever holds more than a few pieces. The pieces go to the snapshot worker, which
+//! writes them to a file; what is there already, also from before the connection broke, is not asked for again. A source
+//! that has the snapshot no longer, or from which nothing comes for a while, is given up; the leader offers what it has
+//! then with each beat.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -24,6 +25,19 @@ const PIECE: u64 = SNAPSHOT_CHUNK_BYTES_MAX as u64;
 /// as long.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// A shard that has waited so long is overtaken no more.
+const OVERTAKEN_MAX: Duration = Duration::from_secs(30);
+
+/// What a shard was offered, and by whom.
+#[derive(Debug)]
+struct Offer {
+    shard: ShardId,
+    source: NodeId,
+    meta: SnapshotMeta,
+    /// Since when it waits for one.
+    since: Instant,
+}
 
 /// For how long nothing, not a byte, may come. How long a piece takes does not matter: that is up to the link.
 #[derive(Clone, Copy, Debug)]
@@ -127,8 +141,8 @@ pub(super) struct Fetcher {
     bucket: Bucket,
     patience: Patience,
     active: Option<Fetch>,
-    /// What other shards were offered, and by whom; one for each shard.
-    offers: VecDeque<(ShardId, NodeId, SnapshotMeta)>,
+    /// What other shards were offered; one for each shard.
+    offers: VecDeque<Offer>,
     /// Received as a whole: the worker checks and loads them.
     installing: BTreeMap<ShardId, SnapshotId>,
     /// Shards that had no luck.
@@ -172,10 +186,21 @@ impl Fetcher {
         if is_paused || is_gone || self.installing.contains_key(&shard) {
             return;
         }
-        match self.offers.iter_mut().find(|(of, ..)| *of == shard) {
-            Some(offer) => *offer = (shard, source, meta),
-            None => self.offers.push_back((shard, source, meta)),
+        let Some(at) = self.offers.iter().position(|offer| offer.shard == shard) else {
+            return self.offers.push_back(Offer { shard, source, meta, since: now });
+        };
+        let offer = &mut self.offers[at];
+        let is_newer = offer.meta.at.index < meta.at.index;
+        (offer.source, offer.meta) = (source, meta);
+        // It was taken just now: the log behind it is short as long as it is fetched soon.
+        if is_newer && let Some(newer) = self.offers.remove(at) {
+            self.offers.push_front(newer);
         }
+    }
+
+    /// Whether something is being fetched, or is to be.
+    pub(super) fn is_busy(&self) -> bool {
+        self.active.is_some() || !self.offers.is_empty()
     }
 
     /// Whether the worker is about to put another state in the place of the shard's.
@@ -192,7 +217,7 @@ impl Fetcher {
         transport: &mut impl Transport,
     ) {
         self.bucket.fill(now);
-        self.offers.retain(|(shard, _, meta)| is_wanted(*shard, meta));
+        self.offers.retain(|offer| is_wanted(offer.shard, &offer.meta));
         if self.active.as_ref().is_some_and(|fetch| !is_wanted(fetch.shard, &fetch.meta)) {
             self.abandon(worker);
         }
@@ -209,7 +234,9 @@ impl Fetcher {
     }
 
     fn begin_next(&mut self, now: Instant, worker: &Snapshots) {
-        let Some((shard, source, meta)) = self.offers.pop_front() else { return };
+        let overdue = |at: &usize| now.saturating_duration_since(self.offers[*at].since) >= OVERTAKEN_MAX;
+        let longest = (0..self.offers.len()).filter(overdue).min_by_key(|at| self.offers[*at].since);
+        let Some(Offer { shard, source, meta, .. }) = self.offers.remove(longest.unwrap_or(0)) else { return };
         log::info!("shard {shard}: fetching the snapshot {} of {} bytes from node {source}", meta.at, meta.bytes);
         worker.send(Job::Receive { shard, meta });
         self.active = Some(Fetch {

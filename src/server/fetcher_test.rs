@@ -348,18 +348,39 @@ fn a_snapshot_that_is_gone_or_not_wanted_any_more_is_abandoned() {
 }
 
 #[test]
-fn shards_take_turns_and_keep_to_their_newest_offer() {
+fn shards_take_turns_and_the_newest_snapshot_is_fetched_first() {
     let mut bench = Bench::new();
     bench.offer(SHARD, 7, meta(1, 10));
     bench.offer(ShardId(4), 8, meta(2, 10));
     bench.offer(ShardId(6), 7, meta(3, 10));
+    // The same again is no news; another one was taken meanwhile.
+    bench.offer(ShardId(6), 7, meta(3, 10));
     bench.offer(ShardId(4), 7, meta(4, 10));
-    bench.tend();
-    bench.fetcher.failed(SHARD, SnapshotId(1), bench.now);
     bench.tend();
     bench.fetcher.failed(ShardId(4), SnapshotId(4), bench.now);
     bench.tend();
-    assert_eq!(bench.jobs(), ["receive 1 of 2", "receive 4 of 4", "receive 3 of 6"]);
+    bench.fetcher.failed(SHARD, SnapshotId(1), bench.now);
+    bench.tend();
+    assert_eq!(bench.jobs(), ["receive 4 of 4", "receive 1 of 2", "receive 3 of 6"]);
+}
+
+#[test]
+fn a_shard_that_has_waited_long_is_overtaken_no_more() {
+    let mut bench = Bench::new();
+    bench.offer(SHARD, 7, meta(1, 10));
+    bench.tend();
+    bench.offer(ShardId(4), 7, meta(2, 10));
+    bench.pass(29_999);
+    bench.offer(ShardId(6), 7, meta(3, 10));
+    bench.offer(ShardId(6), 7, meta(4, 10));
+    bench.fetcher.failed(SHARD, SnapshotId(1), bench.now);
+    bench.tend();
+    bench.offer(ShardId(8), 7, meta(5, 10));
+    bench.offer(ShardId(8), 7, meta(6, 10));
+    bench.pass(1);
+    bench.fetcher.failed(ShardId(6), SnapshotId(4), bench.now);
+    bench.tend();
+    assert_eq!(bench.jobs(), ["receive 1 of 2", "receive 4 of 6", "receive 2 of 4"]);
 }
 
 #[test]

@@ -117,6 +117,13 @@ impl Health {
         self.peer(peer).map_or(DiskHealth::Healthy, |peer| DiskHealth::from_u8(peer.disk.load(Ordering::Relaxed)))
     }
 
+    /// Whether a majority of the nodes has room on its disks for what a leader here takes in, if this one has.
+    #[must_use]
+    pub fn majority_has_space(&self) -> bool {
+        let is_full = |peer: &&PeerHealth| peer.disk.load(Ordering::Relaxed) == DiskHealth::Full as u8;
+        self.peers.iter().filter(is_full).count() <= self.peers.len() / 2
+    }
+
     /// What a peer tells of itself.
     pub fn note_peer(&self, peer: NodeId, disk: DiskHealth) {
         if let Some(peer) = self.peer(peer) {

@@ -71,3 +71,18 @@ fn only_who_has_announced_to_read_news_is_told_them() {
     health.note_features(NodeId(2), FEATURE_ADMITTED);
     assert!(!health.reads_news(NodeId(2)), "an older version took its place");
 }
+
+#[test]
+fn a_majority_has_space_or_not() {
+    for (peers, full_at) in [(0, None), (1, Some(1)), (2, Some(2)), (3, Some(2)), (4, Some(3))] {
+        let ids = |count: u64| (2..2 + count).map(NodeId);
+        let health = Health::new(1, ids(peers));
+        let mut known = (0..=peers).map(|full| {
+            ids(full).for_each(|peer| health.note_peer(peer, Full));
+            health.majority_has_space()
+        });
+        assert_eq!(known.position(|has_space| !has_space), full_at, "{peers} peers");
+        ids(peers).take(1).for_each(|peer| health.note_peer(peer, Recovering));
+        assert!(peers > 2 || health.majority_has_space(), "{peers} peers, and one has space again");
+    }
+}

@@ -5,15 +5,18 @@ use std::collections::BTreeSet;
 use raftkv_protocol::client::{HoldReason, LogHold};
 use raftkv_protocol::types::{Index, ShardId};
 
-use crate::storage::CoreLog;
+use crate::storage::{CoreLog, Space};
 
 use super::router::Router;
 
 impl<L: CoreLog> Router<L> {
-    /// The shard that holds on to the oldest segment of a log over its budget, and the shards whose last snapshot failed.
+    /// The shard that holds on to the oldest segment of a log over its budget, or of one whose disk is full, and the shards
+    /// whose last snapshot failed.
     pub(super) fn log_holds(&self) -> Vec<LogHold> {
         let (log_bytes, log_bytes_max) = (self.log.held_bytes(), self.node.config.limits.core_log_bytes_max);
-        let pinning = self.log.pinned_by().filter(|_| log_bytes > log_bytes_max);
+        let is_full = self.log.space() == Space::ReserveOnly;
+        let pinned_by = self.log.pinned_by();
+        let pinning = pinned_by.filter(|(_, bytes)| log_bytes > log_bytes_max || (is_full && *bytes > 0));
         let failures = self.snapshots.failures();
         let shards: BTreeSet<ShardId> = failures.keys().copied().chain(pinning.map(|(shard, _)| shard)).collect();
         let hold = |shard| LogHold {

@@ -35,6 +35,7 @@ mod placement;
 mod process;
 mod promises;
 mod ready;
+mod rebuilding;
 pub mod records;
 mod reloading;
 mod repairs;
@@ -89,6 +90,8 @@ mod router_limits_test;
 mod router_test;
 #[cfg(test)]
 mod service_manager_test;
+#[cfg(test)]
+mod snapshot_link_test;
 #[cfg(test)]
 mod together_test;
 

@@ -77,6 +77,12 @@ impl Told {
         }
     }
 
+    /// The shard in this position reaches its checkpoints again, and each may be another.
+    pub(super) fn anew(&mut self, at: usize) {
+        self.newest[at] = Index(0);
+        self.peers.iter_mut().for_each(|peer| peer.checkpoints[at] = Index(0));
+    }
+
     /// When there is something to tell.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.is_owing.then_some(self.next)

@@ -8,7 +8,7 @@ use raftkv_protocol::hello::FEATURE_NEWS;
 use raftkv_protocol::peer::{Checkpoints, Health, PeerFrame, ShardCheckpoint};
 use raftkv_protocol::types::{CoreId, Index, NodeId, ShardId};
 
-use super::router_test::{Cluster, SHARDS};
+use super::router_test::{Cluster, SHARDS, Told, key_of};
 use crate::state_machine::HASH_FORMAT;
 
 /// Node 1 of a cluster with leaders; node 2 reads news, node 3 is of an older version.
@@ -122,4 +122,50 @@ fn checkpoints_leave_with_the_heartbeat() {
         cluster.nodes[1].0.shards().iter().map(|shard| shard.checkpoints_after(Index(0)).count() as u64).sum();
     assert!(own > 0);
     assert_eq!(cluster.nodes[1].0.counters.checkpoints_received, 2 * own);
+}
+
+/// The hashes of the former state are with the peers, and those of the one that takes its place are others.
+// rule 20
+#[test]
+fn a_state_that_is_built_anew_tells_its_checkpoints_again() {
+    let mut cluster = cluster();
+    for node in 1..=3 {
+        for peer in 1..=3 {
+            cluster.nodes[node - 1].0.node.note_peer(NodeId(peer), FEATURE_NEWS);
+        }
+    }
+    (0..1_100).for_each(|n| cluster.put(1, n as u64, &key_of(0, n)));
+    cluster.run(Duration::from_secs(1));
+    let received = |cluster: &Cluster| cluster.nodes[0].0.counters.checkpoints_received;
+    let before = received(&cluster);
+    let router = &mut cluster.nodes[1].0;
+    assert_eq!(router.shards()[0].newest_checkpoint(), Index(1_024));
+    router.shards_mut()[0].doubt_state();
+    assert!(router.rebuild_states(cluster.now) && router.counters.states_rebuilt == 1);
+    assert_eq!(router.shards()[0].newest_checkpoint(), Index(0), "there was no snapshot");
+    // It is back before anything is told.
+    (0..10).for_each(|_| cluster.turn(2));
+    assert_eq!(cluster.nodes[1].0.shards()[0].newest_checkpoint(), Index(1_024));
+    assert_eq!(received(&cluster), before);
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(received(&cluster), before + 1);
+}
+
+/// All of it comes in one turn: the checkpoint that a majority contradicts, and what waits for entries behind it.
+// rule 20
+#[test]
+fn what_is_applied_behind_a_checkpoint_that_a_majority_contradicts_is_not_confirmed() {
+    let mut cluster = cluster();
+    let contradicted = ShardCheckpoint { shard: ShardId(0), index: Index(1_024), hash: 9 };
+    for peer in [2, 3] {
+        let (now, (router, mail)) = (cluster.now, &mut cluster.nodes[0]);
+        let told = Checkpoints { format: HASH_FORMAT, checkpoints: vec![contradicted] };
+        router.peer_frame(NodeId(peer), PeerFrame::Checkpoints(told), now, mail);
+    }
+    (0..1_200).for_each(|n| cluster.put(1, n as u64, &key_of(0, n)));
+    cluster.run(Duration::from_secs(1));
+    let told = cluster.told(1);
+    let confirmed = told.iter().filter(|(_, told)| *told == Told::Done).count();
+    assert!((1_000..1_024).contains(&confirmed), "{confirmed} of {}", told.len());
+    assert!(cluster.nodes[0].0.shards()[0].is_wrong());
 }

@@ -190,7 +190,7 @@ impl Node {
 
     /// Puts the next thing on record that is wanted. Whether there was one. Waits for the disk.
     pub fn write_record(&self) -> bool {
-        self.records.work(|record| self.write(record).map_err(|error| error.to_string()))
+        self.records.work(|record| self.write(record))
     }
 
     /// Of a peer, returns which data directory is on record now.

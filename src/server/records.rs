@@ -6,9 +6,11 @@
 //! until it is durable.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use raftkv_protocol::types::{Incarnation, NodeId, ShardId};
+
+use crate::error::Fatal;
 
 /// Something to be put on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub enum Outcome {
     Pending,
     /// It is durable.
     Durable,
-    /// It could not be written, and is not wanted any more. In words.
+    /// It could not be written, and is not wanted any more: it may be tried again, unless a sync has failed. In words.
     Failed(String),
 }
 
@@ -60,6 +62,7 @@ pub struct Records {
     state: Mutex<State>,
     /// Something is wanted.
     bell: Condvar,
+    failure: OnceLock<String>,
 }
 
 impl Records {
@@ -67,7 +70,7 @@ impl Records {
     #[must_use]
     pub fn new(peers: BTreeMap<NodeId, Incarnation>) -> Records {
         let state = State { peers, wanted: VecDeque::new(), done: Vec::new() };
-        Records { state: Mutex::new(state), bell: Condvar::new() }
+        Records { state: Mutex::new(state), bell: Condvar::new(), failure: OnceLock::new() }
     }
 
     /// The data directory that is on record for a peer.
@@ -89,9 +92,14 @@ impl Records {
         Outcome::Pending
     }
 
+    /// A sync of such a file that failed, in one line. The next one would prove nothing: the node is to end.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
     /// Has the next record written that is wanted, and takes in what came of it: of a peer, also which data directory is on
     /// record for it. Whether there was one. No loop waits meanwhile.
-    pub(super) fn work(&self, write: impl FnOnce(Record) -> Result<Option<Incarnation>, String>) -> bool {
+    pub(super) fn work(&self, write: impl FnOnce(Record) -> Result<Option<Incarnation>, Fatal>) -> bool {
         let Some(record) = self.lock().wanted.front().copied() else { return false };
         let written = write(record);
         let mut state = self.lock();
@@ -99,7 +107,13 @@ impl Records {
         match (record, written) {
             (Record::Peer(peer, _), Ok(Some(incarnation))) => drop(state.peers.insert(peer, incarnation)),
             (_, Ok(_)) => state.done.push((record, Outcome::Durable)),
-            (_, Err(words)) => state.done.push((record, Outcome::Failed(words))),
+            (_, Err(error)) => {
+                if error.is_failed_sync() {
+                    // The first says it all.
+                    let _ = self.failure.set(error.to_string());
+                }
+                state.done.push((record, Outcome::Failed(error.to_string())));
+            }
         }
         true
     }

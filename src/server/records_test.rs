@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use raftkv_protocol::types::{Incarnation, NodeId, ShardId};
 
 use super::records::{Outcome, Record, Records};
+use crate::error::Fatal;
 
 fn records() -> Records {
     Records::new(BTreeMap::from([(NodeId(2), Incarnation(20))]))
@@ -23,7 +24,7 @@ fn a_record_counts_when_it_is_durable_and_not_before() {
         Ok(None)
     }));
     assert_eq!(records.want(healed), Outcome::Durable);
-    assert!(records.work(|record| Err(format!("cannot write {record:?}"))));
+    assert!(records.work(|record| Err(Fatal::failure(format!("cannot write {record:?}")))));
     assert!(!records.work(|record| panic!("nobody wants {record:?}")));
     assert_eq!(records.want(Record::Admitted), Outcome::Failed("cannot write Admitted".to_owned()));
     assert_eq!(records.want(Record::Admitted), Outcome::Pending, "it is tried again");
@@ -47,7 +48,22 @@ fn a_peer_is_known_when_it_is_on_record() {
     assert_eq!(records.peer(NodeId(3)), Some(Incarnation(30)));
     assert!(!records.work(|record| panic!("nobody wants {record:?}")));
     assert_eq!(records.want(Record::Peer(NodeId(4), Incarnation(40))), Outcome::Pending);
-    assert!(records.work(|_| Err("full".to_owned())));
+    assert!(records.work(|_| Err(Fatal::failure("full"))));
     assert_eq!(records.want(Record::Peer(NodeId(4), Incarnation(40))), Outcome::Failed("full".to_owned()));
     assert_eq!(records.peer(NodeId(4)), None);
+}
+
+// museum 38
+#[test]
+fn a_sync_that_failed_ends_the_node_and_nothing_else_does() {
+    let records = records();
+    for (error, failure) in [
+        (Fatal::failure("cannot write PEERS: too many open files"), None),
+        (Fatal::failed_sync("cannot sync PEERS: an error"), Some("cannot sync PEERS: an error")),
+    ] {
+        drop(records.want(Record::Admitted));
+        drop(records.want(Record::Admitted));
+        assert!(records.work(|_| Err(error)));
+        assert_eq!(records.failure(), failure);
+    }
 }

@@ -282,6 +282,9 @@ impl<L: CoreLog> Router<L> {
     /// batch over. An error ends the node.
     pub fn finish_turn(&mut self, now: Instant, transport: &mut impl Transport) -> Result<(), Fatal> {
         let read_by = if mutant!("lease-judged-before-reading") { self.desk.now() } else { now };
+        if let Some(words) = self.snapshots.worker.failure().or_else(|| self.node.records.failure()) {
+            return Err(Fatal::failure(words));
+        }
         while let Some(fetched) = self.log.fetched() {
             let at = self.position(fetched.fetch.shard);
             let (shard, log, mut exit) = self.parts(at, transport);

@@ -25,6 +25,8 @@ use super::node::Node;
 const GREETING: Duration = Duration::from_secs(3);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// So much of a piece is read in one turn: clients' requests wait meanwhile.
+const TURN_BYTES_MAX: usize = 128 << 10;
 
 #[derive(Debug)]
 enum State<S> {
@@ -55,6 +57,8 @@ pub(super) struct SnapshotLink<S> {
     blocked: bool,
     /// There may be more to read although the poll will not say so.
     unread: bool,
+    /// The poll has reported the end of the stream, which it does once.
+    ends: bool,
     /// Bytes have come, be it of a piece that is not whole yet.
     has_come: bool,
     now: Instant,
@@ -71,6 +75,7 @@ impl<S: Socket> SnapshotLink<S> {
             pause: PAUSE_MIN,
             blocked: false,
             unread: false,
+            ends: false,
             has_come: false,
             now,
         }
@@ -99,7 +104,7 @@ impl<S: Socket> SnapshotLink<S> {
 
     fn forget(&mut self) {
         (self.input, self.output) = (Input::default(), Output::default());
-        (self.blocked, self.unread, self.has_come) = (false, false, false);
+        (self.blocked, self.unread, self.ends, self.has_come) = (false, false, false, false);
     }
 
     /// When the connection has something to do by itself.
@@ -112,7 +117,15 @@ impl<S: Socket> SnapshotLink<S> {
         }
     }
 
-    /// Whether [`SnapshotLink::ready`] is to be called although nothing was reported.
+    /// The poll has reported something.
+    pub(super) fn note(&mut self, read_closed: bool) {
+        if matches!(self.state, State::Greeting { .. } | State::Up { .. }) {
+            self.unread = true;
+            self.ends |= read_closed;
+        }
+    }
+
+    /// Whether [`SnapshotLink::ready`] is to be called, once in a turn.
     pub(super) fn has_unread(&self) -> bool {
         self.unread
     }
@@ -141,17 +154,16 @@ impl<S: Socket> SnapshotLink<S> {
         }
     }
 
-    /// Handles readiness of the socket. `take` gets every piece that has come. `false` if the connection broke.
+    /// Goes on with the socket. `take` gets every piece that has come. `false` if the connection broke.
     pub(super) fn ready(
         &mut self,
         node: &Node,
         network: &mut impl Network<Socket = S>,
         scratch: &mut [u8],
-        read_closed: bool,
         take: impl FnMut(&SnapshotChunk<'_>) -> Verdict,
     ) -> bool {
         self.blocked = false;
-        let outcome = self.flush().and_then(|()| self.receive(node, scratch, read_closed, take));
+        let outcome = self.flush().and_then(|()| self.receive(node, scratch, take));
         self.stand(network, outcome)
     }
 
@@ -212,7 +224,6 @@ impl<S: Socket> SnapshotLink<S> {
         &mut self,
         node: &Node,
         scratch: &mut [u8],
-        read_closed: bool,
         mut take: impl FnMut(&SnapshotChunk<'_>) -> Verdict,
     ) -> Result<(), Fault> {
         let mut is_greeting = matches!(self.state, State::Greeting { .. });
@@ -223,7 +234,9 @@ impl<S: Socket> SnapshotLink<S> {
         let mut stream = Stream(socket);
         let kept = self.input.kept_bytes();
         let mut consumed = 0;
-        let received = self.input.receive(&mut stream, scratch, read_closed, |bytes| -> Result<_, Fault> {
+        let scratch_bytes = scratch.len().min(TURN_BYTES_MAX / 2);
+        let scratch = &mut scratch[..scratch_bytes];
+        let take = |bytes: &[u8]| -> Result<_, Fault> {
             let mut at = 0;
             while let Some(found) = frame::parse(&bytes[at..], frame::PEER_FRAME_MAX).map_err(|_| bad_greeting())? {
                 at += found.consumed;
@@ -240,7 +253,8 @@ impl<S: Socket> SnapshotLink<S> {
             }
             consumed += at;
             Ok((at, Appetite::Hungry))
-        })?;
+        };
+        let received = self.input.receive_some(&mut stream, scratch, self.ends, TURN_BYTES_MAX, take)?;
         self.has_come |= !was_greeting && consumed + self.input.kept_bytes() > kept;
         if was_greeting && !is_greeting {
             self.rise();

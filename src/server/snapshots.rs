@@ -19,7 +19,7 @@ use super::message::{ConnectionId, CoreMessage};
 use super::router::Router;
 use super::transport::Transport;
 
-/// Answers of the worker that are taken in one turn: pieces are long.
+/// Answers of the worker that are taken in one turn, of which one is a piece: those are long.
 const DONE_MAX: usize = 4;
 /// How often a core asks again whether it may take a snapshot, while another core takes one.
 const TOKEN_RETRY: Duration = Duration::from_millis(50);
@@ -37,6 +37,8 @@ pub(super) struct SnapshotDesk {
     /// The shard whose snapshot is being taken, since when, and whether the worker has it. The core has the node's leave
     /// meanwhile.
     taking: Option<(ShardId, Instant)>,
+    /// The shard whose state is being built anew.
+    pub(super) rebuilding: Option<ShardId>,
     /// Asks again then.
     retry_at: Option<Instant>,
     /// The log is not looked at before.
@@ -58,6 +60,7 @@ impl SnapshotDesk {
             demands,
             failures,
             taking: None,
+            rebuilding: None,
             retry_at: None,
             push_at: now,
             pushed: None,
@@ -127,8 +130,18 @@ impl<L: CoreLog> Router<L> {
 
     /// Does something for snapshots, and measures for how long that holds the turn.
     fn hold_turn(&mut self, work: impl FnOnce(&mut Self)) {
-        let begun = self.stopwatch.read();
+        let begun = self.begin_hold();
         work(self);
+        self.end_hold(begun);
+    }
+
+    /// Something is done for snapshots that this router has only a part in.
+    pub(super) fn begin_hold(&self) -> Duration {
+        self.stopwatch.read()
+    }
+
+    /// It is done.
+    pub(super) fn end_hold(&mut self, begun: Duration) {
         self.snapshots.held += self.stopwatch.read().saturating_sub(begun);
     }
 
@@ -165,6 +178,7 @@ impl<L: CoreLog> Router<L> {
                     let sent = piece.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
                     self.counters.snapshot_bytes_sent += sent;
                     transport.snapshot_chunk(connection_of(piece_for), &SnapshotChunk { shard, id, offset, result });
+                    return;
                 }
                 Done::Rotten { shard, id } => {
                     let owner = self.node.owner(shard);
@@ -182,9 +196,11 @@ impl<L: CoreLog> Router<L> {
                     self.snapshots.fetcher.installed(shard);
                     let at = self.position(shard);
                     if let Some(useless) = self.shards[at].install(*loaded) {
-                        self.snapshots.worker.send(Job::Drop(useless));
+                        self.snapshots.worker.send(Job::LetGo(useless.machine.into()));
                     }
                 }
+                Done::Reloaded { shard, loaded } => self.reloaded(shard, *loaded, now),
+                Done::NotReloaded { shard, failure } => self.not_reloaded(shard, &failure, now),
                 Done::NotInstalled { shard, id, failure } => {
                     self.snapshots.fetcher.failed(shard, id, now);
                     self.snapshot_failed(shard, &failure);
@@ -202,7 +218,8 @@ impl<L: CoreLog> Router<L> {
         self.measures.snapshot_bytes.note(meta.bytes);
         log::debug!("shard {shard}: a snapshot of entry {}, {} bytes, in {took:?}", meta.at, meta.bytes);
         let at = self.position(shard);
-        match self.shards[at].snapshot_taken(meta, &mut self.log) {
+        let patient = self.patient_log_bytes();
+        match self.shards[at].snapshot_taken(meta, &mut self.log, patient) {
             Some(wrong) => self.snapshots.set_aside(shard, wrong),
             None => self.snapshots.demands.taken(at, shard, meta, took),
         }
@@ -211,6 +228,7 @@ impl<L: CoreLog> Router<L> {
 
     /// A snapshot of an own shard is not what was written.
     pub(super) fn snapshot_rotten(&mut self, shard: ShardId, id: SnapshotId) {
+        self.snapshots.rebuilding.take_if(|rebuilding| *rebuilding == shard);
         let at = self.position(shard);
         if let Some(meta) = self.shards[at].snapshot_rotten(id) {
             self.counters.snapshots_failed += 1;
@@ -243,6 +261,13 @@ impl<L: CoreLog> Router<L> {
         demands.failed(at, shard, short(failure));
     }
 
+    /// A snapshot of this node was not loaded.
+    pub(super) fn snapshot_not_loaded(&mut self, shard: ShardId, failure: &Failure, now: Instant) {
+        let at = self.position(shard);
+        self.shards[at].snapshot_failed(now);
+        self.snapshot_failed(shard, failure);
+    }
+
     /// A snapshot was not taken, or not installed. The status tells why, unless there is one already that does as well.
     fn snapshot_failed(&mut self, shard: ShardId, failure: &Failure) {
         if matches!(failure, Failure::Superseded(_)) {
@@ -272,13 +297,22 @@ impl<L: CoreLog> Router<L> {
                 self.touched[at] = true;
             }
             if let Some(machine) = settled.useless {
-                self.snapshots.worker.send(Job::Drop(Box::new(machine)));
+                self.snapshots.worker.send(Job::LetGo(machine.into()));
             }
             if let Some(state) = settled.begun {
                 self.end_taking(now);
-                self.snapshots.worker.send(Job::Drop(state));
+                self.snapshots.worker.send(Job::LetGo((*state).into()));
             }
         }
+    }
+
+    fn tend_fetches(&mut self, now: Instant, transport: &mut impl Transport) {
+        let (shards, cores) = (&self.shards, self.node.config.cores);
+        let is_wanted = |shard: ShardId, meta: &_| shards[usize::from(shard.0 / cores)].lacks(meta);
+        let SnapshotDesk { worker, fetcher, .. } = &mut self.snapshots;
+        fetcher.tend(now, is_wanted, worker, transport);
+        self.counters.snapshot_bytes_received = fetcher.bytes_received;
+        self.counters.snapshot_timeouts = fetcher.timeouts;
     }
 
     /// Looks whether there is something to fetch, to take, or to push on, after everything else of a turn.
@@ -288,12 +322,11 @@ impl<L: CoreLog> Router<L> {
                 self.snapshots.fetcher.offer(shard.id(), source, meta, now);
             }
         }
-        let (shards, cores) = (&self.shards, self.node.config.cores);
-        let is_wanted = |shard: ShardId, meta: &_| shards[usize::from(shard.0 / cores)].lacks(meta);
-        let SnapshotDesk { worker, fetcher, .. } = &mut self.snapshots;
-        fetcher.tend(now, is_wanted, worker, transport);
-        self.counters.snapshot_bytes_received = fetcher.bytes_received;
-        self.counters.snapshot_timeouts = fetcher.timeouts;
+        match self.snapshots.fetcher.is_busy() {
+            true => self.hold_turn(|router| router.tend_fetches(now, transport)),
+            // To measure would take longer.
+            false => self.tend_fetches(now, transport),
+        }
         self.write_begun();
         self.settle_demands(transport);
         self.begin_due(now);
@@ -349,8 +382,14 @@ impl<L: CoreLog> Router<L> {
         true
     }
 
+    /// Up to which length the log waits for followers that are fetching snapshots.
+    fn patient_log_bytes(&self) -> u64 {
+        if self.log.space() == Space::ReserveOnly { 0 } else { self.node.config.limits.core_log_bytes_max }
+    }
+
     /// If the log is longer than it should be, the shard that holds on to its oldest segment lets go of it: by a
-    /// snapshot, or, where that costs more or does not help, by writing its entries anew. On a full disk it lets go however long
+    /// snapshot, or, where that costs more or does not help, by writing its entries anew. Wrong states are
+    /// built anew first: their entries are all needed for that. On a full disk it lets go however long
     /// the log is: each segment that becomes a spare is one more to write to.
     fn push_pinning(&mut self, now: Instant) {
         let (bytes, bytes_max) = (self.log.held_bytes(), self.node.config.limits.core_log_bytes_max);
@@ -360,10 +399,17 @@ impl<L: CoreLog> Router<L> {
             return;
         }
         self.snapshots.push_at = now + PUSH_PAUSE;
+        if self.rebuild_states(now) {
+            return;
+        }
         let needed: u64 = self.shards.iter().map(Shard::log_bytes).sum();
         let is_sparse = bytes / 2 >= needed;
         let Some((pinning, _)) = self.log.pinned_by().filter(|_| is_sparse || is_full) else { return };
         let at = self.position(pinning);
+        let patient = self.patient_log_bytes();
+        if self.shards[at].wait_no_longer(&mut self.log, patient) {
+            return;
+        }
         let shard = &self.shards[at];
         if shard.is_taking_snapshot() {
             return;

@@ -164,16 +164,20 @@ impl Compaction {
 
     /// Whether the state after entry `applied` is worth a snapshot if one is taken every `bytes` bytes.
     pub(super) fn is_due(&self, applied: Index, bytes: u64, now: Instant) -> bool {
-        let Next::Idle { not_before } = self.next else { return false };
         let at = self.newest.map_or(Index(0), |kept| kept.meta.at.index);
         let is_worth_it = self.is_urgent || self.bytes_since_newest() >= bytes;
-        applied > at && is_worth_it && not_before.is_none_or(|time| time <= now)
+        applied > at && is_worth_it && self.may_try(now)
     }
 
     /// Whether a snapshot of the state after entry `applied` may be begun, whether or not it is worth it by itself.
     pub(super) fn may_begin(&self, applied: Index) -> bool {
         let at = self.newest.map_or(Index(0), |kept| kept.meta.at.index);
         applied > at && matches!(self.next, Next::Idle { .. })
+    }
+
+    /// Whether nothing is on its way, and what failed last is to be tried again.
+    pub(super) fn may_try(&self, now: Instant) -> bool {
+        matches!(self.next, Next::Idle { not_before } if not_before.is_none_or(|time| time <= now))
     }
 
     /// This is to be the next snapshot.

@@ -12,7 +12,7 @@ impl<R: Copy> Shard<R> {
     /// Whether the replica's state may be shown: no others' is known to be another.
     #[must_use]
     pub fn serves(&self) -> bool {
-        self.comparison.divergence().is_none()
+        self.comparison.serves()
     }
 
     /// Whether this node should not lead: a majority has another state, or its own is corrupt.
@@ -61,9 +61,9 @@ impl<R: Copy> Shard<R> {
         self.choose_candidacy();
     }
 
-    /// The state is another replica's now; whether it is right is to be seen.
-    pub(super) fn state_replaced(&mut self) {
-        self.comparison.state_replaced();
+    /// The state is another replica's now, or built anew; whether it is right behind `sound` is to be seen.
+    pub(super) fn state_replaced(&mut self, sound: Index) {
+        self.comparison.state_replaced(sound);
         self.choose_candidacy();
     }
 
@@ -79,8 +79,8 @@ impl<R: Copy> Shard<R> {
         self.choose_candidacy();
     }
 
-    fn choose_candidacy(&mut self) {
-        self.raft.set_candidacy(match (self.is_wrong(), self.is_reluctant) {
+    pub(super) fn choose_candidacy(&mut self) {
+        self.raft.set_candidacy(match (self.is_wrong() || self.is_catching_up(), self.is_reluctant) {
             (true, _) => Candidacy::Never,
             (false, true) => Candidacy::Reluctant,
             (false, false) => Candidacy::Willing,

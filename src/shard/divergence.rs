@@ -63,6 +63,8 @@ pub(super) struct Comparison {
     seen: Index,
     /// Something was told, or a checkpoint was reached, since the last judgement.
     is_stale: bool,
+    /// A checkpoint was passed since, at which a majority has another hash.
+    is_outvoted: bool,
     /// This replica was found to be corrupt, and the next judgement is to say so, whatever has become of its state.
     untold: Option<Divergence>,
 }
@@ -90,6 +92,7 @@ impl Comparison {
             strangers: Vec::new(),
             seen: Index(0),
             is_stale: false,
+            is_outvoted: false,
             untold: None,
         }
     }
@@ -97,6 +100,17 @@ impl Comparison {
     /// Why this replica does not serve, if it does not.
     pub(super) fn divergence(&self) -> Option<&Divergence> {
         self.divergence.as_ref()
+    }
+
+    /// Whether this replica's state may be shown.
+    pub(super) fn serves(&self) -> bool {
+        self.divergence.is_none() && !self.is_outvoted
+    }
+
+    /// This replica has just come to this checkpoint. If others were there before, nothing of its state is shown until that
+    /// is judged.
+    pub(super) fn passed(&mut self, reached: Checkpoint) {
+        self.is_outvoted |= matches!(self.count(reached), Count::Outvoted(_));
     }
 
     /// Whether this replica's state is wrong: a majority has another, or it is corrupt.
@@ -132,9 +146,10 @@ impl Comparison {
         self.is_stale = true;
     }
 
-    /// This replica has another state now, and other checkpoints.
-    pub(super) fn state_replaced(&mut self) {
-        (self.agreed, self.seen, self.divergence, self.in_doubt_since) = (Index(0), Index(0), None, None);
+    /// This replica has another state now, and other checkpoints; up to `sound` it was like a majority.
+    pub(super) fn state_replaced(&mut self, sound: Index) {
+        (self.agreed, self.seen, self.divergence, self.in_doubt_since) = (self.agreed.min(sound), Index(0), None, None);
+        self.is_outvoted = false;
         self.strangers.clear();
         self.is_stale = true;
     }
@@ -153,7 +168,7 @@ impl Comparison {
 
     /// Compares all that is known with the `own` checkpoints, ascending.
     pub(super) fn judge(&mut self, own: &[Checkpoint], now: Instant) -> Vec<News> {
-        self.is_stale = false;
+        (self.is_stale, self.is_outvoted) = (false, false);
         let of_corrupt = if self.is_wrong() { News::Found } else { News::Replaced };
         let mut news: Vec<News> = self.untold.take().map(of_corrupt).into_iter().collect();
         if !self.is_wrong() {

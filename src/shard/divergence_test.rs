@@ -48,7 +48,7 @@ impl Replica {
     }
 
     fn serves(&self) -> bool {
-        self.comparison.divergence().is_none()
+        self.comparison.serves()
     }
 }
 
@@ -263,14 +263,47 @@ fn a_corrupt_state_is_told_even_if_another_has_taken_its_place() {
     replica.comparison.corrupt(&corruption);
     assert!(!replica.serves());
     assert_eq!((replica.judge(), replica.judge()), (told(News::Found), Vec::new()));
-    replica.comparison.state_replaced();
+    replica.comparison.state_replaced(Index(0));
     assert!(replica.serves());
     assert!(replica.judge().is_empty(), "it was told");
     replica.comparison.corrupt(&corruption);
-    replica.comparison.state_replaced();
+    replica.comparison.state_replaced(Index(0));
     assert!(replica.serves() && replica.comparison.is_due(replica.now));
     assert_eq!((replica.judge(), replica.judge()), (told(News::Replaced), Vec::new()));
     replica.comparison.was_corrupt(&corruption);
     assert!(replica.serves() && replica.comparison.is_due(replica.now));
     assert_eq!(replica.judge(), told(News::Replaced));
+}
+
+/// It comes to where others were long ago, and whoever waits for it is answered in the same turn.
+// rule 20
+#[test]
+fn nothing_is_shown_of_a_state_that_has_come_to_where_a_majority_had_another_hash() {
+    let mut replica = Replica::of(3);
+    for (index, hash) in [(1_024, 1), (2_048, 2)] {
+        (2..=3).for_each(|peer| assert!(replica.told(peer, index, hash).is_empty()));
+    }
+    replica.comparison.passed(checkpoint(1_024, 1));
+    assert!(replica.serves(), "it is like them");
+    assert!(replica.reach(1_024, 1).is_empty());
+    replica.comparison.passed(checkpoint(2_048, 7));
+    assert!(!replica.serves() && replica.comparison.divergence().is_none(), "before it is judged");
+    assert_eq!(replica.reach(2_048, 7), found(Verdict::Diverged, 1_024, 2_048, 7, 2));
+    assert!(!replica.serves());
+}
+
+/// The snapshot that it begins from is no later than what was agreed, and is not to be taken for wrong with what differs next.
+// rule 20
+#[test]
+fn what_was_agreed_up_to_the_snapshot_stays_agreed_when_a_state_is_built_anew() {
+    let differing = (CHECKPOINTS_KEPT as u64 + 8) * 1_024;
+    for (sound, agreed) in [(512, 512), (0, 0), (4_000, 1_024)] {
+        let mut replica = Replica::of(3);
+        assert!(replica.reach(1_024, 1).is_empty());
+        assert!(replica.told(2, 1_024, 1).is_empty());
+        replica.own.clear();
+        replica.comparison.state_replaced(Index(sound));
+        (2..=3).for_each(|peer| drop(replica.told(peer, differing, 9)));
+        assert_eq!(replica.reach(differing, 7), found(Verdict::Diverged, agreed, differing, 7, 9));
+    }
 }

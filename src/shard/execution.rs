@@ -1,13 +1,15 @@
 //! What is done of a [`Ready`] and for it: entries to the log, messages out, what is committed to the state machine.
 
 use raftkv_protocol::client::{Code, Refusal};
-use raftkv_protocol::types::{Entry, EntryKind, HardState, Index};
+use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index};
 
 use crate::error::Fatal;
 use crate::raft::{Outgoing, ProposeError, Ready};
 use crate::storage::record::entry_bytes;
 use crate::storage::{BatchNumber, CoreLog};
 
+use super::cold::{Entries, Place, going_on_from};
+use super::rebuilding::APPLY_ANEW_MAX;
 use super::{Outbox, Pending, Shard, refuse_not_leader, writes};
 
 impl<R: Copy> Shard<R> {
@@ -96,16 +98,55 @@ impl<R: Copy> Shard<R> {
 
     fn send<L: CoreLog>(&mut self, outgoing: Outgoing, log: &mut L, out: &mut impl Outbox<R>) {
         let Outgoing { message, entries } = outgoing;
+        if self.cold.has_unsent()
+            && let Some(matched) = self.raft.matched(message.to)
+            && self.cold.matched(message.to, matched)
+        {
+            self.send_read(log, out);
+        }
+        let place = self.cold.place(&message);
         if entries.is_empty() {
-            out.send(&message, std::iter::empty());
+            // An append without entries asks about those that were sent.
+            if place == Place::First {
+                out.send(&message, std::iter::empty());
+            }
             return;
         }
-        let (first, last) = (Index(entries.start), Index(entries.end - 1));
-        if let Some(tail) = log.tail(self.id, first, last) {
-            out.send(&message, tail);
-            return;
+        let (mut first, last) = (Index(entries.start), Index(entries.end - 1));
+        let mut message = message;
+        if let Place::Behind(upto) = place
+            && upto >= first
+        {
+            let Some(term) = self.raft.term_at(upto).filter(|_| upto < last) else { return };
+            message = going_on_from(EntryId { index: upto, term }, message);
+            first = upto.next();
         }
-        if let Some(fetch) = self.cold.send(self.id, message, first, last) {
+        let tail = log.tail(self.id, first, last);
+        let is_in_memory = tail.is_some();
+        if let Some(tail) = tail.filter(|_| place == Place::First) {
+            return out.send(&message, tail);
+        }
+        if let Some(fetch) = self.cold.wait(self.id, message, (first, last), is_in_memory) {
+            log.fetch(fetch);
+        }
+    }
+
+    /// Sends the appends that waited for entries which have been read.
+    pub(super) fn send_read<L: CoreLog>(&mut self, log: &mut L, out: &mut impl Outbox<R>) {
+        while let Some(unsent) = self.cold.next_to_send() {
+            if !self.leads() || unsent.message.term != self.raft.term() {
+                continue;
+            }
+            if let Entries::Read(entries) = &unsent.entries {
+                out.send(&unsent.message, entries.iter());
+                continue;
+            }
+            if let Some(tail) = log.tail(self.id, unsent.first(), unsent.last) {
+                out.send(&unsent.message, tail);
+                continue;
+            }
+            // They have left the memory meanwhile.
+            let fetch = self.cold.read_first(self.id, unsent);
             log.fetch(fetch);
         }
     }
@@ -113,12 +154,14 @@ impl<R: Copy> Shard<R> {
     /// Applies what is committed, as far as it is in memory and the turn's share goes; asks for the rest.
     pub(super) fn apply<L: CoreLog>(&mut self, log: &mut L, out: &mut impl Outbox<R>) -> Result<(), Fatal> {
         self.note_readiness();
+        self.note_caught_up();
         let first = self.machine.applied().next();
         let commit = self.raft.commit();
         if first > commit || self.cold.applies() || self.apply_entries_max == 0 {
             return Ok(());
         }
-        let last = Index(commit.0.min(first.0 + self.apply_entries_max - 1));
+        let entries_max = if self.is_catching_up() { APPLY_ANEW_MAX } else { self.apply_entries_max };
+        let last = Index(commit.0.min(first.0 + entries_max.min(self.apply_entries_max) - 1));
         let Some(tail) = log.tail(self.id, first, last) else {
             let fetch = self.cold.apply(self.id, first, last);
             log.fetch(fetch);
@@ -128,6 +171,7 @@ impl<R: Copy> Shard<R> {
             self.apply_entry(entry, out)?;
         }
         self.raft.applied(self.machine.applied());
+        self.note_caught_up();
         Ok(())
     }
 
@@ -139,6 +183,10 @@ impl<R: Copy> Shard<R> {
             .map_err(|error| Fatal::failure(format!("shard {}: entry {}: {}", self.id, entry.id, error.0)))?;
         if let Some(corruption) = self.machine.corruption().copied() {
             self.state_corrupt(&corruption);
+        }
+        if let Some(reached) = self.machine.checkpoints().next_back().filter(|reached| reached.index == entry.id.index)
+        {
+            self.comparison.passed(reached);
         }
         let serves = self.serves();
         self.writes.applied(entry.id, |to, form, decided| match decided {

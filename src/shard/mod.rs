@@ -15,6 +15,7 @@ mod compare;
 mod divergence;
 mod execution;
 mod reads;
+mod rebuilding;
 pub mod snapshots;
 mod snapshotting;
 mod writes;
@@ -118,9 +119,15 @@ pub struct Shard<R> {
     reads: Reads<R>,
     cold: ColdReads,
     comparison: Comparison,
+    /// The state was wrong and built anew, and no snapshot was taken of it since.
+    is_rebuilt: bool,
+    /// What the former state had applied, until the one that is built anew has, too.
+    catches_up_to: Option<Index>,
     /// This node's disk is not well: others should lead.
     is_reluctant: bool,
     compaction: Compaction,
+    /// The log begins earlier than it may, as a follower was fetching a snapshot.
+    is_held_back: bool,
     /// A snapshot that this replica needs, and who offers it.
     offer: Option<(NodeId, SnapshotMeta)>,
     /// One that was fetched and has not taken its place yet.
@@ -145,6 +152,8 @@ impl<R: Copy> Shard<R> {
         Shard {
             id,
             comparison: Comparison::new(raft.voters().len()),
+            is_rebuilt: false,
+            catches_up_to: None,
             is_reluctant: false,
             raft,
             machine: StateMachine::default(),
@@ -154,6 +163,7 @@ impl<R: Copy> Shard<R> {
             reads: Reads::default(),
             cold: ColdReads::default(),
             compaction: Compaction::new(0),
+            is_held_back: false,
             offer: None,
             waiting: None,
             ready_at: None,
@@ -317,12 +327,9 @@ impl<R: Copy> Shard<R> {
         log: &mut L,
         out: &mut impl Outbox<R>,
     ) -> Result<(), Fatal> {
-        let entries = self.cold.finish(&fetched.fetch, fetched.result).map_err(Fatal::failure)?;
-        match entries {
-            cold::Finished::Send(message, entries) => {
-                if self.leads() && message.term == self.raft.term() {
-                    out.send(&message, entries.iter());
-                }
+        match self.cold.finish(&fetched.fetch, fetched.result).map_err(Fatal::failure)? {
+            cold::Finished::Send => {
+                self.send_read(log, out);
                 Ok(())
             }
             cold::Finished::Apply(entries) => {

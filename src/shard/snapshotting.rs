@@ -16,7 +16,7 @@ use super::snapshots::{Found, Loaded};
 use super::{Outbox, Shard};
 
 /// Room for everything of an entry but a key and its value.
-const ENTRY_OVERHEAD_BYTES: usize = 64;
+pub(super) const ENTRY_OVERHEAD_BYTES: usize = 64;
 
 /// What a shard begins with besides its replica.
 #[derive(Debug)]
@@ -73,19 +73,23 @@ impl<R: Copy> Shard<R> {
         self.machine.bytes()
     }
 
-    /// Whether a snapshot is worth taking, if so many bytes of entries since the last one make it so. A state that others
-    /// are known not to have is not to outlive this process.
+    /// Whether a snapshot is worth taking, if so many bytes of entries since the last one make it so.
     #[must_use]
     pub fn snapshot_is_due(&self, bytes: u64, now: Instant) -> bool {
-        let may = self.waiting.is_none() && self.serves();
-        may && self.compaction.is_due(self.machine.applied(), bytes, now)
+        self.is_worth_keeping() && self.compaction.is_due(self.machine.applied(), bytes, now)
     }
 
     /// Whether a snapshot may be begun at once because somebody wants it, and would cover more than the newest.
     #[must_use]
     pub fn may_snapshot(&self) -> bool {
-        let may = self.waiting.is_none() && self.serves();
-        may && self.compaction.may_begin(self.machine.applied())
+        self.is_worth_keeping() && self.compaction.may_begin(self.machine.applied())
+    }
+
+    /// A state that others are known not to have is not to outlive this process; one that comes to where it was before has
+    /// most of the log before it.
+    fn is_worth_keeping(&self) -> bool {
+        let comes_back = self.ready_at.is_some_and(|index| self.machine.applied() < index);
+        self.waiting.is_none() && self.serves() && !comes_back && !self.is_catching_up()
     }
 
     /// The state, for tests that look at what an entry has done to it.
@@ -124,16 +128,23 @@ impl<R: Copy> Shard<R> {
     }
 
     /// The snapshot is written. Followers that need it are offered it from now on, and the log may go behind the one
-    /// before it. Returns it if it is to be set aside instead: the state has turned out to be wrong meanwhile.
-    pub fn snapshot_taken<L: CoreLog>(&mut self, meta: SnapshotMeta, log: &mut L) -> Option<SnapshotMeta> {
+    /// before it, see `compact`. Returns it if it is to be set aside instead: the state has turned out to be wrong
+    /// meanwhile.
+    pub fn snapshot_taken<L: CoreLog>(
+        &mut self,
+        meta: SnapshotMeta,
+        log: &mut L,
+        log_bytes_max: u64,
+    ) -> Option<SnapshotMeta> {
         if !self.compaction.taken(meta) {
             return None;
         }
         if self.is_wrong() {
             return self.compaction.rotten(meta.id);
         }
+        self.is_rebuilt = false;
         self.raft.snapshot_taken(meta);
-        self.compact(log);
+        self.compact(log, log_bytes_max);
         None
     }
 
@@ -173,15 +184,26 @@ impl<R: Copy> Shard<R> {
         self.compaction.rotten(id)
     }
 
-    /// Lets the log start as late as it may.
-    fn compact<L: CoreLog>(&mut self, log: &mut L) {
-        let Some((index, meta)) = self.compaction.start() else { return };
-        let Some(term) = self.raft.term_at(index) else { return };
+    /// Lets the log start as late as it may; but not behind a snapshot that a follower is fetching while the core's log has no
+    /// more than so many bytes. Whether it starts later than before.
+    fn compact<L: CoreLog>(&mut self, log: &mut L, log_bytes_max: u64) -> bool {
+        let Some((latest, meta)) = self.compaction.start() else { return false };
+        let awaited = self.raft.awaited_from().filter(|_| log.held_bytes() <= log_bytes_max);
+        let index = awaited.map_or(latest, |awaited| awaited.min(latest));
+        self.is_held_back = index < latest;
+        let Some(term) = self.raft.term_at(index) else { return false };
         let start = EntryId { index, term };
-        if self.raft.compact(start) {
+        let is_later = self.raft.compact(start);
+        if is_later {
             log.compact(self.id, start, meta.id);
             self.compaction.compacted(index);
         }
+        is_later
+    }
+
+    /// The same for a log that has waited for a follower.
+    pub fn wait_no_longer<L: CoreLog>(&mut self, log: &mut L, log_bytes_max: u64) -> bool {
+        self.is_held_back && self.compact(log, log_bytes_max)
     }
 
     /// The snapshot that Raft wants fetched, and the node that offers it.
@@ -232,7 +254,9 @@ impl<R: Copy> Shard<R> {
         let Loaded { meta, machine, longest } = *loaded;
         settled.installed = Some(meta);
         settled.useless = Some(std::mem::replace(&mut self.machine, machine));
-        self.state_replaced();
+        self.catches_up_to = None;
+        self.state_replaced(Index(0));
+        self.is_rebuilt = false;
         settled.begun = self.compaction.installed(meta, self.raft.start() == meta.at);
         self.entry_bytes_max = self.entry_bytes_max.max(longest + ENTRY_OVERHEAD_BYTES);
         self.writes.skipped(meta.at.index, |to, id| {

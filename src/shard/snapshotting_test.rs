@@ -25,7 +25,7 @@ fn take(cluster: &mut Cluster, at: usize, id: u64) -> Snapshot {
     node.shard.begin_snapshot();
     let state = node.shard.snapshot_to_write().expect("everything is durable");
     let meta = SnapshotMeta { id: SnapshotId(id), at: state.at(), bytes: 100 };
-    assert_eq!(node.shard.snapshot_taken(meta, &mut node.log), None);
+    assert_eq!(node.shard.snapshot_taken(meta, &mut node.log, u64::MAX), None);
     state
 }
 

@@ -22,6 +22,7 @@
 pub mod command;
 mod key;
 mod range;
+mod remains;
 pub mod restore;
 mod scrub;
 pub mod snapshot;
@@ -35,6 +36,8 @@ mod command_test;
 mod key_test;
 #[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod remains_test;
 #[cfg(test)]
 mod restore_test;
 #[cfg(test)]
@@ -52,6 +55,7 @@ use raftkv_protocol::client::{Condition, Existed, Scan};
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, Index};
 
 pub use command::{describe, encode_batch, encode_delete, encode_put};
+pub use remains::Remains;
 pub use restore::{Restore, RestoreError};
 pub use scrub::Corruption;
 pub use snapshot::Snapshot;

@@ -46,6 +46,11 @@ impl Snapshot {
         self.map.len() as u64
     }
 
+    /// Its map, which is all of it that takes long to let go of.
+    pub(super) fn into_map(self) -> Tree {
+        self.map
+    }
+
     /// Every key with its version and value, in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
         self.map.iter().map(|(key, stored)| (key.as_bytes(), stored.version(), stored.value()))

@@ -37,7 +37,7 @@ pub(super) struct Tree<const N: usize = PLACES> {
 }
 
 #[derive(Clone)]
-pub(super) enum Node<const N: usize> {
+pub(super) enum Node<const N: usize = PLACES> {
     Leaf(Row<Stored, N>),
     Inner(Row<Arc<Node<N>>, N>),
 }

@@ -22,6 +22,8 @@
 //!                zeros up to the next multiple of 4,096
 //! ```
 
+use std::ops::Range;
+
 use raftkv_protocol::types::{Entry, HardState, ShardId};
 
 use super::BatchNumber;
@@ -125,6 +127,11 @@ impl BatchHeader {
         self.start + u64::from(self.length)
     }
 
+    /// Where its records lie but the hard states, relative to its start.
+    pub(super) fn record_range(&self) -> Range<usize> {
+        HEADER_BYTES..self.layout().first_copy
+    }
+
     fn layout(&self) -> Layout {
         Layout::new(self.records as usize, self.hard_states as usize)
     }
@@ -145,6 +152,14 @@ pub struct Damage {
     pub what: BadRecord,
     /// The entry that the damaged bytes seem to hold.
     pub entry: Option<(ShardId, raftkv_protocol::types::EntryId)>,
+}
+
+impl Damage {
+    /// Whether the bytes are what was written, by a later version.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.what, BadRecord::Unknown(_))
+    }
 }
 
 /// A batch as it was read, its header checked.
@@ -171,7 +186,7 @@ impl<'a> PlacedBatch<'a> {
     /// The bytes of its records.
     #[must_use]
     pub fn record_bytes(&self) -> &'a [u8] {
-        &self.bytes[HEADER_BYTES..self.header.layout().first_copy]
+        &self.bytes[self.header.record_range()]
     }
 
     /// What fills the block behind a copy of its hard states, with its offset from the batch's start: zeros. Behind the
@@ -213,6 +228,13 @@ pub struct Records<'a> {
     bytes: &'a [u8],
     at: usize,
     seed: Seed,
+}
+
+impl<'a> Records<'a> {
+    /// The records in some bytes of a batch, which begin and end with one. Offsets count from the first.
+    pub(super) fn within(header: &BatchHeader, key: SegmentKey, bytes: &'a [u8]) -> Records<'a> {
+        Records { bytes, at: 0, seed: Seed::new(key, header.number) }
+    }
 }
 
 impl<'a> Iterator for Records<'a> {

@@ -306,6 +306,21 @@ fn fetches_what_left_the_memory(log: &mut impl Subject) {
     assert_eq!(log.fetch(0, 3, 10).result, Err(FetchError::Gone));
 }
 
+/// It brings what comes first, however much is asked for.
+fn a_fetch_reads_from_so_many_batches_and_no_more(log: &mut impl Subject) {
+    for index in 1..=1_100 {
+        log.append(A, &[entry(index, 1, "v")]);
+        log.settle();
+    }
+    log.evict(A, Index(1_100));
+    let fetched = log.fetch(1, 1_100, usize::MAX).result.expect("all there");
+    let last = fetched.last().expect("at least one").id.index;
+    assert!((1_024..=1_100).contains(&last.0), "{last}");
+    assert_eq!(fetched.len() as u64, last.0);
+    let rest = log.fetch(last.0 + 1, 1_100, usize::MAX).result.unwrap_or_default();
+    assert_eq!(fetched.len() + rest.len(), 1_100);
+}
+
 fn a_fetch_of_discarded_entries_is_gone(log: &mut impl Subject) {
     log.append(A, &[entry(1, 1, "1"), entry(2, 1, "2"), entry(3, 1, "3")]);
     log.settle();
@@ -536,6 +551,7 @@ suite!(
     forgets_what_was_never_flushed,
     an_entry_discards_what_was_there,
     fetches_what_left_the_memory,
+    a_fetch_reads_from_so_many_batches_and_no_more,
     a_fetch_of_discarded_entries_is_gone,
     a_fetch_is_gone_if_its_entries_go_before_it_is_picked_up,
     a_compacted_log_starts_later,

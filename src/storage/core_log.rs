@@ -28,6 +28,7 @@ use super::reader::Reader;
 use super::record::{Record, entry_bytes};
 use super::recovery::RecoveryReport;
 use super::replay::Replay;
+use super::runs::Extent;
 use super::segment::SEGMENT_BYTES_MIN;
 use super::spares::{Allocator, AllocatorWorker, Quota};
 use super::start::{Started, start};
@@ -69,7 +70,6 @@ pub struct FileLog {
     in_flight: bool,
     /// Bytes of records in each closed batch that is not durable, oldest first.
     backlog: VecDeque<usize>,
-    failed: Option<LogError>,
     tail_bytes: usize,
     /// What compaction and resets leave of `shards`; it counts in `tail_bytes` still.
     remains: Remains,
@@ -104,7 +104,7 @@ impl fmt::Debug for FileLog {
             .field("shards", &self.shards.keys())
             .field("durable", &self.durable_number())
             .field("in_flight", &self.in_flight)
-            .field("failed", &self.failed)
+            .field("failed", &self.shared.failure())
             .finish_non_exhaustive()
     }
 }
@@ -168,7 +168,6 @@ impl FileLog {
             batch_bytes_max: BATCH_BYTES_MAX.min(options.segment_size / 2) as usize,
             in_flight: false,
             backlog: VecDeque::new(),
-            failed: None,
             tail_bytes: 0,
             remains: Remains::default(),
             tail_bytes_max: options.tail_bytes_max,
@@ -209,7 +208,7 @@ impl FileLog {
         let refusals = self.shared.refusals();
         self.copying.clear();
         self.flush();
-        while self.in_flight && self.failed.is_none() {
+        while self.in_flight && !self.shared.has_failed() {
             if self.waits_for_space() && self.space() == Space::ReserveOnly && self.shared.refusals() > refusals {
                 return Err(LogError("the disk is full: the last batch of the log was not written".to_owned()));
             }
@@ -225,7 +224,7 @@ impl FileLog {
         }
         self.syncer.join();
         self.collect();
-        self.failed.take().map_or(Ok(()), Err)
+        self.shared.failure().map_or(Ok(()), |failed| Err(failed.clone()))
     }
 
     /// With [`LogSync::Inline`], places what was flushed and makes it durable, or proves a log that was idle: the loop
@@ -348,14 +347,13 @@ impl FileLog {
                 self.forget_places();
             }
             Ok(Done::WentAhead(hard_states)) => self.ahead.went(hard_states),
-            Err(error) => {
-                self.failed.get_or_insert(error);
-            }
+            // That is on record already, unless the log was closed meanwhile.
+            Err(error) => drop(self.shared.fail(error)),
         }
     }
 
     fn syncer_gone(&mut self) {
-        self.failed.get_or_insert_with(|| LogError("the log's syncer ended unexpectedly".to_owned()));
+        self.shared.fail(LogError("the log's syncer ended unexpectedly".to_owned()));
     }
 
     /// Closes the gathering batch.
@@ -377,10 +375,12 @@ impl FileLog {
 
     fn push(&mut self, shard: ShardId, entry: Entry) {
         self.make_room(entry_bytes(&entry));
+        let from = self.gathering.gathered_bytes();
         self.gathering.push_entry(shard, &entry);
+        let extent = Extent::new(from..self.gathering.gathered_bytes());
         self.tail_bytes += entry_memory_bytes(&entry);
         let batch = self.gathering.number();
-        self.shard(shard).push(entry, batch);
+        self.shard(shard).push(entry, batch, extent);
     }
 
     fn shard(&mut self, shard: ShardId) -> &mut ShardTail {
@@ -479,7 +479,7 @@ impl CoreLog for FileLog {
         self.collect_reads();
         self.tail_bytes -= self.remains.give_some_back();
         self.copy_some();
-        if self.in_flight || self.failed.is_some() {
+        if self.in_flight || self.shared.has_failed() {
             return self.send_ahead();
         }
         let batch = match self.full.pop_front() {
@@ -493,7 +493,7 @@ impl CoreLog for FileLog {
 
     fn durable(&mut self) -> Result<BatchNumber, LogError> {
         self.collect();
-        match &self.failed {
+        match self.shared.failure() {
             Some(failed) => Err(failed.clone()),
             None => Ok(self.durable_number()),
         }

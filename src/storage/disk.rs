@@ -6,15 +6,16 @@
 //! an error.
 //!
 //! A file is mapped only over its whole prefilled length, so that a store never meets a hole: on a full disk that would
-//! be a SIGBUS. One remains possible: a prefilled page that left the page cache before it was used is read again by the
-//! store, and that read may fail. Like any failure of the log's disk it ends the process.
+//! be a SIGBUS. So would be a prefilled page that left the page cache before it was used, if the disk does not give it any more:
+//! the kernel is asked for the pages before a store, and says what a store would die of.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
@@ -68,6 +69,9 @@ pub trait Disk: Send + Sync {
     fn truncate(&self, name: &str, size: u64) -> io::Result<()>;
     /// Makes all names durable.
     fn sync_dir(&self) -> io::Result<()>;
+    /// The first sync that failed here, in words, unless the disk was only full: also one that nobody waited for. The log knows
+    /// by itself of those of its segments.
+    fn failed_sync(&self) -> Option<String>;
     /// A number that was never drawn before, and is not 0.
     fn fresh_id(&self) -> io::Result<u128>;
     /// How many bytes more the files may have, as far as anybody knows: others write to the same disk.
@@ -94,19 +98,36 @@ pub trait DiskFile: Send {
 pub struct RealDisk {
     dir: PathBuf,
     log_io: LogIo,
+    failed: FailedSync,
+}
+
+/// What is remembered of the first sync that fails. Clones are the same.
+#[derive(Clone, Debug, Default)]
+struct FailedSync(Arc<OnceLock<String>>);
+
+impl FailedSync {
+    fn note(&self, path: &Path, synced: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &synced
+            && !is_full(error)
+        {
+            // The first says it all.
+            let _ = self.0.set(format!("cannot sync {}: {error}", path.display()));
+        }
+        synced
+    }
 }
 
 impl RealDisk {
     /// The log or the snapshots in `dir`, which is created if it does not exist.
     pub fn create(dir: &Path, log_io: LogIo) -> io::Result<RealDisk> {
         create_dir_durably(dir)?;
-        Ok(RealDisk { dir: dir.to_owned(), log_io })
+        Ok(RealDisk { dir: dir.to_owned(), log_io, failed: FailedSync::default() })
     }
 
     /// The log or the snapshots in `dir`, for reading only.
     #[must_use]
     pub fn read_only(dir: &Path) -> RealDisk {
-        RealDisk { dir: dir.to_owned(), log_io: LogIo::default() }
+        RealDisk { dir: dir.to_owned(), log_io: LogIo::default(), failed: FailedSync::default() }
     }
 }
 
@@ -124,6 +145,12 @@ fn create_dir_durably(dir: &Path) -> io::Result<()> {
         _ => {}
     }
     File::open(parent)?.sync_all()
+}
+
+/// Whether a disk has no room, which may pass. Whatever else it says is final: a sync that succeeds after one that failed
+/// proves nothing.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Zeros are written in pieces of this size. Larger pieces make larger page-cache folios, and a store through the map
@@ -148,14 +175,14 @@ impl Disk for RealDisk {
 
     fn create_by_and_by(&self, name: &str, size: u64, rest: &dyn Fn()) -> io::Result<()> {
         let path = self.dir.join(name);
+        let is_scarce = size > 0 && self.free_bytes()? / SCARCE < size;
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        let is_scarce = self.free_bytes()? / SCARCE < size;
         let reserved = if is_scarce { reserve(&file, size) } else { Ok(()) };
         let filled = reserved.and_then(|()| match self.log_io {
             LogIo::Map => prefill(&file, size, rest),
             LogIo::Direct | LogIo::Buffered => prefill_directly(&path, size, rest),
         });
-        let filled = filled.and_then(|()| file.sync_all());
+        let filled = filled.and_then(|()| self.failed.note(&path, file.sync_all()));
         if filled.is_err() {
             // Whatever is left of it is removed at the next start.
             let _ = fs::remove_file(&path);
@@ -168,7 +195,10 @@ impl Disk for RealDisk {
         let writable = || OpenOptions::new().read(true).write(true).open(&path);
         let size = match access {
             Access::Read => return Ok(Box::new(ReadFile(File::open(&path)?))),
-            Access::Grow => return Ok(Box::new(GrowingFile { file: writable()?, unsynced: 0 })),
+            Access::Grow => {
+                let failed = self.failed.clone();
+                return Ok(Box::new(GrowingFile { file: writable()?, path, unsynced: 0, failed }));
+            }
             Access::Place { size } => size,
         };
         let file = writable()?;
@@ -192,13 +222,18 @@ impl Disk for RealDisk {
     }
 
     fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(self.dir.join(name))?;
+        let path = self.dir.join(name);
+        let file = OpenOptions::new().write(true).open(&path)?;
         file.set_len(size)?;
-        file.sync_all()
+        self.failed.note(&path, file.sync_all())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+        self.failed.note(&self.dir, File::open(&self.dir)?.sync_all())
+    }
+
+    fn failed_sync(&self) -> Option<String> {
+        self.failed.0.get().cloned()
     }
 
     fn fresh_id(&self) -> io::Result<u128> {
@@ -319,6 +354,19 @@ impl MappedFile {
         let map = unsafe { MmapMut::map_mut(&file)? };
         Ok(MappedFile { file, map })
     }
+
+    /// Has these pages ready to be written to, so that a store into them cannot fail.
+    fn populate(&self, at: usize, length: usize) -> io::Result<()> {
+        let populated = self.map.advise_range(Advice::PopulateWrite, at, length);
+        let Err(error) = populated else { return Ok(()) };
+        // The kernel does not say why there is no page, or it is older than 5.14 and cannot be asked: a read tells.
+        let read = read_at(&self.file, at as u64, &mut vec![0; length])?;
+        match error.raw_os_error() {
+            Some(libc::EINVAL) if read == length => Ok(()),
+            Some(libc::EFAULT | libc::EINVAL) => Err(io::Error::other(format!("no page of it for the bytes at {at}"))),
+            _ => Err(error),
+        }
+    }
 }
 
 impl DiskFile for MappedFile {
@@ -335,6 +383,7 @@ impl DiskFile for MappedFile {
             return Err(beyond_the_end(self.map.len() as u64));
         }
         let at = offset as usize;
+        self.populate(at, bytes.len())?;
         self.map[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
@@ -433,7 +482,9 @@ const SYNC_EVERY_BYTES: usize = 4 << 20;
 
 struct GrowingFile {
     file: File,
+    path: PathBuf,
     unsynced: usize,
+    failed: FailedSync,
 }
 
 impl DiskFile for GrowingFile {
@@ -452,10 +503,10 @@ impl DiskFile for GrowingFile {
             return Ok(());
         }
         self.unsynced = 0;
-        self.file.sync_data()
+        self.failed.note(&self.path, self.file.sync_data())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.file.sync_all()
+        self.failed.note(&self.path, self.file.sync_all())
     }
 }

@@ -5,6 +5,8 @@
 //! What a later batch or segment proves durable is looked at for [blemishes](super::blemish) too.
 //!
 //! A log that is no longer young begins with a later segment than the first; one that is let go meanwhile is passed over.
+//! What no running node explains is said to be damage: a segment that is missing between two others, and what ends the
+//! walk of one before the place where the next says that it ends.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -51,6 +53,8 @@ pub enum Item<'a> {
         offset: u64,
         /// Why.
         reason: &'a End,
+        /// Something was there that is not there any more.
+        is_damage: bool,
     },
 }
 
@@ -65,6 +69,8 @@ pub enum End {
     Damaged(Damage),
     /// It is no segment, or cannot be read.
     Unreadable(String),
+    /// There is no such file, and so none of those up to this one, although there are earlier ones.
+    Missing(u64),
 }
 
 /// Calls `visit` for everything in the log that is in `dir`, until it breaks off.
@@ -76,20 +82,42 @@ pub fn inspect(dir: &Path, visit: impl FnMut(Item<'_>) -> ControlFlow<()>) -> io
 pub fn inspect_disk(disk: &dyn Disk, mut visit: impl FnMut(Item<'_>) -> ControlFlow<()>) -> io::Result<()> {
     let mut sequences: Vec<u64> = disk.list()?.iter().filter_map(|name| sequence_of(name)).collect();
     sequences.sort_unstable();
+    let mut previous = None;
     for sequence in sequences {
         let path = disk.path(&segment_name(sequence));
+        let missing = previous.replace(sequence).filter(|previous| previous + 1 < sequence);
+        if let Some(previous) = missing.filter(|previous| is_there(disk, *previous)) {
+            let (path, reason) = (disk.path(&segment_name(previous + 1)), End::Missing(sequence - 1));
+            if visit(Item::End { path: &path, offset: 0, reason: &reason, is_damage: true }).is_break() {
+                break;
+            }
+        }
         let next = sequence.checked_add(1).and_then(|next| read_header(disk, next).ok());
         let next = next.map(|(file, next)| (has_data(&*file, &next), next));
         let walked = match read_header(disk, sequence) {
-            Ok((file, header)) => walk(&path, &*file, &header, next.as_ref(), &mut visit),
+            Ok((file, header)) => walk(&path, &*file, &header, next.as_ref(), &mut |item| match item {
+                // One that is let go meanwhile may be written to again.
+                Item::End { path, offset, reason, is_damage: true } => {
+                    visit(Item::End { path, offset, reason, is_damage: is_there(disk, sequence) })
+                }
+                item => visit(item),
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => visit(Item::End { path: &path, offset: 0, reason: &End::Unreadable(error.to_string()) }),
+            Err(error) => {
+                let reason = End::Unreadable(error.to_string());
+                visit(Item::End { path: &path, offset: 0, reason: &reason, is_damage: true })
+            }
         };
         if walked.is_break() {
             break;
         }
     }
     Ok(())
+}
+
+/// Whether a segment has its name still.
+fn is_there(disk: &dyn Disk, sequence: u64) -> bool {
+    disk.open(&segment_name(sequence), Access::Read).is_ok()
 }
 
 fn sequence_of(name: &str) -> Option<u64> {
@@ -165,7 +193,12 @@ fn walk(
         let _ = search.continued(file, header, at, has_data).and_then(|at| search.unused(file, at));
         search.take_found().iter().try_for_each(|blemish| visit(Item::Blemish(blemish)))?;
     }
-    visit(Item::End { path, offset: at, reason: &reason })
+    let is_damage = match reason {
+        End::Sealed => false,
+        End::Unreadable(_) | End::Missing(_) => true,
+        End::NoBatch | End::Damaged(_) => at < durable_upto,
+    };
+    visit(Item::End { path, offset: at, reason: &reason, is_damage })
 }
 
 /// What the segment's own batches prove durable.

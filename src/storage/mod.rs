@@ -62,6 +62,8 @@ mod copy_forward_test;
 #[cfg(test)]
 mod core_log_test;
 #[cfg(test)]
+mod disk_test;
+#[cfg(test)]
 mod given_test;
 #[cfg(test)]
 mod inline_test;
@@ -69,6 +71,8 @@ mod inline_test;
 mod kills_test;
 #[cfg(test)]
 mod log_by_hand;
+#[cfg(test)]
+mod reader_test;
 #[cfg(test)]
 mod record_test;
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The reader: brings back entries that are no longer in memory.
 //!
-//! It reads whole batches from the files, never through a map, and checks every checksum on the way.
+//! It reads from the files, never through a map, and checks the checksum of every record that it meets. Of a batch that
+//! was written since the start it reads the bytes that hold the shard's entries, of others all: the shards of a core
+//! share its batches, and followers that lag want them one shard at a time.
 //!
 //! What it reads may be let go meanwhile: the file may be gone, or be another segment already. Then it finds no file, or
 //! another sequence number in it, or checksums that do not match, as they cover the segment's id; it never takes other
@@ -16,11 +18,11 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use raftkv_protocol::types::{Entry, ShardId};
 
-use super::batch::{BLOCK_BYTES, BatchHeader, PlacedBatch};
+use super::batch::{self, BLOCK_BYTES, BatchHeader, Records};
 use super::disk::{Access, Disk, DiskFile};
 use super::given::{read_again, read_given};
 use super::record::Record;
-use super::runs::Part;
+use super::runs::{Extent, Part};
 use super::segment::{self, SegmentHeader, SegmentKey, segment_name};
 use super::syncer::Place;
 use super::{Fetch, FetchError, Fetched, Wake};
@@ -131,7 +133,8 @@ struct OpenSegment {
 /// How much of a batch must be right, so that it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Care {
-    /// All of it: a later record may discard what an earlier one says.
+    /// All of it that is read: a later record may discard what an earlier one says. What lies elsewhere in the batch has
+    /// nothing to say about a run whose extent is known.
     Whole,
     /// What comes before the first damaged record. For whoever knows that the rest does not count.
     Sound,
@@ -174,17 +177,19 @@ impl Segments {
             format!("cannot read the log {path} at offset {offset}: {what} (entry {} of shard {shard})", part.first)
         };
         let open = self.segment(segment).map_err(|error| explain(&error.to_string()))?;
-        let (header, bytes) =
-            read_batch(&*open.file, open.key, offset, care).map_err(|error| explain(&error.to_string()))?;
+        let (header, bytes) = read_records(&*open.file, open.key, offset, part.extent, care)
+            .map_err(|error| explain(&error.to_string()))?;
         let mut entries = BTreeMap::new();
-        for record in PlacedBatch::new(header, open.key, &bytes).records() {
+        for record in Records::within(&header, open.key, &bytes) {
             if record.is_err() && care == Care::Sound {
                 break;
             }
             match record.map_err(|damage| explain(&damage.what.to_string()))?.1 {
                 Record::Entry { shard: of, id, kind, body } if of == shard => {
                     // An entry discards what the same batch held from its index on.
-                    entries.split_off(&id.index);
+                    while entries.last_key_value().is_some_and(|(last, _)| *last >= id.index) {
+                        entries.pop_last();
+                    }
                     entries.insert(id.index, Entry { id, kind, body: bytes.slice_ref(body) });
                 }
                 Record::Copy { shard: of, id, kind, body } if of == shard => {
@@ -225,18 +230,29 @@ impl Segments {
     }
 }
 
-fn read_batch(file: &dyn DiskFile, key: SegmentKey, at: u64, care: Care) -> io::Result<(BatchHeader, Bytes)> {
+/// The header of a batch, and of its records the bytes that hold a run.
+fn read_records(
+    file: &dyn DiskFile,
+    key: SegmentKey,
+    at: u64,
+    extent: Extent,
+    care: Care,
+) -> io::Result<(BatchHeader, Bytes)> {
     let mut block = [0; BLOCK_BYTES as usize];
     let read = |at, buffer: &mut [u8]| match care {
         Care::Whole => read_again(file, at, buffer),
         Care::Sound => read_given(file, at, buffer, |_, _| {}),
     };
-    let mut length = read(at, &mut block)?;
+    let first = if extent == Extent::WHOLE { block.len() } else { batch::HEADER_BYTES };
+    let length = read(at, &mut block[..first])?;
     let header = BatchHeader::decode(&block[..length], key, at)
         .ok_or_else(|| io::Error::other("the header of a batch is damaged"))?;
-    let mut bytes = vec![0; header.length as usize];
-    bytes[..length].copy_from_slice(&block[..length]);
-    length += read(at + length as u64, &mut bytes[length..])?;
+    let wanted = extent.within(header.record_range());
+    let in_block = block[..length].get(wanted.start..wanted.end.min(length)).unwrap_or_default();
+    let mut bytes = vec![0; wanted.len()];
+    let mut length = in_block.len();
+    bytes[..length].copy_from_slice(in_block);
+    length += read(at + (wanted.start + length) as u64, &mut bytes[length..])?;
     if length != bytes.len() {
         return Err(io::Error::other("the file ends inside a batch"));
     }

@@ -5,6 +5,9 @@
 //! W are corruption, and the log is refused; at or above W they are what a crash left of the last batch, and are cut.
 //! To find W, everything up to the end of the segment is searched for headers.
 //!
+//! A record that is right, and that this version does not know, is neither: a later version has written it, and the log is
+//! refused on both sides of W, for that version to read.
+//!
 //! What is right at or above W is *kept*: it may have been acknowledged, but the page cache may hold what the disk does
 //! not. It is handed out for the next segment, which seals this one at W. Nothing is changed here.
 //!
@@ -13,6 +16,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 
 use raftkv_protocol::types::{EntryId, HardState, ShardId};
@@ -228,9 +232,7 @@ impl Segment {
         let (length, size, file) = read.map_err(|error| unreadable(&path, &error))?;
         let header = SegmentHeader::decode(&bytes[..length]).map_err(|wrong| match wrong {
             BadHeader::Damaged => with_bad(corrupt(&path, 0, &wrong.to_string(), None), &bad),
-            BadHeader::Version(_) => Refusal::Other(LogError(format!(
-                "cannot read {path} at offset 0: {wrong}; start the version that wrote it"
-            ))),
+            BadHeader::Version(_) => of_a_later_version(&path, 0, &wrong),
         })?;
         if header.sequence != sequence {
             let what = format!("the segment's header has sequence number {}", header.sequence);
@@ -313,8 +315,13 @@ impl Segment {
         corrupt(&self.path, at, what, entry)
     }
 
-    fn damaged(&self, header: &BatchHeader, damage: &Damage) -> Refusal {
-        corrupt(&self.path, header.start + damage.offset as u64, &damage.what.to_string(), damage.entry)
+    /// Why a batch cannot be read. What a later version has written is not damaged, and must not be cut or let go.
+    fn refuse(&self, header: &BatchHeader, damage: &Damage) -> Refusal {
+        let at = header.start + damage.offset as u64;
+        if damage.is_unknown() {
+            return of_a_later_version(&self.path, at, &damage.what);
+        }
+        corrupt(&self.path, at, &damage.what.to_string(), damage.entry)
     }
 }
 
@@ -450,7 +457,7 @@ impl Recovery {
         batch: &PlacedBatch<'_>,
         hard_states: Result<Vec<(ShardId, HardState)>, Damage>,
     ) -> Result<(), Refusal> {
-        let records = batch.records().map(|record| record.map_err(|damage| segment.damaged(header, &damage)));
+        let records = batch.records().map(|record| record.map_err(|damage| segment.refuse(header, &damage)));
         let place = Place { segment: segment.header.sequence, offset: header.start };
         self.replay.batch(place, records, |offset, record, what| {
             let entry = match record {
@@ -459,7 +466,7 @@ impl Recovery {
             };
             corrupt(&segment.path, header.start + offset as u64, &what, entry)
         })?;
-        for (shard, hard_state) in hard_states.map_err(|damage| segment.damaged(header, &damage))? {
+        for (shard, hard_state) in hard_states.map_err(|damage| segment.refuse(header, &damage))? {
             self.replay.hard_state(shard, hard_state);
         }
         Ok(())
@@ -476,8 +483,15 @@ impl Recovery {
             }
             let Some(bytes) = segment.batch_bytes(&header, &mut buffer)? else { break };
             let batch = PlacedBatch::new(header, segment.header.key, bytes);
-            let whole = Some(header.number) == number.checked_add(1) && batch.records().all(|record| record.is_ok());
-            let Some(hard_states) = hard_states(&batch).ok().filter(|_| whole) else { break };
+            if Some(header.number) != number.checked_add(1) {
+                break;
+            }
+            let checked = batch.records().try_for_each(|record| record.map(drop)).and_then(|()| hard_states(&batch));
+            let hard_states = match checked {
+                Ok(hard_states) => hard_states,
+                Err(damage) if damage.is_unknown() => return Err(segment.refuse(&header, &damage)),
+                Err(_) => break,
+            };
             self.continued_in = says_continued(&batch);
             if self.continued_in.is_some() {
                 break;
@@ -521,7 +535,9 @@ fn hard_states(batch: &PlacedBatch<'_>) -> Result<Vec<(ShardId, HardState)>, Dam
         }
         Ok(hard_states)
     };
-    read(HardStateCopy::Second).or_else(|_| read(HardStateCopy::First))
+    read(HardStateCopy::Second).or_else(|second: Damage| {
+        read(HardStateCopy::First).map_err(|first: Damage| if second.is_unknown() { second } else { first })
+    })
 }
 
 /// A refusal, with what the disk said about blocks that it did not give.
@@ -532,6 +548,10 @@ fn with_bad(refusal: Refusal, bad: &BadBlocks) -> Refusal {
         }
         (refusal, _) => refusal,
     }
+}
+
+fn of_a_later_version(path: &str, offset: u64, what: &dyn fmt::Display) -> Refusal {
+    Refusal::Other(LogError(format!("cannot read {path} at offset {offset}: {what}; start the version that wrote it")))
 }
 
 fn unreadable(path: &str, error: &io::Error) -> Refusal {

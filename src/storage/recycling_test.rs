@@ -7,7 +7,7 @@ use raftkv_protocol::types::Index;
 use super::conformance_test::entry;
 use super::log_by_hand::{A, BLOCK, Node, SEGMENT, about_to_let_go, body};
 use super::reader::{FetchJob, Reader};
-use super::runs::Part;
+use super::runs::{Extent, Part};
 use super::segment::{SegmentHeader, segment_name};
 use super::simulated_disk::{Random, SimulatedDisk, Survivors};
 use super::spares::{SPARES, SPARES_MAX};
@@ -58,7 +58,7 @@ fn the_reader_knows_a_file_that_has_become_another_segment() {
     let mut read = |offset: u64, index: u64| {
         let (first, last) = (Index(index), Index(index));
         let fetch = Fetch { shard: A, tag: 1, first, last, bytes_max: 1 << 20 };
-        let part = Part { at: Place { segment: 1, offset }, first, last };
+        let part = Part { at: Place { segment: 1, offset }, first, last, extent: Extent::WHOLE };
         reader.fetch(FetchJob { id: 1, fetch, parts: vec![part] });
         let job = worker.next().expect("it was asked");
         worker.work(&job);

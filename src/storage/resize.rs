@@ -45,10 +45,18 @@ trait Source {
 /// Copies every shard from the logs that hold it to the one that is to hold it. Both lists name all shards. The new
 /// logs must not exist yet; they are durable, and say what the old ones said, when this returns.
 pub fn move_shards(from: Vec<Options>, to: Vec<Options>) -> Result<(), LogError> {
+    move_between(from.into_iter().map(on_disk), to.into_iter().map(on_disk))
+}
+
+/// The same on any disks; the directories in the options do not matter.
+pub(super) fn move_between(
+    from: impl Iterator<Item = Result<OnDisk, LogError>>,
+    to: impl Iterator<Item = Result<OnDisk, LogError>>,
+) -> Result<(), LogError> {
     let mut new = create_all(to)?;
     let mut moved = Vec::new();
-    for options in from {
-        let (disk, options) = on_disk(options)?;
+    for on_disk in from {
+        let (disk, options) = on_disk?;
         let (mut old, recovered) = Hand::open(disk, options)?;
         let shards = old.shards.clone();
         copy_all(&mut old, &shards, recovered, &mut new, &mut moved)?;
@@ -59,7 +67,7 @@ pub fn move_shards(from: Vec<Options>, to: Vec<Options>) -> Result<(), LogError>
 /// The same, but of a damaged log only what is sound is copied: see `salvage.rs`. Tells which logs those
 /// were. What they held must not be let go before it is on durable record that their shards have forgotten something.
 pub fn salvage_shards(from: Vec<Options>, to: Vec<Options>) -> Result<Vec<SalvagedLog>, LogError> {
-    let mut new = create_all(to)?;
+    let mut new = create_all(to.into_iter().map(on_disk))?;
     let mut moved = Vec::new();
     let mut salvaged = Vec::new();
     for options in from {
@@ -100,17 +108,16 @@ fn salvage_into(
     Ok(Some(SalvagedLog { shards, damage }))
 }
 
-fn on_disk(options: Options) -> Result<(Arc<dyn Disk>, Options), LogError> {
+/// A log's disk, and what it is to be like.
+pub(super) type OnDisk = (Arc<dyn Disk>, Options);
+
+fn on_disk(options: Options) -> Result<OnDisk, LogError> {
     let disk = RealDisk::create(&options.dir, options.io).map_err(|error| unusable(&options.dir, &error))?;
     Ok((Arc::new(disk), options))
 }
 
-fn create_all(options: Vec<Options>) -> Result<Vec<Hand>, LogError> {
-    let create = |options| {
-        let (disk, options) = on_disk(options)?;
-        Hand::open(disk, options).map(|(hand, _)| hand)
-    };
-    options.into_iter().map(create).collect()
+fn create_all(logs: impl Iterator<Item = Result<OnDisk, LogError>>) -> Result<Vec<Hand>, LogError> {
+    logs.map(|on_disk| on_disk.and_then(|(disk, options)| Hand::open(disk, options)).map(|(hand, _)| hand)).collect()
 }
 
 impl Hand {

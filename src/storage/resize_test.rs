@@ -6,7 +6,11 @@ use bytes::Bytes;
 use raftkv_protocol::types::{Entry, EntryId, EntryKind, HardState, Index, NodeId, ShardId, SnapshotId, Term};
 use tempfile::TempDir;
 
-use super::{CoreLog, FileLog, Options, RecoveredShard, move_shards};
+use super::disk::Disk;
+use super::log_by_hand::write_out;
+use super::resize::{OnDisk, move_between};
+use super::simulated_disk::{SimulatedDisk, Survivors};
+use super::{CoreLog, FileLog, LogError, Options, RecoveredShard, move_shards};
 
 const SHARDS: u16 = 7;
 
@@ -52,21 +56,23 @@ fn filled(dir: &Path, cores: u16) {
 fn contents(dir: &Path, cores: u16) -> Vec<(ShardId, RecoveredShard, Vec<Bytes>)> {
     let mut contents = Vec::new();
     for options in all(dir, cores) {
-        let shards = options.shards.clone();
-        let (mut log, recovered, workers) = by_hand(options);
-        for (shard, recovered) in shards.into_iter().zip(recovered) {
-            let last = Index(recovered.start.index.0 + recovered.entries.len() as u64);
-            let bodies = bodies(&mut log, &workers, shard, recovered.start.index.next(), last);
-            contents.push((shard, recovered, bodies));
-        }
+        let disk = super::disk::RealDisk::create(&options.dir, options.io).expect("a directory");
+        contents.extend(contents_on(Arc::new(disk), options));
     }
     contents.sort_by_key(|(shard, ..)| *shard);
     contents
 }
 
-fn by_hand(options: Options) -> (FileLog, Vec<RecoveredShard>, super::Workers) {
-    let disk = super::disk::RealDisk::create(&options.dir, options.io).expect("a directory");
-    FileLog::open_by_hand(Arc::new(disk), options).expect("opens")
+/// The same of one log on any disk.
+fn contents_on(disk: Arc<dyn Disk>, options: Options) -> Vec<(ShardId, RecoveredShard, Vec<Bytes>)> {
+    let shards = options.shards.clone();
+    let (mut log, recovered, workers) = FileLog::open_by_hand(disk, options).expect("opens");
+    let held = shards.into_iter().zip(recovered).map(|(shard, recovered)| {
+        let last = Index(recovered.start.index.0 + recovered.entries.len() as u64);
+        let bodies = bodies(&mut log, &workers, shard, recovered.start.index.next(), last);
+        (shard, recovered, bodies)
+    });
+    held.collect()
 }
 
 fn bodies(log: &mut FileLog, workers: &super::Workers, shard: ShardId, mut first: Index, last: Index) -> Vec<Bytes> {
@@ -123,4 +129,62 @@ fn a_move_without_room_says_so() {
     let error = move_shards(all(old.path(), 1), to).expect_err("refused");
     assert!(error.0.contains("free space, or start with the old --cores"), "{error}");
     assert_eq!(contents(old.path(), 1), held);
+}
+
+/// Disks in memory, one for each core, and the logs that they hold when everything was put there.
+fn disks(cores: u16) -> Vec<SimulatedDisk> {
+    (0..cores).map(|core| SimulatedDisk::new(u64::from(core))).collect()
+}
+
+fn on(disks: &[SimulatedDisk]) -> impl Iterator<Item = Result<OnDisk, LogError>> {
+    let cores = disks.len() as u16;
+    let disks = disks.iter().map(|disk| Arc::new(disk.clone()) as Arc<dyn Disk>);
+    (0..cores).zip(disks).map(move |(core, disk)| Ok((disk, options(Path::new("nowhere"), core, cores))))
+}
+
+fn held(disks: &[SimulatedDisk]) -> Vec<(ShardId, RecoveredShard, Vec<Bytes>)> {
+    let mut held: Vec<_> =
+        on(disks).flat_map(|log| log.map(|(disk, options)| contents_on(disk, options)).expect("a log")).collect();
+    held.sort_by_key(|(shard, ..)| *shard);
+    held
+}
+
+/// Until the new logs are whole and durable nobody is told so, and the old ones hold everything.
+// museum 39, 40
+#[test]
+fn the_power_may_go_at_any_moment_of_a_move() {
+    let old = disks(2);
+    for (disk, (_, options)) in old.iter().zip(on(&old).map(|log| log.expect("a log"))) {
+        let shards = options.shards.clone();
+        let (mut log, _, workers) = FileLog::open_by_hand(Arc::new(disk.clone()), options).expect("opens");
+        for shard in shards {
+            log.set_hard_state(shard, HardState { term: Term(3), vote: Some(NodeId(2)) });
+            log.append(shard, &mut entries(shard, 1, 20, 1));
+            write_out(&mut log, &workers);
+        }
+        log.close().expect("healthy");
+    }
+    let before = held(&old);
+    let mut cut_off = 0;
+    // Each of the disks in turn: two that are read, three that are written.
+    for dying in 0..5 {
+        for operation in 0.. {
+            let old: Vec<SimulatedDisk> = old.iter().map(SimulatedDisk::fork).collect();
+            let new = disks(3);
+            let all = || old.iter().chain(&new);
+            let disk = all().nth(dying).expect("there are five");
+            disk.die_at(operation);
+            let moved = move_between(on(&old), on(&new));
+            let has_died = disk.is_off();
+            assert_eq!(moved.is_err(), has_died, "disk {dying}, operation {operation}: {moved:?}");
+            all().for_each(|disk| disk.crash_in_place(Survivors::None));
+            assert!(held(&old) == before, "disk {dying}, operation {operation}: the old logs lose nothing");
+            if !has_died {
+                assert!(held(&new) == before, "the new ones hold all of it");
+                break;
+            }
+            cut_off += 1;
+        }
+    }
+    assert!(cut_off > 50, "{cut_off}");
 }

@@ -216,6 +216,10 @@ impl Disk for Watched {
         self.disk.sync_dir()
     }
 
+    fn failed_sync(&self) -> Option<String> {
+        self.disk.failed_sync()
+    }
+
     fn fresh_id(&self) -> io::Result<u128> {
         self.disk.fresh_id()
     }

@@ -1,19 +1,62 @@
-//! Where the entries of a shard are: runs of consecutive entries that lie in one place, which is a batch or a segment.
+//! Where the entries of a shard are: runs of consecutive entries that lie in one place, which is a batch or a segment, or in
+//! one part of it.
 //!
 //! Entries that are written again, so that an older place is not needed any more (see [`Record::Copy`]), end up in later
 //! places than the entries behind them. Everywhere else a later entry never lies in an earlier place.
 //!
+//! Shards share their places: of each run it may be known which bytes of the place hold it, so that whoever reads it
+//! reads no more.
+//!
 //! [`Record::Copy`]: super::record::Record::Copy
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use raftkv_protocol::types::Index;
+
+/// A run whose bytes are known is not made longer than this, whatever lies in the same place behind it: of a large batch
+/// too only what is wanted is read.
+const EXTENT_BYTES_MAX: u32 = 64 << 10;
+
+/// Which bytes of a place hold a run, counted from where the place begins. They may hold other records besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    from: u32,
+    end: u32,
+}
+
+impl Extent {
+    /// Not known: all bytes of the place have to be read.
+    pub(crate) const WHOLE: Extent = Extent { from: 0, end: u32::MAX };
+
+    pub(crate) fn new(bytes: Range<usize>) -> Extent {
+        match (u32::try_from(bytes.start), u32::try_from(bytes.end)) {
+            (Ok(from), Ok(end)) => Extent { from, end },
+            _ => Extent::WHOLE,
+        }
+    }
+
+    /// Those of the bytes that lie within these.
+    pub(crate) fn within(self, range: Range<usize>) -> Range<usize> {
+        (self.from as usize).clamp(range.start, range.end)..(self.end as usize).clamp(range.start, range.end)
+    }
+
+    fn bytes(self) -> u32 {
+        self.end - self.from
+    }
+
+    /// What covers both.
+    fn with(self, other: Extent) -> Extent {
+        Extent { from: self.from.min(other.from), end: self.end.max(other.end) }
+    }
+}
 
 /// Consecutive entries of one shard in one place: from here to the next run, or to the shard's last entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run<T> {
     first: Index,
     at: T,
+    extent: Extent,
 }
 
 /// Some of the entries of one run.
@@ -25,6 +68,8 @@ pub(crate) struct Part<T> {
     pub(crate) first: Index,
     /// The last entry.
     pub(crate) last: Index,
+    /// Where in the place the run lies.
+    pub(crate) extent: Extent,
 }
 
 /// See the module. What the last entry is, and the one before the first, is known to the owner.
@@ -68,9 +113,11 @@ impl<T: Copy + Ord> Runs<T> {
     }
 
     /// Adds the entry behind the last.
-    pub(crate) fn push(&mut self, index: Index, at: T) {
-        if self.last_place() != Some(at) {
-            self.runs.push_back(Run { first: index, at });
+    pub(crate) fn push(&mut self, index: Index, at: T, extent: Extent) {
+        let run = self.runs.back_mut().filter(|run| run.at == at);
+        match run.map(|run| (run.extent.with(extent), run)) {
+            Some((longer, run)) if longer.bytes() <= EXTENT_BYTES_MAX || longer == run.extent => run.extent = longer,
+            _ => self.runs.push_back(Run { first: index, at, extent }),
         }
     }
 
@@ -113,6 +160,7 @@ impl<T: Copy + Ord> Runs<T> {
                 at: self.runs[at].at,
                 first: self.runs[at].first.max(first),
                 last: end_of(at).min(last),
+                extent: self.runs[at].extent,
             })
             .take_while(move |part| part.first <= last)
     }
@@ -123,7 +171,7 @@ impl<T: Copy + Ord> Runs<T> {
         runs.extend(self.runs.iter().take_while(|run| run.first < first));
         runs.append(&mut by.runs);
         if last < end {
-            let behind = self.position(last.next()).map(|at| Run { first: last.next(), at: self.runs[at].at });
+            let behind = self.position(last.next()).map(|at| Run { first: last.next(), ..self.runs[at] });
             runs.extend(behind);
             runs.extend(self.runs.iter().filter(|run| run.first.prev() > last));
         }
@@ -157,7 +205,7 @@ impl<T: Copy + Ord> Whereabouts<T> {
     /// An entry, which discards what was at and behind its index.
     pub(crate) fn entry(&mut self, index: Index, at: T) {
         self.live.truncate(index);
-        self.live.push(index, at);
+        self.live.push(index, at, Extent::WHOLE);
         if index <= self.copies_last {
             self.copies.truncate(index);
             self.copies_last = index.prev();
@@ -171,7 +219,7 @@ impl<T: Copy + Ord> Whereabouts<T> {
         if !follows {
             self.copies.clear();
         }
-        self.copies.push(index, at);
+        self.copies.push(index, at, Extent::WHOLE);
         self.copies_last = index;
         follows
     }
@@ -220,7 +268,7 @@ impl<T: Copy + Ord> Whereabouts<T> {
     {
         let map = |runs: &Runs<T>| {
             let mut mapped = Runs { runs: VecDeque::new(), ordered_after: runs.ordered_after };
-            runs.runs.iter().for_each(|run| mapped.push(run.first, name(run.at)));
+            runs.runs.iter().for_each(|run| mapped.push(run.first, name(run.at), run.extent));
             mapped
         };
         Whereabouts { live: map(&self.live), copies: map(&self.copies), copies_last: self.copies_last }

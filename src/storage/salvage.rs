@@ -82,7 +82,7 @@ impl Salvage {
     pub(super) fn read(&mut self, fetch: &Fetch) -> Result<Vec<Entry>, LogError> {
         let place = |part: Part<_>| {
             let super::BatchNumber(number) = part.at;
-            Part { at: self.places[number as usize - 1], first: part.first, last: part.last }
+            Part { at: self.places[number as usize - 1], first: part.first, last: part.last, extent: part.extent }
         };
         let tail = self.tails.get(&fetch.shard).expect("what is read was told to be there");
         let parts: Vec<Part<Place>> = tail.locate(fetch.first, fetch.last).map(place).collect();

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raftkv_protocol::types::{EntryId, HardState, Index, ShardId, SnapshotId, Term};
 
-use super::batch::BLOCK_BYTES;
+use super::batch::{self, BLOCK_BYTES, BatchHeader};
 use super::conformance_test::{entry, hard_state};
 use super::disk::Disk;
 use super::inspect::{Item, inspect_disk};
 use super::log_by_hand::write_out;
-use super::record::Record;
+use super::record::{Record, Seed, stamp};
 use super::salvage::Salvage;
-use super::segment::{BATCHES_AT, HEADER_BYTES, segment_name};
+use super::segment::{BATCHES_AT, HEADER_BYTES, SegmentHeader, SegmentKey, segment_name};
 use super::simulated_disk::{Random, SimulatedDisk, Survivors};
 use super::{
     CoreLog, Fetch, FileLog, LogError, Options, RecoveredShard, SalvagedLog, Workers, begin_anew, check, check_closely,
@@ -511,6 +511,55 @@ fn a_segment_of_a_later_format_is_no_damaged_log() {
     let LogError(line) = damage(&disk).expect_err("nobody here knows what it says");
     assert!(line.contains(" at offset 0: the segment has format 2, this version reads 1; start"), "{line}");
     rewrite(&disk, &SimulatedDisk::new(5)).expect_err("nobody here knows what it says");
+}
+
+/// Gives a record of a batch a kind that only a later version can have, with the checksum that it would have.
+fn to_the_future(bytes: &mut [u8], key: SegmentKey, header: &BatchHeader, offset: usize) {
+    let record = &mut bytes[header.start as usize + offset..];
+    record[8] = 77;
+    stamp(record, Seed::new(key, header.number));
+}
+
+/// Behind the last proof of what is durable too, where damage is cut: it is none.
+#[test]
+fn a_record_of_a_later_version_is_no_damage() {
+    let disk = long();
+    let names = segments(&disk);
+    let newest = names.last().expect("it has segments");
+    let proved = super::newest(&disk).expect("readable").expect("there is a log").durable_upto;
+    for (name, is_last) in [(&names[1], false), (newest, true)] {
+        for in_hard_states in [false, true] {
+            let disk = disk.fork();
+            disk.edit(name, |bytes| {
+                let key = SegmentHeader::decode(bytes).expect("a segment").key;
+                let mut batches = Vec::new();
+                let mut at = BATCHES_AT;
+                while let Some(header) = BatchHeader::decode(&bytes[at as usize..], key, at) {
+                    at = header.end();
+                    batches.push(header);
+                }
+                let with_votes = |header: &&BatchHeader| !in_hard_states || header.hard_states > 0;
+                let found = if is_last { batches.iter().rfind(with_votes) } else { batches.iter().find(with_votes) };
+                let header = found.expect("there is one");
+                assert!(!is_last || in_hard_states || header.start >= proved, "nothing proves it durable");
+                if in_hard_states {
+                    let first = batch::HEADER_BYTES + header.records as usize;
+                    let second = first.next_multiple_of(BLOCK_BYTES as usize);
+                    to_the_future(bytes, key, header, second);
+                    // The second copy is the one that is read: damage of the first does not make it less known.
+                    bytes[header.start as usize + first + 20] ^= 1;
+                } else {
+                    to_the_future(bytes, key, header, batch::HEADER_BYTES);
+                }
+            });
+            let before = (disk.names(), disk.bytes(name));
+            let LogError(line) = damage(&disk).expect_err("nobody here knows what it says");
+            assert!(line.contains(": a record of kind 77 is unknown to this version; start the version"), "{line}");
+            assert_eq!(open(&disk).err(), Some(LogError(line)));
+            rewrite(&disk, &SimulatedDisk::new(5)).expect_err("nobody here knows what it says");
+            assert!((disk.names(), disk.bytes(name)) == before, "it is left as it is");
+        }
+    }
 }
 
 /// What cannot be read may be there still: the disk is to be looked at first.

@@ -299,10 +299,9 @@ impl SimulatedDisk {
         state.fails_sync = Some(state.syncs + sync);
     }
 
-    /// The file whose sync has failed at [`SimulatedDisk::fail_sync`] since the last crash or restart, by the name that it
-    /// had then.
+    /// The file whose sync has failed since the last crash or restart, by the name that it had then; no name for the directory.
     #[must_use]
-    pub fn failed_sync(&self) -> Option<String> {
+    pub fn unsynced_name(&self) -> Option<String> {
         self.state().failed_sync.clone()
     }
 

@@ -9,8 +9,8 @@
 //! starts, and for what sets segments free. Entries wait for more: a node that can get no space for hours can vote.
 //!
 //! Segments go one by one, oldest first, each for good before the next: whatever a crash leaves is a chain. The new name
-//! of a spare is durable before anything is written into it. After an error of that nothing more is let go in this life,
-//! as nobody knows which names the disk holds; the next start looks.
+//! of a spare is durable before anything is written into it. Any error but that the disk is full ends the log: nobody knows
+//! which names the disk holds, and where a sync of the directory has failed, the next one proves nothing. The next start looks.
 
 mod allocator;
 mod first;

@@ -4,12 +4,15 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::LogError;
 use super::disk::{Disk, LogIo, RealDisk};
+use super::segment::segment_name;
 use super::simulated_disk::SimulatedDisk;
 use super::spares::{
     AllocatorWorker, Attempt, CALM_AFTER_START, Filling, First, Pool, Purpose, Quota, SpareMaker, SpareSource,
 };
 use super::stats::Shared;
+use super::tip::SegmentFile;
 
 const SEGMENT: u64 = 64 << 10;
 
@@ -49,7 +52,7 @@ fn sizes(disk: &SimulatedDisk) -> Vec<u64> {
 fn what_a_start_gives_back_is_laid_by_where_the_disk_is_full() {
     let laid_by = |found: &[u64], free: u64, given_back: u64| {
         let (disk, mut first) = start_with(found, free << 10);
-        first.lay_by(given_back << 10);
+        first.lay_by(given_back << 10).expect("healthy");
         sizes(&disk)
     };
     assert_eq!(laid_by(&[], 100, 80), [80], "the rest is not the log's");
@@ -58,6 +61,7 @@ fn what_a_start_gives_back_is_laid_by_where_the_disk_is_full() {
     assert_eq!(laid_by(&[LONG], 100, 100), [256], "the next start has one");
     assert_eq!(laid_by(&[], 256, 200), [0; 0], "the allocator makes one of the usual size");
     assert_eq!(laid_by(&[128 << 10], 200, 200), [72, 256], "together they are enough");
+    assert_eq!(laid_by(&[200 << 10], 240, 150), [92, 256], "of what is left 94 are the log's");
     assert_eq!(laid_by(&[64 << 10, 96 << 10], 88, 88), [64, 88, 96], "they are not");
 }
 
@@ -73,7 +77,7 @@ fn a_start_on_a_full_disk_takes_a_short_spare_that_holds_twice_what_it_must_writ
     assert_eq!(takes(0, 1), (Ok((128, Filling::Remains)), vec![64, 128]), "the longest");
     assert_eq!(takes(0, 64 << 10), (Ok((128, Filling::Remains)), vec![64, 128]));
     assert_eq!(takes(0, 65 << 10), (Ok((132, Filling::Zeros)), vec![132]), "both together are enough");
-    assert_eq!(takes(0, 97 << 10), (Err(true), vec![]), "they are not");
+    assert_eq!(takes(0, 97 << 10), (Err(true), vec![64, 128]), "they are not, and stay");
     assert_eq!(takes(64 << 10, 129 << 10), (Ok((256, Filling::Zeros)), vec![256]), "with what is free");
     assert_eq!(takes(LONG, 1), (Ok((256, Filling::Zeros)), vec![64, 128, 256]), "the disk has room");
 }
@@ -152,7 +156,7 @@ fn rests(worker: &mut AllocatorWorker) -> bool {
     let (alive, alive_out) = crossbeam_channel::bounded(1);
     alive.send(()).expect("room");
     worker.alive = Some(alive_out);
-    worker.rest(false);
+    worker.rest();
     alive.is_empty()
 }
 
@@ -169,4 +173,34 @@ fn a_spare_is_filled_at_leisure_unless_the_reserve_is_not_there_or_the_log_waits
     assert!(rests(&mut worker));
     assert!(!pool.is_ready(Some(1), Purpose::Entries));
     assert!(!rests(&mut worker), "the log waits");
+}
+
+// museum 41
+#[test]
+fn a_segment_that_was_cut_short_is_kept_for_the_next_start_while_there_is_no_spare() {
+    for (spares, left) in [(0, vec![96]), (1, vec![256])] {
+        let (disk, first) = start_with(&vec![LONG; spares], 0);
+        disk.set_bytes(&segment_name(1), vec![1; 96 << 10]);
+        let (mut worker, mut pool) = AllocatorWorker::new(first, Arc::new(Shared::new()), Arc::new(|| {}));
+        pool.let_go(vec![SegmentFile { sequence: 1, size: 96 << 10 }]);
+        assert!(worker.wants());
+        assert_eq!((worker.attempt(), sizes(&disk)), (Attempt::Done, left));
+    }
+}
+
+/// The name, or the bytes, of a spare that could not be made for good.
+#[test]
+fn only_a_full_disk_passes() {
+    let (disk, first) = start_with(&[], 0);
+    let shared = Arc::new(Shared::new());
+    let (mut worker, _pool) = AllocatorWorker::new(first, Arc::clone(&shared), Arc::new(|| {}));
+    assert!(worker.wants());
+    assert_eq!((worker.attempt(), shared.failure()), (Attempt::Refused, None));
+    disk.set_capacity(None);
+    disk.fail_at(2);
+    assert_eq!(worker.attempt(), Attempt::Failed, "the sync of the directory");
+    let LogError(line) = shared.failure().expect("it is final");
+    assert!(line.starts_with("cannot allocate a log segment in /simulated/: "), "{line}");
+    assert!(!worker.wants());
+    assert_eq!(sizes(&disk), [0; 0], "it is not left where nobody counts it");
 }

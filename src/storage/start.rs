@@ -3,11 +3,12 @@
 //! No thread is involved.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use super::LogError;
 use super::blemish;
-use super::disk::Disk;
+use super::disk::{Disk, is_full};
 use super::record::Seal;
 use super::recovery::{self, Recovery, RecoveryReport};
 use super::replay::Replay;
@@ -45,12 +46,11 @@ pub(super) fn start(
     if let Some(line) = blemish::warning(&blemishes) {
         log::warn!("a spot of the log is not as it was written: {line}");
     }
-    trim_all(&**disk, &ends, &mut tip.sealed);
+    trim_all(&**disk, &ends, &mut tip.sealed)?;
     let sealed = tip.seal;
     let mut segments = tip.sealed.clone();
     let maker = SpareMaker { disk: Arc::clone(disk), segment_size, quota: Arc::clone(quota) };
-    let mut spares = First::new(maker)
-        .map_err(|error| LogError(format!("cannot tidy the log directory {}: {error}", disk.path(""))))?;
+    let mut spares = First::new(maker).map_err(|error| cannot_tidy(&**disk, &error))?;
     let (numbered, mut batches): (Vec<_>, Vec<_>) = kept.into_iter().map(|kept| (kept.numbered, kept.batch)).unzip();
     if mutant!("kept-batches-not-rewritten") {
         batches.clear();
@@ -65,43 +65,51 @@ pub(super) fn start(
         && let Some(last) = segments.back_mut()
     {
         let size = last.size;
-        last.size = trim(&**disk, &seal, size);
+        last.size = trim(&**disk, &seal, size)?;
         quota.sub_used(size - last.size);
         syncer.trimmed(*last);
-        spares.lay_by(size - last.size);
+        spares.lay_by(size - last.size).map_err(|error| cannot_tidy(&**disk, &error))?;
     }
     Ok(Started { replay, syncer, spares, segments, report })
 }
 
 /// Gives back what earlier starts would have given back, had they not ended before: on a full disk it is all the space there
 /// is.
-fn trim_all(disk: &dyn Disk, ends: &[Seal], segments: &mut VecDeque<SegmentFile>) {
-    let mut untrimmed = segments
-        .iter_mut()
-        .filter_map(|segment| {
-            let end = ends.iter().find(|end| end.sequence == segment.sequence)?;
-            (segment.size > end.cut).then_some((segment, end))
-        })
-        .peekable();
-    if untrimmed.peek().is_none() {
-        return;
+fn trim_all(disk: &dyn Disk, ends: &[Seal], segments: &mut VecDeque<SegmentFile>) -> Result<(), LogError> {
+    let mut is_named = false;
+    for segment in segments {
+        let Some(end) = ends.iter().find(|end| end.sequence == segment.sequence) else { continue };
+        if segment.size > end.cut {
+            if !std::mem::replace(&mut is_named, true) {
+                // The name of the segment that says where the one before it ends may be lost yet.
+                disk.sync_dir().map_err(|error| cannot_tidy(disk, &error))?;
+            }
+            segment.size = trim(disk, end, segment.size)?;
+        }
     }
-    // The name of the segment that says where the one before it ends may be lost yet.
-    if let Err(error) = disk.sync_dir() {
-        return log::warn!("cannot give back the unused ends of segments in {}: {error}", disk.path(""));
-    }
-    untrimmed.for_each(|(segment, end)| segment.size = trim(disk, end, segment.size));
+    Ok(())
 }
 
 /// Gives back the unused rest of a segment that is sealed, durably so, and that this process has not mapped. Tells its size.
-fn trim(disk: &dyn Disk, seal: &Seal, size: u64) -> u64 {
+fn trim(disk: &dyn Disk, seal: &Seal, size: u64) -> Result<u64, LogError> {
     if size <= seal.cut {
-        return size;
+        return Ok(size);
     }
     let name = segment_name(seal.sequence);
-    if let Err(error) = disk.truncate(&name, seal.cut) {
-        log::warn!("cannot give back the unused end of {}: {error}", disk.path(&name));
-        return size;
+    match disk.truncate(&name, seal.cut) {
+        Ok(()) => Ok(seal.cut),
+        // Some file systems need space to set space free.
+        Err(error) if is_full(&error) => {
+            log::warn!("cannot give back the unused end of {}: {error}", disk.path(&name));
+            Ok(size)
+        }
+        Err(error) => Err(cannot_tidy(disk, &error)),
     }
-    seal.cut
+}
+
+fn cannot_tidy(disk: &dyn Disk, error: &io::Error) -> LogError {
+    LogError(format!(
+        "cannot tidy the log directory {}: {error}; check the disk, then start the node again",
+        disk.path("")
+    ))
 }

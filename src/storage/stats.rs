@@ -1,11 +1,13 @@
 //! What the log's threads count, for the metrics and for whoever watches the disk's health.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use raftkv_protocol::types::ShardId;
 
+use super::LogError;
 use super::tip::SegmentFile;
 use crate::boottime;
 use crate::metrics::figures::LogFigures;
@@ -82,6 +84,8 @@ pub(crate) struct Shared {
     waits_for_space: AtomicBool,
     changes_in: Sender<Change>,
     changes: Receiver<Change>,
+    /// Set once: the log has ended.
+    failure: OnceLock<LogError>,
 }
 
 impl Shared {
@@ -106,7 +110,23 @@ impl Shared {
             waits_for_space: AtomicBool::new(false),
             changes_in,
             changes,
+            failure: OnceLock::new(),
         }
+    }
+
+    /// The log ends, whoever of its workers met the error. Returns the first one: all others follow from it.
+    pub(crate) fn fail(&self, error: LogError) -> LogError {
+        self.failure.get_or_init(|| error).clone()
+    }
+
+    /// Why the log has ended. Nothing is written any more.
+    pub(crate) fn failure(&self) -> Option<&LogError> {
+        self.failure.get()
+    }
+
+    /// Whether it has.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure().is_some()
     }
 
     /// The counters.

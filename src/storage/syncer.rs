@@ -66,7 +66,6 @@ pub(crate) struct Syncer {
     own: Batch,
     /// Data was synced after the last watermark.
     unproven: bool,
-    failed: Option<LogError>,
 }
 
 /// A watermark must always fit: without one the last data batch could not be told from a torn one.
@@ -86,8 +85,7 @@ impl Syncer {
     ) -> Result<(Syncer, Vec<Place>), LogError> {
         tip.epoch += 1;
         let own = Batch::new(BatchNumber::default());
-        let mut syncer =
-            Syncer { disk, shared, current: None, tip, ahead: BTreeMap::new(), own, unproven: false, failed: None };
+        let mut syncer = Syncer { disk, shared, current: None, tip, ahead: BTreeMap::new(), own, unproven: false };
         let places = syncer.begin_segment(kept, 0, spares)?;
         Ok((syncer, places))
     }
@@ -103,25 +101,21 @@ impl Syncer {
     }
 
     fn place(&mut self, batch: &mut Batch, spares: &mut dyn SpareSource) -> Result<Place, LogError> {
-        if let Some(failed) = &self.failed {
+        if let Some(failed) = self.shared.failure() {
             return Err(failed.clone());
         }
         let placed = self.make_room(batch, spares).and_then(|()| self.append(batch));
-        match &placed {
-            Ok(_) => {
-                self.unproven = true;
-                if mutant!("released-before-restated") {
-                    spares.let_go(self.tip.take_needless());
-                }
-            }
-            Err(error) => self.failed = Some(error.clone()),
+        let place = placed.map_err(|error| self.shared.fail(error))?;
+        self.unproven = true;
+        if mutant!("released-before-restated") {
+            spares.let_go(self.tip.take_needless());
         }
-        placed
+        Ok(place)
     }
 
     /// The least size of the file that is to be taken for this batch, if the current segment has no room for it.
     pub(crate) fn spare_wanted(&mut self, batch: &Batch, spares: &dyn SpareSource) -> Option<u64> {
-        if self.failed.is_some() || self.has_room_for(batch, spares) {
+        if self.shared.has_failed() || self.has_room_for(batch, spares) {
             return None;
         }
         self.seal_current();
@@ -130,7 +124,7 @@ impl Syncer {
 
     /// Whether terms and votes can go ahead of a batch that waits, in the current segment or in this new one.
     pub(crate) fn can_go_ahead(&mut self, hard_states: &[(ShardId, HardState)], spares: &Pool) -> bool {
-        self.failed.is_none()
+        !self.shared.has_failed()
             && (self.has_room(room_for(&batch_of(hard_states)))
                 || self.roll_bytes().is_some_and(|bytes| spares.has(bytes)))
     }
@@ -161,7 +155,7 @@ impl Syncer {
 
     /// Whether a restatement would set segments free.
     pub(crate) fn has_needless(&self) -> bool {
-        self.tip.has_needless() && self.failed.is_none()
+        self.tip.has_needless() && !self.shared.has_failed()
     }
 
     /// Bytes of segments that a new segment would set free.
@@ -176,7 +170,7 @@ impl Syncer {
         if !self.has_room(room_for(&batch)) {
             return Ok(false);
         }
-        self.append(&mut batch).inspect_err(|error| self.failed = Some(error.clone()))?;
+        self.append(&mut batch).map_err(|error| self.shared.fail(error))?;
         self.unproven = true;
         spares.let_go(self.tip.take_needless());
         Ok(true)
@@ -187,12 +181,12 @@ impl Syncer {
         self.seal_current();
         let begun = self.begin_segment(&mut [], 0, spares).map(drop);
         self.unproven = false;
-        begun.inspect_err(|error| self.failed = Some(error.clone()))
+        begun.map_err(|error| self.shared.fail(error))
     }
 
     /// The bytes that a new segment would take at least.
     pub(crate) fn roll_bytes(&mut self) -> Option<u64> {
-        if self.failed.is_some() {
+        if self.shared.has_failed() {
             return None;
         }
         self.seal_current();
@@ -201,7 +195,7 @@ impl Syncer {
 
     /// Whether the last data batch is not proved durable by anything written after it.
     pub(crate) fn needs_watermark(&self) -> bool {
-        self.unproven && self.failed.is_none()
+        self.unproven && !self.shared.has_failed()
     }
 
     /// Writes a watermark.
@@ -212,7 +206,7 @@ impl Syncer {
         let appended = self.append(&mut own);
         self.own = own;
         self.unproven = false;
-        appended.map(drop).inspect_err(|error| self.failed = Some(error.clone()))
+        appended.map(drop).map_err(|error| self.shared.fail(error))
     }
 
     /// Writes the batch at the end of the current segment, where it fits, and syncs.

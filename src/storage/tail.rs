@@ -1,15 +1,15 @@
 //! One shard's part of the log as the loop knows it: the newest entries in memory, and for all of them the batches
 //! that hold them.
 //!
-//! The index is made of [`Runs`] (one for each batch that holds entries of the shard, not one for each entry). What is
-//! evicted from memory are whole runs.
+//! The index is made of [`Runs`] (one for each batch that holds entries of the shard, or several for a large one, not one
+//! for each entry). What is evicted from memory are whole runs.
 
 use std::collections::{VecDeque, vec_deque};
 
 use raftkv_protocol::types::{Entry, Index};
 
 use super::BatchNumber;
-use super::runs::{Part, Runs};
+use super::runs::{Extent, Part, Runs};
 
 /// What an entry costs in memory besides its body, roughly.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
@@ -98,10 +98,10 @@ impl ShardTail {
         std::mem::take(&mut self.entries)
     }
 
-    /// Adds the next entry.
-    pub(crate) fn push(&mut self, entry: Entry, batch: BatchNumber) {
+    /// Adds the next entry, which lies in these bytes of the batch.
+    pub(crate) fn push(&mut self, entry: Entry, batch: BatchNumber, extent: Extent) {
         assert_eq!(entry.id.index, self.last.next(), "an entry must follow the shard's last");
-        self.runs.push(entry.id.index, batch);
+        self.runs.push(entry.id.index, batch, extent);
         self.last = entry.id.index;
         self.entries.push_back(entry);
     }

@@ -86,11 +86,11 @@ impl Workers {
         self.hands().allocator.wants()
     }
 
-    /// Lets a segment go or makes a spare. `false` if the disk has no room: then the thread would try again after
-    /// [`Workers::RETRY_AFTER`].
+    /// Lets a segment go or makes a spare. `false` if the disk has no room, then the thread would try again after
+    /// [`Workers::RETRY_AFTER`], or if it failed, which is final.
     pub fn allocate(&self) -> bool {
         let allocator = &mut self.hands().allocator;
-        !allocator.wants() || allocator.attempt() != Attempt::Refused
+        !allocator.wants() || matches!(allocator.attempt(), Attempt::Done | Attempt::NoneWanted)
     }
 
     /// Whether a fetch waits.

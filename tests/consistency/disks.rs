@@ -72,6 +72,31 @@ fn a_node_ends_at_each_of_its_first_syncs_that_fails() {
     writers.stop().check(&cluster, &[1]);
 }
 
+/// Those of files and directories that are no batch: of segments and snapshots and their names, and of small files. Whichever
+/// thread makes the call, the node ends, and nothing that it acknowledged is lost.
+// museum 38
+#[test]
+fn a_node_ends_at_each_fsync_that_fails_whatever_it_is_of() {
+    if !have_strace("a_node_ends_at_each_fsync_that_fails_whatever_it_is_of") {
+        return;
+    }
+    let mut cluster = Cluster::of(1).flag("--snapshot-log-bytes=32KiB").start();
+    let writers = Writers::start(&cluster, "key", 2, 4);
+    writers.await_progress(50);
+    cluster.kill_9(1);
+    let mut of_snapshots = 0;
+    for failing in 1..=16 {
+        cluster.spawn_with(1, server_with_fault("fsync", &format!("error=EIO:when={failing}")));
+        let line = cluster.await_failure(1);
+        assert!(line.contains("Input/output error") && line.contains("check the disk"), "fsync {failing}: {line}");
+        of_snapshots += u32::from(line.contains("cannot sync") && line.contains("/snapshots/"));
+    }
+    assert!(of_snapshots > 0, "some are of snapshots");
+    cluster.restart_all();
+    writers.await_progress(50);
+    writers.stop().check(&cluster, &[1]);
+}
+
 /// museum 38
 #[test]
 fn a_cluster_goes_on_without_the_node_whose_disk_fails() {

@@ -24,7 +24,7 @@ fn leader(cluster: &Cluster) -> u64 {
 }
 
 /// Writes other keys of the shard until its index is at least this; nobody waits for the answers.
-fn fill(cluster: &mut Cluster, upto: u64) {
+pub(super) fn fill(cluster: &mut Cluster, upto: u64) {
     let key = key_of(SHARD);
     let to = ReplyTo { core: CoreId(SHARD.0 % CORES), origin: Origin::Gather { job: u64::MAX, shard: SHARD } };
     let deadline = cluster.now + Duration::from_secs(60);
@@ -55,7 +55,7 @@ fn cluster(seed: u64, nodes: u64) -> Cluster {
 }
 
 /// The same of a cluster that has just begun.
-fn alike(mut cluster: Cluster) -> Cluster {
+pub(super) fn alike(mut cluster: Cluster) -> Cluster {
     let nodes = cluster.nodes();
     cluster.run_until("node 1 leads", |cluster| replica(cluster, 1, SHARD).leads());
     write(&mut cluster, nodes.min(2), &key_of(SHARD), b"right");
@@ -69,7 +69,7 @@ fn alike(mut cluster: Cluster) -> Cluster {
 
 /// These nodes apply something that is not what the log says, each something else, as an error in the program would, and the
 /// shard goes on to its next checkpoint.
-fn spoil(cluster: &mut Cluster, nodes: &[u64]) {
+pub(super) fn spoil(cluster: &mut Cluster, nodes: &[u64]) {
     for node in nodes {
         assert!(replica_mut(cluster, *node, SHARD).misapply(&key_of(SHARD), &node.to_le_bytes()), "it was written");
     }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use super::cluster::{CORES, Cluster};
+use raftkv_protocol::client::Operation;
+use raftkv_protocol::types::ShardId;
+
+use super::cluster::{CORES, Cluster, SHARDS};
 use super::{expect_value, put};
 use crate::error::Fatal;
 use crate::limits::Limits;
@@ -61,11 +64,18 @@ fn short_run(cluster: &mut Cluster) -> (Option<String>, Vec<usize>) {
     (end.or_else(|| cluster.end().map(told)), written)
 }
 
-/// The line of a process that ended because of its disk, which must be of use.
+/// The line of a process that ended because of a sync of its log, which must be of use.
 fn told(fatal: &Fatal) -> String {
+    let line = line_of(fatal);
+    assert!(line.contains("cannot write the log"), "{line}");
+    line
+}
+
+/// Of any sync.
+fn line_of(fatal: &Fatal) -> String {
     let line = fatal.to_string();
     assert_eq!(fatal.exit_code(), 1, "{line}");
-    for what in ["cannot write the log", "/simulated/", "Input/output error", "check the disk"] {
+    for what in ["/simulated/", "Input/output error", "check the disk"] {
         assert!(line.contains(what), "{what}: {line}");
     }
     assert!(!line.contains('\n'), "{line}");
@@ -130,5 +140,29 @@ fn one_of_five_ends_at_any_sync_that_fails_and_the_others_go_on() {
     for core in 0..CORES {
         let syncs = fail_each(5, core);
         assert!(syncs > 8, "{syncs} syncs of core {core}");
+    }
+}
+
+// museum 38
+#[test]
+fn a_node_ends_at_a_sync_of_a_snapshot_that_fails_and_the_others_go_on() {
+    let mut cluster = Cluster::of(7, 3, Limits { log_tail_bytes: 0, ..Limits::default() });
+    (1..=3).for_each(|id| cluster.start_node(id));
+    cluster.run_until("leaders", Cluster::has_leaders);
+    (0..PUTS).for_each(|number| assert!(acknowledged(&mut cluster, FAILING, number)));
+    cluster.may_end(FAILING);
+    (0..SHARDS).for_each(|shard| cluster.snapshot_disk(FAILING, ShardId(shard)).fail_sync(0));
+    let mut client = cluster.dial(FAILING, None, &[]);
+    client.send(7, Operation::Snapshot { wait_ms: 0 });
+    cluster.run_until("the end of the node", |cluster| !cluster.runs(FAILING));
+    let line = line_of(cluster.end().expect("it says why"));
+    assert!(line.starts_with("cannot sync /simulated/writing-"), "{line}");
+    cluster.run_until("the others have leaders", Cluster::has_leaders);
+    (PUTS..PUTS + MORE).for_each(|number| assert!(acknowledged(&mut cluster, 2, number)));
+    cluster.lose_power(FAILING);
+    cluster.start_node(FAILING);
+    cluster.run_until("leaders", Cluster::has_leaders);
+    for number in 0..PUTS + MORE {
+        expect_value(&mut cluster, FAILING, &key(number), &value(number));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use raftkv_protocol::client::{Answer, Code, Operation};
+use raftkv_protocol::client::{Answer, Code, Consistency, Operation};
 use raftkv_protocol::health::DiskHealth;
 use raftkv_protocol::types::{NodeId, ShardId};
 
@@ -105,6 +105,36 @@ fn without_a_majority_that_has_space_nothing_moves() {
     // As soon as the other has space again, it is a majority.
     cluster.set_full(3, false);
     cluster.run_until("node 1 leads nothing", |cluster| leads_nothing(cluster, 1));
+}
+
+/// What no majority has room for would time out, and would take what full nodes keep for the first entry of the next leader.
+// rule 17
+#[test]
+fn a_leader_with_space_takes_no_puts_that_no_majority_has_room_for() {
+    let mut cluster = cluster(53);
+    let shard = (0..SHARDS).map(ShardId).find(|shard| leader(&cluster, *shard) == 2).expect("it leads one");
+    fill(&mut cluster, &[1, 3], OWN[0]);
+    cluster.run_until("node 2 knows", |cluster| {
+        [1, 3].map(|node| cluster.node(2).node().health.of(NodeId(node))) == [DiskHealth::Full; 2]
+    });
+    let refused = |cluster: &mut Cluster, via: u64| {
+        let mut client = cluster.dial(via, None, &[]);
+        cluster.ask(&mut client, put(&key_of(shard), &[7; FILLER_BYTES]), |reply| reply.result.err().map(|no| no.code))
+    };
+    for _ in 0..20 {
+        assert_eq!([1, 2, 3].map(|via| refused(&mut cluster, via)), [Some(Code::NoSpace); 3]);
+    }
+    assert_eq!(health(&cluster, 2), DiskHealth::Healthy);
+    // Whoever leads next finds room for its first entry.
+    cluster.lose_power(2);
+    cluster.run_until("the others have leaders", Cluster::has_leaders);
+    let mut client = cluster.dial(1, None, &[]);
+    let get = Operation::Get { key: &key_of(shard), consistency: Consistency::Linearizable };
+    assert_eq!(cluster.ask(&mut client, get, |reply| reply.result.err().map(|no| no.code)), Some(Code::NotFound));
+    cluster.start_node(2);
+    cluster.set_full(3, false);
+    cluster.run_until("node 1 leads nothing", |cluster| leads_nothing(cluster, 1));
+    assert_eq!(refused(&mut cluster, 3), None);
 }
 
 /// A cluster each of whose replicas has two snapshots, and whose logs need not reach back behind them.

@@ -6,9 +6,10 @@ use raftkv_protocol::client::{Answer, HoldReason, LogHold, Operation};
 use raftkv_protocol::types::{CoreId, ShardId};
 
 use super::cluster::{CORES, Cluster, NODES, SHARDS};
+use super::divergence::{alike, spoil};
 use super::{key_of, put, replica, router, status_of, write};
 use crate::limits::Limits;
-use crate::storage::CoreLog as _;
+use crate::storage::{CoreLog as _, Space};
 
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
@@ -101,4 +102,92 @@ fn a_snapshot_that_failed_is_shown_until_one_is_taken() {
     cluster.run_until("it is tried again", covers);
     assert!(cluster.now - since < Duration::from_secs(5), "{:?}", cluster.now - since);
     assert_eq!(status_of(&mut cluster, 1).holds, []);
+}
+
+/// Writes to a shard until the log of its core is longer than it may be on a node.
+fn exceed(cluster: &mut Cluster, node: u64, shard: ShardId) {
+    for _ in 0..100 {
+        if held_bytes(cluster, node, shard) > LOG_BYTES_MAX {
+            return;
+        }
+        write(cluster, node, &key_of(shard), &[7; 50_000]);
+    }
+    panic!("the log does not grow");
+}
+
+/// Has a shard need old segments that the other one of its core, which is written to, does not.
+fn rest(cluster: &mut Cluster, node: u64, shard: ShardId) {
+    let other = shard.0 + CORES;
+    (0..2).for_each(|_| write_and_snapshot(cluster, node, ALL, 10));
+    write(cluster, node, &key_of(shard), &[7; 10]);
+    (0..2).for_each(|_| write_and_snapshot(cluster, node, other..other + 1, 200_000));
+}
+
+/// By core.
+fn reasons(cluster: &mut Cluster, node: u64) -> Vec<(u16, HoldReason)> {
+    status_of(cluster, node).holds.iter().map(|hold| (hold.core.0, hold.reason)).collect()
+}
+
+/// A node takes one at a time.
+#[test]
+fn a_shard_whose_snapshot_is_taken_is_named_and_one_that_waits_for_that_too() {
+    let mut cluster = cluster(43, 64 << 20);
+    rest(&mut cluster, 1, ShardId(0));
+    cluster.hold_snapshots(1, true);
+    exceed(&mut cluster, 1, ShardId(0));
+    let mut client = cluster.dial(1, None, &[]);
+    client.send(1, Operation::Snapshot { wait_ms: 1 });
+    cluster.run(Duration::from_millis(500));
+    assert_eq!(reasons(&mut cluster, 1), [(0, HoldReason::Snapshotting)]);
+    exceed(&mut cluster, 1, ShardId(1));
+    cluster.run(Duration::from_millis(500));
+    assert_eq!(reasons(&mut cluster, 1), [(0, HoldReason::Snapshotting), (1, HoldReason::Pending)]);
+}
+
+/// It would write its state down, and that is wrong; and it cannot build it anew from a snapshot that cannot be read.
+#[test]
+fn a_shard_that_is_not_like_the_others_is_named() {
+    let limits = Limits {
+        log_tail_bytes: 0,
+        core_log_bytes_max: LOG_BYTES_MAX,
+        snapshot_log_bytes: 45_000,
+        ..Limits::default()
+    };
+    let mut cluster = alike(Cluster::with_limits(44, limits));
+    let disk = cluster.snapshot_disk(3, ShardId(0));
+    disk.names().iter().for_each(|name| disk.set_unreadable(name, true));
+    spoil(&mut cluster, &[3]);
+    exceed(&mut cluster, 3, ShardId(0));
+    (0..3).for_each(|_| write_and_snapshot(&mut cluster, 3, CORES..CORES + 1, 200_000));
+    assert_eq!(reasons(&mut cluster, 3), [(0, HoldReason::Diverged)]);
+}
+
+/// However long the log is: each segment that goes is one more to write to.
+// rule 17
+#[test]
+fn on_a_full_disk_a_log_within_its_budget_says_what_holds_it() {
+    let limits = Limits { log_tail_bytes: 0, snapshot_log_bytes: 64 << 20, ..Limits::default() };
+    let mut cluster = Cluster::with_limits(45, limits);
+    rest(&mut cluster, 1, ShardId(0));
+    cluster.hold_snapshots(1, true);
+    exceed(&mut cluster, 1, ShardId(0));
+    assert_eq!(reasons(&mut cluster, 1), []);
+    cluster.set_full(1, true);
+    (0..SHARDS).for_each(|shard| cluster.snapshot_disk(1, ShardId(shard)).set_full(true));
+    let space = |cluster: &Cluster| router(cluster, 1, 0).log().space();
+    for _ in 0..20 {
+        if space(&cluster) == Space::ReserveOnly {
+            break;
+        }
+        write(&mut cluster, 2, &key_of(ShardId(0)), &[7; 50_000]);
+    }
+    assert_eq!(space(&cluster), Space::ReserveOnly);
+    cluster.run(Duration::from_millis(500));
+    let holds = status_of(&mut cluster, 1).holds;
+    let [LogHold { core: CoreId(0), log_bytes, log_bytes_max, bytes, reason: HoldReason::Snapshotting, .. }] =
+        &holds[..]
+    else {
+        panic!("{holds:?}")
+    };
+    assert!(*bytes > 0 && log_bytes < log_bytes_max, "{holds:?}");
 }

@@ -11,6 +11,7 @@ mod last_batch;
 #[cfg(feature = "rest")]
 mod leases;
 mod network;
+mod rebuilding;
 mod repair;
 mod room;
 mod snapshots;

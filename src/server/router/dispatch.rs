@@ -13,7 +13,7 @@ use crate::server::desk::Forwarded;
 use crate::server::message::{CoreMessage, Origin, OwnedCall};
 use crate::server::transport::Transport;
 use crate::shard::{Declined, Outbox, Read, ReadKind, Write};
-use crate::storage::CoreLog;
+use crate::storage::{CoreLog, Space};
 
 use super::{Call, NOT_LED_HERE, Router};
 
@@ -83,9 +83,15 @@ impl<L: CoreLog> Router<L> {
         None
     }
 
+    /// A put that no majority has room for would time out, and take what the others keep for votes and for the first entry of
+    /// a leader.
+    fn space_for_puts(&self) -> Space {
+        if self.node.health.majority_has_space() { self.log.space() } else { Space::ReserveOnly }
+    }
+
     fn serve(&mut self, at: usize, call: Call<'_>, transport: &mut impl Transport) -> Result<(), Declined> {
         self.touched[at] = true;
-        let space = self.log.space();
+        let space = self.space_for_puts();
         let limits = &self.node.config.limits;
         let (items_max, bytes_max) = (limits.scan_items_max, limits.scan_bytes_max);
         let (shard, _, mut exit) = self.parts(at, transport);

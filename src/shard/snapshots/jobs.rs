@@ -1,11 +1,9 @@
 //! What the loop of a core and its snapshot worker say to each other.
 
-use std::fmt;
-
 use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
 
-use crate::state_machine::{Snapshot, StateMachine};
+use crate::state_machine::{Remains, Snapshot, StateMachine};
 
 /// Names whoever waits for a piece of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +59,13 @@ pub enum Job {
         /// Which.
         id: SnapshotId,
     },
+    /// Load a snapshot of this node, for a state that is built anew.
+    Reload {
+        /// Whose.
+        shard: ShardId,
+        /// Which.
+        meta: SnapshotMeta,
+    },
     /// It is not wanted any more.
     Abandon {
         /// Whose.
@@ -77,7 +82,7 @@ pub enum Job {
         meta: SnapshotMeta,
     },
     /// Let go of a state: with many keys that takes long.
-    Drop(Box<dyn fmt::Debug + Send>),
+    LetGo(Remains),
 }
 
 /// Why the worker could not do what it was told.
@@ -152,7 +157,7 @@ pub enum Done {
         /// The size of the file and the bytes; `None` if there is no such snapshot here.
         piece: Option<(u64, Vec<u8>)>,
     },
-    /// A snapshot that another node is fetching was looked through meanwhile, and is not what was written.
+    /// A snapshot that was loaded, or looked through while another node fetches it, is not what was written.
     Rotten {
         /// Whose.
         shard: ShardId,
@@ -174,6 +179,20 @@ pub enum Done {
         shard: ShardId,
         /// What was in it.
         loaded: Box<Loaded>,
+    },
+    /// A snapshot of this node is loaded.
+    Reloaded {
+        /// Whose.
+        shard: ShardId,
+        /// What was in it.
+        loaded: Box<Loaded>,
+    },
+    /// The disk does not give it, which may pass.
+    NotReloaded {
+        /// Whose.
+        shard: ShardId,
+        /// Why.
+        failure: Failure,
     },
     /// A snapshot that was being received is given up, and its file is gone.
     NotInstalled {

@@ -66,6 +66,11 @@ impl Stores {
         self.shards.get(&shard)
     }
 
+    /// The first sync of any of them that failed, in words.
+    pub(super) fn failed_sync(&self) -> Option<String> {
+        self.shards.values().find_map(SnapshotStore::failed_sync)
+    }
+
     /// Nobody is to get any more of this snapshot, whichever core it asks and whoever has the file open.
     pub(super) fn condemn(&self, shard: ShardId, id: SnapshotId) {
         let mut condemned = self.condemned();

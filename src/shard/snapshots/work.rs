@@ -1,13 +1,12 @@
 //! Long jobs, a step at a time.
 
 use std::convert::Infallible;
-use std::fmt;
 
 use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{ShardId, SnapshotId};
 
-use crate::state_machine::Snapshot;
 use crate::state_machine::state_hash::{FORMAT, ItemsHash};
+use crate::state_machine::{Remains, Snapshot};
 use crate::storage::snapshot::{
     FileLength, Item, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotStore, SnapshotWriter,
 };
@@ -38,16 +37,18 @@ pub(super) enum Work {
     Resume(ShardId, SnapshotId),
     /// A snapshot that came from another node is loaded.
     Load(ShardId, SnapshotId, Box<Load>),
+    /// A snapshot of this node is loaded.
+    Reload(ShardId, SnapshotId, Box<Load>),
     /// A snapshot that another node is fetching is looked through.
     Check(ShardId, Box<SnapshotReader>),
-    /// A state is let go.
-    Drop(Box<dyn fmt::Debug + Send>),
+    /// A state is let go of, with rests: what becomes free must not be much at a time.
+    LetGo(Remains),
 }
 
 impl Work {
-    /// Whether a snapshot of this node comes of it, which is wanted some time, not soon.
+    /// Whether what comes of it is wanted some time, not soon: a snapshot of this node, or memory.
     pub(super) fn is_paced(&self) -> bool {
-        matches!(self, Work::Take(..) | Work::Measure(..) | Work::MakeRoom(..))
+        matches!(self, Work::Take(..) | Work::Measure(..) | Work::MakeRoom(..) | Work::LetGo(..))
     }
 }
 
@@ -59,6 +60,8 @@ pub(super) enum Stepped {
     NoRoom(ShardId, Snapshot, Failure),
     /// That was all, and this is to be told.
     Done(Done),
+    /// The same, and then a state is to be let go of.
+    Over(Done, Remains),
     /// That was all.
     Ended,
 }
@@ -125,8 +128,9 @@ impl Walk {
         self.hash.value() != self.state.hash()
     }
 
-    fn corrupt(self, shard: ShardId) -> Done {
-        Done::Corrupt { shard, at: self.state.at(), found: self.hash.value(), expected: self.state.hash() }
+    fn corrupt(self, shard: ShardId) -> Stepped {
+        let done = Done::Corrupt { shard, at: self.state.at(), found: self.hash.value(), expected: self.state.hash() };
+        Stepped::Over(done, self.state.into())
     }
 }
 
@@ -160,14 +164,14 @@ impl Take {
     pub(super) fn step(mut self, shard: ShardId, spent: &mut usize) -> Stepped {
         let written = match self.walk.visit_some(spent, |item| self.writer.push(item)) {
             Ok(false) => return Stepped::More(Work::Take(shard, self)),
-            Ok(true) if self.walk.is_corrupt() => return Stepped::Done(self.walk.corrupt(shard)),
+            Ok(true) if self.walk.is_corrupt() => return self.walk.corrupt(shard),
             Ok(true) => Ok(()),
             Err(error) => Err(error),
         };
         let Take { writer, walk: Walk { state, .. }, is_last } = self;
         // With the writer its file goes, unless it has got its name: before another is begun.
         match written.and_then(|()| finish(*writer, &state)) {
-            Ok(meta) => Stepped::Done(Done::Taken { shard, meta }),
+            Ok(meta) => Stepped::Over(Done::Taken { shard, meta }, state.into()),
             Err(error) => not_taken(shard, state, error, is_last),
         }
     }
@@ -182,7 +186,7 @@ fn finish(writer: SnapshotWriter, state: &Snapshot) -> Result<SnapshotMeta, Snap
 fn not_taken(shard: ShardId, state: Snapshot, error: SnapshotError, is_last: bool) -> Stepped {
     match Failure::from(error) {
         failure @ Failure::NoSpace(_) if !is_last => Stepped::NoRoom(shard, state, failure),
-        failure => Stepped::Done(Done::NotTaken { shard, failure }),
+        failure => Stepped::Over(Done::NotTaken { shard, failure }, state.into()),
     }
 }
 
@@ -218,7 +222,7 @@ impl Measure {
             return Stepped::More(Work::Measure(shard, self));
         }
         if self.walk.is_corrupt() {
-            return Stepped::Done(self.walk.corrupt(shard));
+            return self.walk.corrupt(shard);
         }
         let Measure { walk: Walk { state, .. }, length, failure } = self;
         let bytes = length.finish(state.checkpoints().len());
@@ -237,7 +241,7 @@ impl Measure {
             },
             (Err(error), _) => error.into(),
         };
-        Stepped::Done(Done::NotTaken { shard, failure })
+        Stepped::Over(Done::NotTaken { shard, failure }, state.into())
     }
 }
 
@@ -272,13 +276,13 @@ impl MakeRoom {
         match read_some(&mut self.newest, spent) {
             Ok(true) => {}
             Ok(false) => return Stepped::More(Work::MakeRoom(shard, self)),
-            Err(error) => return Stepped::Done(Done::NotTaken { shard, failure: error.into() }),
+            Err(error) => return Stepped::Over(Done::NotTaken { shard, failure: error.into() }, self.state.into()),
         }
         let (oldest, state) = (self.oldest.at, self.state);
         log::info!("shard {shard}: no space for a snapshot: writing it over the older one, that of entry {oldest}");
         match store.create_over(oldest, state.at(), FORMAT, configuration) {
             Ok(writer) => Stepped::More(Work::Take(shard, Take::with(writer, state, true))),
-            Err(error) => Stepped::Done(Done::NotTaken { shard, failure: error.into() }),
+            Err(error) => Stepped::Over(Done::NotTaken { shard, failure: error.into() }, state.into()),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, after, never, select, unbounded};
@@ -12,6 +12,7 @@ use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
 use crate::storage::Wake;
 use crate::storage::snapshot::{SnapshotFile, SnapshotInfo, SnapshotReceiver, SnapshotStore};
 
+use super::STEP_BYTES;
 use super::jobs::{Done, Failure, Job};
 use super::load::{Load, LoadError, Progress, set_aside};
 use super::stores::{Sound, Stores};
@@ -23,6 +24,9 @@ const OPEN_FILES_MAX: usize = 16;
 /// removed long ago.
 const OPEN_SNAPSHOTS_MAX: u32 = 16;
 
+/// So many times faster than one is written down a state is let go of: that takes no disk and little time, only it must not
+/// be much at a time.
+const LET_GO_FASTER: usize = 4;
 /// How long a worker rests before it looks whether it is to hurry now.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -34,6 +38,7 @@ pub struct Snapshots {
     jobs: Sender<Box<Job>>,
     done: Receiver<Done>,
     hurry: Arc<AtomicBool>,
+    failure: Arc<OnceLock<String>>,
 }
 
 impl Snapshots {
@@ -59,12 +64,17 @@ impl Snapshots {
         !self.done.is_empty()
     }
 
+    /// Why the worker has ended: a sync has failed. So must the node, in one line.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
     /// A loop's end whose jobs somebody else sees and answers.
     #[cfg(test)]
     pub(crate) fn with_ends() -> (Snapshots, Receiver<Box<Job>>, Sender<Done>) {
         let (jobs, jobs_out) = unbounded();
         let (done_in, done) = unbounded();
-        (Snapshots { jobs, done, hurry: Arc::default() }, jobs_out, done_in)
+        (Snapshots { jobs, done, hurry: Arc::default(), failure: Arc::default() }, jobs_out, done_in)
     }
 }
 
@@ -76,6 +86,7 @@ pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, rate: u64, wake: 
     let (jobs, jobs_out) = unbounded();
     let (done_in, done) = unbounded();
     let hurry = Arc::new(AtomicBool::new(false));
+    let failure = Arc::new(OnceLock::new());
     let worker = SnapshotWorker {
         stores,
         configuration,
@@ -85,11 +96,12 @@ pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, rate: u64, wake: 
         rate,
         rest: None,
         hurry: Arc::clone(&hurry),
+        failure: Arc::clone(&failure),
         work: VecDeque::new(),
         receiving: BTreeMap::new(),
         open: VecDeque::new(),
     };
-    (Snapshots { jobs, done, hurry }, worker)
+    (Snapshots { jobs, done, hurry, failure }, worker)
 }
 
 /// A file from which other nodes fetch.
@@ -115,6 +127,7 @@ pub struct SnapshotWorker {
     /// Comes at the end of a rest. Until then nothing is written down, whatever else is done, unless it is to hurry.
     rest: Option<Receiver<Instant>>,
     hurry: Arc<AtomicBool>,
+    failure: Arc<OnceLock<String>>,
     /// Long jobs. They take turns.
     work: VecDeque<Work>,
     receiving: BTreeMap<ShardId, SnapshotReceiver>,
@@ -141,10 +154,10 @@ pub enum Effort {
 }
 
 impl SnapshotWorker {
-    /// Works at this pace. Returns the worker when it is to go on at the other one; `None` when the loop is gone.
+    /// Works at this pace. Returns the worker when it is to go on at the other one; `None` when the loop is gone, or to go.
     #[must_use]
     pub fn run(mut self, pace: Pace) -> Option<SnapshotWorker> {
-        while self.pace() == pace {
+        while !self.has_failed() && self.pace() == pace {
             let may_write = pace == Pace::Hurried || self.has_rested();
             let next = self.work.iter().position(|work| may_write || !work.is_paced());
             let job = match next {
@@ -163,7 +176,16 @@ impl SnapshotWorker {
                 }
             }
         }
-        Some(self)
+        self.failure.get().is_none().then_some(self)
+    }
+
+    /// Whether a sync has failed. The next one would prove nothing: the node is to end, and nothing more is done here.
+    fn has_failed(&self) -> bool {
+        let Some(words) = self.stores.failed_sync() else { return false };
+        if self.failure.set(format!("{words}; check the disk, then start the node again")).is_ok() {
+            (self.wake)();
+        }
+        true
     }
 
     fn pace(&self) -> Pace {
@@ -192,6 +214,7 @@ impl SnapshotWorker {
     /// What it would do next.
     fn next_effort(&self) -> Option<Effort> {
         match (self.jobs.is_empty(), self.work.is_empty()) {
+            _ if self.has_failed() => None,
             (false, _) => Some(Effort::Short),
             (true, false) => Some(Effort::Long),
             (true, true) => None,
@@ -201,6 +224,7 @@ impl SnapshotWorker {
     /// Does something, if there is something to do.
     fn work(&mut self) {
         match self.jobs.try_recv() {
+            _ if self.has_failed() => {}
             Ok(job) => self.begin(*job),
             Err(_) if self.work.is_empty() => {}
             // Nobody waits for whoever is moved by hand.
@@ -243,6 +267,16 @@ impl SnapshotWorker {
                 Ok(load) => self.work.push_back(Work::Load(shard, id, load)),
                 Err(failure) => self.tell(Done::NotInstalled { shard, id, failure }),
             },
+            Job::Reload { shard, meta } => {
+                let begun = match self.store(shard) {
+                    Ok(store) => match Load::begin(store, meta.at) {
+                        Ok(load) => Stepped::More(Work::Reload(shard, meta.id, load)),
+                        Err(error) => self.not_reloaded(shard, meta.id, error),
+                    },
+                    Err(failure) => Stepped::Done(Done::NotReloaded { shard, failure }),
+                };
+                self.note(begun);
+            }
             // The file stays until there is another snapshot: the same may be offered again.
             Job::Abandon { shard, id } => drop(self.take_receiver(shard, id)),
             Job::SetAside { shard, meta } => {
@@ -251,7 +285,7 @@ impl SnapshotWorker {
                     set_aside(store, meta.at);
                 }
             }
-            Job::Drop(state) => self.work.push_back(Work::Drop(state)),
+            Job::LetGo(remains) => self.work.push_back(Work::LetGo(remains)),
         }
     }
 
@@ -263,16 +297,20 @@ impl SnapshotWorker {
         let stepped = match work {
             Work::Resume(shard, id) => self.resume(shard, id),
             Work::Load(shard, id, load) => self.load(shard, id, load),
+            Work::Reload(shard, id, load) => self.reload(shard, id, load),
             Work::Take(shard, take) => take.step(shard, &mut spent),
             Work::Measure(shard, measure) => {
                 self.in_store(shard, |store, voters| measure.step(shard, store, voters, &mut spent))
             }
             Work::MakeRoom(shard, room) => self.make_room(shard, room, &mut spent),
             Work::Check(shard, reader) => check(shard, reader, &self.stores, &mut spent),
-            Work::Drop(state) => {
-                drop(state);
-                Stepped::Ended
-            }
+            Work::LetGo(mut remains) => match remains.let_go_some(STEP_BYTES) {
+                Some(bytes) => {
+                    spent += bytes / LET_GO_FASTER;
+                    Stepped::More(Work::LetGo(remains))
+                }
+                None => Stepped::Ended,
+            },
         };
         self.note(stepped);
         if is_paced { spent } else { 0 }
@@ -285,6 +323,10 @@ impl SnapshotWorker {
             Stepped::NoRoom(shard, state, failure) => {
                 let measure = Measure::begin(&self.configuration, state, Some(failure));
                 self.work.push_back(Work::Measure(shard, measure));
+            }
+            Stepped::Over(done, remains) => {
+                self.note(Stepped::Done(done));
+                self.work.push_back(Work::LetGo(remains));
             }
             Stepped::Done(done) => {
                 match done {
@@ -318,6 +360,9 @@ impl SnapshotWorker {
     }
 
     fn tell(&self, done: Done) {
+        if self.has_failed() {
+            return;
+        }
         // The loop may be gone already; then nobody waits for the answer.
         let _ = self.done.send(done);
         (self.wake)();
@@ -476,6 +521,23 @@ impl SnapshotWorker {
                 Stepped::Done(Done::NotInstalled { shard, id, failure })
             }
         }
+    }
+
+    fn reload(&mut self, shard: ShardId, id: SnapshotId, load: Box<Load>) -> Stepped {
+        match load.step() {
+            Ok(Progress::More(load)) => Stepped::More(Work::Reload(shard, id, load)),
+            Ok(Progress::Whole(loaded)) => Stepped::Done(Done::Reloaded { shard, loaded }),
+            Err(error) => self.not_reloaded(shard, id, error),
+        }
+    }
+
+    /// A snapshot of this node cannot be loaded.
+    fn not_reloaded(&self, shard: ShardId, id: SnapshotId, error: LoadError) -> Stepped {
+        if error.is_of_disk() {
+            return Stepped::Done(Done::NotReloaded { shard, failure: error.into() });
+        }
+        log::warn!("shard {shard}: {error}");
+        Stepped::Done(Done::Rotten { shard, id })
     }
 }
 

@@ -192,6 +192,8 @@ fn nobody_waits_for_a_long_snapshot() {
         }
     }
     assert!(steps >= 8_000_000 / super::STEP_BYTES as u64, "{steps} steps");
+    assert_eq!(bench.hands.next_effort(), Some(Effort::Long), "the state is let go of");
+    bench.hands.work();
     assert_eq!(bench.hands.next_effort(), None);
 }
 
@@ -484,4 +486,59 @@ fn that_the_header_of_a_snapshot_has_rotted_is_told_when_somebody_asks_for_it() 
         other => panic!("{other:?}"),
     }
     assert!(matches!(bench.loop_end.done(), Some(Done::Piece { piece: None, .. })));
+}
+
+/// A sync that succeeds after that would prove nothing. Anything else that fails is tried again.
+// museum 38
+#[test]
+fn a_sync_that_failed_is_final_and_nothing_else_is() {
+    let (mut ended, mut tried_again) = (0, 0);
+    for operation in 0.. {
+        let bench = Bench::new(4);
+        bench.take(&state_of(10, 10));
+        bench.take(&state_of(20, 10));
+        let begun = bench.disk.operations();
+        bench.disk.fail_at(operation);
+        let done = bench.all(take(&state_of(3_000, 300)));
+        if bench.disk.operations() <= begun + operation {
+            assert!(matches!(done[..], [Done::Taken { .. }]), "{done:?}");
+            break;
+        }
+        match bench.loop_end.failure() {
+            Some(line) => {
+                assert!(line.starts_with("cannot sync /simulated/"), "{line}");
+                assert!(line.ends_with("(os error 5); check the disk, then start the node again"), "{line}");
+                assert!(done.is_empty(), "{done:?}");
+                let after = bench.disk.operations();
+                assert!(bench.all(take(&state_of(3_000, 300))).is_empty());
+                assert_eq!(bench.disk.operations(), after, "the disk is left alone");
+                ended += 1;
+            }
+            None => {
+                assert_eq!(done.len(), 1, "{done:?}");
+                bench.take(&state_of(3_001, 300));
+                tried_again += 1;
+            }
+        }
+    }
+    assert!(ended >= 3 && tried_again >= 3, "{ended} ended, {tried_again} were tried again");
+}
+
+/// What was replaced meanwhile becomes free in portions: the loop that allocated it would wait for the allocator otherwise.
+#[test]
+fn a_state_that_was_written_is_let_go_of_in_portions() {
+    let bench = Bench::new(1);
+    let mut machine = state_of(8_000, 1_000);
+    bench.loop_end.send(take(&machine));
+    grow(&mut machine, 0..8_000, &[8; 1_000]);
+    while bench.loop_end.done().is_none() {
+        bench.hands.work();
+    }
+    let mut steps = 0;
+    while bench.hands.next_effort().is_some() {
+        bench.hands.work();
+        steps += 1;
+    }
+    // A leaf more each time.
+    assert!(steps >= 8_000_000 / (super::STEP_BYTES + 33_000), "{steps} steps");
 }

@@ -72,7 +72,7 @@ impl FileLog {
     pub(super) fn send_ahead(&mut self) {
         let ahead = &mut self.ahead;
         let is_empty = ahead.untold.is_empty() && ahead.starts.is_empty();
-        if is_empty || !self.in_flight || self.failed.is_some() || !self.waits_for_space() {
+        if is_empty || !self.in_flight || self.shared.has_failed() || !self.waits_for_space() {
             return;
         }
         let starts = std::mem::take(&mut self.ahead.starts).into_values().collect();

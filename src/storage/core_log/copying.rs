@@ -13,7 +13,7 @@ use raftkv_protocol::types::{Entry, Index, ShardId};
 
 use super::{FileLog, For};
 use crate::storage::record::{Record, entry_bytes};
-use crate::storage::runs::{Part, Runs};
+use crate::storage::runs::{Extent, Part, Runs};
 use crate::storage::tail::ShardTail;
 use crate::storage::{BatchNumber, CoreLog, Fetch, FetchError, Fetched, LogError, Space};
 
@@ -81,7 +81,7 @@ impl FileLog {
 
     /// Adds a piece of each shard that is being copied to the gathering batch, or asks the reader for it.
     pub(super) fn copy_some(&mut self) {
-        if self.copying.is_empty() || self.failed.is_some() {
+        if self.copying.is_empty() || self.shared.has_failed() {
             return;
         }
         let shards: Vec<ShardId> = self.copying.keys().copied().collect();
@@ -139,7 +139,7 @@ impl FileLog {
             // Some of it was discarded: the next attempt asks for what is left.
             Err(FetchError::Gone) => {}
             Err(FetchError::Corrupt(what)) => {
-                self.failed.get_or_insert(LogError(what));
+                self.shared.fail(LogError(what));
             }
         }
     }
@@ -148,8 +148,10 @@ impl FileLog {
         let Some(mut copying) = self.copying.remove(&shard) else { return };
         for entry in entries {
             self.make_room(entry_bytes(entry));
+            let from = self.gathering.gathered_bytes();
             self.gathering.push_copy(shard, entry);
-            copying.copies.push(entry.id.index, self.gathering.number());
+            let extent = Extent::new(from..self.gathering.gathered_bytes());
+            copying.copies.push(entry.id.index, self.gathering.number(), extent);
             copying.bytes += entry_bytes(entry);
             copying.next = entry.id.index.next();
         }

@@ -8,7 +8,9 @@ use crate::storage::runs::Part;
 use crate::storage::{Fetch, FetchError, Fetched};
 
 /// Batches that one fetch reads from at most.
-const FETCH_PARTS_MAX: usize = 1024;
+const FETCH_BATCHES_MAX: usize = 1024;
+/// Parts of batches: a large one may have a hundred of them, and they are looked up on the loop.
+const FETCH_PARTS_MAX: usize = 2 * FETCH_BATCHES_MAX;
 
 /// Who waits for a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +45,14 @@ impl FileLog {
     /// Asks the reader for entries that are in the log.
     pub(super) fn read(&mut self, fetch: Fetch, by: For) -> u64 {
         let located = self.shards[&fetch.shard].locate(fetch.first, fetch.last);
+        let (mut batches, mut latest) = (0, None);
         let parts = located
-            .map_while(|Part { at, first, last }| Some(Part { at: self.places.get(at)?, first, last }))
+            .take_while(|part| {
+                batches += usize::from(latest.replace(part.at) != Some(part.at));
+                batches <= FETCH_BATCHES_MAX
+            })
             .take(FETCH_PARTS_MAX)
+            .map_while(|Part { at, first, last, extent }| Some(Part { at: self.places.get(at)?, first, last, extent }))
             .collect();
         self.last_fetch += 1;
         self.pending.insert(self.last_fetch, PendingFetch { fetch, by, gone: false });

@@ -91,9 +91,10 @@ fn one_line(what: &str) -> String {
 }
 
 fn remove(file: &Path) -> Result<(), Fatal> {
-    let removed = match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Fatal::failure(format!("cannot remove {}: {error}; check the disk", file.display())))
+        }
         _ => text_file::sync_parent(file),
-    };
-    removed.map_err(|error| Fatal::failure(format!("cannot remove {}: {error}; check the disk", file.display())))
+    }
 }

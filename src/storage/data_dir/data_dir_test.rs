@@ -109,6 +109,7 @@ fn others_can_read_whose_a_directory_is() {
         cores: 2,
         incarnation: dir.incarnation(),
         logs_have_begun: false,
+        logs: temp.path().join("logs"),
     };
     assert_eq!(recorded_identity(temp.path()).expect("it is in use"), Some(expected.clone()));
     dir.logs_have_begun().expect("writes");
@@ -236,6 +237,8 @@ fn a_switch_of_logs_is_finished_wherever_it_was_cut_off() {
         dir.decide_switch(3).expect("decides");
         drop(dir);
         cut_off(temp.path());
+        let logs = recorded_identity(temp.path()).expect("reads").expect("it is there").logs;
+        assert!(logs.join("core-2").exists(), "{when}: whoever looks without starting finds the new ones");
         let again = DataDir::open(temp.path(), &wanted).expect("opens");
         assert_eq!(again.cores_before(), None, "{when}");
         assert_eq!(names(temp.path()), ["core-0", "core-1", "core-2"], "{when}");

@@ -311,6 +311,8 @@ pub struct RecordedIdentity {
     pub incarnation: Incarnation,
     /// Whether every log has a segment, or had one.
     pub logs_have_begun: bool,
+    /// The directory that has the log of each core, whatever a switch to another number of them has come to.
+    pub logs: PathBuf,
 }
 
 /// Reads whose a data directory is, without using it; `None` if it is nobody's.
@@ -319,7 +321,8 @@ pub fn recorded_identity(path: &Path) -> Result<Option<RecordedIdentity>, Fatal>
     let Some(fields) = text_file::read(&file, IDENTITY)? else { return Ok(None) };
     let Recorded { cluster, node, shards, cores, incarnation, .. } = Recorded::from_fields(&file, &fields)?;
     let logs_have_begun = fields.contains_key(LOGS_BEGUN);
-    Ok(Some(RecordedIdentity { cluster, node: NodeId(node), shards, cores, incarnation, logs_have_begun }))
+    let logs = path.join(switch::logs(path, &fields));
+    Ok(Some(RecordedIdentity { cluster, node: NodeId(node), shards, cores, incarnation, logs_have_begun, logs }))
 }
 
 /// Reads what a data directory remembers of the node's peers, without using it.
@@ -486,7 +489,7 @@ fn create_dir(path: &Path) -> Result<(), Fatal> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fatal(&error)),
         _ => {}
     }
-    text_file::sync_parent(path).map_err(|error| fatal(&error))
+    text_file::sync_parent(path)
 }
 
 /// Takes the directory's lock, which the kernel gives back when the file is closed, however the process ends.

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use raftkv_protocol::types::CoreId;
 
-use super::{DataDir, IDENTITY, create_dir, text_file};
+use super::text_file::{self, Fields};
+use super::{DataDir, IDENTITY, create_dir};
 use crate::error::Fatal;
 
 const LOGS: &str = "logs";
@@ -18,6 +19,12 @@ const NEXT: &str = "logs-next";
 const OLD: &str = "logs-old";
 /// The field of the identity that says that the directories are yet to be renamed.
 const SWITCHING: &str = "logs-switching";
+
+/// The directory that has the logs of the cores that this identity names: that of a switch which was decided, until it is
+/// renamed.
+pub(super) fn logs(path: &Path, identity: &Fields) -> &'static str {
+    if identity.contains_key(SWITCHING) && path.join(NEXT).exists() { NEXT } else { LOGS }
+}
 
 impl DataDir {
     /// With how many cores the logs were written that are here, if that is not how many the node has now. Then they are
@@ -75,14 +82,14 @@ impl DataDir {
             }
             _ => {}
         }
-        text_file::sync_parent(&to).map_err(|error| cannot("sync", &self.path, &error))
+        text_file::sync_parent(&to)
     }
 
     fn remove(&self, name: &str) -> Result<(), Fatal> {
         let path = self.path.join(name);
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cannot("remove", &path, &error)),
-            _ => text_file::sync_parent(&path).map_err(|error| cannot("sync", &self.path, &error)),
+            _ => text_file::sync_parent(&path),
         }
     }
 }

@@ -57,22 +57,29 @@ pub(super) fn damaged(path: &Path, why: &dyn Display) -> Fatal {
 
 /// Replaces a file. It is durable when this returns.
 pub(super) fn write(path: &Path, kind: &str, fields: &Fields) -> Result<(), Fatal> {
-    replace(path, &render(kind, fields))
-        .map_err(|error| Fatal::failure(format!("cannot write {}: {error}", path.display())))
-}
-
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let cannot = |error: io::Error| Fatal::failure(format!("cannot write {}: {error}", path.display()));
     let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
+    let mut file = File::create(&temporary).map_err(cannot)?;
+    file.write_all(render(kind, fields).as_bytes()).map_err(cannot)?;
+    sync(&file, path)?;
+    fs::rename(&temporary, path).map_err(cannot)?;
     sync_parent(path)
 }
 
 /// Makes the directory entry of `path` durable.
-pub(super) fn sync_parent(path: &Path) -> io::Result<()> {
-    File::open(parent(path))?.sync_all()
+pub(super) fn sync_parent(path: &Path) -> Result<(), Fatal> {
+    let parent = parent(path);
+    let open = File::open(parent);
+    let dir = open.map_err(|error| Fatal::failure(format!("cannot open {}: {error}", parent.display())))?;
+    sync(&dir, parent)
+}
+
+fn sync(file: &File, path: &Path) -> Result<(), Fatal> {
+    file.sync_all().map_err(|error| {
+        let words = format!("cannot sync {}: {error}; check the disk, then start the node again", path.display());
+        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if is_full { Fatal::failure(words) } else { Fatal::failed_sync(words) }
+    })
 }
 
 /// The directory that holds `path`.

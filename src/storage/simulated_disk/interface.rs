@@ -77,6 +77,9 @@ impl Disk for SimulatedDisk {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
+        if state.fails_at == Some(state.operations) {
+            state.failed_sync.get_or_insert_default();
+        }
         if state.operate()? {
             return Err(no_power());
         }
@@ -88,6 +91,11 @@ impl Disk for SimulatedDisk {
             state.forget_nameless();
         }
         Ok(())
+    }
+
+    fn failed_sync(&self) -> Option<String> {
+        let name = self.state().failed_sync.clone()?;
+        Some(format!("cannot sync {}: {}", self.path(&name), io_error()))
     }
 
     fn fresh_id(&self) -> io::Result<u128> {
@@ -179,10 +187,10 @@ impl DiskFile for SimulatedFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.state_to_write()?;
-        if state.fails_sync == Some(state.syncs) {
+        let fails = state.fails_sync == Some(state.syncs) || state.fails_at == Some(state.operations);
+        if fails {
             state.failed_sync = Some(state.name_or_words(self.number));
         }
-        let fails = state.fails_sync == Some(state.syncs) || state.fails_at == Some(state.operations);
         let dies = state.operate();
         state.syncs += 1;
         let file = state.file(self.number);

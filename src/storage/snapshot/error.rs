@@ -6,6 +6,7 @@ use std::io;
 use raftkv_protocol::types::EntryId;
 
 use super::format::{BadSnapshot, VERSION};
+use crate::storage::disk::is_full;
 
 /// Why a snapshot was not written, received or read. The store can be used on after any of these.
 #[derive(Debug)]
@@ -70,10 +71,7 @@ impl SnapshotError {
     /// What the disk said about a file.
     pub(super) fn disk(path: &str, error: io::Error) -> SnapshotError {
         let path = path.to_owned();
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SnapshotError::NoSpace { path },
-            _ => SnapshotError::Disk { path, error },
-        }
+        if is_full(&error) { SnapshotError::NoSpace { path } } else { SnapshotError::Disk { path, error } }
     }
 
     /// Whether the file holds something else than was written. Of other errors it may be none the worse.

@@ -189,7 +189,7 @@ impl SnapshotStore {
         match synced.and_then(|()| Unfinished::open(Arc::clone(&self.disk), to.clone(), Abandoned::Room(header.id))) {
             Ok(file) => SnapshotWriter::new(self.clone(), file, header),
             Err(error) => {
-                // Its bytes are of use to nobody, and the disk is full. Whatever is left is removed at the next start.
+                // What has failed here may fail again, and the disk is full. Whatever is left is removed at the next start.
                 let _ = self.disk.remove(&to).and_then(|()| self.disk.sync_dir());
                 Err(error)
             }
@@ -207,6 +207,12 @@ impl SnapshotStore {
         let id = self.disk.fresh_id().map_err(|error| self.directory_error(error))?;
         // An id is never 0, and half of one practically never.
         Ok(SnapshotId((id as u64).max(1)))
+    }
+
+    /// The first sync that failed here, in words, if the disk was not only full. Nothing that is written later may be trusted.
+    #[must_use]
+    pub fn failed_sync(&self) -> Option<String> {
+        self.disk.failed_sync()
     }
 
     /// Refuses the snapshot of an entry, of so many bytes, if the disk has less room.
@@ -242,6 +248,10 @@ impl SnapshotStore {
     pub(super) fn publish(&self, mut file: Unfinished, info: SnapshotInfo) -> Result<(), SnapshotError> {
         if let Err(error) = self.check_newer(info.at) {
             file.give_up();
+            if self.list()?.len() >= KEPT {
+                // What was written over another has become a spare, and the next one has the room of the older.
+                self.remove_if(|_, state| state == FileState::Spare);
+            }
             return Err(error);
         }
         if !mutant!("snapshot-named-early") {

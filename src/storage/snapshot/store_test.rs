@@ -5,7 +5,8 @@ use std::sync::Arc;
 use raftkv_protocol::types::{EntryId, Index, ShardId, SnapshotId};
 
 use super::{
-    FileLength, Footer, Header, Item, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotStore, snapshot_name,
+    FileLength, Footer, Header, Item, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotStore, SnapshotWriter,
+    snapshot_name,
 };
 use crate::storage::disk::{Access, Disk, LogIo, RealDisk};
 use crate::storage::simulated_disk::{Random, SimulatedDisk, Survivors};
@@ -42,12 +43,25 @@ pub(super) fn open(disk: &SimulatedDisk) -> SnapshotStore {
 
 /// Takes a snapshot.
 pub(super) fn write(store: &SnapshotStore, at: EntryId, items: &[Owned]) -> Result<SnapshotInfo, SnapshotError> {
-    let mut writer = store.create(at, b"a hash", b"three voters")?;
+    finish(store.create(at, b"a hash", b"three voters")?, at, items)
+}
+
+/// Fills a snapshot that was begun.
+fn finish(mut writer: SnapshotWriter, at: EntryId, items: &[Owned]) -> Result<SnapshotInfo, SnapshotError> {
     for (key, version, value) in items {
         writer.push(Item { key, version: *version, value })?;
     }
     let (hash, checkpoints) = sums(at);
     writer.finish(hash, checkpoints)
+}
+
+/// A store that holds the snapshots of two entries, each of 200 KB and more.
+fn with_two(disk: &SimulatedDisk) -> SnapshotStore {
+    let store = open(disk);
+    for index in [1, 2] {
+        write(&store, EntryId::new(index, 1), &items(&[2_000; 100])).expect("healthy");
+    }
+    store
 }
 
 /// Everything that a reader gives.
@@ -312,21 +326,14 @@ fn how_long_a_file_becomes_is_known_before() {
 #[test]
 fn a_snapshot_over_another_leaves_nothing_of_it() {
     let disk = SimulatedDisk::new(6);
-    let store = open(&disk);
+    let store = with_two(&disk);
     let (first, second, third) = (EntryId::new(1, 1), EntryId::new(2, 1), EntryId::new(3, 1));
-    for at in [first, second] {
-        write(&store, at, &items(&[2_000; 100])).expect("healthy");
-    }
     disk.set_full(true);
     assert!(matches!(write(&store, third, &items(&[10])), Err(SnapshotError::NoSpace { .. })));
-    let mut writer = store.create_over(first, third, b"a hash", b"three voters").expect("it is there");
+    let writer = store.create_over(first, third, b"a hash", b"three voters").expect("it is there");
     assert_eq!(entries(&store), [2], "it is no snapshot from now on");
     let items = items(&[1_000, 0, 70_000]);
-    for (key, version, value) in &items {
-        writer.push(Item { key, version: *version, value }).expect("it is shorter");
-    }
-    let (hash, checkpoints) = sums(third);
-    let info = writer.finish(hash, checkpoints).expect("healthy");
+    let info = finish(writer, third, &items).expect("it is shorter");
     assert_eq!(disk.bytes(&snapshot_name(third)).len() as u64, info.bytes);
     assert_holds(&store, third, &items);
     assert_eq!(entries(&store), [3, 2]);
@@ -340,10 +347,7 @@ fn a_snapshot_over_another_leaves_nothing_of_it() {
 #[test]
 fn a_start_on_a_full_disk_keeps_the_room_of_a_snapshot_that_was_not_finished_over_another() {
     let disk = SimulatedDisk::new(8);
-    let store = open(&disk);
-    for index in [1, 2] {
-        write(&store, EntryId::new(index, 1), &items(&[2_000; 100])).expect("healthy");
-    }
+    let store = with_two(&disk);
     let third = EntryId::new(3, 1);
     let begun = store.create_over(EntryId::new(1, 1), third, b"a hash", b"three voters").expect("it is there");
     // The process ends, and does not tidy up.
@@ -360,14 +364,10 @@ fn a_start_on_a_full_disk_keeps_the_room_of_a_snapshot_that_was_not_finished_ove
     let store = open(&disk);
     let begin = |bytes| store.create_in_spare(bytes, third, b"a hash", b"three voters").expect("healthy");
     assert!(begin(1 << 20).is_none(), "it is shorter");
-    let mut writer = begin(200_000).expect("it is as long");
+    let writer = begin(200_000).expect("it is as long");
     assert!(begin(200_000).is_none(), "there is one");
     let items = items(&[1_000, 0, 70_000]);
-    for (key, version, value) in &items {
-        writer.push(Item { key, version: *version, value }).expect("it is shorter");
-    }
-    let (hash, checkpoints) = sums(third);
-    writer.finish(hash, checkpoints).expect("healthy");
+    finish(writer, third, &items).expect("it is shorter");
     assert_holds(&store, third, &items);
     assert_eq!((entries(&store), spares(&disk), disk.names().len()), (vec![3, 2], 0, 2));
 }
@@ -386,14 +386,25 @@ fn a_spare_goes_when_there_are_two_snapshots() {
     assert_eq!((entries(&open(&disk)), disk.names().len()), (vec![2, 1], 2), "the older one is the room");
 }
 
+/// One came from another node while this one was written over the older of two.
+#[test]
+fn a_snapshot_that_comes_too_late_leaves_no_room_beside_two() {
+    let disk = SimulatedDisk::new(10);
+    let store = with_two(&disk);
+    let late = EntryId::new(3, 1);
+    let writer = store.create_over(EntryId::new(1, 1), late, b"a hash", b"three voters").expect("it is there");
+    let by = write(&store, EntryId::new(4, 1), &items(&[10])).expect("healthy").at;
+    disk.set_full(true);
+    let refused = finish(writer, late, &items(&[1_000; 3])).expect_err("refused");
+    assert!(matches!(refused, SnapshotError::Superseded { by: newest } if newest == by), "{refused}");
+    assert_eq!((entries(&store), disk.names().len()), (vec![4, 2], 2));
+}
+
 /// On a full disk its bytes would be missed until the next start.
 #[test]
 fn a_snapshot_that_could_not_be_begun_over_another_leaves_nothing() {
     let disk = SimulatedDisk::new(7);
-    let store = open(&disk);
-    for index in [1, 2] {
-        write(&store, EntryId::new(index, 1), &items(&[2_000; 100])).expect("healthy");
-    }
+    let store = with_two(&disk);
     disk.set_full(true);
     let begin = || store.create_over(EntryId::new(1, 1), EntryId::new(3, 1), b"a hash", b"three voters");
     disk.fail_at(0);

@@ -8,7 +8,7 @@ use raftkv_protocol::types::SnapshotId;
 
 use super::SnapshotError;
 use super::format::spare_name;
-use crate::storage::disk::{Access, Disk, DiskFile};
+use crate::storage::disk::{Access, Disk, DiskFile, is_full};
 
 /// What becomes of a file that nobody goes on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub(super) enum Abandoned {
     Room(SnapshotId),
 }
 
-/// See the module. After the first failure the file is gone: nobody can know what a failed write or sync left in it. (That
-/// the disk is full is known.)
+/// See the module. After the first failure the file is gone, as nobody can know what a failed write or sync left in it; if the
+/// disk was only full, it may become a spare.
 pub(super) struct Unfinished {
     disk: Arc<dyn Disk>,
     name: String,
@@ -80,8 +80,7 @@ impl Unfinished {
     fn attempt<T>(&mut self, attempt: impl FnOnce(&mut dyn DiskFile) -> io::Result<T>) -> Result<T, SnapshotError> {
         let file = self.file.as_deref_mut().ok_or(SnapshotError::Ended)?;
         attempt(file).map_err(|error| {
-            let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            if !is_full && matches!(self.abandoned, Abandoned::Room(_)) {
+            if !is_full(&error) && matches!(self.abandoned, Abandoned::Room(_)) {
                 self.abandoned = Abandoned::Removed;
             }
             self.give_up();

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
-use super::first::{First, is_full};
-use super::maker::SpareMaker;
+use super::first::First;
+use super::maker::{SpareMaker, bytes_of};
 use super::{Pool, RESERVED, Request, SPARES, SPARES_MAX, Spare};
-use crate::storage::Wake;
-use crate::storage::segment::segment_name;
+use crate::storage::disk::is_full;
+use crate::storage::segment::{SEGMENT_BYTES_MIN, segment_name};
 use crate::storage::stats::Shared;
 use crate::storage::tip::SegmentFile;
+use crate::storage::{LogError, Wake};
 
 /// How long to wait before another attempt to allocate.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -59,6 +60,8 @@ pub(crate) enum Attempt {
     NoneWanted,
     /// The disk has no room. The next attempt is due after [`RETRY_AFTER`], or when a spare is taken.
     Refused,
+    /// The disk failed, and the log ends.
+    Failed,
 }
 
 /// Keeps the pool filled and lets segments go, on a thread of its own or by hand.
@@ -70,14 +73,12 @@ pub(crate) struct AllocatorWorker {
     spares: Sender<Spare>,
     larger: Sender<Spare>,
     attempts: Sender<()>,
-    /// For the next start, as long as there are not enough of the usual size.
+    /// For the next start, as long as there are not enough of the usual size; the longest is the last.
     short: Vec<Spare>,
     /// Sizes asked for and not made yet.
     wanted: Vec<u64>,
-    /// Segments that are not needed any more, oldest first. Nothing more comes after an error.
+    /// Segments that are not needed any more, oldest first.
     needless: VecDeque<SegmentFile>,
-    /// Letting go failed.
-    stuck: bool,
     /// That the disk has no room was said.
     is_told: bool,
     /// Ends when the log is being closed, if this is a thread.
@@ -119,7 +120,6 @@ impl AllocatorWorker {
             short,
             wanted: Vec::new(),
             needless: needless.into(),
-            stuck: false,
             is_told: false,
             alive: None,
         };
@@ -144,6 +144,7 @@ impl AllocatorWorker {
                 Attempt::Done => Some(Duration::ZERO),
                 Attempt::NoneWanted => None,
                 Attempt::Refused => Some(RETRY_AFTER),
+                Attempt::Failed => return,
             };
         }
     }
@@ -154,7 +155,6 @@ impl AllocatorWorker {
 
     fn note(&mut self, request: Request) {
         match request {
-            Request::LetGo(needless) if self.stuck => drop(needless),
             Request::LetGo(needless) => self.needless.extend(needless),
             Request::Larger(size) => self.wanted.push(size),
             // It is tried next in any case.
@@ -168,61 +168,64 @@ impl AllocatorWorker {
             self.note(request);
         }
         let is_idle = self.needless.is_empty() && self.wanted.is_empty() && self.short.is_empty();
-        !is_idle || self.spares.len() < SPARES
+        !self.shared.has_failed() && (!is_idle || self.spares.len() < SPARES)
     }
 
     /// Lets a segment go, or makes a spare, if there is one to let go, or one is wanted.
     pub(crate) fn attempt(&mut self) -> Attempt {
-        let attempt = self.attempt_one();
+        let attempt = match self.try_attempt() {
+            Ok(attempt) => attempt,
+            Err(error) if is_full(&error) => {
+                self.refused(&error);
+                Attempt::Refused
+            }
+            Err(error) => {
+                self.failed(&error);
+                Attempt::Failed
+            }
+        };
+        self.tell_space(attempt == Attempt::Refused);
         // One that was not looked at yet says as much as two.
         let _ = self.attempts.try_send(());
         attempt
     }
 
-    fn attempt_one(&mut self) -> Attempt {
-        if let Some(segment) = self.needless.pop_front() {
-            self.let_go(&segment);
-            self.tell_space(false);
-            return Attempt::Done;
+    fn try_attempt(&mut self) -> io::Result<Attempt> {
+        if let Some(&segment) = self.needless.front() {
+            self.let_go(&segment)?;
+            self.needless.pop_front();
+            self.shared.segment_gone(segment.sequence);
+            (self.wake)();
+            return Ok(Attempt::Done);
         }
-        let attempt = match self.make_one() {
-            Ok(true) => {
-                // A loop that syncs itself has perhaps waited for it.
-                (self.wake)();
-                Attempt::Done
-            }
-            Ok(false) if self.give_up_short() => Attempt::Done,
-            Ok(false) => Attempt::NoneWanted,
-            Err(error) => {
-                self.refused(&error);
-                Attempt::Refused
-            }
-        };
-        self.tell_space(attempt == Attempt::Refused);
-        attempt
+        if self.make_one()? {
+            // A loop that syncs itself has perhaps waited for it.
+            (self.wake)();
+            return Ok(Attempt::Done);
+        }
+        if self.short.is_empty() {
+            return Ok(Attempt::NoneWanted);
+        }
+        self.maker.give_up_all(&mut self.short)?;
+        Ok(Attempt::Done)
     }
 
-    /// A segment of the usual size becomes a spare, unless there are enough or space is needed for a larger one.
-    fn let_go(&mut self, segment: &SegmentFile) {
+    /// A segment of the usual size becomes a spare, unless there are enough or space is needed for a larger one. A shorter one
+    /// is kept for the next start while there is no other.
+    fn let_go(&mut self, segment: &SegmentFile) -> io::Result<()> {
         let is_wanted = self.spares.len() < SPARES_MAX && self.wanted.is_empty();
-        let gone = if segment.size == self.maker.segment_size && is_wanted {
-            self.maker.recycle(segment).map(|spare| {
-                // The syncer is gone only when the log is being closed.
-                let _ = self.spares.send(spare);
-            })
+        let is_short = (SEGMENT_BYTES_MIN..self.maker.segment_size).contains(&segment.size);
+        if segment.size == self.maker.segment_size && is_wanted {
+            let spare = self.maker.recycle(segment)?;
+            // The syncer is gone only when the log is being closed.
+            let _ = self.spares.send(spare);
+        } else if is_short && self.spares.is_empty() && self.wanted.is_empty() && self.short.len() < SPARES_MAX {
+            self.short.push(self.maker.recycle(segment)?);
+            self.short.sort_by_key(|spare| spare.size);
         } else {
-            self.maker.remove(segment)
-        };
-        match gone {
-            Ok(()) => self.shared.segment_gone(segment.sequence),
-            Err(error) => {
-                let path = self.maker.disk.path(&segment_name(segment.sequence));
-                log::warn!("cannot let go of the log segment {path}: {error}; the log grows until the next start");
-                self.needless.clear();
-                self.stuck = true;
-            }
+            self.maker.remove(segment)?;
         }
-        (self.wake)();
+        Ok(())
     }
 
     /// Makes what is wanted most; `false` if nothing is.
@@ -232,11 +235,8 @@ impl AllocatorWorker {
             return Ok(false);
         }
         let size = larger.unwrap_or(self.maker.segment_size);
-        let spare = match self.maker.make(size, &|| self.rest(larger.is_some())) {
-            Err(error) if is_full(&error) && self.short_makes_room(size)? => {
-                while self.give_up_short() {}
-                self.maker.make(size, &|| {})?
-            }
+        let spare = match self.maker.make(size, &|| self.rest()) {
+            Err(error) if is_full(&error) && self.short_makes_room(size)? => self.make_of_short(size)?,
             made => made?,
         };
         // The syncer is gone only when the log is being closed.
@@ -249,24 +249,27 @@ impl AllocatorWorker {
         Ok(true)
     }
 
-    /// Whether there is room for so many bytes, but for the short spares.
+    /// Whether there is room for so many bytes, but for the short spares. The next start must find one or a usual one.
     fn short_makes_room(&self, size: u64) -> io::Result<bool> {
-        let short: u64 = self.short.iter().map(|spare| spare.size).sum();
-        Ok(short > 0 && self.maker.room()? + short >= size)
+        let is_left = self.wanted.is_empty() || !self.spares.is_empty();
+        let short = bytes_of(&self.short);
+        Ok(is_left && short > 0 && self.maker.room()? + short >= size)
     }
 
-    /// Removes a short spare, if there is one. One that cannot be removed waits for the next start.
-    fn give_up_short(&mut self) -> bool {
-        let Some(short) = self.short.pop() else { return false };
-        if let Err(error) = self.maker.give_up(&short) {
-            log::warn!("cannot remove {}: {error}", self.maker.disk.path(&short.name));
-        }
-        true
+    /// Makes one in the place of the short spares. If somebody else is faster, what is left becomes a short one again.
+    fn make_of_short(&mut self, size: u64) -> io::Result<Spare> {
+        let short = bytes_of(&self.short);
+        self.maker.give_up_all(&mut self.short)?;
+        self.maker.make(size, &|| {}).or_else(|error| {
+            let free = self.maker.room()?.min(short);
+            self.short.extend(self.maker.make_short(free / 8 * 7)?);
+            Err(error)
+        })
     }
 
     /// Between two pieces of a spare: the log's writes share the disk with them.
-    pub(crate) fn rest(&self, is_larger: bool) {
-        let is_wanted = is_larger || self.spares.len() < RESERVED || self.shared.waits_for_space();
+    pub(crate) fn rest(&self) {
+        let is_wanted = !self.wanted.is_empty() || self.spares.len() < RESERVED || self.shared.waits_for_space();
         if let Some(alive) = self.alive.as_ref().filter(|_| !is_wanted) {
             // Nothing comes, but the end.
             let _ = alive.recv_timeout(REST);
@@ -278,6 +281,17 @@ impl AllocatorWorker {
         if !std::mem::replace(&mut self.is_told, true) {
             log::warn!("cannot allocate a log segment in {}: {error}", self.maker.disk.path(""));
         }
+    }
+
+    /// Nobody knows which names and bytes the disk holds now. The syncer may have relied on a sync that failed here.
+    fn failed(&self, error: &io::Error) {
+        let path = |name: &str| self.maker.disk.path(name);
+        let what = match self.needless.front() {
+            Some(segment) => format!("let go of the log segment {}", path(&segment_name(segment.sequence))),
+            None => format!("allocate a log segment in {}", path("")),
+        };
+        self.shared.fail(LogError(format!("cannot {what}: {error}; check the disk, then start the node again")));
+        (self.wake)();
     }
 
     fn tell_space(&mut self, refused: bool) {

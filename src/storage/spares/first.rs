@@ -3,15 +3,16 @@
 //!
 //! A start takes a spare, and the segment of its predecessor gives back what it had not used. On a full disk that is all the
 //! space there is, and whoever else writes to the disk would have it in no time: so, if no spare is left, it becomes one again
-//! at once or, where it is not enough for one, a *short* spare, which only a start may take. So a node can be started over and
-//! over on a disk that stays full.
+//! at once, and what is not enough for one a *short* spare, which only a start may take. So a node can be started over and over
+//! on a disk that stays full.
 
 use std::io;
 
-use super::maker::{Found, SpareMaker};
+use super::maker::{Found, SpareMaker, bytes_of};
 use super::{Spare, SpareSource};
 use crate::storage::LogError;
 use crate::storage::batch::BLOCK_BYTES;
+use crate::storage::disk::is_full;
 use crate::storage::segment::SEGMENT_BYTES_MIN;
 use crate::storage::tip::SegmentFile;
 
@@ -37,46 +38,48 @@ impl First {
     }
 
     /// Keeps bytes that were given back for the next start, unless there is a spare for it or the disk has room for one.
-    pub(crate) fn lay_by(&mut self, given_back: u64) {
-        if let Err(error) = self.try_lay_by(given_back) {
+    pub(crate) fn lay_by(&mut self, given_back: u64) -> io::Result<()> {
+        match self.try_lay_by(given_back) {
             // Somebody else was faster. The allocator tells whether the disk is full.
-            log::debug!("cannot lay a spare by in {}: {error}", self.maker.disk.path(""));
+            Err(error) if is_full(&error) => {
+                log::debug!("cannot lay a spare by in {}: {error}", self.maker.disk.path(""));
+                Ok(())
+            }
+            laid_by => laid_by,
         }
     }
 
     fn try_lay_by(&mut self, given_back: u64) -> io::Result<()> {
         let usual = self.maker.segment_size;
-        let free = self.maker.disk.free_bytes()?;
+        let free = self.maker.room()?;
         if !self.adopted.is_empty() || free >= usual {
             return Ok(());
         }
-        let short: u64 = self.short.iter().map(|spare| spare.size).sum();
+        let short = bytes_of(&self.short);
         let mut ours = given_back;
         if free.max(ours) + short >= usual {
             ours += short;
-            self.give_up_short()?;
+            self.maker.give_up_all(&mut self.short)?;
             match self.maker.make(usual, &|| {}) {
-                Ok(spare) => self.adopted.push(spare),
+                Ok(spare) => {
+                    self.adopted.push(spare);
+                    ours = ours.saturating_sub(usual);
+                }
                 Err(error) if !is_full(&error) => return Err(error),
                 Err(_) => {}
             }
         }
         let ours = ours.min(usual - BLOCK_BYTES);
-        let free = ours.min(self.maker.disk.free_bytes()?);
+        let free = ours.min(self.maker.room()?);
         // What is free is what everybody may have: the superuser may have more. And a file system may need some for itself.
-        let spare = self.make_short(ours).or_else(|_| self.make_short(free));
-        self.short.extend(spare.or_else(|_| self.make_short(free / 8 * 7))?);
-        Ok(())
-    }
-
-    fn make_short(&self, bytes: u64) -> io::Result<Option<Spare>> {
-        let size = bytes / BLOCK_BYTES * BLOCK_BYTES;
-        (size >= SEGMENT_BYTES_MIN).then(|| self.maker.make(size, &|| {})).transpose()
-    }
-
-    fn give_up_short(&mut self) -> io::Result<()> {
-        while let Some(spare) = self.short.pop() {
-            self.maker.give_up(&spare)?;
+        for bytes in [ours, free, free / 8 * 7] {
+            match self.maker.make_short(bytes) {
+                Err(error) if is_full(&error) => {}
+                made => {
+                    self.short.extend(made?);
+                    break;
+                }
+            }
         }
         Ok(())
     }
@@ -99,23 +102,20 @@ impl First {
             if let Some(short) = self.short.pop_if(|spare| spare.size >= least) {
                 return Ok(short);
             }
-            if !self.short.is_empty() {
-                self.give_up_short()?;
+            let short = bytes_of(&self.short);
+            if short > 0 && self.maker.room()? + short >= least.min(size) {
+                self.maker.give_up_all(&mut self.short)?;
                 made = self.make(size);
             }
         }
         while made.as_ref().is_err_and(is_full) && size > least {
-            let free = self.maker.disk.free_bytes()?;
+            let free = self.maker.room()?;
             let most = if free < least { size } else { size.min(free) };
             size = (most / 2 / BLOCK_BYTES * BLOCK_BYTES).max(least);
             made = self.maker.make(size, &|| {});
         }
         made
     }
-}
-
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl SpareSource for First {

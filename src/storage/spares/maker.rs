@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Filling, SPARES_MAX, Spare};
+use crate::storage::batch::BLOCK_BYTES;
 use crate::storage::disk::{Access, Disk};
 use crate::storage::segment::{FileState, SEGMENT_BYTES_MIN, allocating_name, segment_name, spare_name};
 use crate::storage::tip::SegmentFile;
@@ -51,6 +52,11 @@ pub(super) struct Found {
     pub(super) short: Vec<Spare>,
 }
 
+/// What some spares take together.
+pub(super) fn bytes_of(spares: &[Spare]) -> u64 {
+    spares.iter().map(|spare| spare.size).sum()
+}
+
 /// Makes spares.
 pub(crate) struct SpareMaker {
     pub(crate) disk: Arc<dyn Disk>,
@@ -67,10 +73,20 @@ impl SpareMaker {
         let tag = self.disk.fresh_id()? as u64;
         let (allocating, name) = (allocating_name(tag), spare_name(tag));
         self.disk.create_by_and_by(&allocating, size, rest)?;
-        self.disk.rename(&allocating, &name)?;
-        self.disk.sync_dir()?;
+        let named = self.disk.rename(&allocating, &name).and_then(|()| self.disk.sync_dir());
+        if let Err(error) = named {
+            // The next attempt makes another.
+            let _ = self.disk.remove(&name).or_else(|_| self.disk.remove(&allocating));
+            return Err(error);
+        }
         self.quota.add_used(size);
         Ok(Spare { name, size, filling: Filling::Zeros })
+    }
+
+    /// Makes one of at most so many bytes, if a segment can have so few.
+    pub(super) fn make_short(&self, bytes: u64) -> io::Result<Option<Spare>> {
+        let size = bytes / BLOCK_BYTES * BLOCK_BYTES;
+        (size >= SEGMENT_BYTES_MIN).then(|| self.make(size, &|| {})).transpose()
     }
 
     /// Makes a spare of the log's oldest segment.
@@ -100,6 +116,14 @@ impl SpareMaker {
         self.disk.remove(&spare.name)?;
         self.quota.sub_used(spare.size);
         self.disk.sync_dir()
+    }
+
+    /// Removes all of these.
+    pub(super) fn give_up_all(&self, spares: &mut Vec<Spare>) -> io::Result<()> {
+        while let Some(spare) = spares.pop() {
+            self.give_up(&spare)?;
+        }
+        Ok(())
     }
 
     /// Finds the spares that an earlier process left behind, and removes files that never became spares or are too many or

@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use raftkv::storage::blemish::Blemish;
-use raftkv::storage::data_dir::{self, RecordedIdentity, ShardDamage, log_dir};
+use raftkv::storage::data_dir::{self, RecordedIdentity, ShardDamage};
 use raftkv::storage::disk::RealDisk;
 use raftkv::storage::segment::FileState;
 use raftkv::storage::snapshot::{SnapshotStore, snapshot_name};
 use raftkv::storage::{self, RecoveredShard};
-use raftkv_protocol::types::{CoreId, EntryId, ShardId};
+use raftkv_protocol::types::{EntryId, ShardId};
 
 use crate::run::Ending;
 use crate::{log_dir as logs, snapshots};
@@ -103,7 +103,7 @@ impl Check<'_> {
 
     fn logs(&mut self, dir: &Path, identity: Option<&RecordedIdentity>) -> io::Result<()> {
         let found = match identity {
-            Some(identity) => (0..identity.cores).map(|core| log_dir(dir, CoreId(core))).collect(),
+            Some(identity) => (0..identity.cores).map(|core| identity.logs.join(format!("core-{core}"))).collect(),
             None if dir.join("logs").is_dir() => logs::find_logs(dir)?,
             None => Vec::new(),
         };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use raftkv::state_machine;
 use raftkv::storage::batch::BatchHeader;
+use raftkv::storage::data_dir::recorded_identity;
 use raftkv::storage::inspect::{End, Item, inspect};
 use raftkv::storage::record::Record;
 use raftkv::storage::segment::SegmentHeader;
@@ -25,18 +26,24 @@ pub fn print(dir: &Path, out: &mut dyn Write) -> io::Result<Ending> {
         Ok(logs) => logs,
         Err(error) => return Ok(fail(dir, &error.to_string())),
     };
-    let mut segments = 0;
+    let mut found = Found::default();
     for log in logs {
-        match print_log(&log, out)? {
-            Ok(found) => segments += found,
-            Err(error) => return Ok(fail(&log, &error.to_string())),
+        if let Err(error) = print_log(&log, &mut found, out)? {
+            return Ok(fail(&log, &error.to_string()));
         }
     }
     out.flush()?;
-    if segments == 0 {
-        return Ok(fail(dir, "no segment of a log is there; name a node's data directory or one of its logs/core-N"));
+    match found {
+        Found { segments: 0, .. } => {
+            Ok(fail(dir, "no segment of a log is there; name a node's data directory or one of its logs/core-N"))
+        }
+        Found { damaged: 0, .. } => Ok(Ending::Done),
+        Found { damaged, .. } => {
+            let what =
+                format!("{damaged} spots of the log are DAMAGED; `raftkv-nc check` says what a start makes of it");
+            Ok(fail(dir, &what))
+        }
     }
-    Ok(Ending::Done)
 }
 
 fn fail(dir: &Path, reason: &str) -> Ending {
@@ -46,7 +53,7 @@ fn fail(dir: &Path, reason: &str) -> Ending {
 
 /// Of a data directory the logs of its cores, in the order of the cores; otherwise the directory itself.
 pub fn find_logs(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let logs = dir.join(LOGS);
+    let logs = recorded_identity(dir).ok().flatten().map_or_else(|| dir.join(LOGS), |identity| identity.logs);
     if !logs.is_dir() {
         return Ok(vec![dir.to_owned()]);
     }
@@ -57,17 +64,25 @@ pub fn find_logs(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(cores)
 }
 
-/// Prints one log and counts its segments. The inner error is the log's, the outer one `out`'s.
-fn print_log(dir: &Path, out: &mut dyn Write) -> io::Result<io::Result<usize>> {
+/// What was printed.
+#[derive(Default)]
+struct Found {
+    segments: usize,
+    /// Places where something was that is not there any more.
+    damaged: usize,
+}
+
+/// Prints one log. The inner error is the log's, the outer one `out`'s.
+fn print_log(dir: &Path, found: &mut Found, out: &mut dyn Write) -> io::Result<io::Result<()>> {
     let mut printed = Ok(());
-    let mut segments = 0;
     let walked = inspect(dir, |item| {
-        segments += usize::from(matches!(item, Item::Segment { .. } | Item::End { offset: 0, .. }));
+        found.segments += usize::from(matches!(item, Item::Segment { .. } | Item::End { offset: 0, .. }));
+        found.damaged += usize::from(matches!(item, Item::End { is_damage: true, .. }));
         printed = print_item(&item, out);
         if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     printed?;
-    Ok(walked.map(|()| segments))
+    Ok(walked)
 }
 
 fn print_item(item: &Item<'_>, out: &mut dyn Write) -> io::Result<()> {
@@ -79,7 +94,8 @@ fn print_item(item: &Item<'_>, out: &mut dyn Write) -> io::Result<()> {
             print_record(record, out)
         }
         Item::Blemish(blemish) => writeln!(out, "BLEMISH: {blemish}; nothing is lost there"),
-        Item::End { path, offset, reason } => {
+        Item::End { path, offset, reason, is_damage } => {
+            let what = if *is_damage { "DAMAGED, end of" } else { "end of" };
             let reason = match reason {
                 End::Sealed => "the next segment goes on from here".into(),
                 End::NoBatch => "no batch follows".into(),
@@ -88,8 +104,9 @@ fn print_item(item: &Item<'_>, out: &mut dyn Write) -> io::Result<()> {
                     None => damage.what.to_string(),
                 },
                 End::Unreadable(error) => error.clone(),
+                End::Missing(last) => format!("it is missing, and so are all up to segment {last}"),
             };
-            writeln!(out, "end of {path} at {offset}: {reason}")
+            writeln!(out, "{what} {path} at {offset}: {reason}")
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `raftkv-nc log DIR` on logs that the storage layer wrote.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, mpsc};
 
@@ -105,4 +106,38 @@ fn a_directory_without_a_log_is_named() {
     }
     let usage = Command::new(env!("CARGO_BIN_EXE_raftkv-nc")).arg("log").output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
+}
+
+/// What a start refuses is not shown as if it were all.
+#[test]
+fn a_log_of_which_something_is_missing_or_damaged_is_printed_and_ends_as_failed() {
+    type Spoil = fn(&Path);
+    let spoils: [(&str, Spoil); 3] = [
+        ("it is missing, and so are all up to segment ", |segment| fs::remove_file(segment).unwrap()),
+        ("a record's checksum does not match", |segment| flip(segment, 4096 + 56 + 20)),
+        ("the segment's header is damaged", |segment| flip(segment, 20)),
+    ];
+    for (what, spoil) in spoils {
+        let dir = tempfile::tempdir().unwrap();
+        compacted_log(dir.path(), ShardId(5), ShardId(6)).close().unwrap();
+        let mut segments: Vec<PathBuf> = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()).collect();
+        segments.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with("segment-"));
+        segments.sort();
+        assert!(segments.len() >= 3, "{segments:?}");
+        spoil(&segments[1]);
+        let output = log(dir.path());
+        let (printed, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{printed}");
+        let damaged: Vec<&str> = printed.lines().filter(|line| line.starts_with("DAMAGED, end of ")).collect();
+        assert!(damaged.len() == 1 && damaged[0].contains(segments[1].to_str().unwrap()), "{damaged:?}");
+        assert!(damaged[0].contains(what), "{damaged:?}");
+        assert!(complaint.contains(": 1 spots of the log are DAMAGED; "), "{complaint}");
+        assert!(printed.contains(&format!(" {} ", segments[2].display())), "the rest is printed too");
+    }
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[at] ^= 1;
+    fs::write(file, bytes).unwrap();
 }

@@ -1,9 +1,11 @@
 //! `raftkv-nc snapshot` and `raftkv-nc check` on directories that the storage layer wrote.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use raftkv::state_machine::state_hash::{FORMAT, ItemsHash};
 use raftkv::storage::data_dir::{DataDir, Identity};
@@ -200,4 +202,35 @@ fn the_check_names_every_part_that_is_damaged() {
     assert!(printed.contains("logs/core-1: DAMAGED: the log is gone"), "{printed}");
     let (printed, _) = ended(&nc(&["check"], &path("nowhere")), 1);
     assert!(printed.contains("nowhere/identity: DAMAGED: it is missing"), "{printed}");
+}
+
+/// Names, bytes, and when each was changed, of every file below a directory.
+fn files_below(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let changed = entry.metadata().unwrap().modified().unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(files_below(&entry.path()));
+            files.insert(entry.path(), (Vec::new(), changed));
+        } else {
+            files.insert(entry.path(), (fs::read(entry.path()).unwrap(), changed));
+        }
+    }
+    files
+}
+
+#[test]
+fn whoever_looks_changes_nothing() {
+    let (temp, _in_use, files) = data_dir();
+    // Also where something is to be mended or removed at the next start.
+    flip(&files[0], 150);
+    let unfinished = files[0].with_file_name("writing-0000000000000001.snap");
+    for left in [temp.path().join("logs/core-0/allocating-0000000000000001.log"), unfinished] {
+        fs::write(left, "half of something").unwrap();
+    }
+    let before = files_below(temp.path());
+    for words in [&["check"][..], &["log"], &["snapshot"]] {
+        assert!(nc(words, temp.path()).status.code().is_some());
+        assert!(files_below(temp.path()) == before, "{words:?}");
+    }
 }

@@ -59,7 +59,8 @@ impl World {
             self.coverage.add("leader that is not to be followed", counters.leaders_unheeded);
             self.coverage.add("disk found to be full", counters.disk_full);
             self.coverage.add("shard left a slow or full disk", counters.transfers_away);
-            self.coverage.add("replica found to differ", counters.divergences);
+            self.coverage.add("replica found to be wrong", counters.divergences);
+            self.coverage.add("wrong state built anew", counters.states_rebuilt);
             self.coverage.add("read served by a lease", counters.lease_reads);
             self.coverage.add("lease not held, read waited for a round", counters.lease_reads_fallen_back);
             self.coverage.add("vote withheld for a promise", counters.lease_votes_withheld);

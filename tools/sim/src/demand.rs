@@ -5,7 +5,7 @@ use raftkv_protocol::types::{CoreId, EntryId, Index, ShardId};
 
 use crate::damage::Harm;
 use crate::machine::{Machine, State};
-use crate::oracle::Violation;
+use crate::oracle::{Trust, Violation};
 use crate::world::World;
 
 /// A request for snapshots of all shards of a node.
@@ -75,10 +75,15 @@ impl World {
     /// Something may have been done to the snapshots of a core, or of all.
     pub(crate) fn look_at_snapshots(&mut self, node: usize, core: Option<CoreId>) -> Result<(), Violation> {
         let machine = &self.machines[node];
+        let trust = match (machine.snapshot_damaged, self.doubts(node)) {
+            (true, _) => Trust::Damaged,
+            (false, true) => Trust::Doubted,
+            (false, false) => Trust::Whole,
+        };
         let shards = (0..self.plan.shards).filter(|shard| core.is_none_or(|core| shard % self.plan.cores == core.0));
         for shard in shards {
             let disk = &machine.snapshot_disks[usize::from(shard)];
-            self.oracle.look_at_snapshots(node, ShardId(shard), disk, machine.snapshot_damaged)?;
+            self.oracle.look_at_snapshots(node, ShardId(shard), disk, trust)?;
         }
         Ok(())
     }

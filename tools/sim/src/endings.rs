@@ -2,6 +2,7 @@
 //! and did not come about, or that an earlier process has met, excuses nothing.
 
 use raftkv::error::Fatal;
+use raftkv::storage::simulated_disk::SimulatedDisk;
 
 use crate::agenda::HostId;
 use crate::damage::Harm;
@@ -32,9 +33,10 @@ impl Machine {
     pub fn reason(&self, words: &str) -> Option<Reason> {
         let (is_running, is_damaged) = (self.is_up(), self.harm == Harm::Lurking);
         let is_refused = words.contains("the log is corrupt") || words.contains("the log is incomplete");
-        // Where a file is about to be made, the words are of the directory.
-        let is_of = |name: &str| words.contains(name) || words.contains("/simulated/:");
-        let failed = self.disks.iter().filter_map(|disk| disk.failed_sync()).any(|name| is_of(&name));
+        // Where a file is about to be made, the words are of the directory. It has no name of its own.
+        let is_of = |name: &str| !name.is_empty() && words.contains(name) || words.contains("/simulated/:");
+        let disks = self.disks.iter().chain(&self.snapshot_disks);
+        let failed = disks.filter_map(SimulatedDisk::unsynced_name).any(|name| is_of(&name));
         if self.was_cut_short {
             Some(Reason::CutShort)
         } else if is_damaged && !is_running && self.is_alone && is_refused {

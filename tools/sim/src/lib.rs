@@ -14,6 +14,7 @@ mod endings;
 pub mod leases;
 pub mod logged;
 mod machine;
+mod memory;
 mod nemesis;
 pub mod network;
 pub mod oracle;
@@ -70,6 +71,8 @@ pub const MUST_HAPPEN: &[&str] = &[
     "condition failed",
     "write of unknown outcome",
     "committed entries left for a later turn",
+    "replica found to be wrong",
+    "wrong state built anew",
     "batch applied",
     "batch refused by its condition",
     "batch over shards refused",

@@ -303,7 +303,8 @@ impl World {
         true
     }
 
-    /// Whatever is done next but once or so with a snapshot fails. The node goes on, and tries again later.
+    /// Whatever is done next but once or so with a snapshot fails. If it is a sync the node ends; otherwise it goes on, and tries
+    /// again later.
     fn snapshot_error(&mut self, node: usize) -> bool {
         let machine = &self.machines[node];
         if !machine.is_up() {
@@ -314,7 +315,8 @@ impl World {
         true
     }
 
-    /// Only of a snapshot without which the node can do: there is an older one that its log goes on from.
+    /// Only of a snapshot without which the node can do: there is an older one that its log goes on from, and the worker rests.
+    /// On a full disk it writes over the older one when it has seen that the newest is whole.
     fn damage_snapshot(&mut self, node: usize) -> bool {
         let machine = &self.machines[node];
         let State::Up(process) = &machine.state else { return false };
@@ -324,7 +326,8 @@ impl World {
         let disk = &machine.snapshot_disks[usize::from(shard.0)];
         let mut names: Vec<String> = disk.names().into_iter().filter(|name| name.starts_with("snapshot-")).collect();
         names.sort();
-        let (Some(replica), [older, newest]) = (replica, &names[..]) else { return false };
+        let is_resting = process.node.snapshots(CoreId(shard.0 % self.plan.cores)).next_effort().is_none();
+        let (Some(replica), [older, newest], true) = (replica, &names[..], is_resting) else { return false };
         let index = older.get(9..25).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
         if machine.snapshot_damaged || machine.harm != Harm::None || replica.raft().start().index.0 > index {
             return false;
@@ -353,6 +356,7 @@ impl World {
     pub(crate) fn make_peace(&mut self) {
         let now = self.now();
         self.trace.say(now, "peace".to_owned());
+        self.restart_doubtful();
         self.faulty = false;
         self.net.0.borrow_mut().frame_faults = false;
         self.net.0.borrow_mut().heal();

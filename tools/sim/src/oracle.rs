@@ -4,7 +4,8 @@
 //! - What is committed never changes, and was on the disks of a majority when it first counted as committed, or had been
 //!   there before a disk was damaged.
 //! - Replicas that have applied the same index have the same state.
-//! - Of one process, term, commit and applied never fall. Raft's own invariants hold.
+//! - Of one process, term, commit and applied never fall, but for applied when a wrong state is built anew. Raft's own
+//!   invariants hold.
 //! - What a salvaged log has lost of what was committed is back when its replica counts as healed.
 //! - A snapshot is of a state that was committed. What a log begins behind is covered by one, and counts as being on disk.
 
@@ -37,6 +38,7 @@ use crate::written::Written;
 
 use self::seen::{Seen, persisted_index};
 use self::snapshots::OnDisk;
+pub use self::snapshots::Trust;
 
 /// What must not happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -275,7 +277,9 @@ impl Oracle {
             self.promises.check_vote(node, shard.id(), raft, EntryId { term: own.0, index: own.1 })?;
         }
         let name = || format!("node {} shard {}", node + 1, shard.id());
-        if term < was_term || commit < was_commit || status.applied < was_applied {
+        // A wrong state was built anew.
+        let is_anew = shard.is_rebuilt() && !before.is_rebuilt;
+        if term < was_term || commit < was_commit || (status.applied < was_applied && !is_anew) {
             let what = format!(
                 "{}: term {was_term} commit {was_commit} applied {was_applied}, then {term} {commit} {}",
                 name(),
@@ -306,6 +310,7 @@ impl Oracle {
             self.check_batches(at, node, shard, was_applied)?;
         }
         self.seen[at][node].remember(raft, status.applied);
+        self.seen[at][node].is_rebuilt = shard.is_rebuilt();
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::agenda::{HostId, MICROSECOND, MILLISECOND, SECOND};
 use crate::batches::BatchPlan;
 use crate::leases::LeasePlan;
+use crate::memory::MemoryPlan;
 use crate::network::{Net, NetPlan};
 use crate::random::Random;
 use crate::slow_apply::ApplyPlan;
@@ -227,6 +228,8 @@ pub struct Plan {
     pub batches: Option<BatchPlan>,
     /// Slow replicas, if there are any.
     pub slow_apply: Option<ApplyPlan>,
+    /// Memory that is not to be trusted, if there is any.
+    pub memory: Option<MemoryPlan>,
 }
 
 impl Plan {
@@ -281,6 +284,7 @@ impl Plan {
             leases: None,
             batches: None,
             slow_apply: None,
+            memory: None,
         }
     }
 
@@ -395,7 +399,7 @@ impl fmt::Display for Plan {
         write!(
             f,
             "{} nodes of {} cores, {} shards, {} clients x {}, {} keys{}, {} % scans, {} s, election {:?}, \
-             syncs {}up to {} us, network up to {} us{}{}{}, snapshots every {} bytes, tails of {}, logs of {}{}{}; {}",
+             syncs {}up to {} us, network up to {} us{}{}{}{}, snapshots every {} bytes, tails of {}, logs of {}{}{}; {}",
             self.nodes,
             self.cores,
             self.shards,
@@ -412,6 +416,7 @@ impl fmt::Display for Plan {
             if self.frame_faults { ", frames with faults" } else { "" },
             self.leases.as_ref().map_or(String::new(), |leases| format!(", leases of {:?}", leases.duration)),
             if self.slow_apply.is_some() { ", slow replicas" } else { "" },
+            if self.memory.is_some() { ", bad memory" } else { "" },
             self.snapshot_log_bytes,
             self.log_tail_bytes,
             self.core_log_bytes_max,

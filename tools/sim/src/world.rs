@@ -17,6 +17,7 @@ use crate::coverage::Coverage;
 use crate::demand::Demand;
 use crate::leases::LeasePlan;
 use crate::machine::{Machine, State};
+use crate::memory::MemoryPlan;
 use crate::network::{Net, SharedNet, Told, node_address};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::Plan;
@@ -38,6 +39,9 @@ const BATCHES: u64 = 0xba7c_4000_0000_0000;
 
 /// And so is what is drawn for slow replicas.
 const SLOW_APPLY: u64 = 0xa991_7000_0000_0000;
+
+/// And so is what is drawn for memory.
+const MEMORY: u64 = 0x3e30_4100_0000_0000;
 
 /// Who owns a loop.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +67,7 @@ pub struct World {
     pub(crate) random: Random,
     batch_random: Random,
     pub(crate) apply_random: Random,
+    pub(crate) memory_random: Random,
     /// What the clients asked and were told.
     pub transcript: Transcript,
     /// Snapshots that clients have asked for.
@@ -102,6 +107,10 @@ impl World {
         plan.batches = BatchPlan::draw(&mut batch_random);
         let mut apply_random = Random::new(seed ^ SLOW_APPLY);
         plan.slow_apply = ApplyPlan::draw(plan.nodes, &mut apply_random);
+        let mut memory_random = Random::new(seed ^ MEMORY);
+        plan.memory = MemoryPlan::draw(plan.nodes, plan.segment_size, &mut memory_random);
+        plan.core_log_bytes_max =
+            plan.memory.as_ref().map_or(plan.core_log_bytes_max, |memory| memory.core_log_bytes_max);
         let mut net = Net::new(plan.net.clone(), random.fork());
         let dir = tempfile::Builder::new().prefix("raftkv-sim-").tempdir_in(memory_dir())?;
         let epoch = Instant::now();
@@ -140,6 +149,7 @@ impl World {
             random,
             batch_random,
             apply_random,
+            memory_random,
             transcript: Transcript::default(),
             demands: BTreeMap::new(),
             unique: 0,
@@ -273,6 +283,7 @@ impl World {
         let clock = machine.clock(now);
         let before = machine.before_turn(core, &self.plan, &mut self.random);
         self.allow_to_apply(index, core);
+        self.doubt_memory(index, core);
         let machine = &mut self.machines[index];
         let since = machine.stood_since[core].take().map(|since| machine.clock(since));
         self.coverage.add("node stood still in the middle of a turn", u64::from(since.is_some()));

@@ -176,7 +176,7 @@ static CLIENTS: [Family; 14] = [
     ),
 ];
 
-static PEERS: [Family; 11] = [
+static PEERS: [Family; 12] = [
     counter(
         About::new("raftkv_raft_messages", "Raft messages sent, received, dropped for want of a link, and outdated"),
         "event",
@@ -221,6 +221,11 @@ static PEERS: [Family; 11] = [
         About::new("raftkv_divergences", "Times that a replica was found to differ from others, or to be corrupt"),
         "",
         &[("", |c| c.divergences)],
+    ),
+    counter(
+        About::new("raftkv_states_rebuilt", "Times that a wrong state was built anew in the running node"),
+        "",
+        &[("", |c| c.states_rebuilt)],
     ),
     counter(
         About::new("raftkv_lease_reads", "Reads by a lease: answered by it, or by a round as the leader held none"),

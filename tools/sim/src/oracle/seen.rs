@@ -12,6 +12,8 @@ pub(super) struct Seen {
     pub(super) term: Term,
     pub(super) commit: Index,
     pub(super) applied: Index,
+    /// Its state was wrong and built anew, and no snapshot was taken of it since.
+    pub(super) is_rebuilt: bool,
     pub(super) writes_overtaken: u64,
     /// A read round of its was under way.
     pub(super) reading: bool,

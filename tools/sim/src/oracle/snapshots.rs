@@ -68,9 +68,24 @@ fn entries(disk: &SimulatedDisk, shard: ShardId) -> Vec<EntryId> {
     SnapshotStore::read_only(Arc::new(disk.clone()), shard).list().unwrap_or_default()
 }
 
+/// What may be wrong with a node's snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing.
+    Whole,
+    /// The node may take one for wrong, and set it aside.
+    Doubted,
+    /// Somebody has damaged one.
+    Damaged,
+}
+
+/// Whether the snapshot of this entry is there, but not under its name.
+fn is_set_aside(disk: &SimulatedDisk, Index(index): Index) -> bool {
+    disk.names().iter().any(|name| name.starts_with(&format!("damaged-{index:016x}-")))
+}
+
 impl Oracle {
-    /// Looks at the snapshots of a shard on a node's disk, after something was done to them. `may_be_bad`: somebody has
-    /// damaged one of them.
+    /// Looks at the snapshots of a shard on a node's disk, after something was done to them.
     ///
     /// # Errors
     /// If one is not what it should be, or is gone.
@@ -79,7 +94,7 @@ impl Oracle {
         node: usize,
         shard: ShardId,
         disk: &SimulatedDisk,
-        may_be_bad: bool,
+        trust: Trust,
     ) -> Result<(), Violation> {
         let at = usize::from(shard.0);
         let operations = disk.operations();
@@ -98,7 +113,7 @@ impl Oracle {
                         self.check_content(node, shard, entry, id, hash)?;
                         id
                     }
-                    Err(_) if may_be_bad => continue,
+                    Err(_) if trust == Trust::Damaged => continue,
                     Err(words) => {
                         let what = format!("{}: the snapshot of {entry}: {words}", name());
                         return Err(Violation::of("a snapshot under its name is whole", what));
@@ -108,7 +123,12 @@ impl Oracle {
             now.files.insert(entry.index, id);
         }
         let newest = now.newest().map_or(Index(0), |(index, _)| index);
-        if newest < now.newest && !may_be_bad {
+        let is_bad = match trust {
+            Trust::Whole => false,
+            Trust::Doubted => is_set_aside(disk, now.newest),
+            Trust::Damaged => true,
+        };
+        if newest < now.newest && !is_bad {
             let what = format!("{}: there was one of entry {}, now {newest}", name(), now.newest);
             return Err(Violation::of("a snapshot that is durable stays until there is a newer one", what));
         }

@@ -161,6 +161,10 @@ impl Disk for Files {
         read_only()
     }
 
+    fn failed_sync(&self) -> Option<String> {
+        None
+    }
+
     fn fresh_id(&self) -> io::Result<u128> {
         read_only()
     }

@@ -99,6 +99,10 @@ impl Disk for Recorder {
         Ok(())
     }
 
+    fn failed_sync(&self) -> Option<String> {
+        None
+    }
+
     fn fresh_id(&self) -> io::Result<u128> {
         let mut state = self.state();
         let is_allocator = thread::current().name() == Some("log-allocator");
