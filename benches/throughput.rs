@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use raftkv::raft::{Raft, Ready, Recovered};
+use raftkv::state_machine::state_hash::ItemsHash;
 use raftkv::state_machine::{StateMachine, encode_put};
 use raftkv::storage::memory::Completion;
 use raftkv::storage::{CoreLog, FileLog, MemoryLog, Options};
@@ -271,6 +272,14 @@ fn state_machine(criterion: &mut Criterion) {
         bencher.iter(|| {
             n += 1;
             assert!(black_box(machine.get(&key(n))).is_some());
+        });
+    });
+    group.throughput(Throughput::Elements(KEYS));
+    group.bench_function("read all of it again", |bencher| {
+        bencher.iter(|| {
+            let mut hash = ItemsHash::default();
+            machine.snapshot().iter().for_each(|(key, version, value)| hash.add(key, version, value));
+            assert_eq!(hash.value(), machine.hash());
         });
     });
     group.throughput(Throughput::Elements(100));

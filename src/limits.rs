@@ -64,6 +64,8 @@ pub struct Limits {
     /// Bytes of keys and values that a node writes into snapshots of its own in a second at most, as long as no log waits for
     /// them.
     pub snapshot_write_rate: u64,
+    /// Bytes of large states, 64 more for each key, that a core has read again in a second to see whether memory has kept them.
+    pub scrub_rate: u64,
     /// For how long nothing may come of a snapshot from the node that it is fetched from, not a byte.
     pub snapshot_timeout: Duration,
     /// The longest head of an HTTP request, in bytes.
@@ -115,6 +117,7 @@ impl Default for Limits {
             core_log_memory_max: 8 << 20,
             snapshot_rate: 8 << 20,
             snapshot_write_rate: 16 << 20,
+            scrub_rate: 16 << 20,
             snapshot_timeout: Duration::from_secs(10),
             http_header_bytes_max: 16 << 10,
             http_streams_max: 128,
@@ -164,6 +167,7 @@ impl Limits {
             ("--core-log-bytes-max", self.core_log_bytes_max, 4 * SEGMENT_BYTES_MIN, "a log could not go on"),
             ("--snapshot-rate", self.snapshot_rate, SNAPSHOT_RATE_MIN, "no follower would catch up"),
             ("--snapshot-write-rate", self.snapshot_write_rate, SNAPSHOT_RATE_MIN, "no snapshot would be done"),
+            ("--scrub-rate", self.scrub_rate, SCRUB_RATE_MIN, "bad memory would stay unseen for days"),
         ] {
             if value < least {
                 return Err(format!("{setting} {value} must be at least {least}, or {why}"));
@@ -245,6 +249,8 @@ pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 4 << 10;
 pub const SNAPSHOT_CHUNK_BYTES_MAX: u32 = 256 << 10;
 /// The least bytes of snapshots that a core may be told to take in a second: a chunk must not take longer.
 pub const SNAPSHOT_RATE_MIN: u64 = SNAPSHOT_CHUNK_BYTES_MAX as u64;
+/// The least bytes of states that a core may be told to read again in a second.
+pub const SCRUB_RATE_MIN: u64 = 64 << 10;
 /// Requests for snapshots that a core has taken in and that are not done, then `overloaded`.
 pub const SNAPSHOT_REQUESTS_MAX: usize = 16;
 /// The longest that an answer to such a request is waited for.

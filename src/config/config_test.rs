@@ -128,6 +128,7 @@ const LIMITS: &[&str] = &[
     "--core-log-memory-max=9MiB",
     "--snapshot-rate=2MiB",
     "--snapshot-write-rate=3MiB",
+    "--scrub-rate=5MiB",
     "--snapshot-timeout=1m",
     "--http-header-bytes-max=9KiB",
     "--http-header-timeout=2s",
@@ -170,6 +171,7 @@ fn every_limit_is_understood() {
         core_log_memory_max: 9 << 20,
         snapshot_rate: 2 << 20,
         snapshot_write_rate: 3 << 20,
+        scrub_rate: 5 << 20,
         snapshot_timeout: Duration::from_secs(60),
         http_header_bytes_max: 9 << 10,
         http_header_timeout: Duration::from_secs(2),
@@ -412,6 +414,10 @@ fn limits_that_nothing_would_fit_in_are_refused() {
             &["--snapshot-write-rate=262143"],
             "--snapshot-write-rate 262143 must be at least 262144, or no snapshot would be done",
         ),
+        (
+            &["--scrub-rate=65535"],
+            "--scrub-rate 65535 must be at least 65536, or bad memory would stay unseen for days",
+        ),
         (&["--snapshot-rate=262143"], "--snapshot-rate 262143 must be at least 262144, or no follower would catch up"),
     ] {
         assert_eq!(refusal(args), expected);
@@ -435,6 +441,7 @@ fn the_limits_of_values_are_inclusive() {
         ["--snapshot-log-bytes=4096", "--log-tail-bytes=0"],
         ["--core-log-bytes-max=262144", "--snapshot-rate=262144"],
         ["--core-log-bytes-max=262144", "--snapshot-write-rate=262144"],
+        ["--core-log-bytes-max=262144", "--scrub-rate=65536"],
         ["--lease=200ms", "--clock-drift-max=0"],
         ["--lease=800ms", "--clock-drift-max=100000"],
     ] {

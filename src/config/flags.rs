@@ -140,6 +140,11 @@ pub(super) struct Flags {
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size, help_heading = "Tuning")]
     pub snapshot_write_rate: u64,
 
+    /// Bytes of keys and values, 64 more for each key, that a core reads again in a second to find memory that has changed by
+    /// itself; small shards are read at each checkpoint besides
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size, help_heading = "Tuning")]
+    pub scrub_rate: u64,
+
     /// Bytes of a shard's newest entries that stay in the log for nodes that lag
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size, help_heading = "Tuning")]
     pub log_tail_bytes: u64,

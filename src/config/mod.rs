@@ -348,6 +348,7 @@ fn limits(flags: &Flags) -> Limits {
         core_log_memory_max: flags.core_log_memory_max,
         snapshot_rate: flags.snapshot_rate,
         snapshot_write_rate: flags.snapshot_write_rate,
+        scrub_rate: flags.scrub_rate,
         snapshot_timeout: flags.snapshot_timeout,
         http_header_bytes_max: flags.http_header_bytes_max,
         http_streams_max: flags.http_streams_max as usize,

@@ -182,6 +182,10 @@ counters! {
     divergences,
     /// Times that a wrong state was built anew while the node ran.
     states_rebuilt,
+    /// States that were read as a whole, beside the loop, to see whether memory has kept them.
+    states_scrubbed,
+    /// Bytes of states for which that was begun, 64 more for each key.
+    state_scrub_bytes,
     /// Reads that a leader answered by its lease.
     lease_reads,
     /// Reads that asked for it and waited for a round, as the leader held no lease.

@@ -41,6 +41,7 @@ mod reloading;
 mod repairs;
 mod room;
 pub mod router;
+mod scrubs;
 mod service_manager;
 mod snapshot_link;
 mod snapshot_threads;

@@ -340,7 +340,8 @@ impl<L: CoreLog> Router<L> {
         let reads_wait = self.shards.iter().any(|shard| shard.raft().reads_waiting());
         let round = reads_wait.then(|| self.round_started + ROUND_PATIENCE);
         let compare = self.shards.iter().filter_map(Shard::compare_at);
-        let news = self.told.deadline().into_iter().chain(compare).chain(self.snapshots.deadline());
+        let news =
+            self.told.deadline().into_iter().chain(compare).chain(self.snapshots.deadline()).chain(self.scrub_at());
         ticks.chain(sweep).chain(round).chain(self.desk.retry_at()).chain(news).min().unwrap_or(self.next_sweep)
     }
 

@@ -17,6 +17,7 @@ use super::demand::Demands;
 use super::fetcher::{Fetcher, Verdict};
 use super::message::{ConnectionId, CoreMessage};
 use super::router::Router;
+use super::scrubs::Scrubs;
 use super::transport::Transport;
 
 /// Answers of the worker that are taken in one turn, of which one is a piece: those are long.
@@ -37,6 +38,7 @@ pub(super) struct SnapshotDesk {
     /// The shard whose snapshot is being taken, since when, and whether the worker has it. The core has the node's leave
     /// meanwhile.
     taking: Option<(ShardId, Instant)>,
+    pub(super) scrubs: Scrubs,
     /// The shard whose state is being built anew.
     pub(super) rebuilding: Option<ShardId>,
     /// Asks again then.
@@ -52,7 +54,7 @@ pub(super) struct SnapshotDesk {
 impl SnapshotDesk {
     pub(super) fn new(worker: Snapshots, limits: &Limits, now: Instant) -> SnapshotDesk {
         let fetcher = Fetcher::new(limits.snapshot_rate, limits.snapshot_timeout, now);
-        let demands = Demands::default();
+        let (demands, scrubs) = (Demands::default(), Scrubs::new(limits.scrub_rate));
         let failures = BTreeMap::new();
         SnapshotDesk {
             worker,
@@ -60,6 +62,7 @@ impl SnapshotDesk {
             demands,
             failures,
             taking: None,
+            scrubs,
             rebuilding: None,
             retry_at: None,
             push_at: now,
@@ -76,6 +79,11 @@ impl SnapshotDesk {
     /// A snapshot is not to be what this node starts from.
     pub(super) fn set_aside(&self, shard: ShardId, meta: SnapshotMeta) {
         self.worker.send(Job::SetAside { shard, meta });
+    }
+
+    /// Whether a snapshot is being taken.
+    pub(super) fn is_taking(&self) -> bool {
+        self.taking.is_some()
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -129,7 +137,7 @@ impl<L: CoreLog> Router<L> {
     }
 
     /// Does something for snapshots, and measures for how long that holds the turn.
-    fn hold_turn(&mut self, work: impl FnOnce(&mut Self)) {
+    pub(super) fn hold_turn(&mut self, work: impl FnOnce(&mut Self)) {
         let begun = self.begin_hold();
         work(self);
         self.end_hold(begun);
@@ -170,6 +178,7 @@ impl<L: CoreLog> Router<L> {
                     let position = self.position(shard);
                     self.shards[position].snapshot_corrupt(at, found, expected, now);
                 }
+                Done::Scrubbed { shard, at, found, expected } => self.scrubbed(shard, at, found, expected),
                 Done::Piece { piece_for, shard, id, offset, piece } => {
                     let result = match &piece {
                         Some((total, bytes)) => ChunkResult::Ok { total: *total, bytes },
@@ -331,6 +340,7 @@ impl<L: CoreLog> Router<L> {
         self.settle_demands(transport);
         self.begin_due(now);
         self.push_pinning(now);
+        self.tend_scrubs(now);
         self.note_hold();
     }
 

@@ -63,6 +63,7 @@ impl<R: Copy> Shard<R> {
 
     /// The state is another replica's now, or built anew; whether it is right behind `sound` is to be seen.
     pub(super) fn state_replaced(&mut self, sound: Index) {
+        self.scrubbing = None;
         self.comparison.state_replaced(sound);
         self.choose_candidacy();
     }

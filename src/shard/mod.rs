@@ -16,6 +16,7 @@ mod divergence;
 mod execution;
 mod reads;
 mod rebuilding;
+mod scrubbing;
 pub mod snapshots;
 mod snapshotting;
 mod writes;
@@ -123,6 +124,8 @@ pub struct Shard<R> {
     is_rebuilt: bool,
     /// What the former state had applied, until the one that is built anew has, too.
     catches_up_to: Option<Index>,
+    /// The state as of this entry is being read to see whether memory has kept it.
+    scrubbing: Option<EntryId>,
     /// This node's disk is not well: others should lead.
     is_reluctant: bool,
     compaction: Compaction,
@@ -154,6 +157,7 @@ impl<R: Copy> Shard<R> {
             comparison: Comparison::new(raft.voters().len()),
             is_rebuilt: false,
             catches_up_to: None,
+            scrubbing: None,
             is_reluctant: false,
             raft,
             machine: StateMachine::default(),

@@ -4,7 +4,7 @@
 //! replica (Raft paper §2): it knows no clock, no randomness, no disk, no network, and not whether its node leads.
 //! It owns keys, values and versions; the version of a key is the index of the entry that last wrote it. A hash of
 //! all of it is kept up to date with every change, so that replicas can be compared at fixed indexes; what it was made of is
-//! read again little by little, as memory may change what nobody writes.
+//! read again at each of them, as memory may change what nobody writes.
 //!
 //! **Invariants.**
 //! - No committed entry may be able to panic [`StateMachine::apply`]: it would stop every replica, at every start.
@@ -28,6 +28,7 @@ mod scrub;
 pub mod snapshot;
 pub mod state_hash;
 mod stored;
+mod together;
 mod tree;
 
 #[cfg(test)]
@@ -121,7 +122,7 @@ impl StateMachine {
         };
         self.applied = entry.id;
         if self.hash.applied(entry.id.index) {
-            self.scrub.go_on(&self.map, self.bytes, entry.id.index, self.hash.value());
+            self.scrub.checkpoint(&self.map, self.bytes, entry.id.index, self.hash.value());
         }
         Ok(outcome)
     }
@@ -186,7 +187,29 @@ impl StateMachine {
         self.scrub.sound()
     }
 
-    /// Changes a byte of a value as bad memory would, behind the hash's back: it comes to light when the key is read to see
+    /// Whether the state has come to a checkpoint since it was last read, and is too large to be read while entries are applied.
+    #[must_use]
+    pub fn scrub_is_due(&self) -> bool {
+        self.scrub.is_due()
+    }
+
+    /// The state as it is now, to be read by another thread: [`StateMachine::scrubbed_as_of`] takes in what it came to.
+    pub fn begin_scrub(&mut self) -> Snapshot {
+        self.scrub.set_due(false);
+        self.snapshot()
+    }
+
+    /// All items were read as they were after an entry. They have the hash `found`, and should have `expected`.
+    pub fn scrubbed_as_of(&mut self, at: Index, found: u128, expected: u128) {
+        self.scrub.end(at, found, expected);
+    }
+
+    /// Has the state read however small it is, for simulations.
+    pub fn want_scrub(&mut self) {
+        self.scrub.set_due(true);
+    }
+
+    /// Changes a byte of a value as bad memory would, behind the hash's back: it comes to light when the state is read to see
     /// whether it still is what it was, or when a snapshot is taken. Whether there was one. For tests of how
     /// replicas find out that they differ.
     pub fn flip_byte(&mut self, key: &[u8]) -> bool {
@@ -271,12 +294,10 @@ impl StateMachine {
     fn put(&mut self, key: &[u8], version: Index, value: &[u8]) {
         let new = Contribution::of(key, version, value);
         self.hash.add(new);
-        self.scrub.put(key, new);
         self.bytes += size(key, value);
         self.map.put(key, version, value, |old| {
             let gone = Contribution::of(key, old.version(), old.value());
             self.hash.remove(gone);
-            self.scrub.removed(key, gone);
             self.bytes -= size(key, old.value());
         });
     }
@@ -286,7 +307,6 @@ impl StateMachine {
         let Some(old) = old else { return false };
         let gone = Contribution::of(key, old.version(), old.value());
         self.hash.remove(gone);
-        self.scrub.removed(key, gone);
         self.bytes -= size(key, old.value());
         true
     }

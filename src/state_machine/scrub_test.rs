@@ -5,10 +5,9 @@ use raftkv_protocol::client::Condition;
 use raftkv_protocol::types::{EntryKind, Index};
 
 use super::command::{Change, Operation};
-use super::scrub::Share;
-use super::state_hash::CHECKPOINT_INTERVAL;
+use super::state_hash::{CHECKPOINT_INTERVAL, ItemsHash};
 use super::state_machine_test::Replica;
-use super::{Corruption, StateMachine};
+use super::{Corruption, Snapshot};
 
 fn key(number: u32) -> [u8; 8] {
     xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes()).to_be_bytes()
@@ -63,63 +62,18 @@ fn a_wrong_byte_of_a_small_state_is_found_at_the_next_checkpoint_wherever_it_is(
     }
 }
 
-// rule 20
-#[test]
-fn a_wrong_byte_of_a_large_state_is_found_within_twice_as_many_checkpoints_as_it_has_slices() {
-    const SLICES: u64 = 10;
-    for (number, after) in (0..4_900).step_by(700).zip(0..) {
-        let mut replica = replica_with(4_900);
-        (0..after).for_each(|_| next_checkpoint(&mut replica));
-        let flipped = replica.state.applied();
-        assert!(replica.state.flip_byte(&key(number)));
-        let mut checkpoints = 0;
-        while replica.state.corruption().is_none() {
-            assert!(checkpoints < 2 * SLICES, "key {number}");
-            checkpoints += 1;
-            next_checkpoint(&mut replica);
-        }
-        let Corruption { sound, at, .. } = *replica.state.corruption().expect("it is found");
-        assert!(sound <= flipped && flipped < at, "{sound} {flipped} {at}");
-        assert!(at.0 - sound.0 <= 2 * SLICES * CHECKPOINT_INTERVAL);
-    }
-}
-
-#[test]
-fn long_values_make_short_slices() {
-    let mut replica = Replica::default();
-    for number in 0..6 {
-        replica.put(&key(number), &vec![7; 600_000], Condition::None);
-    }
-    // Two at a time.
-    for checkpoints in 1..=3 {
-        assert_eq!(replica.state.scrubbed(), Index(0), "{checkpoints}");
-        next_checkpoint(&mut replica);
-    }
-    assert_eq!(replica.state.scrubbed(), Index(CHECKPOINT_INTERVAL));
-    assert!(replica.state.flip_byte(&key(3)));
-    (0..3).for_each(|_| next_checkpoint(&mut replica));
-    assert!(replica.state.corruption().is_some());
-}
-
 /// What happens to a state while it is read.
 #[derive(Clone, Debug)]
 enum Step {
     Put(u8, Vec<u8>),
     Delete(u8),
-    Read { keys: u64, bytes: u64 },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn change() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0..40u8, prop::collection::vec(any::<u8>(), 0..300)).prop_map(|(key, value)| Step::Put(key, value)),
         1 => (0..40u8).prop_map(Step::Delete),
-        3 => (1..5u64, 1..400u64).prop_map(|(keys, bytes)| Step::Read { keys, bytes }),
     ]
-}
-
-fn read(state: &mut StateMachine, keys: u64, bytes: u64) {
-    let (at, hash) = (state.applied(), state.hash());
-    state.scrub.read(&state.map, Share { keys, bytes }, at, hash);
 }
 
 fn take(replica: &mut Replica, steps: &[Step]) {
@@ -127,32 +81,88 @@ fn take(replica: &mut Replica, steps: &[Step]) {
         match step {
             Step::Put(key, value) => _ = replica.put(&[*key], value, Condition::None),
             Step::Delete(key) => _ = replica.delete(&[*key], Condition::None),
-            Step::Read { keys, bytes } => read(&mut replica.state, *keys, *bytes),
         }
     }
+}
+
+/// Reads what was handed out, and tells what it came to.
+fn read(replica: &mut Replica, handed_out: &Snapshot) {
+    let mut hash = ItemsHash::default();
+    handed_out.iter().for_each(|(key, version, value)| hash.add(key, version, value));
+    replica.state.scrubbed_as_of(handed_out.at().index, hash.value(), handed_out.hash());
+}
+
+// rule 20
+#[test]
+fn a_wrong_byte_of_a_large_state_is_found_as_of_the_next_checkpoint_by_whoever_reads_it() {
+    for number in (0..4_900).step_by(700) {
+        let mut replica = replica_with(4_900);
+        assert!(replica.state.scrub_is_due() && replica.state.scrubbed() == Index(0));
+        let handed_out = replica.state.begin_scrub();
+        let sound = handed_out.at().index;
+        read(&mut replica, &handed_out);
+        assert!(!replica.state.scrub_is_due());
+        assert_eq!((replica.state.scrubbed(), replica.state.corruption()), (sound, None));
+
+        assert!(replica.state.flip_byte(&key(number)));
+        next_checkpoint(&mut replica);
+        assert!(replica.state.scrub_is_due());
+        let handed_out = replica.state.begin_scrub();
+        // What is put meanwhile is no business of that.
+        replica.put(&key(number), b"another", Condition::None);
+        read(&mut replica, &handed_out);
+        let found = *replica.state.corruption().expect("it is found");
+        let expected = Corruption { sound, at: handed_out.at().index, found: found.found, expected: handed_out.hash() };
+        assert_eq!((found, found.at.0 - sound.0), (expected, CHECKPOINT_INTERVAL), "key {number}");
+        assert_ne!(found.found, found.expected);
+    }
+}
+
+#[test]
+fn a_state_is_large_by_its_keys_or_its_bytes() {
+    let is_large = |keys: u32, bytes: usize| {
+        let mut replica = Replica::default();
+        (0..keys).for_each(|number| _ = replica.put(&number.to_be_bytes(), &vec![7; bytes], Condition::None));
+        next_checkpoint(&mut replica);
+        let is_due = replica.state.scrub_is_due();
+        assert_eq!(is_due, replica.state.scrubbed() < replica.state.applied(), "read at once, or due");
+        is_due
+    };
+    assert!(!is_large(4_096, 1) && is_large(4_097, 1));
+    assert!(!is_large(2, (1 << 19) - 4) && is_large(2, (1 << 19) - 3));
+}
+
+#[test]
+fn a_state_that_has_become_small_is_due_no_more() {
+    let mut replica = replica_with(4_097);
+    assert!(replica.state.scrub_is_due());
+    replica.delete(&key(1), Condition::None);
+    next_checkpoint(&mut replica);
+    assert!(!replica.state.scrub_is_due());
+    assert_eq!(replica.state.scrubbed(), replica.state.applied());
 }
 
 proptest! {
     // rule 20
     #[test]
     fn a_state_that_changes_while_it_is_read_is_sound_unless_a_byte_of_it_is_not(
-        before in prop::collection::vec(step(), 0..120),
+        before in prop::collection::vec(change(), 0..120),
         wrong in 0..40u8,
-        after in prop::collection::vec(step(), 0..40),
+        after in prop::collection::vec(change(), 0..40),
     ) {
         let mut replica = Replica::default();
-        replica.put(&[wrong], b"it has a byte", Condition::None);
         take(&mut replica, &before);
         replica.put(&[wrong], b"another", Condition::None);
-        read(&mut replica.state, 2, 1_000);
-        prop_assert_eq!(replica.state.corruption(), None);
-        let sound = replica.state.scrubbed();
-
-        prop_assert!(replica.state.flip_byte(&[wrong]));
+        let handed_out = replica.state.begin_scrub();
         take(&mut replica, &after);
-        // What is under way, and then all of it.
-        (0..2).for_each(|_| read(&mut replica.state, u64::MAX, u64::MAX));
-        let found = replica.state.corruption().copied();
-        prop_assert!(found.is_some_and(|found| found.sound >= sound && found.found != found.expected));
+        read(&mut replica, &handed_out);
+        prop_assert_eq!((replica.state.scrubbed(), replica.state.corruption()), (handed_out.at().index, None));
+
+        replica.put(&[wrong], b"it has a byte", Condition::None);
+        prop_assert!(replica.state.flip_byte(&[wrong]));
+        let handed_out = replica.state.begin_scrub();
+        take(&mut replica, &after);
+        read(&mut replica, &handed_out);
+        prop_assert!(replica.state.corruption().is_some());
     }
 }

@@ -6,6 +6,7 @@ use raftkv_protocol::types::{EntryId, Index};
 
 use super::Checkpoint;
 use super::state_hash::Latest;
+use super::together::Together;
 use super::tree::{Order, Tree};
 
 /// A state as it was. It shares what has not changed since with the state machine it comes from.
@@ -53,13 +54,13 @@ impl Snapshot {
 
     /// Every key with its version and value, in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
-        self.map.iter().map(|(key, stored)| (key.as_bytes(), stored.version(), stored.value()))
+        Together::of(self.map.iter()).map(|(key, stored)| (key.as_bytes(), stored.version(), stored.value()))
     }
 
     /// The same for the keys behind this one, if there is one, for whoever reads it in several goes.
     pub fn iter_after(&self, key: Option<&[u8]>) -> impl Iterator<Item = (&[u8], Index, &[u8])> {
         let range = self.map.range((key.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded), Order::Rising);
-        range.map(|(key, stored)| (key.as_bytes(), stored.version(), stored.value()))
+        Together::of(range).map(|(key, stored)| (key.as_bytes(), stored.version(), stored.value()))
     }
 }
 

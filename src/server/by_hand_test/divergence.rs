@@ -224,6 +224,54 @@ fn a_wrong_byte_in_memory_is_found_at_the_next_checkpoint() {
     }
 }
 
+/// A state that is too large to be read by the loop: the worker reads it.
+// rule 20
+#[test]
+fn a_wrong_byte_of_a_large_state_is_found_at_the_next_checkpoint() {
+    for wrong in [1, 2] {
+        let mut cluster = cluster(12, NODES);
+        write(&mut cluster, 1, &key_of(SHARD), &[7; 1 << 20]);
+        fill(&mut cluster, 2_050);
+        assert_eq!(counted(&cluster, wrong, |counters| counters.states_scrubbed), 1);
+        let sound = replica(&cluster, wrong, SHARD).state().scrubbed();
+        assert!((Index(2_048)..=Index(2_050)).contains(&sound), "{sound}");
+        assert!(replica_mut(&mut cluster, wrong, SHARD).flip_byte(&key_of(SHARD)));
+        fill(&mut cluster, 3_071);
+        assert_eq!(found(&cluster, wrong), None);
+        fill(&mut cluster, 3_072);
+        let found = found(&cluster, wrong).expect("it was found");
+        assert_eq!((found.verdict, found.agreed, found.differs), (Verdict::Corrupt, sound, Index(3_072)));
+        assert_eq!(found.other, replica(&cluster, 3, SHARD).status().state_hash, "it is known what it should have");
+        assert_eq!(counted(&cluster, wrong, |counters| counters.divergences), 1);
+        assert_eq!(read(&mut cluster, wrong, Consistency::Stale), Err(Code::Diverged));
+        cluster.run_until("another leads", |cluster| leader(cluster) != wrong);
+        // It is known: nobody reads it again.
+        fill(&mut cluster, 4_200);
+        assert_eq!([wrong, 3].map(|node| counted(&cluster, node, |counters| counters.states_scrubbed)), [2, 3]);
+        let sound: Vec<u64> = (1..=NODES).filter(|node| *node != wrong).collect();
+        expect_service(&mut cluster, &sound);
+    }
+}
+
+/// What may be read in a second was read, and more: the next is read when that is made up for.
+#[test]
+fn large_states_are_read_no_faster_than_they_may_be() {
+    let limits = Limits { scrub_rate: 64 << 10, ..Limits::default() };
+    let mut cluster = alike(Cluster::with_limits(13, limits));
+    write(&mut cluster, 1, &key_of(SHARD), &[7; 1 << 20]);
+    let begun = |cluster: &Cluster| counted(cluster, 2, |counters| counters.state_scrub_bytes);
+    // What nothing was read of for eight seconds, or since the start, is made up for in some sixteen.
+    fill(&mut cluster, 2_050);
+    let (first, since) = (begun(&cluster), cluster.now);
+    assert!(first > 1 << 20);
+    fill(&mut cluster, 4_100);
+    assert_eq!(begun(&cluster), first);
+    cluster.run_until("the next is read", |cluster| begun(cluster) > first);
+    let waited = (cluster.now - since).as_secs_f64();
+    let whole = first as f64 / 65_536.0;
+    assert!(whole - 8.5 < waited && waited < whole + 0.5, "{waited} s of {whole}");
+}
+
 // rule 20
 #[test]
 fn a_wrong_byte_in_the_memory_of_a_node_alone_is_found_as_well() {

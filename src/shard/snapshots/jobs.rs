@@ -21,6 +21,13 @@ pub enum Job {
         /// The disk has only its reserve left: nothing is written before it is known where there is room.
         is_full: bool,
     },
+    /// Read this state, to see whether memory has kept it.
+    Scrub {
+        /// Whose.
+        shard: ShardId,
+        /// The state.
+        state: Snapshot,
+    },
     /// Read a piece of a snapshot's file for another node.
     Read {
         /// Who waits for it.
@@ -135,6 +142,17 @@ pub enum Done {
     },
     /// It is not, and never will be: its items do not make up the hash that was kept of it.
     Corrupt {
+        /// Whose.
+        shard: ShardId,
+        /// The last entry in it.
+        at: EntryId,
+        /// The hash of its items.
+        found: u128,
+        /// The hash that was kept.
+        expected: u128,
+    },
+    /// A state was read to its end.
+    Scrubbed {
         /// Whose.
         shard: ShardId,
         /// The last entry in it.

@@ -33,6 +33,8 @@ pub(super) enum Work {
     Measure(ShardId, Measure),
     /// One is to be written over an older one.
     MakeRoom(ShardId, MakeRoom),
+    /// One is read.
+    Scrub(ShardId, Walk),
     /// What an earlier process received of a snapshot is looked at.
     Resume(ShardId, SnapshotId),
     /// A snapshot that came from another node is loaded.
@@ -46,9 +48,10 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// Whether what comes of it is wanted some time, not soon: a snapshot of this node, or memory.
+    /// Whether what comes of it is wanted some time, not soon: a snapshot of this node, or memory, or what is
+    /// known of it.
     pub(super) fn is_paced(&self) -> bool {
-        matches!(self, Work::Take(..) | Work::Measure(..) | Work::MakeRoom(..) | Work::LetGo(..))
+        matches!(self, Work::Take(..) | Work::Measure(..) | Work::MakeRoom(..) | Work::Scrub(..) | Work::LetGo(..))
     }
 }
 
@@ -89,7 +92,7 @@ pub(super) fn check(shard: ShardId, mut reader: Box<SnapshotReader>, stores: &St
 }
 
 /// A state that is gone through, a step's share at a time.
-struct Walk {
+pub(super) struct Walk {
     state: Snapshot,
     /// The last key that was seen.
     last: Option<Vec<u8>>,
@@ -98,7 +101,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(state: Snapshot) -> Walk {
+    pub(super) fn new(state: Snapshot) -> Walk {
         Walk { state, last: None, hash: ItemsHash::default() }
     }
 
@@ -126,6 +129,16 @@ impl Walk {
     /// and the log that could make it good would be let go of.
     fn is_corrupt(&self) -> bool {
         self.hash.value() != self.state.hash()
+    }
+
+    /// A step of a state that is read to see whether memory has kept it.
+    pub(super) fn scrub(mut self, shard: ShardId, spent: &mut usize) -> Stepped {
+        let Ok(is_all) = self.visit_some(spent, |_| Ok::<(), Infallible>(()));
+        if !is_all {
+            return Stepped::More(Work::Scrub(shard, self));
+        }
+        let (found, expected) = (self.hash.value(), self.state.hash());
+        Stepped::Over(Done::Scrubbed { shard, at: self.state.at(), found, expected }, self.state.into())
     }
 
     fn corrupt(self, shard: ShardId) -> Stepped {

@@ -16,7 +16,7 @@ use super::STEP_BYTES;
 use super::jobs::{Done, Failure, Job};
 use super::load::{Load, LoadError, Progress, set_aside};
 use super::stores::{Sound, Stores};
-use super::work::{MakeRoom, Measure, Stepped, Take, Work, check};
+use super::work::{MakeRoom, Measure, Stepped, Take, Walk, Work, check};
 
 /// Files of snapshots that are kept open for other nodes, so that one which is removed meanwhile can be fetched to its end.
 const OPEN_FILES_MAX: usize = 16;
@@ -27,6 +27,8 @@ const OPEN_SNAPSHOTS_MAX: u32 = 16;
 /// So many times faster than one is written down a state is let go of: that takes no disk and little time, only it must not
 /// be much at a time.
 const LET_GO_FASTER: usize = 4;
+/// And so many times faster one is read: what is written meanwhile to a state that somebody reads must be put elsewhere.
+const READ_FASTER: usize = 16;
 /// How long a worker rests before it looks whether it is to hurry now.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -285,6 +287,7 @@ impl SnapshotWorker {
                     set_aside(store, meta.at);
                 }
             }
+            Job::Scrub { shard, state } => self.work.push_back(Work::Scrub(shard, Walk::new(state))),
             Job::LetGo(remains) => self.work.push_back(Work::LetGo(remains)),
         }
     }
@@ -304,6 +307,12 @@ impl SnapshotWorker {
             }
             Work::MakeRoom(shard, room) => self.make_room(shard, room, &mut spent),
             Work::Check(shard, reader) => check(shard, reader, &self.stores, &mut spent),
+            Work::Scrub(shard, walk) => {
+                let mut read = 0;
+                let stepped = walk.scrub(shard, &mut read);
+                spent += read / READ_FASTER;
+                stepped
+            }
             Work::LetGo(mut remains) => match remains.let_go_some(STEP_BYTES) {
                 Some(bytes) => {
                     spent += bytes / LET_GO_FASTER;

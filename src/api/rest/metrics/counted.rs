@@ -176,7 +176,7 @@ static CLIENTS: [Family; 14] = [
     ),
 ];
 
-static PEERS: [Family; 12] = [
+static PEERS: [Family; 14] = [
     counter(
         About::new("raftkv_raft_messages", "Raft messages sent, received, dropped for want of a link, and outdated"),
         "event",
@@ -226,6 +226,16 @@ static PEERS: [Family; 12] = [
         About::new("raftkv_states_rebuilt", "Times that a wrong state was built anew in the running node"),
         "",
         &[("", |c| c.states_rebuilt)],
+    ),
+    counter(
+        About::new("raftkv_states_scrubbed", "Large states that were read to see whether memory has kept them"),
+        "",
+        &[("", |c| c.states_scrubbed)],
+    ),
+    counter(
+        About::new("raftkv_state_scrub_bytes", "Bytes of such states, 64 more for each key"),
+        "",
+        &[("", |c| c.state_scrub_bytes)],
     ),
     counter(
         About::new("raftkv_lease_reads", "Reads by a lease: answered by it, or by a round as the leader held none"),
