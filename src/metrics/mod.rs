@@ -182,6 +182,8 @@ counters! {
     divergences,
     /// Times that a wrong state was built anew while the node ran.
     states_rebuilt,
+    /// Times that this began with another node's snapshot.
+    states_rebuilt_from_others,
     /// States that were read as a whole, beside the loop, to see whether memory has kept them.
     states_scrubbed,
     /// Bytes of states for which that was begun, 64 more for each key.

@@ -173,11 +173,13 @@ impl Raft {
     /// Sees to it that nothing waits for ever for an answer that was lost. Once a beat, and not with every heartbeat
     /// reply: read rounds bring many, and an append may just wait for the follower's disk.
     fn revive_stalled(&mut self) {
+        let newest = self.snapshot.map_or(Index(0), |snapshot| snapshot.at.index);
         for at in 0..self.progress.len() {
-            match self.progress[at].beat() {
+            match self.progress[at].beat(newest) {
                 Revival::None => {}
                 Revival::Question => self.ask_what_arrived(at),
                 Revival::Offer => self.offer_snapshot(at),
+                Revival::Notice => self.send_offer(at),
             }
         }
     }

@@ -44,6 +44,8 @@ pub(super) enum Revival {
     Question,
     /// To be offered the snapshot again.
     Offer,
+    /// To be told that there is a newer snapshot, though it does not need it.
+    Notice,
 }
 
 /// Appends on their way to one follower, oldest first.
@@ -79,6 +81,8 @@ pub(super) struct Progress {
     pub(super) promised_until: Option<Instant>,
     /// `matched` at the last beat that was answered.
     matched_at_beat: Index,
+    /// The last entry of the newest snapshot that it was told of on this link.
+    told: Index,
 }
 
 impl Inflight {
@@ -128,6 +132,7 @@ impl Progress {
             answered: false,
             promised_until: None,
             matched_at_beat: Index(0),
+            told: Index(0),
         }
     }
 
@@ -140,6 +145,7 @@ impl Progress {
         self.answered = false;
         self.promised_until = None;
         self.matched_at_beat = Index(0);
+        self.told = Index(0);
         self.probe_from(last.next());
     }
 
@@ -153,6 +159,7 @@ impl Progress {
             State::Replicate | State::Snapshot { .. } => self.probe_from(self.matched.next()),
         }
         self.matched = Index(0);
+        self.told = Index(0);
     }
 
     /// Whether an append of so many bytes may be sent now.
@@ -252,8 +259,9 @@ impl Progress {
 
     /// A beat has passed. If the follower answered a heartbeat in it, and so lives, a probe that got no answer is sent
     /// again, an offer too, and a pipeline is asked about that stands still: not one of its appends was acknowledged
-    /// in the whole beat.
-    pub(super) fn beat(&mut self) -> Revival {
+    /// in the whole beat. One that moves is told once of the newest snapshot, which ends with the entry `newest`, as soon
+    /// as it has all that is in it.
+    pub(super) fn beat(&mut self, newest: Index) -> Revival {
         if !std::mem::take(&mut self.answered) {
             return Revival::None;
         }
@@ -261,6 +269,10 @@ impl Progress {
         match self.state {
             State::Probe(_) => self.state = State::Probe(Probe::Due),
             State::Replicate if self.inflight.len() > 0 && is_still => return Revival::Question,
+            State::Replicate if self.told < newest && newest <= self.matched => {
+                self.told = newest;
+                return Revival::Notice;
+            }
             State::Replicate => {}
             State::Snapshot { .. } => return Revival::Offer,
         }

@@ -60,6 +60,8 @@ pub struct Ready {
     /// offered again, or a newer one is, by this node or another, until that was done: whoever is at it already may go
     /// on with what it has begun, and whoever failed begins anew.
     pub install: Option<(NodeId, SnapshotMeta)>,
+    /// This node has this snapshot, and this replica has all that is in it.
+    pub notice: Option<(NodeId, SnapshotMeta)>,
 }
 
 impl Ready {
@@ -74,11 +76,16 @@ impl Ready {
         self.reads.clear();
         self.reads_dropped.clear();
         self.install = None;
+        self.notice = None;
     }
 
     fn is_idle(&self) -> bool {
         let has_reads = !self.reads.is_empty() || !self.reads_dropped.is_empty();
-        self.write.is_none() && self.messages.is_empty() && !has_reads && self.install.is_none()
+        self.write.is_none()
+            && self.messages.is_empty()
+            && !has_reads
+            && self.install.is_none()
+            && self.notice.is_none()
     }
 }
 
@@ -97,6 +104,8 @@ pub(super) struct Outbox {
     pub(super) reads_dropped: Vec<ReadId>,
     /// The newest offer of a snapshot that is needed.
     pub(super) install: Option<(NodeId, SnapshotMeta)>,
+    /// The newest that is not.
+    pub(super) notice: Option<(NodeId, SnapshotMeta)>,
     /// The commit index that was handed out last.
     commit: Index,
 }
@@ -118,6 +127,7 @@ impl Raft {
         std::mem::swap(&mut out.reads, &mut ready.reads);
         std::mem::swap(&mut out.reads_dropped, &mut ready.reads_dropped);
         ready.install = out.install.take().filter(|(_, meta)| meta.at.index > self.commit);
+        ready.notice = out.notice.take();
         ready.reset = out.reset.take();
         ready.hard_state = self.persistence.take_unwritten(self.hard_state);
         let has_records = ready.hard_state.is_some() || ready.reset.is_some() || !ready.append.is_empty();

@@ -8,7 +8,8 @@
 //!
 //! **A leader** offers its newest snapshot to a follower whose next entry is no longer in the log, once and then with
 //! every beat that follows an answered heartbeat. Nothing else goes there but heartbeats, until the follower says that
-//! its log reaches the start of this one.
+//! its log reaches the start of this one. A follower that has all that is in it is told of it once, so that it knows where
+//! there is one should its own state turn out to be wrong.
 //!
 //! **A follower** that is offered a snapshot mostly needs it. But if its log holds the very entry that the snapshot ends
 //! with, the logs agree up to there, and all of it is committed: there is nothing to install, and what follows in the
@@ -107,6 +108,7 @@ impl Raft {
         if at.index <= self.commit || mutant!("offer-taken-for-done") {
             // Everything that is committed here is in the log of this term's leader.
             self.verified.offer_came(link, self.commit);
+            self.out.notice = Some((from, meta));
         } else {
             self.verified.offer_waits(link);
             self.out.install = Some((from, meta));
@@ -129,6 +131,13 @@ impl Raft {
         debug_assert!(self.snapshot.is_some(), "a log that was compacted without a snapshot: {self}");
         if let Some(meta) = self.snapshot {
             self.progress[at].needs_snapshot(meta.at.index);
+        }
+        self.send_offer(at);
+    }
+
+    /// The follower is told of the newest snapshot, if there is one.
+    pub(super) fn send_offer(&mut self, at: usize) {
+        if let Some(meta) = self.snapshot {
             let Progress { node, link, .. } = self.progress[at];
             self.send(node, Body::Snapshot { link, meta });
         }

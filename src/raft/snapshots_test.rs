@@ -4,6 +4,7 @@ use raftkv_protocol::client::Role;
 use raftkv_protocol::peer::{AppendResult, Body, Message, ReadContext};
 use raftkv_protocol::types::{EntryId, Index, NodeId, ShardId, SnapshotId, Term};
 
+use super::Ready;
 use super::cluster::{BEAT, T};
 use super::solo::{
     Solo, accepted, append, bodies, fresh, heartbeat, meta, offer, recovered, rejected, starting_after, vote,
@@ -176,6 +177,49 @@ fn a_follower_that_needs_what_the_log_no_longer_has_is_offered_a_snapshot_once_a
         assert!(is_heartbeat(&to_2[1]), "{beat:?}");
     }
     assert_eq!(sent_to_2(&solo.pass(BEAT)).len(), 1, "no answer since");
+}
+
+#[test]
+fn a_follower_that_has_what_is_in_a_snapshot_is_told_of_it_once_on_a_link() {
+    let mut solo = recovered(3, 1, None, &[1]);
+    solo.lead();
+    solo.propose(4);
+    solo.persist_all();
+    solo.step(2, 2, accepted(5));
+    solo.step(3, 2, accepted(6));
+    applied(&mut solo, 6);
+    assert!(snapshot_taken(&mut solo, 1, (6, 2)));
+    let mut told = |solo: &mut Solo| {
+        solo.step(2, 2, Body::HeartbeatReply { context: ReadContext::default(), promise: Default::default() });
+        let beat = solo.pass(BEAT);
+        sent_to_2(&beat).into_iter().filter(|body| matches!(body, Body::Snapshot { .. })).cloned().collect::<Vec<_>>()
+    };
+    solo.tick();
+    solo.pass(BEAT);
+    assert_eq!(told(&mut solo), [], "it does not have the last entry of it");
+    solo.step(2, 2, accepted(6));
+    assert_eq!(told(&mut solo), [offer(1, (6, 2))]);
+    assert!(solo.raft.state_line().contains("2:6>7 replicate"), "{}", solo.raft);
+    assert_eq!(told(&mut solo), []);
+    solo.act(|raft| raft.link_up(NodeId(2)));
+    assert_eq!(told(&mut solo), [], "what it has is not known");
+    solo.step(2, 2, on_link(1, accepted(6)));
+    assert_eq!(told(&mut solo), [on_link(1, offer(1, (6, 2)))]);
+    assert_eq!(told(&mut solo), []);
+}
+
+#[test]
+fn whoever_has_what_is_in_a_snapshot_knows_where_there_is_one() {
+    let mut solo = recovered(3, 1, None, &[1; 6]);
+    let notice = |solo: &mut Solo, id, at| {
+        let mut ready = Ready::default();
+        solo.raft.step(message(2, 1, offer(id, at)));
+        solo.raft.ready(&mut ready);
+        assert_eq!(ready.install.is_some(), at.0 > 6);
+        ready.notice
+    };
+    assert_eq!(notice(&mut solo, 7, (4, 1)), Some((NodeId(2), meta(7, (4, 1)))));
+    assert_eq!(notice(&mut solo, 8, (9, 1)), None, "that is to be installed");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{Index, ShardId};
 
 use crate::shard::Shard;
@@ -18,7 +19,10 @@ impl<L: CoreLog> Router<L> {
             return true;
         }
         let may = |shard: &&Shard<_>| shard.may_rebuild(now) && !self.snapshots.fetcher.is_installing(shard.id());
-        let Some(shard) = self.shards.iter().filter(may).max_by_key(|shard| shard.log_bytes()) else { return false };
+        let Some(shard) = self.shards.iter().filter(may).max_by_key(|shard| shard.log_bytes()) else {
+            self.fetch_for_wrong(now);
+            return false;
+        };
         let id = shard.id();
         let from = shard.newest_snapshot();
         log::warn!(
@@ -34,6 +38,35 @@ impl<L: CoreLog> Router<L> {
             None => self.put_in_place(id, None, now),
         }
         true
+    }
+
+    /// Wrong states that cannot be built anew from what this node has begin with a snapshot of another.
+    fn fetch_for_wrong(&mut self, now: Instant) {
+        for shard in &self.shards {
+            if let Some((source, meta)) = shard.rebuilds_from(now) {
+                self.snapshots.fetcher.offer(shard.id(), source, meta, now);
+            }
+        }
+    }
+
+    /// A snapshot of another node has taken the place of a wrong state.
+    pub(super) fn rebuilt_from_fetched(&mut self, at: usize, meta: &SnapshotMeta) {
+        let shard = self.shards[at].id();
+        log::warn!(
+            "shard {shard}: this node's state was wrong: it is built anew from another node's snapshot of entry {}",
+            meta.at
+        );
+        self.counters.states_rebuilt_from_others += 1;
+        self.note_rebuilt(at);
+    }
+
+    /// Another state is in the place of a wrong one.
+    fn note_rebuilt(&mut self, at: usize) {
+        let (shard, begins) = (self.shards[at].id(), self.shards[at].applied());
+        let Index(upto) = self.shards[at].raft().commit();
+        log::info!("shard {shard}: what came after entry {begins} is applied to its state again, up to {upto}");
+        self.told.anew(at);
+        self.touched[at] = true;
     }
 
     /// The snapshot from which a state is built anew is loaded.
@@ -55,11 +88,8 @@ impl<L: CoreLog> Router<L> {
         let at = self.position(shard);
         let (is_rebuilt, useless) = self.shards[at].rebuild(from, now);
         if is_rebuilt {
-            let (begins, Index(upto)) = (self.shards[at].applied(), self.shards[at].raft().commit());
-            log::info!("shard {shard}: what came after entry {begins} is applied to its state again, up to {upto}");
             self.counters.states_rebuilt += 1;
-            self.told.anew(at);
-            self.touched[at] = true;
+            self.note_rebuilt(at);
         }
         self.snapshots.worker.send(Job::LetGo(useless.into()));
     }

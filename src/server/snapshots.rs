@@ -305,6 +305,9 @@ impl<L: CoreLog> Router<L> {
                 self.snapshots.failures.remove(&shard_id);
                 self.touched[at] = true;
             }
+            if let Some(meta) = settled.rebuilt {
+                self.rebuilt_from_fetched(at, &meta);
+            }
             if let Some(machine) = settled.useless {
                 self.snapshots.worker.send(Job::LetGo(machine.into()));
             }

@@ -88,6 +88,7 @@ impl<R: Copy> Shard<R> {
             self.reads.confirmed(read.read, read.index);
         }
         self.offer = ready.install.take().or(self.offer);
+        self.elsewhere = ready.notice.take().or(self.elsewhere);
         let leader = self.raft.leader();
         for read in ready.reads_dropped.drain(..) {
             if let Some(lost) = self.reads.take(read) {

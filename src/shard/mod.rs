@@ -122,6 +122,8 @@ pub struct Shard<R> {
     comparison: Comparison,
     /// The state was wrong and built anew, and no snapshot was taken of it since.
     is_rebuilt: bool,
+    /// How often a state has taken the place of a wrong one.
+    rebuilds: u64,
     /// What the former state had applied, until the one that is built anew has, too.
     catches_up_to: Option<Index>,
     /// The state as of this entry is being read to see whether memory has kept it.
@@ -133,6 +135,8 @@ pub struct Shard<R> {
     is_held_back: bool,
     /// A snapshot that this replica needs, and who offers it.
     offer: Option<(NodeId, SnapshotMeta)>,
+    /// The newest snapshot that the leader has told of although this replica does not need it.
+    elsewhere: Option<(NodeId, SnapshotMeta)>,
     /// One that was fetched and has not taken its place yet.
     waiting: Option<Box<Loaded>>,
     /// What the state machine must have applied before it may answer stale reads: the commit index that the first
@@ -158,6 +162,8 @@ impl<R: Copy> Shard<R> {
             is_rebuilt: false,
             catches_up_to: None,
             scrubbing: None,
+            elsewhere: None,
+            rebuilds: 0,
             is_reluctant: false,
             raft,
             machine: StateMachine::default(),

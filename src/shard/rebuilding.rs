@@ -2,12 +2,15 @@
 //! the log behind that.
 //!
 //! Until then none of its log may be let go of, as a sound state is built from it. So this is done when the log has grown too
-//! long, once: a state that was built anew and differs again does so for what is in the log, or in the snapshot, and both are
-//! needed by whoever looks for the reason.
+//! long. A state that was built anew and is outvoted again is so for what is in the log, or in the snapshot: the next
+//! begins with a snapshot of the leader, as does one of a replica that has none of its own from which its log goes on. The
+//! leader tells of each that it takes (see [`crate::raft`]).
 
 use std::time::Instant;
 
-use raftkv_protocol::types::Index;
+use raftkv_protocol::health::Verdict;
+use raftkv_protocol::peer::SnapshotMeta;
+use raftkv_protocol::types::{Index, NodeId};
 
 use crate::state_machine::{Corruption, StateMachine};
 
@@ -19,18 +22,45 @@ use super::snapshotting::ENTRY_OVERHEAD_BYTES;
 pub(super) const APPLY_ANEW_MAX: u64 = 512;
 
 impl<R: Copy> Shard<R> {
-    /// Whether the state can be built anew and should be, and nothing else is about to take its place.
+    /// Whether the state should be built anew from what this node has, and nothing else is about to take its place.
     #[must_use]
     pub fn may_rebuild(&self, now: Instant) -> bool {
         let newest = self.newest_snapshot().map_or(Index(0), |meta| meta.at.index);
-        let should = self.is_wrong() && !self.is_rebuilt;
+        let may_again = self.is_corrupt() && self.snapshot_elsewhere().is_none();
+        let should = self.is_wrong() && (!self.is_rebuilt || may_again);
         should && self.raft.start().index <= newest && self.waiting.is_none() && self.compaction.may_try(now)
     }
 
-    /// Whether the state was built anew, and no snapshot was taken of it since.
+    /// The snapshot of another node from which the state should be built anew, as what this node has does not do.
     #[must_use]
-    pub fn is_rebuilt(&self) -> bool {
-        self.is_rebuilt
+    pub fn rebuilds_from(&self, now: Instant) -> Option<(NodeId, SnapshotMeta)> {
+        let is_free = self.is_wrong() && self.waiting.is_none() && self.compaction.may_try(now);
+        self.snapshot_elsewhere().filter(|_| is_free && !self.may_rebuild(now))
+    }
+
+    fn snapshot_elsewhere(&self) -> Option<(NodeId, SnapshotMeta)> {
+        self.elsewhere.filter(|(_, meta)| self.goes_on_from(meta))
+    }
+
+    /// Whether this node's log goes on from a snapshot of what is committed here, which is newer than its own.
+    fn goes_on_from(&self, meta: &SnapshotMeta) -> bool {
+        let is_newer = self.newest_snapshot().is_none_or(|own| own.at.index < meta.at.index);
+        is_newer && meta.at.index <= self.raft.commit() && self.raft.term_at(meta.at.index) == Some(meta.at.term)
+    }
+
+    /// Whether a snapshot that was fetched may take the place of a state that is wrong.
+    pub(super) fn replaces_wrong(&self, meta: &SnapshotMeta) -> bool {
+        self.is_wrong() && self.goes_on_from(meta)
+    }
+
+    fn is_corrupt(&self) -> bool {
+        self.comparison.divergence().is_some_and(|found| found.verdict == Verdict::Corrupt)
+    }
+
+    /// How often a state was built anew since the start.
+    #[must_use]
+    pub fn rebuilds(&self) -> u64 {
+        self.rebuilds
     }
 
     /// Takes the state for wrong, as if memory had not kept it, for simulations.
@@ -63,7 +93,28 @@ impl<R: Copy> Shard<R> {
         if !is_newest || !self.may_rebuild(now) {
             return (false, machine);
         }
+        if self.is_rebuilt {
+            // Its memory will not get better by itself.
+            self.compaction.failed(now);
+        }
         self.is_rebuilt = true;
+        (true, self.replace_wrong(machine, longest))
+    }
+
+    /// The same with a snapshot that was fetched from another node, and is this node's newest from now on.
+    ///
+    /// Returns the former state.
+    pub(super) fn rebuild_from_fetched(&mut self, loaded: Loaded) -> StateMachine {
+        let Loaded { meta, machine, longest } = loaded;
+        let former = self.replace_wrong(machine, longest);
+        self.is_rebuilt = false;
+        self.compaction.installed(meta, false);
+        self.raft.snapshot_taken(meta);
+        former
+    }
+
+    fn replace_wrong(&mut self, machine: StateMachine, longest: usize) -> StateMachine {
+        self.rebuilds += 1;
         self.entry_bytes_max = self.entry_bytes_max.max(longest + ENTRY_OVERHEAD_BYTES);
         if !mutant!("rebuilt-state-shown-at-once") {
             self.ready_at = self.ready_at.map(|_| self.raft.commit());
@@ -71,6 +122,6 @@ impl<R: Copy> Shard<R> {
         let former = std::mem::replace(&mut self.machine, machine);
         self.catches_up_to = Some(former.applied());
         self.state_replaced(self.machine.applied());
-        (true, former)
+        former
     }
 }

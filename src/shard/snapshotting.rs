@@ -221,7 +221,8 @@ impl<R: Copy> Shard<R> {
     #[must_use]
     pub fn lacks(&self, meta: &SnapshotMeta) -> bool {
         let waiting = self.waiting.as_ref().map_or(Index(0), |loaded| loaded.meta.at.index);
-        meta.at.index > self.raft.commit().max(waiting)
+        let is_new = meta.at.index > waiting;
+        is_new && (meta.at.index > self.raft.commit() || self.replaces_wrong(meta))
     }
 
     /// A snapshot that was fetched is durable and loaded: it takes the place of log and state as soon as it can.
@@ -242,6 +243,11 @@ impl<R: Copy> Shard<R> {
     pub fn settle_snapshot(&mut self, out: &mut impl Outbox<R>) -> Settled {
         let mut settled = Settled::default();
         let Some(loaded) = self.waiting.take() else { return settled };
+        if self.replaces_wrong(&loaded.meta) {
+            settled.rebuilt = Some(loaded.meta);
+            settled.useless = Some(self.rebuild_from_fetched(*loaded));
+            return settled;
+        }
         if loaded.meta.at.index <= self.raft.commit() {
             settled.useless = Some(loaded.machine);
             return settled;
@@ -280,6 +286,8 @@ impl<R: Copy> Shard<R> {
 pub struct Settled {
     /// It has.
     pub installed: Option<SnapshotMeta>,
+    /// It has, of a wrong state; what comes after it in the log is applied again.
+    pub rebuilt: Option<SnapshotMeta>,
     /// A state that nobody needs any more.
     pub useless: Option<StateMachine>,
     /// A snapshot that was begun and is not worth writing any more.

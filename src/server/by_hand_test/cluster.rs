@@ -229,6 +229,11 @@ impl Cluster {
         Cluster::of(seed, nodes, Limits::default()).started()
     }
 
+    /// A node alone, with other limits.
+    pub(super) fn alone(seed: u64, limits: Limits) -> Cluster {
+        Cluster::of(seed, 1, limits).started()
+    }
+
     fn started(mut self) -> Cluster {
         (1..=self.nodes()).for_each(|id| self.start_node(id));
         self.run_until("leaders", Cluster::has_leaders);

@@ -152,10 +152,9 @@ fn a_node_does_not_lead_before_its_state_has_come_to_where_the_former_was() {
     expect_value(&mut cluster, 1, &key_of(SHARD), b"newest");
 }
 
-// rule 20
-#[test]
-fn a_state_that_differs_again_is_not_built_anew_again_before_there_was_a_snapshot_of_it() {
-    let mut cluster = with_a_wrong_state(52);
+/// A state that was built anew and differs again, before there was a snapshot of it.
+fn with_a_state_that_is_wrong_again(seed: u64) -> Cluster {
+    let mut cluster = with_a_wrong_state(seed);
     cluster.hold_snapshots(WRONG, true);
     write_on(&mut cluster, 40);
     cluster.hold_snapshots(WRONG, false);
@@ -163,16 +162,89 @@ fn a_state_that_differs_again_is_not_built_anew_again_before_there_was_a_snapsho
     cluster.hold_snapshots(WRONG, true);
     cluster.run_until("it has caught up", |cluster| replica(cluster, WRONG, SHARD).is_ready());
     spoil_again(&mut cluster);
+    cluster
+}
+
+fn rebuilt_from_others(cluster: &Cluster) -> u64 {
+    counted(cluster, WRONG, |counters| counters.states_rebuilt_from_others)
+}
+
+/// What this node has brought it to the same again: the next state begins with the leader's snapshot.
+// rule 20
+#[test]
+fn a_state_that_differs_again_is_built_anew_from_a_snapshot_of_the_leader() {
+    let mut cluster = with_a_state_that_is_wrong_again(52);
     cluster.hold_snapshots(WRONG, false);
-    write_on(&mut cluster, 40);
-    assert_eq!((rebuilt(&cluster), read_stale(&mut cluster)), (1, Err(Code::Diverged)));
-    assert!(log_bytes(&cluster) > 2 * LOG_BYTES_MAX, "both log and snapshot are needed");
-    // A start is another matter. What it begins with is sound, and there will be snapshots of it.
+    write_on(&mut cluster, 60);
+    assert_eq!((rebuilt(&cluster), rebuilt_from_others(&cluster)), (1, 1));
+    let longest = write_on(&mut cluster, 60);
+    assert!(longest < 2 * LOG_BYTES_MAX, "{longest} bytes");
+    expect_alike(&mut cluster);
+    assert_eq!(counted(&cluster, WRONG, |counters| counters.snapshots_installed), 0, "its log stays");
+    // It begins with what it was given, like any other.
     cluster.kill(WRONG);
     cluster.start_node(WRONG);
     cluster.run_until("it has caught up", |cluster| replica(cluster, WRONG, SHARD).is_ready());
     expect_alike(&mut cluster);
     expect_built_anew(&mut cluster, 1);
+}
+
+/// The new state is the leader's at once on disk, and in memory when the turn comes: whenever the node ends, the next start has
+/// one that goes with the log.
+// rule 20
+#[test]
+fn a_node_that_ends_while_it_fetches_for_a_wrong_state_starts_like_any_other() {
+    for turns in (0..400).step_by(150) {
+        let mut cluster = with_a_state_that_is_wrong_again(55);
+        cluster.hold_snapshots(WRONG, false);
+        write_on(&mut cluster, 20);
+        cluster.run(Duration::from_millis(turns));
+        cluster.kill(WRONG);
+        cluster.start_node(WRONG);
+        cluster.run_until("it has caught up", |cluster| replica(cluster, WRONG, SHARD).is_ready());
+        expect_alike(&mut cluster);
+    }
+}
+
+/// Both kept snapshots were taken of the wrong state, and are set aside: of what is before them there is no log.
+// rule 20
+#[test]
+fn where_both_snapshots_are_of_the_wrong_state_it_is_built_anew_from_one_of_the_leader() {
+    let mut cluster = alike(Cluster::with_limits(56, limits(10_000)));
+    let sound = replica(&cluster, WRONG, SHARD).newest_snapshot().expect("there is one");
+    spoil(&mut cluster, &[WRONG]);
+    let start = replica(&cluster, WRONG, SHARD).raft().start().index;
+    assert!(start > Index(1_024) && start > sound.at.index, "{start}");
+    assert!(replica(&cluster, WRONG, SHARD).is_wrong());
+    assert_eq!(replica(&cluster, WRONG, SHARD).newest_snapshot(), None, "they are set aside");
+    write_on(&mut cluster, 60);
+    assert_eq!((rebuilt(&cluster), rebuilt_from_others(&cluster)), (0, 1));
+    let longest = write_on(&mut cluster, 60);
+    assert!(longest < 2 * LOG_BYTES_MAX, "{longest} bytes");
+    expect_alike(&mut cluster);
+    assert_eq!(status_of(&mut cluster, WRONG).holds, []);
+}
+
+/// There is nobody to fetch one from, and its log is not to blame.
+#[test]
+fn a_node_alone_builds_its_state_anew_each_time_that_its_memory_has_not_kept_it() {
+    let mut cluster = Cluster::alone(57, limits(45_000));
+    let rebuilt = |cluster: &Cluster| counted(cluster, 1, |counters| counters.states_rebuilt);
+    cluster.run_until("it leads", |cluster| replica(cluster, 1, SHARD).leads());
+    fill(&mut cluster, 1_030);
+    for times in 1..=3 {
+        cluster.hold_snapshots(1, true);
+        for _ in 0..40 {
+            write(&mut cluster, 1, &key_of(SHARD), &[7; 50_000]);
+        }
+        replica_mut(&mut cluster, 1, SHARD).doubt_state();
+        cluster.hold_snapshots(1, false);
+        cluster.run_until("it is built anew", |cluster| rebuilt(cluster) == times);
+        cluster.run_until("it serves", |cluster| {
+            replica(cluster, 1, SHARD).is_ready() && replica(cluster, 1, SHARD).serves()
+        });
+        expect_value(&mut cluster, 1, &key_of(SHARD), &[7; 50_000]);
+    }
 }
 
 /// A node that takes to another state builds it anew, for the so-manieth time.

@@ -61,6 +61,8 @@ impl World {
             self.coverage.add("shard left a slow or full disk", counters.transfers_away);
             self.coverage.add("replica found to be wrong", counters.divergences);
             self.coverage.add("wrong state built anew", counters.states_rebuilt);
+            self.coverage.add("wrong state built anew from another's snapshot", counters.states_rebuilt_from_others);
+            self.coverage.add("state read again by the worker", counters.states_scrubbed);
             self.coverage.add("read served by a lease", counters.lease_reads);
             self.coverage.add("lease not held, read waited for a round", counters.lease_reads_fallen_back);
             self.coverage.add("vote withheld for a promise", counters.lease_votes_withheld);

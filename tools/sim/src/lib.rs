@@ -73,6 +73,8 @@ pub const MUST_HAPPEN: &[&str] = &[
     "committed entries left for a later turn",
     "replica found to be wrong",
     "wrong state built anew",
+    "wrong state built anew from another's snapshot",
+    "state read again by the worker",
     "batch applied",
     "batch refused by its condition",
     "batch over shards refused",

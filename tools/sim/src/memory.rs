@@ -2,8 +2,9 @@
 //! it has put there.
 //!
 //! The state is right all the same, so that all that is shown of it can be judged as ever. The node does what it does with a
-//! wrong one: it serves it no more, leads no more, takes no snapshot, and builds it anew once the log has grown too long.
-//! Applied falls then, to what the newest snapshot covers; nothing else may fall.
+//! wrong one: it serves it no more, leads no more, takes no snapshot, and builds it anew once the log has grown too long, from
+//! its own newest snapshot or the leader's. Applied falls then, to what that covers; nothing else may fall. In between the
+//! node reads its states again, and finds nothing.
 
 use raftkv_protocol::types::CoreId;
 
@@ -53,6 +54,10 @@ impl World {
         let mut shards: Vec<_> = router.into_iter().flat_map(|router| router.shards_mut()).collect();
         let at = self.memory_random.below(shards.len().max(1) as u64) as usize;
         if let Some(shard) = shards.get_mut(at) {
+            // Before, it is read now and then, and its memory has kept it.
+            if self.memory_random.below(3) > 0 {
+                return shard.want_scrub();
+            }
             shard.doubt_state();
             let id = shard.id();
             self.say(format!("node {} finds its state of shard {id} to be wrong", index + 1));

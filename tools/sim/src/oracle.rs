@@ -278,7 +278,7 @@ impl Oracle {
         }
         let name = || format!("node {} shard {}", node + 1, shard.id());
         // A wrong state was built anew.
-        let is_anew = shard.is_rebuilt() && !before.is_rebuilt;
+        let is_anew = shard.rebuilds() > before.rebuilds;
         if term < was_term || commit < was_commit || (status.applied < was_applied && !is_anew) {
             let what = format!(
                 "{}: term {was_term} commit {was_commit} applied {was_applied}, then {term} {commit} {}",
@@ -310,7 +310,7 @@ impl Oracle {
             self.check_batches(at, node, shard, was_applied)?;
         }
         self.seen[at][node].remember(raft, status.applied);
-        self.seen[at][node].is_rebuilt = shard.is_rebuilt();
+        self.seen[at][node].rebuilds = shard.rebuilds();
         Ok(())
     }
 

@@ -223,9 +223,12 @@ static PEERS: [Family; 14] = [
         &[("", |c| c.divergences)],
     ),
     counter(
-        About::new("raftkv_states_rebuilt", "Times that a wrong state was built anew in the running node"),
-        "",
-        &[("", |c| c.states_rebuilt)],
+        About::new(
+            "raftkv_states_rebuilt",
+            "Times that a wrong state was built anew in the running node, by whose snapshot it began with",
+        ),
+        "from",
+        &[("own", |c| c.states_rebuilt), ("other", |c| c.states_rebuilt_from_others)],
     ),
     counter(
         About::new("raftkv_states_scrubbed", "Large states that were read to see whether memory has kept them"),

@@ -12,8 +12,8 @@ pub(super) struct Seen {
     pub(super) term: Term,
     pub(super) commit: Index,
     pub(super) applied: Index,
-    /// Its state was wrong and built anew, and no snapshot was taken of it since.
-    pub(super) is_rebuilt: bool,
+    /// How often a state has taken the place of a wrong one.
+    pub(super) rebuilds: u64,
     pub(super) writes_overtaken: u64,
     /// A read round of its was under way.
     pub(super) reading: bool,
