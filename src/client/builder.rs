@@ -69,8 +69,8 @@ impl Builder {
         self
     }
 
-    /// A connection that owes replies is asked for a sign of life after half this time and given up after all of it.
-    /// 2 s unless set.
+    /// A connection that owes replies is asked for a sign of life after half this time, and given up if the other half
+    /// brings none. 2 s unless set.
     pub fn silence_timeout(mut self, timeout: Duration) -> Builder {
         self.settings.silence_timeout = timeout;
         self

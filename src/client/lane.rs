@@ -54,7 +54,8 @@ struct Open<S> {
     in_flight: HashMap<RequestId, InFlight>,
     /// Since when the node owes a reply and has said nothing.
     owed_since: Option<Instant>,
-    probed: bool,
+    /// When it was asked for a sign of life since.
+    probed_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -200,7 +201,8 @@ impl<S: Socket> Lane<S> {
         self.state = match std::mem::take(&mut self.state) {
             State::Dialing { connection, .. } => {
                 self.last_error = None;
-                State::Open(Open { connection, features, in_flight: HashMap::new(), owed_since: None, probed: false })
+                let (in_flight, owed_since, probed_at) = (HashMap::new(), None, None);
+                State::Open(Open { connection, features, in_flight, owed_since, probed_at })
             }
             other => other,
         };
@@ -230,7 +232,7 @@ impl<S: Socket> Lane<S> {
     /// Asks the node for a sign of life.
     pub(super) fn probe(&mut self, now: Instant, next_id: &mut u64, deadline: Instant) -> Result<(), Broken> {
         let State::Open(open) = &mut self.state else { return Ok(()) };
-        open.probed = true;
+        open.probed_at = Some(now);
         open.send(Job::new(Operation::Ping(Target::Any), Origin::Probe, deadline), now, next_id);
         open.connection.flush()?;
         Ok(())
@@ -281,12 +283,13 @@ impl<S: Socket> Lane<S> {
         self.waiting.iter().map(|job| job.deadline).chain(in_flight).min()
     }
 
-    /// What is overdue, and otherwise when something will be.
+    /// What is overdue, and otherwise when something will be. A node has half of `silence` to answer a probe, however
+    /// late that was sent: the client may have stood still.
     pub(super) fn overdue(&self, now: Instant, silence: Duration) -> (Option<Overdue>, Option<Instant>) {
         let (what, when) = match &self.state {
             State::Resolving { give_up } | State::Dialing { give_up, .. } => (Overdue::Dial, *give_up),
-            State::Open(Open { owed_since: Some(since), probed: false, .. }) => (Overdue::Probe, *since + silence / 2),
-            State::Open(Open { owed_since: Some(since), probed: true, .. }) => (Overdue::Silent, *since + silence),
+            State::Open(Open { probed_at: Some(at), .. }) => (Overdue::Silent, *at + silence / 2),
+            State::Open(Open { owed_since: Some(since), .. }) => (Overdue::Probe, *since + silence / 2),
             State::Open(_) | State::Closed | State::Down { .. } => return (None, None),
         };
         if when <= now { (Some(what), None) } else { (None, Some(when)) }
@@ -334,7 +337,7 @@ impl<S: Socket> Open<S> {
     }
 
     fn note_sign_of_life(&mut self, now: Instant) {
-        self.probed = false;
+        self.probed_at = None;
         self.owed_since = if self.in_flight.is_empty() { None } else { Some(now) };
     }
 }

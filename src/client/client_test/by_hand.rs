@@ -84,6 +84,70 @@ fn a_write_to_a_node_that_is_cut_off_is_unknown_after_the_silence_and_sent_once(
     assert_eq!((one.requests(), two.requests()), (1, 1), "the first write; the read");
 }
 
+/// A node that answers at once, but puts never.
+fn without_puts(request: &Request<'_>, out: &mut Vec<u8>) -> Next {
+    if matches!(request.operation, Operation::Put { .. }) { Next::Go } else { serve(request, out) }
+}
+
+#[test]
+fn a_slow_reply_is_waited_for_while_the_node_answers_pings() {
+    let (network, table) = (Memory::default(), table_of(1));
+    let node = network.node(1, &table, without_puts);
+    let silence = Duration::from_millis(300);
+    let mut rig = Rig::with(&network, builder(&[1]).silence_timeout(silence), 0);
+    let put = put(&mut rig, "k", b"v");
+    let error = rig.outcome(put).unwrap_err();
+    assert_eq!((error.kind(), rig.elapsed()), (ErrorKind::Timeout, TIMEOUT), "the connection was not given up");
+    assert_eq!(node.requests(), 1 + 33, "the put, and a ping after each half of the time");
+}
+
+/// The client's own thread may stand still for longer than nodes may be silent.
+#[test]
+fn a_node_that_is_asked_late_has_as_much_time_to_answer() {
+    let (network, table) = (Memory::default(), table_of(1));
+    network.node(1, &table, without_puts);
+    let silence = Duration::from_secs(1);
+    for asked_after in [silence / 2, silence * 9 / 10, silence * 3] {
+        let mut rig = Rig::with(&network, builder(&[1]).silence_timeout(silence), 0);
+        let ping = rig.client.ping(NodeId(1), rig.now, TIMEOUT);
+        rig.outcome(ping).unwrap();
+        let put = rig.client.put_if("k", "v", Condition::None, rig.now, AFTERWARDS);
+        rig.turn();
+        network.unplug(1);
+        rig.set_now(rig.now + asked_after);
+        rig.turn();
+        rig.run_for(silence / 2 - Duration::from_millis(1));
+        assert!(!put.is_ready(), "asked after {asked_after:?}");
+        network.plug_in(1);
+        rig.run_for(silence);
+        assert!(!put.is_ready(), "it has answered");
+        network.unplug(1);
+        rig.run_for(silence);
+        let error = put.try_wait().expect("the node is silent now").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+        network.plug_in(1);
+    }
+}
+
+/// Between learning which sockets are ready and reading the clock the client's thread may have stood still.
+#[test]
+fn what_has_come_by_then_counts_before_a_node_is_given_up() {
+    let (network, table) = (Memory::default(), table_of(1));
+    network.node(1, &table, without_puts);
+    let silence = Duration::from_secs(1);
+    let mut rig = Rig::with(&network, builder(&[1]).silence_timeout(silence), 0);
+    let ping = rig.client.ping(NodeId(1), rig.now, TIMEOUT);
+    rig.outcome(ping).unwrap();
+    let put = put(&mut rig, "k", b"v");
+    rig.turn();
+    rig.set_now(rig.now + silence / 2);
+    rig.turn();
+    rig.set_now(rig.now + silence);
+    rig.client.turn(rig.now, &[]);
+    assert!(!put.is_ready(), "the answer to the ping was there");
+    assert_eq!(rig.outcome(put).unwrap_err().kind(), ErrorKind::Timeout);
+}
+
 #[test]
 fn a_write_is_moved_while_its_last_byte_has_not_left_and_unknown_afterwards() {
     // museum 45
@@ -259,10 +323,7 @@ fn what_cannot_be_handed_over_fails_at_once() {
 #[test]
 fn what_is_pending_ends_with_the_client() {
     let network = Memory::default();
-    network.node(1, &table_of(1), |request, out| match request.operation {
-        Operation::Put { .. } => Next::Go,
-        _ => serve(request, out),
-    });
+    network.node(1, &table_of(1), without_puts);
     let mut rig = Rig::new(&network, &[1], 0);
     let ping = rig.client.ping(address(1).to_string(), rig.now, TIMEOUT);
     rig.outcome(ping).unwrap();

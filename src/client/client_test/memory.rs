@@ -330,7 +330,8 @@ impl Rig {
         self.network.serve();
     }
 
-    fn set_now(&mut self, now: Instant) {
+    /// Lets time go by without a turn.
+    pub fn set_now(&mut self, now: Instant) {
         self.now = now;
         self.network.0.borrow_mut().now = now - self.start;
     }

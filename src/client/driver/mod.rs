@@ -296,7 +296,7 @@ impl<N: Network> Driver<N> {
 
     fn on_timers(&mut self) {
         for lane in 0..self.lanes.len() {
-            match self.lanes[lane].overdue(self.now, self.settings.silence_timeout).0 {
+            match self.overdue(lane) {
                 Some(Overdue::Probe) => self.probe(lane),
                 Some(Overdue::Silent) => {
                     let message = format!("no sign of life for {:?}", self.settings.silence_timeout);
@@ -317,6 +317,18 @@ impl<N: Network> Driver<N> {
         if self.first_deadline <= self.now {
             self.expire();
         }
+    }
+
+    /// What is overdue on a lane. Who is to be given up is heard once more before: this thread may have stood still between
+    /// learning which sockets are ready and reading the clock.
+    fn overdue(&mut self, lane: usize) -> Option<Overdue> {
+        let silence = self.settings.silence_timeout;
+        let overdue = self.lanes[lane].overdue(self.now, silence).0?;
+        if overdue == Overdue::Probe {
+            return Some(overdue);
+        }
+        self.on_ready(lane);
+        self.lanes[lane].overdue(self.now, silence).0
     }
 
     fn probe(&mut self, lane: usize) {
