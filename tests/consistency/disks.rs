@@ -420,7 +420,7 @@ fn a_leader_whose_disk_is_full_hands_over() {
     let keys = cluster.keys_for_all_shards("key");
     let value = vec![b'v'; 100_000];
     // What a young node remembers of itself and its peers has been written.
-    eventually(PATIENCE, "node 1 is admitted", || cluster.is_admitted(1).then_some(()));
+    cluster.await_admission(1);
     disk.fill();
     let full_since = eventually(PATIENCE, "node 1 knows that its disk is full", || {
         for key in &keys {

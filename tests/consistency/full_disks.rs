@@ -209,14 +209,12 @@ fn a_young_node_on_a_full_disk_writes_down_what_it_must_when_there_is_space() {
             disk.fill();
             cluster.await_leaders();
         }
-        eventually(PATIENCE, "the others are admitted", || {
-            (cluster.is_admitted(2) && cluster.is_admitted(3)).then_some(())
-        });
+        [2, 3].into_iter().for_each(|id| cluster.await_admission(id));
         cluster.wire(2).put("key", "value");
         assert!(!cluster.process(1).has_ended());
         assert!(!cluster.is_admitted(1), "the disk was full before");
         disk.make_room();
-        eventually(PATIENCE, "node 1 is admitted", || cluster.is_admitted(1).then_some(()));
+        cluster.await_admission(1);
         cluster.await_convergence();
         let ended = cluster.stop(1);
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);

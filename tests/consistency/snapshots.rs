@@ -8,20 +8,15 @@ use crate::support::random::{Random, setting};
 use crate::support::tools::{have_strace, server_with_fault};
 use crate::support::wait::{PATIENCE, eventually, pause};
 
-/// Snapshots every few entries, and logs that reach back to nothing else. Every node is admitted: one that dies before may
-/// have lost its disk for all it knows, and gives no vote.
+/// Snapshots every few entries, and logs that reach back to nothing else.
 fn eager(nodes: u64) -> Cluster {
-    let cluster = Cluster::of(nodes)
+    Cluster::of(nodes)
         .shards(2)
         .flag("--segment-size=64KiB")
         .flag("--snapshot-log-bytes=4KiB")
         .flag("--log-tail-bytes=0")
         .flag("--core-log-bytes-max=256KiB")
-        .start();
-    for id in cluster.ids() {
-        eventually(PATIENCE, format!("node {id} is admitted"), || cluster.is_admitted(id).then_some(()));
-    }
-    cluster
+        .start()
 }
 
 /// One seed is one order of deaths: `RAFTKV_SNAPSHOT_SEED` repeats it, `RAFTKV_SNAPSHOT_DEATHS` makes it longer.

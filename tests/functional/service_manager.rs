@@ -72,7 +72,9 @@ fn a_node_is_ready_when_a_majority_is_there_and_it_has_caught_up() {
     cluster.process(1).signal("HUP");
     manager.await_line("RELOADING=1");
     manager.await_line("READY=1");
-    // It loses its majority, and gets it back: it is the same service all the while.
+    // It loses its majority, and gets it back: it is the same service all the while. Before both are admitted that may
+    // need the third node.
+    cluster.running().into_iter().for_each(|id| cluster.await_admission(id));
     cluster.kill_9(2);
     manager.await_line("no known leader");
     cluster.start_node(2);

@@ -1,6 +1,7 @@
 //! A cluster of server processes on this machine.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use super::netns::Network;
 use super::process::{Ended, Process, server};
-use super::wait::{PATIENCE, eventually};
+use super::wait::{PATIENCE, eventually, within};
 use super::wire::Wire;
 
 /// Raft groups of a cluster unless a test wants another number.
@@ -114,16 +115,10 @@ impl Builder {
         }
     }
 
-    /// Starts all nodes and waits until every shard has a leader.
+    /// Starts all nodes and waits until they are ready for use, as [`Cluster::restart_all`] does.
     pub fn start(self) -> Cluster {
         let mut cluster = self.idle();
-        for id in cluster.ids() {
-            cluster.spawn(id);
-        }
-        for process in cluster.running.values_mut() {
-            process.await_listening();
-        }
-        cluster.await_leaders();
+        cluster.restart_all();
         cluster
     }
 }
@@ -169,6 +164,12 @@ impl Cluster {
     pub fn is_admitted(&self, id: u64) -> bool {
         let identity = std::fs::read_to_string(self.data_dir(id).join("identity"));
         identity.is_ok_and(|identity| identity.contains("admitted"))
+    }
+
+    /// Waits until a node has on record that it was admitted.
+    #[track_caller]
+    pub fn await_admission(&self, id: u64) {
+        eventually(PATIENCE, format!("node {id} is admitted"), || self.is_admitted(id).then_some(()));
     }
 
     /// A directory for whatever else the test needs.
@@ -276,7 +277,8 @@ impl Cluster {
         line.to_owned()
     }
 
-    /// Starts every node that does not run, and waits until every shard has a leader.
+    /// Starts every node that does not run, and waits until every shard has a leader and every node is admitted. One that
+    /// is not gives no vote to those that are, so that not every majority of a cluster that young has a leader.
     pub fn restart_all(&mut self) {
         let down: Vec<u64> = self.ids().into_iter().filter(|id| !self.running.contains_key(id)).collect();
         for id in &down {
@@ -286,6 +288,7 @@ impl Cluster {
             self.process(id).await_listening();
         }
         self.await_leaders();
+        self.running().into_iter().for_each(|id| self.await_admission(id));
     }
 
     /// A raw connection to one node.
@@ -335,11 +338,32 @@ impl Cluster {
     /// The same, not longer than this.
     #[track_caller]
     pub fn await_leaders_within(&self, patience: Duration, nodes: &[u64]) {
-        eventually(patience, format!("nodes {nodes:?} agree on leaders"), || {
-            let statuses = self.statuses_of(nodes)?;
-            let agree = (0..self.shards).all(|shard| agreed_leader(&statuses, ShardId(shard)).is_some());
-            agree.then_some(())
+        let mut seen = None;
+        let agree = within(patience, || {
+            seen = self.statuses_of(nodes);
+            let statuses = seen.as_ref()?;
+            (0..self.shards).all(|shard| agreed_leader(statuses, ShardId(shard)).is_some()).then_some(())
         });
+        if agree.is_none() {
+            let dissent = seen.map_or_else(|| "one of them does not answer".to_owned(), |seen| self.dissent(&seen));
+            panic!("not within {patience:?}: nodes {nodes:?} agree on leaders: {dissent}");
+        }
+    }
+
+    /// What nodes say of the shards on whose leaders they do not agree.
+    fn dissent(&self, statuses: &BTreeMap<u64, Status>) -> String {
+        let mut words = String::new();
+        for shard in (0..self.shards).map(ShardId).filter(|shard| agreed_leader(statuses, *shard).is_none()) {
+            let _ = write!(words, "\nshard {shard}");
+            for (id, status) in statuses {
+                for state in status.shards.iter().filter(|state| state.id == shard) {
+                    let (role, term, leader, last) = (state.role, state.term, state.leader, state.last);
+                    let _ = write!(words, ", node {id}: {role:?} in term {term} of {leader:?}, last {last:?}");
+                }
+            }
+        }
+        let strangers: Vec<&u64> = statuses.keys().filter(|id| !self.is_admitted(**id)).collect();
+        words + &format!("\nnot admitted: {strangers:?}")
     }
 
     /// The leader of each shard.

@@ -11,13 +11,19 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// # Panics
 /// If there is none within `patience`; `what` says what was waited for.
 #[track_caller]
-pub fn eventually<T>(patience: Duration, what: impl Display, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(patience: Duration, what: impl Display, condition: impl FnMut() -> Option<T>) -> T {
+    let Some(answer) = within(patience, condition) else { panic!("not within {patience:?}: {what}") };
+    answer
+}
+
+/// The same, for who has more to say if there is no answer.
+pub fn within<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;
     loop {
-        if let Some(answer) = condition() {
+        let answer = condition();
+        if answer.is_some() || Instant::now() >= deadline {
             return answer;
         }
-        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
         pause(Duration::from_millis(5));
     }
 }
