@@ -212,16 +212,19 @@ fn no_write_is_acknowledged_before_its_sync() {
         cluster.spawn_with(1, slow).await_listening();
         cluster.await_leaders();
         let mut wire = cluster.wire(1);
-        for n in 0..5 {
+        let reads = (0..5).map(|n| {
             let started = Instant::now();
             wire.put("key", n.to_string());
             assert!(started.elapsed() >= SYNC, "acknowledged after {:?}", started.elapsed());
             let started = Instant::now();
             assert!(wire.get("key").is_some());
-            // A loop that syncs itself may be proving the last batch.
-            let may_wait = log_sync == "--log-sync=inline";
-            assert!(may_wait || started.elapsed() < SYNC, "a read waits for the disk: {:?}", started.elapsed());
-        }
+            started.elapsed()
+        });
+        // One may take long on a busy machine; those that wait for the disk all do.
+        let quickest = reads.min().expect("there are some");
+        // A loop that syncs itself may be proving the last batch.
+        let may_wait = log_sync == "--log-sync=inline";
+        assert!(may_wait || quickest < SYNC, "reads wait for the disk: {quickest:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::support::http::{Http, http, http_address, request};
 use crate::support::http2::{CANCEL, Came, DATA, HEADERS, Http2, RST_STREAM, http2};
 use crate::support::wait::{PATIENCE, eventually, pause};
 
-const TIMEOUT: Duration = Duration::from_millis(400);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 #[test]
 fn readers_that_do_not_read_keep_no_more_than_their_share() {
@@ -178,7 +178,7 @@ fn a_response_that_an_http_2_client_takes_slowly_comes_to_its_end() {
 /// What is left of short responses goes with the connection, whatever else its client sends.
 #[test]
 fn an_http_2_connection_on_which_nothing_is_taken_is_closed() {
-    let cluster = Cluster::of(1).flag("--http-idle-timeout=400ms").flag("--http-header-timeout=400ms").start();
+    let cluster = Cluster::of(1).flag("--http-idle-timeout=1s").flag("--http-header-timeout=1s").start();
     let mut http2 = Http2::connect_with_window(http_address(cluster.address(1)), 1);
     let started = Instant::now();
     for stream in (1..20).step_by(2) {

@@ -182,7 +182,7 @@ fn a_client_that_does_not_read_is_let_go() {
 #[test]
 fn a_scan_that_breaks_off_says_why_and_goes_on_behind_its_cursor() {
     let pages_of = format!("--scan-items-max={PAGE_ITEMS}");
-    let mut cluster = Cluster::of(3).flag(&pages_of).flag("--request-timeout=500ms").start();
+    let mut cluster = Cluster::of(3).flag(&pages_of).flag("--request-timeout=1s").start();
     put(&cluster, 95, b"v");
     // The first page is there, and nothing of it is taken.
     let mut http2 = Http2::connect_with_window(http_address(cluster.address(1)), 0);

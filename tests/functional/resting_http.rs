@@ -8,14 +8,14 @@ use crate::support::http::{Http, http};
 use crate::support::http2::{GOAWAY, Http2, http2};
 use crate::support::wait::{PATIENCE, pause};
 
-const TIMEOUT: Duration = Duration::from_millis(400);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connections of HTTP/1.1 that have been of use are at rest by then.
 const AT_REST: Duration = Duration::from_millis(600);
 
 #[test]
 fn a_connection_that_rests_too_long_is_closed() {
-    let cluster = Cluster::of(1).flag("--http-idle-timeout=400ms").start();
+    let cluster = Cluster::of(1).flag("--http-idle-timeout=1s").start();
     let mut http1 = http(&cluster, 1);
     let mut http2 = http2(&cluster, 1);
     let started = Instant::now();
@@ -93,7 +93,7 @@ fn connections_of_http_2_that_rest_take_what_h2_has_for_them() {
 
 #[test]
 fn a_connection_goes_on_after_it_rested() {
-    let cluster = Cluster::of(1).flag("--http-header-timeout=400ms").start();
+    let cluster = Cluster::of(1).flag("--http-header-timeout=1s").start();
     let mut kept = http(&cluster, 1);
     kept.send(b"PUT /v1/kv/k HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\n");
     pause(TIMEOUT / 8);
@@ -104,7 +104,7 @@ fn a_connection_goes_on_after_it_rested() {
     assert_eq!(kept.ask("GET", "/v1/kv/k", &[], b"").body, b"value");
     pause(AT_REST);
     kept.send(b"GET /v1/kv/k HTTP/1.1\r\n");
-    pause(TIMEOUT / 2);
+    pause(TIMEOUT / 4);
     kept.send(b"host: test\r\n\r\nGET /livez HTT");
     assert_eq!(kept.response(false).expect("a response").body, b"value");
     // The rest of this one does not come.

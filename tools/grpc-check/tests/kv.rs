@@ -153,7 +153,7 @@ async fn what_makes_no_sense_is_refused() {
 
 #[tokio::test]
 async fn reads_are_as_fresh_as_they_are_asked_to_be() {
-    let mut cluster = Cluster::of(3).flag("--request-timeout=500ms").start();
+    let mut cluster = Cluster::of(3).flag("--request-timeout=1s").start();
     kv(&cluster, 1).await.put(put("k", "v")).await.expect("written");
     cluster.await_convergence();
     let mut kv = kv(&cluster, 1).await;

@@ -152,10 +152,10 @@ async fn the_services_are_told() {
 
 #[tokio::test]
 async fn connections_on_which_the_node_waits_do_not_rest() {
-    let cluster = Cluster::of(1).flag("--http-idle-timeout=400ms").start();
+    let cluster = Cluster::of(1).flag("--http-idle-timeout=1s").start();
     let mut health = HealthClient::new(channel(&cluster, 1).await);
     let mut watch = health.watch(of("")).await.expect("a watch").into_inner();
     while watch.message().await.expect("a status").expect("a status").status() != Serving {}
-    let gone = tokio::time::timeout(Duration::from_secs(2), watch.message()).await;
+    let gone = tokio::time::timeout(Duration::from_secs(3), watch.message()).await;
     assert!(gone.is_err(), "the watch goes on: {gone:?}");
 }

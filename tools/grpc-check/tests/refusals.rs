@@ -97,7 +97,7 @@ async fn deadlines_hold() {
 
 #[tokio::test]
 async fn a_message_that_does_not_come_to_its_end_is_refused() {
-    let cluster = Cluster::of(1).flag("--http-body-timeout=400ms").start();
+    let cluster = Cluster::of(1).flag("--http-body-timeout=1s").start();
     let mut streams = connect(&cluster, 1).await.ready().await.expect("there is room");
     let (response, mut sending) = streams.send_request(head(PUT, &[]), false).expect("sent");
     sending.send_data(framed(&put("k", "v")).slice(..6), false).expect("sent");

@@ -103,7 +103,7 @@ async fn what_is_not_taken_is_not_read_and_who_goes_frees_it() {
 
 #[tokio::test]
 async fn a_scan_ends_with_what_is_wrong() {
-    let mut cluster = filled(Cluster::of(3).flag("--request-timeout=500ms")).await;
+    let mut cluster = filled(Cluster::of(3).flag("--request-timeout=1s")).await;
     let mut stream = kv(&cluster, 1).await.scan(prefix("long")).await.expect("a stream").into_inner();
     stream.message().await.expect("a page");
     cluster.kill_9(2);
