@@ -367,14 +367,15 @@ fn a_snapshot_of_200_000_keys_holds_no_turn_up() {
         }
         assert!(matches!(wire.ask(Operation::Batch(batch.as_batch())).said, Said::Batch { .. }));
     }
-    assert_eq!(wire.counter("snapshot_hold_us_max"), 0);
+    // It has come to a checkpoint, and is too large to be read by the loop.
+    eventually(PATIENCE, "it is read again", || (wire.counter("states_scrubbed") == 1).then_some(()));
     cluster.client_with(Duration::from_secs(60)).snapshot(NodeId(1)).expect("it can be taken");
     let page = Page::of(&cluster, 1);
     // When it was begun, and when it was done.
     assert!(page.sum("raftkv_snapshot_hold_seconds_count", &[]) >= 2.0);
     // Of an unoptimised server. To visit every key takes a hundred times as long.
     let held_us = wire.counter("snapshot_hold_us_max");
-    assert!(held_us > 0 && held_us < 20_000, "{held_us}");
+    assert!(held_us > 0 && held_us < 5_000, "{held_us}");
     assert_eq!(page.sum("raftkv_snapshot_hold_longest_seconds", &[]), held_us as f64 / 1e6);
 }
 
