@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use raftkv_protocol::client::{Code, Consistency, Operation};
-use raftkv_protocol::types::{Index, NodeId, ShardId};
+use raftkv_protocol::peer::SnapshotMeta;
+use raftkv_protocol::types::{CoreId, Index, NodeId, ShardId, SnapshotId};
 
 use super::cluster::{CORES, Cluster, NODES};
 use super::divergence::{alike, fill, spoil};
 use super::{counted, expect_value, key_of, replica, replica_mut, router, status_of, write};
 use crate::limits::Limits;
+use crate::shard::snapshots::{Failure, Loaded};
+use crate::state_machine::StateMachine;
 use crate::storage::CoreLog as _;
 
 const SHARD: ShardId = ShardId(0);
@@ -245,6 +248,30 @@ fn a_node_alone_builds_its_state_anew_each_time_that_its_memory_has_not_kept_it(
         });
         expect_value(&mut cluster, 1, &key_of(SHARD), &[7; 50_000]);
     }
+}
+
+/// The worker answers when it can; meanwhile another snapshot may have become the newest, or another state taken the place.
+#[test]
+fn what_a_reload_comes_to_counts_only_while_it_is_wanted() {
+    let mut cluster = with_a_wrong_state(58);
+    let newest = replica(&cluster, WRONG, SHARD).newest_snapshot().expect("there is one");
+    let now = cluster.now;
+    let loaded = |id| Loaded { meta: SnapshotMeta { id, ..newest }, machine: StateMachine::default(), longest: 0 };
+    let other = SnapshotId(newest.id.0 ^ 1);
+    let shard = replica_mut(&mut cluster, WRONG, SHARD);
+    let applied = shard.applied();
+    assert!(shard.may_rebuild(now) && !shard.rebuild(Some(loaded(other)), now).0, "it is not the newest");
+    assert!(!shard.rebuild(None, now).0, "nor is nothing");
+    assert_eq!((shard.applied(), shard.rebuilds()), (applied, 0));
+
+    let failure = Failure::Failed("it does not give it".to_owned());
+    let failed = |cluster: &Cluster, node| counted(cluster, node, |counters| counters.snapshots_failed);
+    for (node, counts) in [(1, 0), (WRONG, 1)] {
+        let router = cluster.node_mut(node).router_mut(CoreId(SHARD.0 % CORES)).expect("the core runs");
+        router.not_reloaded(SHARD, &failure, now);
+        assert_eq!(failed(&cluster, node), counts, "node {node}");
+    }
+    assert!(!replica(&cluster, WRONG, SHARD).may_rebuild(now), "not at once");
 }
 
 /// A node that takes to another state builds it anew, for the so-manieth time.
