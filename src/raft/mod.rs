@@ -227,6 +227,8 @@ pub struct Raft {
     applied: Index,
     /// The newest snapshot. The log starts after an entry that it covers.
     snapshot: Option<SnapshotMeta>,
+    /// How often an earlier one has taken its place.
+    snapshots_replaced: u64,
 
     /// Never `Learner`: that is a follower without a vote.
     role: Role,
@@ -294,6 +296,7 @@ impl Raft {
             commit: if mutant!("restart-commits-all") { last.index.max(covered.index) } else { covered.index },
             applied: covered.index,
             snapshot,
+            snapshots_replaced: 0,
             role: Role::Follower,
             leader: None,
             leader_link_lost: false,

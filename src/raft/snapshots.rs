@@ -39,6 +39,18 @@ impl Raft {
         is_durable && is_newest
     }
 
+    /// The newest snapshot is this, though an earlier one was known: that has turned out not to be what it should. `false`, and
+    /// nothing changes, if the log does not go on from it.
+    pub fn snapshot_replaced(&mut self, meta: SnapshotMeta) -> bool {
+        let is_durable = meta.at.index <= self.applied.min(self.persistence.persisted());
+        let goes_on = meta.at.index >= self.terms.start().index && self.terms.matches(meta.at);
+        if is_durable && goes_on {
+            self.snapshot = Some(meta);
+            self.snapshots_replaced += 1;
+        }
+        is_durable && goes_on
+    }
+
     /// Lets the log start after this entry, and forgets what comes before. `false`, and nothing changes, unless it is
     /// an entry of the log that the snapshot covers: then it is applied, and durable here.
     pub fn compact(&mut self, start: EntryId) -> bool {

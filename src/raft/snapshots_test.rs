@@ -189,7 +189,7 @@ fn a_follower_that_has_what_is_in_a_snapshot_is_told_of_it_once_on_a_link() {
     solo.step(3, 2, accepted(6));
     applied(&mut solo, 6);
     assert!(snapshot_taken(&mut solo, 1, (6, 2)));
-    let mut told = |solo: &mut Solo| {
+    let told = |solo: &mut Solo| {
         solo.step(2, 2, Body::HeartbeatReply { context: ReadContext::default(), promise: Default::default() });
         let beat = solo.pass(BEAT);
         sent_to_2(&beat).into_iter().filter(|body| matches!(body, Body::Snapshot { .. })).cloned().collect::<Vec<_>>()

@@ -80,7 +80,8 @@ impl<L: CoreLog> Router<L> {
         self.snapshots.rebuilding = None;
         let at = self.position(shard);
         if self.shards[at].may_rebuild(now) {
-            self.snapshot_not_loaded(shard, failure, now);
+            self.shards[at].reload_failed(now);
+            self.snapshot_failed(shard, failure);
         }
     }
 

@@ -1,6 +1,6 @@
 //! States that are too large to be read while entries are applied are read by the snapshot worker to see whether memory has
 //! kept them: one at a time for each core, and no more bytes in a second than may be, though what was not used for some time may be
-//! used at once. So each checkpoint of a shard has its state read, unless the shards of the core come to their next faster than
+//! used at once. A snapshot that is being taken meanwhile does not hold that up: there may be one all the time. So each checkpoint of a shard has its state read, unless the shards of the core come to their next faster than
 //! they can be read; then they take turns.
 
 use std::time::{Duration, Instant};
@@ -53,8 +53,7 @@ impl<L: CoreLog> Router<L> {
     /// Has the next state read that is due, if one may be.
     pub(super) fn tend_scrubs(&mut self, now: Instant) {
         let count = self.shards.len();
-        let is_free = !self.snapshots.is_taking() && self.snapshots.scrubs.may_begin(now);
-        if !is_free || self.snapshots.rebuilding.is_some() {
+        if !self.snapshots.scrubs.may_begin(now) {
             return;
         }
         let after = self.snapshots.scrubs.last + 1;
@@ -74,7 +73,7 @@ impl<L: CoreLog> Router<L> {
     /// When the next may begin, if one is due.
     pub(super) fn scrub_at(&self) -> Option<Instant> {
         let scrubs = &self.snapshots.scrubs;
-        let waits = scrubs.under_way.is_none() && !self.snapshots.is_taking() && self.snapshots.rebuilding.is_none();
+        let waits = scrubs.under_way.is_none();
         scrubs.paid_at.filter(|_| waits && self.shards.iter().any(Shard::scrub_is_due))
     }
 

@@ -81,11 +81,6 @@ impl SnapshotDesk {
         self.worker.send(Job::SetAside { shard, meta });
     }
 
-    /// Whether a snapshot is being taken.
-    pub(super) fn is_taking(&self) -> bool {
-        self.taking.is_some()
-    }
-
     pub(super) fn is_busy(&self) -> bool {
         self.worker.has_done()
     }
@@ -270,15 +265,8 @@ impl<L: CoreLog> Router<L> {
         demands.failed(at, shard, short(failure));
     }
 
-    /// A snapshot of this node was not loaded.
-    pub(super) fn snapshot_not_loaded(&mut self, shard: ShardId, failure: &Failure, now: Instant) {
-        let at = self.position(shard);
-        self.shards[at].snapshot_failed(now);
-        self.snapshot_failed(shard, failure);
-    }
-
     /// A snapshot was not taken, or not installed. The status tells why, unless there is one already that does as well.
-    fn snapshot_failed(&mut self, shard: ShardId, failure: &Failure) {
+    pub(super) fn snapshot_failed(&mut self, shard: ShardId, failure: &Failure) {
         if matches!(failure, Failure::Superseded(_)) {
             return log::debug!("shard {shard}: {}", failure.words());
         }

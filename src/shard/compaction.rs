@@ -147,6 +147,11 @@ impl Compaction {
         self.marks.note(last, self.appended);
     }
 
+    /// The next snapshot is due whatever has come since the last.
+    pub(super) fn urge(&mut self) {
+        self.is_urgent = true;
+    }
+
     /// The bytes of the entries in the log.
     pub(super) fn log_bytes(&self) -> u64 {
         self.appended - self.appended_at_start

@@ -2,7 +2,7 @@
 //!
 //! Every replica tells every other its checkpoints, and each judges for itself by what it has been told. At an index at
 //! which a majority of the voters, this one counted, has the same hash, that hash is right. A replica that has another
-//! one has *diverged*, and stays so until it is started again: what it holds is not what the log says. Where the
+//! one has *diverged*, and stays so until its state is built anew: what it holds is not what the log says. Where the
 //! hashes differ and no majority can be found, nobody knows who is right, and all of them stop until one is.
 //!
 //! A replica whose memory is found not to hold what was put there is wrong whatever the others say.

@@ -124,6 +124,8 @@ pub struct Shard<R> {
     is_rebuilt: bool,
     /// How often a state has taken the place of a wrong one.
     rebuilds: u64,
+    /// How often the disk has not given the own snapshot for it, one time after the other.
+    reloads_failed: u32,
     /// What the former state had applied, until the one that is built anew has, too.
     catches_up_to: Option<Index>,
     /// The state as of this entry is being read to see whether memory has kept it.
@@ -135,7 +137,7 @@ pub struct Shard<R> {
     is_held_back: bool,
     /// A snapshot that this replica needs, and who offers it.
     offer: Option<(NodeId, SnapshotMeta)>,
-    /// The newest snapshot that the leader has told of although this replica does not need it.
+    /// The latest snapshot that a leader has told of although this replica does not need it.
     elsewhere: Option<(NodeId, SnapshotMeta)>,
     /// One that was fetched and has not taken its place yet.
     waiting: Option<Box<Loaded>>,
@@ -164,6 +166,7 @@ impl<R: Copy> Shard<R> {
             scrubbing: None,
             elsewhere: None,
             rebuilds: 0,
+            reloads_failed: 0,
             is_reluctant: false,
             raft,
             machine: StateMachine::default(),

@@ -3,8 +3,9 @@
 //!
 //! Until then none of its log may be let go of, as a sound state is built from it. So this is done when the log has grown too
 //! long. A state that was built anew and is outvoted again is so for what is in the log, or in the snapshot: the next
-//! begins with a snapshot of the leader, as does one of a replica that has none of its own from which its log goes on. The
-//! leader tells of each that it takes (see [`crate::raft`]).
+//! begins with a snapshot of the leader, as does one of a replica that has none of its own from which its log goes on, or
+//! cannot read it. The leader tells of each that it takes (see [`crate::raft`]). Of a leader that is known to differ none is
+//! taken; what it is not known to have wrong is found at the next checkpoint, as ever.
 
 use std::time::Instant;
 
@@ -12,22 +13,25 @@ use raftkv_protocol::health::Verdict;
 use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{Index, NodeId};
 
-use crate::state_machine::{Corruption, StateMachine};
+use crate::state_machine::{Corruption, Snapshot, StateMachine};
 
-use super::Shard;
 use super::snapshots::Loaded;
 use super::snapshotting::ENTRY_OVERHEAD_BYTES;
+use super::{Outbox, Shard};
 
 /// The most entries that are applied at a time to a state that is built anew.
 pub(super) const APPLY_ANEW_MAX: u64 = 512;
+/// How often the disk may not give the own snapshot before that of the leader is taken instead, if there is one.
+const RELOADS_MAX: u32 = 3;
 
 impl<R: Copy> Shard<R> {
     /// Whether the state should be built anew from what this node has, and nothing else is about to take its place.
     #[must_use]
     pub fn may_rebuild(&self, now: Instant) -> bool {
         let newest = self.newest_snapshot().map_or(Index(0), |meta| meta.at.index);
-        let may_again = self.is_corrupt() && self.snapshot_elsewhere().is_none();
-        let should = self.is_wrong() && (!self.is_rebuilt || may_again);
+        let first_choice = !self.is_rebuilt && self.reloads_failed < RELOADS_MAX;
+        let only_choice = (!self.is_rebuilt || self.is_corrupt()) && self.snapshot_elsewhere().is_none();
+        let should = self.is_wrong() && (first_choice || only_choice);
         should && self.raft.start().index <= newest && self.waiting.is_none() && self.compaction.may_try(now)
     }
 
@@ -39,7 +43,7 @@ impl<R: Copy> Shard<R> {
     }
 
     fn snapshot_elsewhere(&self) -> Option<(NodeId, SnapshotMeta)> {
-        self.elsewhere.filter(|(_, meta)| self.goes_on_from(meta))
+        self.elsewhere.filter(|(node, meta)| self.trusts(*node) && self.goes_on_from(meta))
     }
 
     /// Whether this node's log goes on from a snapshot of what is committed here, which is newer than its own.
@@ -55,6 +59,12 @@ impl<R: Copy> Shard<R> {
 
     fn is_corrupt(&self) -> bool {
         self.comparison.divergence().is_some_and(|found| found.verdict == Verdict::Corrupt)
+    }
+
+    /// The disk does not give this node's newest snapshot, from which the state was to be built anew.
+    pub fn reload_failed(&mut self, now: Instant) {
+        self.reloads_failed += 1;
+        self.snapshot_failed(now);
     }
 
     /// How often a state was built anew since the start.
@@ -97,20 +107,28 @@ impl<R: Copy> Shard<R> {
             // Its memory will not get better by itself.
             self.compaction.failed(now);
         }
-        self.is_rebuilt = true;
+        (self.is_rebuilt, self.reloads_failed) = (true, 0);
         (true, self.replace_wrong(machine, longest))
     }
 
-    /// The same with a snapshot that was fetched from another node, and is this node's newest from now on.
+    /// The same with a snapshot that was fetched from another node, and is this node's newest from now on. It may have come
+    /// further than the former state.
     ///
-    /// Returns the former state.
-    pub(super) fn rebuild_from_fetched(&mut self, loaded: Loaded) -> StateMachine {
+    /// Returns the former state, and a snapshot that was begun and is not worth writing any more.
+    pub(super) fn rebuild_from_fetched(
+        &mut self,
+        loaded: Loaded,
+        out: &mut impl Outbox<R>,
+    ) -> (Option<StateMachine>, Option<Box<Snapshot>>) {
         let Loaded { meta, machine, longest } = loaded;
         let former = self.replace_wrong(machine, longest);
-        self.is_rebuilt = false;
-        self.compaction.installed(meta, false);
-        self.raft.snapshot_taken(meta);
-        former
+        (self.is_rebuilt, self.reloads_failed) = (false, 0);
+        self.skip_writes(meta.at.index, out);
+        self.raft.applied(meta.at.index);
+        let begun = self.compaction.installed(meta, false);
+        self.compaction.urge();
+        self.remind_of_snapshot();
+        (Some(former), begun)
     }
 
     fn replace_wrong(&mut self, machine: StateMachine, longest: usize) -> StateMachine {
@@ -120,7 +138,7 @@ impl<R: Copy> Shard<R> {
             self.ready_at = self.ready_at.map(|_| self.raft.commit());
         }
         let former = std::mem::replace(&mut self.machine, machine);
-        self.catches_up_to = Some(former.applied());
+        self.catches_up_to = self.catches_up_to.max(Some(former.applied()));
         self.state_replaced(self.machine.applied());
         former
     }

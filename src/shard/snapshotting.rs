@@ -245,7 +245,7 @@ impl<R: Copy> Shard<R> {
         let Some(loaded) = self.waiting.take() else { return settled };
         if self.replaces_wrong(&loaded.meta) {
             settled.rebuilt = Some(loaded.meta);
-            settled.useless = Some(self.rebuild_from_fetched(*loaded));
+            (settled.useless, settled.begun) = self.rebuild_from_fetched(*loaded, out);
             return settled;
         }
         if loaded.meta.at.index <= self.raft.commit() {
@@ -265,18 +265,24 @@ impl<R: Copy> Shard<R> {
         self.is_rebuilt = false;
         settled.begun = self.compaction.installed(meta, self.raft.start() == meta.at);
         self.entry_bytes_max = self.entry_bytes_max.max(longest + ENTRY_OVERHEAD_BYTES);
-        self.writes.skipped(meta.at.index, |to, id| {
-            let message = "this node went on by a snapshot; the write may or may not have taken effect";
-            out.reply(to, id, Err(Refusal { code: Code::Timeout, leader: None, message }));
-        });
+        self.skip_writes(meta.at.index, out);
         settled
     }
 
-    /// Tells Raft of the newest snapshot if it could not take note of it when it was told first.
+    /// The state is that after an entry, or a later one, and what came before was not applied here one by one.
+    pub(super) fn skip_writes(&mut self, upto: Index, out: &mut impl Outbox<R>) {
+        self.writes.skipped(upto, |to, id| {
+            let message = "this node went on by a snapshot; the write may or may not have taken effect";
+            out.reply(to, id, Err(Refusal { code: Code::Timeout, leader: None, message }));
+        });
+    }
+
+    /// Tells Raft of the newest snapshot if it could not take note of it when it was told first, or knows one that was set
+    /// aside.
     pub(super) fn remind_of_snapshot(&mut self) {
-        let known = self.raft.snapshot().map_or(Index(0), |meta| meta.at.index);
-        if let Some(newest) = self.compaction.newest().filter(|meta| meta.at.index > known) {
-            self.raft.snapshot_taken(newest);
+        let known = self.raft.snapshot().map(|meta| meta.id);
+        if let Some(newest) = self.compaction.newest().filter(|meta| Some(meta.id) != known) {
+            _ = self.raft.snapshot_taken(newest) || self.raft.snapshot_replaced(newest);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Shards of three nodes that take snapshots, let their logs go, and go on from each other's snapshots.
 
+use std::time::Duration;
+
 use raftkv_protocol::client::{Code, Consistency};
 use raftkv_protocol::peer::SnapshotMeta;
 use raftkv_protocol::types::{EntryId, Index, SnapshotId};
 
-use super::News;
 use super::shard_test::{Cluster, SHARD};
 use super::snapshots::Loaded;
+use super::{News, Settled};
 use crate::state_machine::state_hash::FORMAT;
 use crate::state_machine::{Restore, Snapshot};
 use crate::storage::CoreLog;
@@ -61,7 +63,7 @@ fn reconnect(cluster: &mut Cluster) -> SnapshotMeta {
             assert_eq!(from.0, 1);
             return meta;
         }
-        cluster.now += std::time::Duration::from_millis(1);
+        cluster.now += Duration::from_millis(1);
     }
     panic!("nothing is offered");
 }
@@ -119,7 +121,7 @@ fn a_follower_that_needs_what_is_gone_goes_on_from_a_snapshot() {
     let status = cluster.nodes[2].shard.status();
     assert_eq!((status.applied, status.commit, status.last), (state.at().index, state.at().index, state.at()));
     put(&mut cluster, 40..50);
-    cluster.run(std::time::Duration::from_millis(300));
+    cluster.run(Duration::from_millis(300));
     let (first, third) = (cluster.nodes[0].shard.status(), cluster.nodes[2].shard.status());
     assert_eq!((third.applied, third.state_hash), (first.applied, first.state_hash));
     assert_eq!(cluster.nodes[0].shard.raft().matched(raftkv_protocol::types::NodeId(3)), Some(last(&cluster, 0)));
@@ -162,7 +164,7 @@ fn entries_that_only_the_follower_has_give_way_to_the_snapshot() {
     let told = cluster.told(0);
     let unknown = told.iter().filter(|(_, result)| *result == Err(Code::Timeout)).count();
     assert!(unknown > 10, "whose index is skipped cannot know: {told:?}");
-    cluster.run(std::time::Duration::from_millis(500));
+    cluster.run(Duration::from_millis(500));
     let (own, others) = (cluster.nodes[0].shard.status(), cluster.nodes[leader].shard.status());
     assert_eq!((own.applied, own.state_hash), (others.applied, others.state_hash));
 }
@@ -180,7 +182,7 @@ fn a_snapshot_that_comes_too_late_changes_nothing() {
     reconnect(&mut cluster);
     assert!(install(&mut cluster, 2, loaded(&state, 2)));
     put(&mut cluster, 40..50);
-    cluster.run(std::time::Duration::from_millis(300));
+    cluster.run(Duration::from_millis(300));
     let before = cluster.nodes[2].shard.status();
     assert!(before.applied > at.index);
     let node = &mut cluster.nodes[2];
@@ -210,7 +212,7 @@ fn a_crash_around_an_installation_leaves_a_replica_that_goes_on() {
         assert_eq!((status.applied, status.snapshot), (state.at().index, state.at()), "durable: {is_durable}");
         cluster.let_go(2);
         put(&mut cluster, 40..45);
-        cluster.run(std::time::Duration::from_millis(500));
+        cluster.run(Duration::from_millis(500));
         let (first, third) = (cluster.nodes[0].shard.status(), cluster.nodes[2].shard.status());
         assert_eq!((third.applied, third.state_hash), (first.applied, first.state_hash), "durable: {is_durable}");
     }
@@ -226,7 +228,7 @@ fn a_restart_begins_with_the_newest_snapshot_and_applies_what_follows() {
     put(&mut cluster, 40..60);
     cluster.restart_with(1, loaded(&state, 2));
     assert_eq!(cluster.nodes[1].shard.status().applied, state.at().index);
-    cluster.run(std::time::Duration::from_millis(300));
+    cluster.run(Duration::from_millis(300));
     let (first, second) = (cluster.nodes[0].shard.status(), cluster.nodes[1].shard.status());
     assert_eq!((second.applied, second.state_hash), (first.applied, first.state_hash));
 }
@@ -254,4 +256,111 @@ fn that_a_state_was_corrupt_is_told_although_a_snapshot_has_taken_its_place() {
         assert!(matches!(news[..], [News::Replaced(found)] if (found.own, found.other) == (3, 4)), "{news:?}");
         assert!(shard.serves() && shard.compare(now).is_empty());
     }
+}
+
+/// A write that is committed, and is in the state.
+// rule 25
+#[test]
+fn a_committed_write_over_which_a_rebuild_skips_is_not_refused_for_good() {
+    let mut cluster = Cluster::led_by_the_first();
+    put(&mut cluster, 0..5);
+    cluster.told(0);
+    // The first lags in applying what it has proposed.
+    cluster.nodes[0].shard.apply_at_most(Some(0));
+    put(&mut cluster, 10..15);
+    assert!(cluster.told(0).is_empty());
+    cluster.run(Duration::from_millis(200));
+    let state = take(&mut cluster, 1, 7);
+    let commit = cluster.nodes[0].shard.status().commit;
+    assert!(state.at().index > cluster.nodes[0].shard.applied() && state.at().index <= commit);
+    // Its state turns out to be wrong, and the next begins with that of another node.
+    rebuild_from(&mut cluster, 0, &state, 7);
+    cluster.nodes[0].shard.apply_at_most(None);
+    cluster.run(Duration::from_millis(300));
+    let leader = (0..3).find(|at| cluster.nodes[*at].shard.leads()).expect("somebody leads");
+    cluster.put(leader, b"one more", 1_000).expect("it leads");
+    cluster.settle();
+    cluster.run(Duration::from_millis(300));
+    let told = cluster.told(0);
+    assert_eq!(told.iter().filter(|(_, result)| *result == Err(Code::Timeout)).count(), 5, "{told:?}");
+    assert!(told.iter().all(|(_, result)| *result != Err(Code::NotLeader)), "{told:?}");
+}
+
+/// The state of a node turns out to be wrong, and one that was fetched takes its place.
+#[track_caller]
+fn rebuild_from(cluster: &mut Cluster, at: usize, state: &Snapshot, id: u64) -> Settled {
+    let node = &mut cluster.nodes[at];
+    node.shard.doubt_state();
+    assert!(node.shard.lacks(&SnapshotMeta { id: SnapshotId(id), at: state.at(), bytes: 100 }));
+    assert!(node.shard.install(loaded(state, id)).is_none());
+    let settled = node.shard.settle_snapshot(&mut node.out);
+    assert!(settled.rebuilt.is_some() && settled.useless.is_some() && settled.installed.is_none());
+    settled
+}
+
+#[test]
+fn a_state_that_is_wrong_again_on_its_way_has_as_far_to_go_as_before() {
+    let mut cluster = Cluster::led_by_the_first();
+    put(&mut cluster, 0..100);
+    cluster.run(Duration::from_millis(200));
+    let former = cluster.nodes[1].shard.applied();
+    cluster.nodes[1].shard.apply_at_most(Some(10));
+    let mut now = cluster.now;
+    for _ in 0..2 {
+        let node = &mut cluster.nodes[1];
+        node.shard.doubt_state();
+        assert!(node.shard.rebuild(None, now).0);
+        cluster.turn(1);
+        // The second time it waits.
+        now += Duration::from_secs(60);
+    }
+    while cluster.nodes[1].shard.is_catching_up() {
+        assert!(cluster.nodes[1].shard.applied() < former, "it may not lead");
+        cluster.turn(1);
+    }
+    assert_eq!(cluster.nodes[1].shard.applied(), former);
+}
+
+/// The own snapshots are set aside; that of the leader is an earlier one than the newest of them.
+#[test]
+fn followers_are_offered_the_snapshot_that_is_there() {
+    let mut cluster = Cluster::led_by_the_first();
+    let write = |cluster: &mut Cluster, numbers| {
+        put(cluster, numbers);
+        cluster.run(Duration::from_millis(200));
+    };
+    write(&mut cluster, 0..10);
+    take(&mut cluster, 1, 1);
+    write(&mut cluster, 10..20);
+    let of_leader = take(&mut cluster, 0, 9);
+    write(&mut cluster, 20..30);
+    take(&mut cluster, 1, 2);
+    let shard = &mut cluster.nodes[1].shard;
+    assert!(shard.raft().start().index < of_leader.at().index);
+    // As is done when it has diverged.
+    assert_eq!(shard.distrust_snapshots(Index(0)).len(), 2);
+    rebuild_from(&mut cluster, 1, &of_leader, 9);
+    cluster.run(Duration::from_millis(300));
+    let shard = &cluster.nodes[1].shard;
+    assert_eq!(shard.newest_snapshot().map(|meta| meta.id), Some(SnapshotId(9)));
+    assert_eq!(shard.raft().snapshot().map(|meta| meta.id), Some(SnapshotId(9)), "what followers are offered");
+    assert!(shard.snapshot_is_due(u64::MAX, cluster.now), "the log behind it may be long");
+}
+
+/// It waits for the disk while the state turns out to be wrong.
+#[test]
+fn a_snapshot_that_was_begun_is_given_back_by_a_rebuild() {
+    let mut cluster = Cluster::led_by_the_first();
+    put(&mut cluster, 0..5);
+    cluster.hold(0);
+    put(&mut cluster, 10..15);
+    cluster.run(Duration::from_millis(200));
+    let node = &mut cluster.nodes[0];
+    node.shard.begin_snapshot();
+    assert!(node.shard.snapshot_to_write().is_none(), "it is not durable");
+    put(&mut cluster, 15..20);
+    cluster.run(Duration::from_millis(200));
+    let state = take(&mut cluster, 1, 7);
+    let settled = rebuild_from(&mut cluster, 0, &state, 7);
+    assert!(settled.begun.is_some() && !cluster.nodes[0].shard.is_taking_snapshot());
 }

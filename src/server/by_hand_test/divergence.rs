@@ -174,11 +174,12 @@ fn a_wrong_state_does_not_outlive_the_process_in_a_snapshot() {
     assert!(Index(0) < sound.index && sound.index < Index(1_024), "{sound}");
     spoil(&mut cluster, &[2]);
     expect_diverged(&mut cluster, 2, 1);
-    let wrong = replica(&cluster, 2, SHARD).status().snapshot;
-    assert!(Index(1_024) < wrong.index && wrong.index < Index(2_048), "{wrong}");
+    let set_aside = |name: &String| name.starts_with("damaged-");
+    assert!(cluster.snapshot_disk(2, SHARD).names().iter().any(set_aside), "there was one of the wrong state");
+    assert_eq!(replica(&cluster, 2, SHARD).status().snapshot, sound, "what it would offer to others");
     // It takes no more.
     fill(&mut cluster, 4_000);
-    assert_eq!(replica(&cluster, 2, SHARD).status().snapshot, wrong);
+    assert_eq!(replica(&cluster, 2, SHARD).status().snapshot, sound);
     cluster.kill(2);
     cluster.start_node(2);
     assert_eq!(replica(&cluster, 2, SHARD).status().snapshot, sound);
@@ -404,4 +405,37 @@ fn checkpoints_cost_little() {
     let mut client = cluster.dial(2, None, &[]);
     cluster.ask(&mut client, get(&key_of(SHARD)), |reply| assert!(reply.result.is_ok()));
     assert_eq!(router(&cluster, 2, 0).counters.divergences, 0);
+}
+
+/// Another shard of its core is snapshotted without a pause.
+#[test]
+fn a_large_state_is_read_although_there_are_snapshots_all_the_time() {
+    let limits = Limits { snapshot_log_bytes: 4 << 10, log_tail_bytes: 0, ..Limits::default() };
+    let mut cluster = Cluster::alone(90, limits);
+    let hot = ShardId(CORES);
+    cluster.run_until("it leads", |cluster| [SHARD, hot].iter().all(|shard| replica(cluster, 1, *shard).leads()));
+    write(&mut cluster, 1, &key_of(SHARD), &[7; 1 << 20]);
+    let to = ReplyTo { core: CoreId(SHARD.0 % CORES), origin: Origin::Gather { job: u64::MAX, shard: SHARD } };
+    let deadline = cluster.now + Duration::from_secs(6_000);
+    let put = |cluster: &mut Cluster, shard, value: &[u8]| {
+        let put = Write::Put { key: b"key", value, condition: Default::default() };
+        assert!(replica_mut(cluster, 1, shard).write(put, to, deadline, Space::Plenty).is_ok());
+    };
+    let taken = |cluster: &Cluster| counted(cluster, 1, |counters| counters.snapshots_taken);
+    // To the checkpoint.
+    for _ in 0..11 {
+        (0..100).for_each(|_| put(&mut cluster, SHARD, b""));
+        cluster.run(Duration::from_millis(2));
+    }
+    for _ in 0..10 {
+        // The next is due when this one is done.
+        cluster.hold_snapshots(1, true);
+        put(&mut cluster, hot, &[7; 5_000]);
+        cluster.run(Duration::from_millis(2));
+        let before = taken(&cluster);
+        cluster.hold_snapshots(1, false);
+        cluster.run_until("it is taken", |cluster| taken(cluster) > before);
+    }
+    let scrubbed = replica(&cluster, 1, SHARD).state().scrubbed();
+    assert!(scrubbed >= Index(1_024), "{scrubbed}");
 }

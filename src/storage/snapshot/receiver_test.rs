@@ -271,6 +271,27 @@ fn a_full_disk_refuses_a_chunk_and_is_left_as_it_was() {
     }
 }
 
+/// They were kept to be looked at; what comes takes their place anyway once it is whole.
+// rule 17
+#[test]
+fn snapshots_that_were_set_aside_make_room_for_one_that_comes_where_there_is_none() {
+    let (info, bytes) = source();
+    for (is_short, kept) in [(false, 2), (true, 0)] {
+        let disk = disk_with_two();
+        let store = open(&disk);
+        for at in store.list().expect("healthy") {
+            store.set_aside(at).expect("healthy");
+        }
+        let set_aside = || disk.names().iter().filter(|name| name.starts_with("damaged-")).count();
+        assert_eq!(set_aside(), 2);
+        let room = if is_short { info.bytes - 1 } else { info.bytes };
+        disk.set_capacity(Some(disk.used() + room));
+        let (mut receiver, offset) = resume(&store, info).expect("there is room");
+        assert_eq!(set_aside(), kept);
+        feed(&mut receiver, &bytes, offset, bytes.len()).expect("there is room");
+    }
+}
+
 #[test]
 fn an_unreadable_rest_is_given_up() {
     let (info, bytes) = source();

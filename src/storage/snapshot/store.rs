@@ -230,11 +230,12 @@ impl SnapshotStore {
         let disk = Arc::clone(&self.disk);
         let is_there = names.contains(&name);
         let missing = info.bytes - if is_there { self.size(&name)?.min(info.bytes) } else { 0 };
-        let room = self.longest_left(|state| state == FileState::Spare)?.map_or(0, |(_, bytes)| bytes);
+        let is_left = |state| matches!(state, FileState::Spare | FileState::Damaged);
+        let room = self.bytes_of(&names, is_left)?;
         let free = self.free_bytes()?;
         if missing > free && missing <= free.saturating_add(room) {
-            // What comes is newer than what the room was kept for.
-            self.remove_if(|_, state| state == FileState::Spare);
+            // What comes is newer than what the room was kept for, and than what was set aside to be looked at.
+            self.remove_if(|_, state| is_left(state));
         }
         self.check_room_of(&name, missing)?;
         let file = match is_there {
@@ -308,6 +309,12 @@ impl SnapshotStore {
 
     fn free_bytes(&self) -> Result<u64, SnapshotError> {
         self.disk.free_bytes().map_err(|error| self.directory_error(error))
+    }
+
+    /// The bytes of the files in these states, all together.
+    fn bytes_of(&self, names: &[String], is_counted: impl Fn(FileState) -> bool) -> Result<u64, SnapshotError> {
+        let counted = names.iter().filter(|name| FileState::of(name).is_some_and(&is_counted));
+        counted.map(|name| self.size(name)).sum()
     }
 
     fn size(&self, name: &str) -> Result<u64, SnapshotError> {
