@@ -46,6 +46,8 @@ const SLEEP_MAX_STOPPING: Duration = Duration::from_millis(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that was told to go may take to go by itself.
 const LINGER: Duration = Duration::from_secs(1);
+/// An idle loop goes on so soon with what compaction has left in memory.
+const RECLAIM_PAUSE: Duration = Duration::from_millis(1);
 
 /// Where others dial this core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,12 +192,23 @@ impl<N: Network> CoreLoop<N> {
         if !self.io.snapshot_link.flush_or_fall(&mut self.io.network) {
             self.router.snapshot_source_lost();
         }
+        self.reclaim_some();
         self.gather_counters();
         // Without a thread for it, the batch is placed and synced here: what was to leave the node before its own disk has
         // it has left.
         self.has_synced = self.router.log_mut().sync_inline(now);
         self.note_turn(begun);
         Ok(if self.has_stopped(now) { Turn::Ended } else { Turn::GoesOn })
+    }
+
+    /// Gives some memory back of what compaction has left, when all that was to leave has left.
+    fn reclaim_some(&mut self) {
+        if self.router.log().is_reclaimable() {
+            let begun = self.router.begin_hold();
+            self.router.log_mut().reclaim_some();
+            self.router.end_hold(begun);
+        }
+        self.router.note_hold();
     }
 
     fn note_turn(&mut self, begun: Instant) {
@@ -246,6 +259,7 @@ impl<N: Network> CoreLoop<N> {
             self.placement.deadline(),
             self.disk.deadline(),
             self.router.log().sync_inline_at(),
+            self.router.log().is_reclaimable().then(|| now + RECLAIM_PAUSE),
             #[cfg(feature = "http")]
             self.http.deadline(now),
         ];

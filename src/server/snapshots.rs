@@ -148,8 +148,8 @@ impl<L: CoreLog> Router<L> {
         self.snapshots.held += self.stopwatch.read().saturating_sub(begun);
     }
 
-    /// Notes what snapshots took of this turn.
-    fn note_hold(&mut self) {
+    /// Notes what snapshots took of this turn, when it is over.
+    pub(super) fn note_hold(&mut self) {
         let held = std::mem::take(&mut self.snapshots.held);
         if held > Duration::ZERO {
             let held = micros(held);
@@ -332,7 +332,6 @@ impl<L: CoreLog> Router<L> {
         self.begin_due(now);
         self.push_pinning(now);
         self.tend_scrubs(now);
-        self.note_hold();
     }
 
     /// The snapshot that was begun goes to the worker, once the log is durable up to it.

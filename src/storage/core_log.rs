@@ -9,11 +9,11 @@ mod copying;
 mod fetches;
 mod held;
 mod options;
-mod remains;
+mod reclaim;
 #[cfg(test)]
-mod remains_test;
+mod reclaim_test;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,7 +45,6 @@ use ahead::GoesAhead;
 use copying::Copying;
 use fetches::{For, PendingFetch};
 use held::{Held, Places};
-use remains::Remains;
 
 pub use options::{LogSync, Options};
 
@@ -70,9 +69,10 @@ pub struct FileLog {
     in_flight: bool,
     /// Bytes of records in each closed batch that is not durable, oldest first.
     backlog: VecDeque<usize>,
+    /// Of the entries in memory, those that are to be reclaimed included.
     tail_bytes: usize,
-    /// What compaction and resets leave of `shards`; it counts in `tail_bytes` still.
-    remains: Remains,
+    /// The shards of which entries are in memory that are not in the log any more.
+    reclaimable: BTreeSet<ShardId>,
     tail_bytes_max: usize,
     /// The last fetch that was given to the reader.
     last_fetch: u64,
@@ -169,7 +169,7 @@ impl FileLog {
             in_flight: false,
             backlog: VecDeque::new(),
             tail_bytes: 0,
-            remains: Remains::default(),
+            reclaimable: BTreeSet::new(),
             tail_bytes_max: options.tail_bytes_max,
             last_fetch: 0,
             pending: BTreeMap::new(),
@@ -387,9 +387,13 @@ impl FileLog {
         self.shards.get_mut(&shard).expect(KNOWN_SHARD)
     }
 
-    /// Forgets the oldest durable batches until the entries of the rest fit.
+    /// Forgets the oldest durable batches until the entries of the rest fit. What nobody can ask for goes first.
     fn evict(&mut self) {
         while self.tail_bytes > self.tail_bytes_max {
+            if self.is_reclaimable() {
+                self.reclaim_some();
+                continue;
+            }
             let oldest = self.shards.values().filter_map(ShardTail::oldest_in_memory).min();
             let Some(batch) = oldest.filter(|batch| *batch <= self.durable_number()) else { return };
             self.tail_bytes -= self.shards.values_mut().map(|tail| tail.evict(batch)).sum::<usize>();
@@ -431,8 +435,8 @@ impl CoreLog for FileLog {
             return;
         }
         self.note_start(Start { shard, at: start, snapshot });
-        let gone = self.shard(shard).compact(start.index);
-        self.remains.add(gone);
+        self.shard(shard).compact(start.index);
+        self.note_reclaimable(shard);
         self.void_fetches(shard, |fetch| fetch.first <= start.index);
         self.copy_compacted(shard, start.index);
         self.gathering.set_start(Start { shard, at: start, snapshot });
@@ -440,8 +444,8 @@ impl CoreLog for FileLog {
     }
 
     fn reset(&mut self, shard: ShardId, start: EntryId, snapshot: SnapshotId) {
-        let gone = self.shard(shard).reset(start.index);
-        self.remains.add(gone);
+        self.shard(shard).reset(start.index);
+        self.note_reclaimable(shard);
         self.void_fetches(shard, |_| true);
         self.copying.remove(&shard);
         let record = Record::Reset { shard, start, snapshot };
@@ -477,7 +481,6 @@ impl CoreLog for FileLog {
     fn flush(&mut self) {
         self.collect();
         self.collect_reads();
-        self.tail_bytes -= self.remains.give_some_back();
         self.copy_some();
         if self.in_flight || self.shared.has_failed() {
             return self.send_ahead();
@@ -512,11 +515,12 @@ impl CoreLog for FileLog {
         if !tail.contains(fetch.first) || fetch.last < fetch.first {
             return self.finish_fetch(fetch, Err(FetchError::Gone));
         }
-        if let Some(in_memory) = tail.range_from(fetch.first) {
-            let wanted = in_memory.take_while(|entry| entry.id.index <= fetch.last);
-            return self.finish_fetch(fetch, Ok(up_to_bytes(wanted, fetch.bytes_max)));
+        let is_wanted = |entry: &&Entry| entry.id.index <= fetch.last;
+        let in_memory = tail.range_from(fetch.first);
+        match in_memory.map(|entries| up_to_bytes(entries.take_while(is_wanted), fetch.bytes_max)) {
+            Some(entries) => self.finish_fetch(fetch, Ok(entries)),
+            None => drop(self.read(fetch, For::Caller)),
         }
-        self.read(fetch, For::Caller);
     }
 
     fn fetched(&mut self) -> Option<Fetched> {

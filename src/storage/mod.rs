@@ -24,6 +24,7 @@
 
 pub mod batch;
 pub mod blemish;
+mod blocks;
 mod core_log;
 pub mod disk;
 mod given;
@@ -53,6 +54,8 @@ mod workers;
 mod ahead_test;
 #[cfg(test)]
 mod blemish_test;
+#[cfg(test)]
+mod blocks_test;
 #[cfg(test)]
 mod compaction_test;
 #[cfg(test)]

@@ -4,11 +4,10 @@
 //! The index is made of [`Runs`] (one for each batch that holds entries of the shard, or several for a large one, not one
 //! for each entry). What is evicted from memory are whole runs.
 
-use std::collections::{VecDeque, vec_deque};
-
 use raftkv_protocol::types::{Entry, Index};
 
 use super::BatchNumber;
+use super::blocks::Blocks;
 use super::runs::{Extent, Part, Runs};
 
 /// What an entry costs in memory besides its body, roughly.
@@ -21,8 +20,10 @@ pub(crate) struct ShardTail {
     start: Index,
     /// The last entry in the log; `start` if there is none.
     last: Index,
-    /// The newest entries, up to `last`.
-    entries: VecDeque<Entry>,
+    /// The newest entries, up to `last`, and before them those that were let go of and are to be reclaimed.
+    entries: Blocks<Entry>,
+    /// How many the latter are.
+    released: usize,
     runs: Runs<BatchNumber>,
 }
 
@@ -31,15 +32,10 @@ pub(crate) fn entry_memory_bytes(entry: &Entry) -> usize {
     entry.body.len() + ENTRY_OVERHEAD_BYTES
 }
 
-/// The memory that these entries took.
-pub(crate) fn memory_bytes(entries: impl Iterator<Item = Entry>) -> usize {
-    entries.map(|entry| entry_memory_bytes(&entry)).sum()
-}
-
 impl ShardTail {
     /// A shard whose entries after `start` up to `last` are on disk only.
     pub(crate) fn recovered(start: Index, last: Index, runs: Runs<BatchNumber>) -> ShardTail {
-        ShardTail { start, last, entries: VecDeque::new(), runs }
+        ShardTail { start, last, entries: Blocks::default(), released: 0, runs }
     }
 
     pub(crate) fn start(&self) -> Index {
@@ -55,9 +51,9 @@ impl ShardTail {
         self.start < index && index <= self.last
     }
 
-    /// The first entry in memory; one past the last if there is none.
+    /// The first entry of the log in memory; one past the last if there is none.
     fn first_in_memory(&self) -> Index {
-        Index(self.last.0 + 1 - self.entries.len() as u64)
+        Index(self.last.0 + 1 - (self.entries.len() - self.released) as u64)
     }
 
     /// Discards everything from `from` on; returns the memory that this set free.
@@ -68,34 +64,48 @@ impl ShardTail {
         }
         let first = self.first_in_memory();
         let kept = (from.0.max(first.0) - first.0) as usize;
-        let freed = memory_bytes(self.entries.drain(kept..));
+        let mut freed = 0;
+        self.entries.truncate(self.released + kept, |entry| freed += entry_memory_bytes(&entry));
         self.last = from.prev();
         self.runs.truncate(from);
         freed
     }
 
-    /// Forgets the entries up to `start`; returns those that were in memory.
-    pub(crate) fn compact(&mut self, start: Index) -> VecDeque<Entry> {
+    /// Forgets the entries up to `start`. Those that were in memory are to be reclaimed.
+    pub(crate) fn compact(&mut self, start: Index) {
         assert!(start <= self.last, "a log that ends at {} was asked to start after entry {start}", self.last);
         if start <= self.start {
-            return VecDeque::new();
+            return;
         }
-        let gone = (start.0 + 1).saturating_sub(self.first_in_memory().0) as usize;
+        let gone = (start.0 + 1).saturating_sub(self.first_in_memory().0);
         self.start = start;
         self.runs.compact(start, self.last);
-        // Whichever is less is moved.
-        if gone <= self.entries.len() / 2 {
-            return self.entries.drain(..gone).collect();
-        }
-        let kept = self.entries.split_off(gone);
-        std::mem::replace(&mut self.entries, kept)
+        self.released += gone as usize;
     }
 
-    /// Forgets everything: the log is empty and starts after `start`. Returns those that were in memory.
-    pub(crate) fn reset(&mut self, start: Index) -> VecDeque<Entry> {
+    /// Forgets everything: the log is empty and starts after `start`. Entries that were in memory are to be reclaimed.
+    pub(crate) fn reset(&mut self, start: Index) {
         self.runs.clear();
         (self.start, self.last) = (start, start);
-        std::mem::take(&mut self.entries)
+        self.released = self.entries.len();
+    }
+
+    /// Whether entries that are not in the log any more are in memory still.
+    pub(crate) fn is_reclaimable(&self) -> bool {
+        self.released > 0
+    }
+
+    /// Drops up to `count_max` entries that are not in the log any more; returns the memory that this set free.
+    pub(crate) fn reclaim(&mut self, count_max: usize) -> usize {
+        let count = self.released.min(count_max);
+        self.released -= count;
+        self.drop_first(count)
+    }
+
+    fn drop_first(&mut self, count: usize) -> usize {
+        let mut freed = 0;
+        self.entries.drop_first(count, |entry| freed += entry_memory_bytes(&entry));
+        freed
     }
 
     /// Adds the next entry, which lies in these bytes of the batch.
@@ -103,7 +113,7 @@ impl ShardTail {
         assert_eq!(entry.id.index, self.last.next(), "an entry must follow the shard's last");
         self.runs.push(entry.id.index, batch, extent);
         self.last = entry.id.index;
-        self.entries.push_back(entry);
+        self.entries.push(entry);
     }
 
     /// The oldest batch that holds any of the entries.
@@ -125,26 +135,27 @@ impl ShardTail {
         self.runs.parts(self.first_in_memory(), self.last, self.last)
     }
 
-    /// Forgets the entries that are in memory for this batch, which is durable, and those before them. Returns the
+    /// Drops the entries that are in memory for this batch, which is durable, and those before them. Returns the
     /// memory that this set free.
     pub(crate) fn evict(&mut self, batch: BatchNumber) -> usize {
         let durable = self.runs_in_memory().take_while(|part| part.at <= batch);
         let gone: u64 = durable.map(|part| part.last.0 + 1 - part.first.0).sum();
-        memory_bytes(self.entries.drain(..gone as usize))
+        let released = std::mem::take(&mut self.released);
+        self.drop_first(released + gone as usize)
     }
 
     /// These entries, if all of them are in memory.
-    pub(crate) fn range(&self, first: Index, last: Index) -> Option<vec_deque::Iter<'_, Entry>> {
+    pub(crate) fn range(&self, first: Index, last: Index) -> Option<impl Iterator<Item = &Entry>> {
         let base = self.first_in_memory();
         if first < base || last > self.last || last.next() < first {
             return None;
         }
-        let from = (first.0 - base.0) as usize;
-        Some(self.entries.range(from..from + (last.next().0 - first.0) as usize))
+        let count = last.next().0 - first.0;
+        Some(self.entries.behind(self.released + (first.0 - base.0) as usize).take(count as usize))
     }
 
     /// The entries in memory from `first` on, if that one is.
-    pub(crate) fn range_from(&self, first: Index) -> Option<vec_deque::Iter<'_, Entry>> {
+    pub(crate) fn range_from(&self, first: Index) -> Option<impl Iterator<Item = &Entry>> {
         self.contains(first).then(|| self.range(first, self.last)).flatten()
     }
 

@@ -100,6 +100,24 @@ fn a_node_snapshots_its_shards_when_it_is_asked() {
     assert_eq!(Some(raft.start()), self::taken(&first[usize::from(moved.0)]));
 }
 
+/// What compaction leaves in memory goes some at a time, in turns that come although nothing else is to be done.
+#[test]
+fn an_idle_node_gives_back_the_memory_of_what_its_log_let_go() {
+    let mut cluster = Cluster::of(41, 1, Limits { log_tail_bytes: 0, ..Limits::default() });
+    cluster.start_node(NODE);
+    cluster.run_until("leaders", Cluster::has_leaders);
+    let memory = |cluster: &Cluster| counted(cluster, NODE, |counters| counters.log_memory_bytes);
+    (0..5_000).for_each(|_| write(&mut cluster, NODE, &key_of(ShardId(0)), b"value"));
+    ask(&mut cluster, 0).expect("the first, which the log goes back to");
+    write(&mut cluster, NODE, &key_of(ShardId(0)), b"value");
+    let full = memory(&cluster);
+    ask(&mut cluster, 0).expect("the second, with which what is before the first goes");
+    let (begun, few) = (cluster.now, full / 100);
+    assert!(memory(&cluster) > full / 2, "not all at once");
+    cluster.run_until("it is given back", |cluster| memory(cluster) <= few);
+    assert!(cluster.now - begun < Duration::from_millis(50), "after {:?}", cluster.now - begun);
+}
+
 #[test]
 fn a_request_joins_the_snapshots_that_are_under_way() {
     let mut cluster = cluster(31);

@@ -109,11 +109,9 @@ impl FileLog {
         }
         let bytes_max = PIECE_BYTES.min(self.batch_bytes_max / 2);
         let in_memory = self.shards[&shard].range_from(first);
-        match in_memory.map(|entries| entries.take_while(|entry| entry.id.index <= last)) {
-            Some(entries) => {
-                let piece = super::up_to_bytes(entries, bytes_max);
-                self.add_copies(shard, &piece);
-            }
+        let is_wanted = |entry: &&Entry| entry.id.index <= last;
+        match in_memory.map(|entries| super::up_to_bytes(entries.take_while(is_wanted), bytes_max)) {
+            Some(piece) => self.add_copies(shard, &piece),
             None => {
                 let job = self.read(Fetch { shard, tag: 0, first, last, bytes_max }, For::Copy);
                 self.set_stage(shard, Stage::Reads(job));

@@ -7,6 +7,7 @@ use raftkv_protocol::types::ShardId;
 
 use super::FileLog;
 use crate::storage::BatchNumber;
+use crate::storage::blocks::Blocks;
 use crate::storage::stats::Change;
 use crate::storage::syncer::Place;
 use crate::storage::tip::SegmentFile;
@@ -16,13 +17,13 @@ use crate::storage::tip::SegmentFile;
 pub(super) struct Places {
     /// The last batch whose place was forgotten.
     forgotten: BatchNumber,
-    places: VecDeque<Place>,
+    places: Blocks<Place>,
 }
 
 impl Places {
     /// Of the batches from number 1 on.
     pub(super) fn new(places: Vec<Place>) -> Places {
-        Places { forgotten: BatchNumber(0), places: places.into() }
+        Places { forgotten: BatchNumber(0), places: places.into_iter().collect() }
     }
 
     /// The last batch that is durable.
@@ -38,25 +39,17 @@ impl Places {
 
     /// The next batch is durable.
     pub(super) fn push(&mut self, place: Place) {
-        self.places.push_back(place);
+        self.places.push(place);
     }
 
     /// Nobody will ask for a batch before this one.
     pub(super) fn forget_before(&mut self, batch: BatchNumber) {
         let needless = usize::try_from(batch.0.saturating_sub(self.forgotten.0 + 1)).unwrap_or(usize::MAX);
         let gone = needless.min(self.places.len());
-        // All at once, which takes no longer than one: there may be as many as there were batches since a shard's last snapshot.
-        self.places.drain(..gone);
+        self.places.drop_first(gone, drop);
         self.forgotten.0 += gone as u64;
-        // A burst leaves no more behind than twice what is in use.
-        if self.places.capacity() > 4 * (self.places.len() + CAPACITY_KEPT) {
-            self.places.shrink_to(2 * (self.places.len() + CAPACITY_KEPT));
-        }
     }
 }
-
-/// So many places are not worth to be given back.
-const CAPACITY_KEPT: usize = 1024;
 
 /// The segments that there are, oldest first.
 #[derive(Debug)]
