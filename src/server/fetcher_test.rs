@@ -55,7 +55,7 @@ struct Bench {
     now: Instant,
     fetcher: Fetcher,
     worker: Snapshots,
-    jobs: Receiver<Box<Job>>,
+    jobs: Receiver<Box<Option<Job>>>,
     line: Line,
 }
 
@@ -117,14 +117,14 @@ impl Bench {
     }
 
     fn jobs(&self) -> Vec<String> {
-        let say = |job: Box<Job>| match *job {
+        let say = |job: Job| match job {
             Job::Receive { shard, meta } => format!("receive {} of {shard}", meta.id.0),
             Job::Write { offset, bytes, .. } => format!("write {} at {offset}", bytes.len()),
             Job::Install { id, .. } => format!("install {}", id.0),
             Job::Abandon { id, .. } => format!("abandon {}", id.0),
             other => panic!("{other:?}"),
         };
-        self.jobs.try_iter().map(say).collect()
+        self.jobs.try_iter().filter_map(|parcel| *parcel).map(say).collect()
     }
 
     fn pass(&mut self, ms: u64) {

@@ -1,12 +1,13 @@
 //! The worker, and the loop's end of it.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, after, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, after, bounded, never, select, unbounded};
 use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
 
 use crate::storage::Wake;
@@ -32,12 +33,23 @@ const READ_FASTER: usize = 16;
 /// How long a worker rests before it looks whether it is to hurry now.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// Jobs that the channel has room for.
+const JOBS_MAX: usize = 1_024;
+/// Boxes that there are from the start. More are made when so many jobs wait.
+const BOXES: usize = 32;
+
+/// A job on its way; or none, on its way back.
+type Parcel = Box<Option<Job>>;
+
 /// The loop's end.
 #[derive(Debug)]
 pub struct Snapshots {
-    /// Boxed, as the channel asks for room for dozens at a time, and the loop may not wait for an allocator that sorts what was
-    /// freed before it gives a large piece.
-    jobs: Sender<Box<Job>>,
+    /// Has all of its room from the start, as have the boxes, which come back: the loop may not wait for an allocator that
+    /// sorts thousands of freed pieces before it gives one of a size that it does not have ready.
+    jobs: Sender<Parcel>,
+    empty: Receiver<Parcel>,
+    /// For which the channel has no room.
+    waiting: RefCell<VecDeque<Parcel>>,
     done: Receiver<Done>,
     hurry: Arc<AtomicBool>,
     failure: Arc<OnceLock<String>>,
@@ -46,8 +58,23 @@ pub struct Snapshots {
 impl Snapshots {
     /// Gives the worker something to do.
     pub fn send(&self, job: Job) {
-        // A worker is gone only if it panicked, which was printed, or if nobody moves it: then nothing is answered.
-        let _ = self.jobs.send(Box::new(job));
+        let mut parcel = self.empty.try_recv().unwrap_or_default();
+        *parcel = Some(job);
+        self.waiting.borrow_mut().push_back(parcel);
+        self.send_waiting();
+    }
+
+    /// Sends what waits, as far as the channel has room.
+    fn send_waiting(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        while let Some(parcel) = waiting.pop_front() {
+            match self.jobs.try_send(parcel) {
+                Ok(()) => {}
+                Err(TrySendError::Full(parcel)) => return waiting.push_front(parcel),
+                // A worker is gone only if it panicked, which was printed, or if nobody moves it: then nothing is answered.
+                Err(TrySendError::Disconnected(_)) => {}
+            }
+        }
     }
 
     /// Whether the worker is to write states down as fast as it can: the log waits for it.
@@ -57,6 +84,7 @@ impl Snapshots {
 
     /// The next thing that is done.
     pub fn done(&self) -> Option<Done> {
+        self.send_waiting();
         self.done.try_recv().ok()
     }
 
@@ -73,10 +101,45 @@ impl Snapshots {
 
     /// A loop's end whose jobs somebody else sees and answers.
     #[cfg(test)]
-    pub(crate) fn with_ends() -> (Snapshots, Receiver<Box<Job>>, Sender<Done>) {
-        let (jobs, jobs_out) = unbounded();
+    pub(crate) fn with_ends() -> (Snapshots, Receiver<Parcel>, Sender<Done>) {
         let (done_in, done) = unbounded();
-        (Snapshots { jobs, done, hurry: Arc::default(), failure: Arc::default() }, jobs_out, done_in)
+        let (loop_end, Parcels { jobs, .. }) = Snapshots::new(done);
+        (loop_end, jobs, done_in)
+    }
+
+    fn new(done: Receiver<Done>) -> (Snapshots, Parcels) {
+        let (jobs, jobs_out) = bounded(JOBS_MAX);
+        let (empty_in, empty) = bounded(JOBS_MAX);
+        (0..BOXES).for_each(|_| _ = empty_in.try_send(Parcel::default()));
+        let waiting = RefCell::new(VecDeque::with_capacity(1));
+        let loop_end = Snapshots { jobs, empty, waiting, done, hurry: Arc::default(), failure: Arc::default() };
+        (loop_end, Parcels { jobs: jobs_out, empty: empty_in })
+    }
+}
+
+/// The worker's end of the jobs.
+struct Parcels {
+    jobs: Receiver<Parcel>,
+    empty: Sender<Parcel>,
+}
+
+impl Parcels {
+    fn open(&self, mut parcel: Parcel) -> Job {
+        let job = parcel.take().expect("the loop sends no empty ones");
+        // More than there is room for are dropped.
+        let _ = self.empty.try_send(parcel);
+        job
+    }
+
+    /// The next job, which is waited for.
+    fn next(&self) -> Result<Job, TryRecvError> {
+        let parcel = self.jobs.recv().map_err(|_| TryRecvError::Disconnected)?;
+        Ok(self.open(parcel))
+    }
+
+    /// The next job, if there is one.
+    fn try_next(&self) -> Result<Job, TryRecvError> {
+        Ok(self.open(self.jobs.try_recv()?))
     }
 }
 
@@ -85,25 +148,23 @@ impl Snapshots {
 /// when something is done.
 #[must_use]
 pub fn snapshot_worker(stores: Stores, configuration: Vec<u8>, rate: u64, wake: Wake) -> (Snapshots, SnapshotWorker) {
-    let (jobs, jobs_out) = unbounded();
     let (done_in, done) = unbounded();
-    let hurry = Arc::new(AtomicBool::new(false));
-    let failure = Arc::new(OnceLock::new());
+    let (loop_end, jobs) = Snapshots::new(done);
     let worker = SnapshotWorker {
         stores,
         configuration,
-        jobs: jobs_out,
+        jobs,
         done: done_in,
         wake,
         rate,
         rest: None,
-        hurry: Arc::clone(&hurry),
-        failure: Arc::clone(&failure),
+        hurry: Arc::clone(&loop_end.hurry),
+        failure: Arc::clone(&loop_end.failure),
         work: VecDeque::new(),
         receiving: BTreeMap::new(),
         open: VecDeque::new(),
     };
-    (Snapshots { jobs, done, hurry, failure }, worker)
+    (loop_end, worker)
 }
 
 /// A file from which other nodes fetch.
@@ -120,7 +181,7 @@ struct OpenFile {
 pub struct SnapshotWorker {
     stores: Stores,
     configuration: Vec<u8>,
-    jobs: Receiver<Box<Job>>,
+    jobs: Parcels,
     done: Sender<Done>,
     wake: Wake,
     /// Bytes of a state that a thread writes down in a second, unless it is to hurry. Puts share disk and cores with it:
@@ -163,12 +224,12 @@ impl SnapshotWorker {
             let may_write = pace == Pace::Hurried || self.has_rested();
             let next = self.work.iter().position(|work| may_write || !work.is_paced());
             let job = match next {
-                Some(_) => self.jobs.try_recv(),
-                None if self.work.is_empty() => self.jobs.recv().map_err(|_| TryRecvError::Disconnected),
+                Some(_) => self.jobs.try_next(),
+                None if self.work.is_empty() => self.jobs.next(),
                 None => self.next_while_resting(),
             };
             match (job, next) {
-                (Ok(job), _) => self.begin(*job),
+                (Ok(job), _) => self.begin(job),
                 (Err(TryRecvError::Disconnected), _) => return None,
                 (Err(TryRecvError::Empty), next) => {
                     let written = next.map_or(0, |next| self.step(next));
@@ -202,10 +263,13 @@ impl SnapshotWorker {
     }
 
     /// The next job, if one comes before the rest is over, or it is time to look whether it is.
-    fn next_while_resting(&mut self) -> Result<Box<Job>, TryRecvError> {
+    fn next_while_resting(&mut self) -> Result<Job, TryRecvError> {
         let end = self.rest.take().unwrap_or_else(never);
         let job = select! {
-            recv(self.jobs) -> job => job.map_err(|_| TryRecvError::Disconnected),
+            recv(self.jobs.jobs) -> parcel => match parcel {
+                Ok(parcel) => Ok(self.jobs.open(parcel)),
+                Err(_) => Err(TryRecvError::Disconnected),
+            },
             recv(end) -> _ => return Err(TryRecvError::Empty),
             default(LOOK_AGAIN) => Err(TryRecvError::Empty),
         };
@@ -215,7 +279,7 @@ impl SnapshotWorker {
 
     /// What it would do next.
     fn next_effort(&self) -> Option<Effort> {
-        match (self.jobs.is_empty(), self.work.is_empty()) {
+        match (self.jobs.jobs.is_empty(), self.work.is_empty()) {
             _ if self.has_failed() => None,
             (false, _) => Some(Effort::Short),
             (true, false) => Some(Effort::Long),
@@ -225,9 +289,9 @@ impl SnapshotWorker {
 
     /// Does something, if there is something to do.
     fn work(&mut self) {
-        match self.jobs.try_recv() {
+        match self.jobs.try_next() {
             _ if self.has_failed() => {}
-            Ok(job) => self.begin(*job),
+            Ok(job) => self.begin(job),
             Err(_) if self.work.is_empty() => {}
             // Nobody waits for whoever is moved by hand.
             Err(_) => drop(self.step(0)),

@@ -117,3 +117,19 @@ fn a_thread_writes_no_more_in_a_second_than_it_may() {
     assert!(begun.elapsed() >= Duration::from_secs(3), "3 MiB in {:?}", begun.elapsed());
     running.end();
 }
+
+/// More jobs than there are boxes for, and than the channel has room for: all are done, in order.
+#[test]
+fn jobs_that_find_no_room_wait_and_stay_in_order() {
+    const JOBS: u64 = 3_000;
+    let running = Running::at_rate(1);
+    for number in 0..JOBS {
+        let (piece_for, id) = (PieceFor(number), SnapshotId(9));
+        running.loop_end.send(Job::Read { piece_for, shard: SHARD, id, offset: 0, length_max: PIECE });
+    }
+    for number in 0..JOBS {
+        let done = running.next();
+        assert!(matches!(done, Done::Piece { piece_for: PieceFor(of), .. } if of == number), "{number}: {done:?}");
+    }
+    running.end();
+}
