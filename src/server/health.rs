@@ -65,7 +65,7 @@ impl Health {
     /// that is repaired, so that nothing is handed to this node meanwhile.
     #[must_use]
     pub fn told(&self) -> DiskHealth {
-        if self.repairing.load(Ordering::Relaxed) > 0 { DiskHealth::Slow } else { self.own() }
+        if self.repairing.load(Ordering::Relaxed) > 0 { self.own().max(DiskHealth::Slow) } else { self.own() }
     }
 
     /// A core has this many shards to be repaired.
@@ -117,7 +117,8 @@ impl Health {
         self.peer(peer).map_or(DiskHealth::Healthy, |peer| DiskHealth::from_u8(peer.disk.load(Ordering::Relaxed)))
     }
 
-    /// Whether a majority of the nodes has room on its disks for what a leader here takes in, if this one has.
+    /// Whether a majority of the nodes has room on its disks for what a leader here takes in, if this one has. Of a node that is
+    /// away that counts which it told last: it may be back in a moment.
     #[must_use]
     pub fn majority_has_space(&self) -> bool {
         let is_full = |peer: &&PeerHealth| peer.disk.load(Ordering::Relaxed) == DiskHealth::Full as u8;

@@ -51,6 +51,18 @@ fn the_longest_sync_in_flight_is_told() {
 }
 
 #[test]
+fn a_node_that_is_being_repaired_tells_that_it_is_slow_unless_it_is_worse() {
+    let health = health();
+    health.repairs_begin(1);
+    assert_eq!((health.own(), health.told()), (Healthy, Slow));
+    health.note_core(CoreId(1), Full, false);
+    assert_eq!(health.told(), Full, "others count on it for no space");
+    health.repair_ends();
+    health.note_core(CoreId(1), Healthy, false);
+    assert_eq!(health.told(), Healthy);
+}
+
+#[test]
 fn a_peer_is_as_it_was_last_told_and_well_before() {
     let health = health();
     assert_eq!(health.of(NodeId(2)), Healthy);

@@ -65,6 +65,7 @@ impl<L: CoreLog> Router<L> {
         let (shard, begins) = (self.shards[at].id(), self.shards[at].applied());
         let Index(upto) = self.shards[at].raft().commit();
         log::info!("shard {shard}: what came after entry {begins} is applied to its state again, up to {upto}");
+        self.snapshots.forget_failure(shard);
         self.told.anew(at);
         self.touched[at] = true;
     }

@@ -76,6 +76,11 @@ impl SnapshotDesk {
         &self.failures
     }
 
+    /// What has failed does not matter any more.
+    pub(super) fn forget_failure(&mut self, shard: ShardId) {
+        self.failures.remove(&shard);
+    }
+
     /// A snapshot is not to be what this node starts from.
     pub(super) fn set_aside(&self, shard: ShardId, meta: SnapshotMeta) {
         self.worker.send(Job::SetAside { shard, meta });

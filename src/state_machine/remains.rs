@@ -13,6 +13,9 @@ use super::StateMachine;
 use super::snapshot::Snapshot;
 use super::tree::{Node, Tree};
 
+/// What an item counts for besides its key and value: however short it is, it is a piece of memory.
+const ITEM_BYTES: usize = 64;
+
 /// See the module.
 pub struct Remains {
     /// Nodes that were not looked at yet. What others hold too is none of this.
@@ -24,7 +27,7 @@ impl Remains {
         Remains { nodes: vec![map.root] }
     }
 
-    /// Lets go of some of it: of no more than so many bytes of keys and values, and those of one more leaf. How many it was;
+    /// Lets go of some of it: of no more than so many bytes of keys and values, 64 more for each, and those of one more leaf. How many it was;
     /// `None` if nothing is left.
     pub fn let_go_some(&mut self, bytes_max: usize) -> Option<usize> {
         let mut bytes = 0;
@@ -34,7 +37,8 @@ impl Remains {
                 None => {}
                 Some(Node::Inner(row)) => self.nodes.extend(row.0.into_iter().map(|(_, child)| child)),
                 Some(Node::Leaf(row)) => {
-                    let sizes = row.0.iter().map(|(key, stored)| key.as_bytes().len() + stored.value().len());
+                    let size = |key: &[u8], value: &[u8]| ITEM_BYTES + key.len() + value.len();
+                    let sizes = row.0.iter().map(|(key, stored)| size(key.as_bytes(), stored.value()));
                     bytes += sizes.sum::<usize>();
                 }
             }

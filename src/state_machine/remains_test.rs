@@ -9,8 +9,8 @@ use super::{StateMachine, encode_put};
 
 const KEYS: u32 = 5_000;
 const VALUE: [u8; 93] = [7; 93];
-/// Of a key with its value.
-const BYTES: usize = 7 + VALUE.len();
+/// What a key with its value counts for.
+const BYTES: usize = 64 + 7 + VALUE.len();
 
 fn put(machine: &mut StateMachine, key: u32) {
     let mut body = Vec::new();
@@ -51,6 +51,20 @@ fn what_others_hold_is_left_alone() {
     let left = machine.snapshot();
     assert_eq!(left.iter().count() as u32, KEYS);
     assert!(left.iter().all(|(_, _, value)| value == VALUE));
+}
+
+/// Each is a piece of memory, however short.
+#[test]
+fn short_values_count_for_more_than_their_bytes() {
+    let mut machine = StateMachine::default();
+    for key in 0..KEYS {
+        let mut body = Vec::new();
+        encode_put(&key.to_be_bytes(), b"", Condition::None, &mut body);
+        let id = EntryId::new(machine.applied().0 + 1, 1);
+        machine.apply(&Entry { id, kind: EntryKind::Command, body: Bytes::from(body) }).expect("a put applies");
+    }
+    let portions = portions(machine.into(), 100 * 68);
+    assert!(portions.len() >= KEYS as usize / (100 + 32), "{portions:?}");
 }
 
 #[test]

@@ -88,7 +88,9 @@ pub fn inspect_disk(disk: &dyn Disk, mut visit: impl FnMut(Item<'_>) -> ControlF
         let missing = previous.replace(sequence).filter(|previous| previous + 1 < sequence);
         if let Some(previous) = missing.filter(|previous| is_there(disk, *previous)) {
             let (path, reason) = (disk.path(&segment_name(previous + 1)), End::Missing(sequence - 1));
-            if visit(Item::End { path: &path, offset: 0, reason: &reason, is_damage: true }).is_break() {
+            if visit(Item::End { path: &path, offset: 0, reason: &reason, is_damage: is_there(disk, sequence) })
+                .is_break()
+            {
                 break;
             }
         }

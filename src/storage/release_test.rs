@@ -260,6 +260,25 @@ fn a_failure_to_let_go_ends_the_log() {
     }
 }
 
+/// Some file systems need space to make a change of names durable. What was begun then is gone on with.
+// museum 41
+#[test]
+fn a_segment_whose_new_name_finds_no_space_goes_when_there_is_some() {
+    let mut node = about_to_let_go();
+    node.disk.refuse_dir_syncs(true);
+    for _ in 0..3 {
+        assert!(node.workers.can_allocate() && !node.workers.allocate(), "there is no space");
+    }
+    assert!(!node.disk.names().contains(&segment_name(1)), "it has another name, or none");
+    node.disk.refuse_dir_syncs(false);
+    node.settle();
+    assert_eq!(node.segments(), [4, 5]);
+    assert_eq!(node.log.stats().disk_bytes, node.disk.used());
+    let mut after = node.after_crash();
+    assert_eq!(after.recovered, node.after_crash().recovered);
+    after.settle();
+}
+
 /// A fetch is under way, or its answer was not picked up, when the segment goes and its file becomes another one.
 // rule 14
 #[test]

@@ -71,6 +71,7 @@ struct State {
     /// The name of the file whose sync has failed so, since the last crash or restart.
     failed_sync: Option<String>,
     full: bool,
+    refuses_dir_syncs: bool,
     capacity: Option<u64>,
     last_crash: CrashReport,
 }
@@ -314,6 +315,11 @@ impl SimulatedDisk {
     /// Lets no file be created, and none grow, or lets them again.
     pub fn set_full(&self, full: bool) {
         self.state().full = full;
+    }
+
+    /// Has no room to make changes of names durable, or has again: some file systems need space for that.
+    pub fn refuse_dir_syncs(&self, refuse: bool) {
+        self.state().refuses_dir_syncs = refuse;
     }
 
     /// The bytes that all files may have together; `None` for any number.

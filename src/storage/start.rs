@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::LogError;
 use super::blemish;
-use super::disk::{Disk, is_full};
+use super::disk::{Access, Disk, is_full};
 use super::record::Seal;
 use super::recovery::{self, Recovery, RecoveryReport};
 use super::replay::Replay;
@@ -82,7 +82,13 @@ fn trim_all(disk: &dyn Disk, ends: &[Seal], segments: &mut VecDeque<SegmentFile>
         if segment.size > end.cut {
             if !std::mem::replace(&mut is_named, true) {
                 // The name of the segment that says where the one before it ends may be lost yet.
-                disk.sync_dir().map_err(|error| cannot_tidy(disk, &error))?;
+                match disk.sync_dir() {
+                    Err(error) if is_full(&error) => {
+                        log::warn!("cannot give back the unused ends of segments in {}: {error}", disk.path(""));
+                        return Ok(());
+                    }
+                    synced => synced.map_err(|error| cannot_tidy(disk, &error))?,
+                }
             }
             segment.size = trim(disk, end, segment.size)?;
         }
@@ -101,7 +107,9 @@ fn trim(disk: &dyn Disk, seal: &Seal, size: u64) -> Result<u64, LogError> {
         // Some file systems need space to set space free.
         Err(error) if is_full(&error) => {
             log::warn!("cannot give back the unused end of {}: {error}", disk.path(&name));
-            Ok(size)
+            // It may be shorter all the same.
+            let file = disk.open(&name, Access::Read).and_then(|file| file.size());
+            file.map_err(|error| cannot_tidy(disk, &error))
         }
         Err(error) => Err(cannot_tidy(disk, &error)),
     }

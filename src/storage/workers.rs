@@ -87,7 +87,7 @@ impl Workers {
     }
 
     /// Lets a segment go or makes a spare. `false` if the disk has no room, then the thread would try again after
-    /// [`Workers::RETRY_AFTER`], or if it failed, which is final.
+    /// [`Workers::RETRY_AFTER`], or if it has failed now, which is final.
     pub fn allocate(&self) -> bool {
         let allocator = &mut self.hands().allocator;
         !allocator.wants() || matches!(allocator.attempt(), Attempt::Done | Attempt::NoneWanted)

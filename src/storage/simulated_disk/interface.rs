@@ -77,6 +77,9 @@ impl Disk for SimulatedDisk {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
+        if state.refuses_dir_syncs {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if state.fails_at == Some(state.operations) {
             state.failed_sync.get_or_insert_default();
         }

@@ -249,7 +249,7 @@ impl SnapshotStore {
     pub(super) fn publish(&self, mut file: Unfinished, info: SnapshotInfo) -> Result<(), SnapshotError> {
         if let Err(error) = self.check_newer(info.at) {
             file.give_up();
-            if self.list()?.len() >= KEPT {
+            if self.list().is_ok_and(|kept| kept.len() >= KEPT) {
                 // What was written over another has become a spare, and the next one has the room of the older.
                 self.remove_if(|_, state| state == FileState::Spare);
             }

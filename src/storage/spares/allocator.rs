@@ -79,6 +79,8 @@ pub(crate) struct AllocatorWorker {
     wanted: Vec<u64>,
     /// Segments that are not needed any more, oldest first.
     needless: VecDeque<SegmentFile>,
+    /// The oldest of them under its new name, which is not durable: the disk had no room to make it so.
+    renamed: Option<Spare>,
     /// That the disk has no room was said.
     is_told: bool,
     /// Ends when the log is being closed, if this is a thread.
@@ -118,6 +120,7 @@ impl AllocatorWorker {
             larger: larger_in,
             attempts: attempts_in,
             short,
+            renamed: None,
             wanted: Vec::new(),
             needless: needless.into(),
             is_told: false,
@@ -213,19 +216,38 @@ impl AllocatorWorker {
     /// A segment of the usual size becomes a spare, unless there are enough or space is needed for a larger one. A shorter one
     /// is kept for the next start while there is no other.
     fn let_go(&mut self, segment: &SegmentFile) -> io::Result<()> {
-        let is_wanted = self.spares.len() < SPARES_MAX && self.wanted.is_empty();
+        let is_usual = segment.size == self.maker.segment_size;
         let is_short = (SEGMENT_BYTES_MIN..self.maker.segment_size).contains(&segment.size);
-        if segment.size == self.maker.segment_size && is_wanted {
-            let spare = self.maker.recycle(segment)?;
+        let has_room = self.spares.len() < SPARES_MAX;
+        let keeps_short = is_short && self.spares.is_empty() && self.short.len() < SPARES_MAX;
+        let is_kept = self.wanted.is_empty() && (is_usual && has_room || keeps_short);
+        if self.renamed.is_none() && !is_kept {
+            return self.maker.remove(segment);
+        }
+        let spare = self.recycle(segment)?;
+        if is_usual && has_room {
             // The syncer is gone only when the log is being closed.
             let _ = self.spares.send(spare);
-        } else if is_short && self.spares.is_empty() && self.wanted.is_empty() && self.short.len() < SPARES_MAX {
-            self.short.push(self.maker.recycle(segment)?);
-            self.short.sort_by_key(|spare| spare.size);
         } else {
-            self.maker.remove(segment)?;
+            self.short.push(spare);
+            self.short.sort_by_key(|spare| spare.size);
         }
         Ok(())
+    }
+
+    /// Gives the segment its new name, unless an earlier attempt did, and makes that durable.
+    fn recycle(&mut self, segment: &SegmentFile) -> io::Result<Spare> {
+        let spare = match self.renamed.take() {
+            Some(spare) => spare,
+            None => self.maker.rename(segment)?,
+        };
+        match self.maker.disk.sync_dir() {
+            Ok(()) => Ok(spare),
+            Err(error) => {
+                self.renamed = Some(spare);
+                Err(error)
+            }
+        }
     }
 
     /// Makes what is wanted most; `false` if nothing is.

@@ -89,18 +89,20 @@ impl SpareMaker {
         (size >= SEGMENT_BYTES_MIN).then(|| self.make(size, &|| {})).transpose()
     }
 
-    /// Makes a spare of the log's oldest segment.
-    pub(super) fn recycle(&self, segment: &SegmentFile) -> io::Result<Spare> {
+    /// Makes a spare of the log's oldest segment. Until the directory is synced it may be found under its old name.
+    pub(super) fn rename(&self, segment: &SegmentFile) -> io::Result<Spare> {
         let name = spare_name(self.disk.fresh_id()? as u64);
         self.disk.rename(&segment_name(segment.sequence), &name)?;
-        // Until then it may be found under its old name.
-        self.disk.sync_dir()?;
         Ok(Spare { name, size: segment.size, filling: Filling::Remains })
     }
 
     /// Removes the log's oldest segment.
     pub(super) fn remove(&self, segment: &SegmentFile) -> io::Result<()> {
-        self.disk.remove(&segment_name(segment.sequence))?;
+        match self.disk.remove(&segment_name(segment.sequence)) {
+            // An earlier attempt did that, and the disk had no room to make it durable.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
         self.disk.sync_dir()?;
         self.quota.sub_used(segment.size);
         Ok(())
