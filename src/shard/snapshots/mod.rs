@@ -10,6 +10,7 @@
 
 mod jobs;
 mod load;
+mod loop_end;
 mod stores;
 mod work;
 mod worker;
@@ -25,8 +26,9 @@ mod worker_thread_test;
 
 pub use jobs::{Done, Failure, Job, Loaded, PieceFor};
 pub use load::{Found, Unfound, find};
+pub use loop_end::Snapshots;
 pub use stores::Stores;
-pub use worker::{Effort, Pace, SnapshotHands, SnapshotWorker, Snapshots, snapshot_worker};
+pub use worker::{Effort, Pace, SnapshotHands, SnapshotWorker, snapshot_worker};
 
 /// What one step of a long job handles, in bytes of keys and values.
 const STEP_BYTES: usize = 256 << 10;

@@ -1,13 +1,12 @@
-//! The worker, and the loop's end of it.
+//! The worker.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, after, bounded, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, after, never, select, unbounded};
 use raftkv_protocol::types::{EntryId, ShardId, SnapshotId};
 
 use crate::storage::Wake;
@@ -16,6 +15,7 @@ use crate::storage::snapshot::{SnapshotFile, SnapshotInfo, SnapshotReceiver, Sna
 use super::STEP_BYTES;
 use super::jobs::{Done, Failure, Job};
 use super::load::{Load, LoadError, Progress, set_aside};
+use super::loop_end::{Parcels, Snapshots};
 use super::stores::{Sound, Stores};
 use super::work::{MakeRoom, Measure, Stepped, Take, Walk, Work, check};
 
@@ -32,116 +32,6 @@ const LET_GO_FASTER: usize = 4;
 const READ_FASTER: usize = 16;
 /// How long a worker rests before it looks whether it is to hurry now.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// Jobs that the channel has room for.
-const JOBS_MAX: usize = 1_024;
-/// Boxes that there are from the start. More are made when so many jobs wait.
-const BOXES: usize = 32;
-
-/// A job on its way; or none, on its way back.
-type Parcel = Box<Option<Job>>;
-
-/// The loop's end.
-#[derive(Debug)]
-pub struct Snapshots {
-    /// Has all of its room from the start, as have the boxes, which come back: the loop may not wait for an allocator that
-    /// sorts thousands of freed pieces before it gives one of a size that it does not have ready.
-    jobs: Sender<Parcel>,
-    empty: Receiver<Parcel>,
-    /// For which the channel has no room.
-    waiting: RefCell<VecDeque<Parcel>>,
-    done: Receiver<Done>,
-    hurry: Arc<AtomicBool>,
-    failure: Arc<OnceLock<String>>,
-}
-
-impl Snapshots {
-    /// Gives the worker something to do.
-    pub fn send(&self, job: Job) {
-        let mut parcel = self.empty.try_recv().unwrap_or_default();
-        *parcel = Some(job);
-        self.waiting.borrow_mut().push_back(parcel);
-        self.send_waiting();
-    }
-
-    /// Sends what waits, as far as the channel has room.
-    fn send_waiting(&self) {
-        let mut waiting = self.waiting.borrow_mut();
-        while let Some(parcel) = waiting.pop_front() {
-            match self.jobs.try_send(parcel) {
-                Ok(()) => {}
-                Err(TrySendError::Full(parcel)) => return waiting.push_front(parcel),
-                // A worker is gone only if it panicked, which was printed, or if nobody moves it: then nothing is answered.
-                Err(TrySendError::Disconnected(_)) => {}
-            }
-        }
-    }
-
-    /// Whether the worker is to write states down as fast as it can: the log waits for it.
-    pub fn hurry(&self, hurry: bool) {
-        self.hurry.store(hurry, Ordering::Relaxed);
-    }
-
-    /// The next thing that is done.
-    pub fn done(&self) -> Option<Done> {
-        self.send_waiting();
-        self.done.try_recv().ok()
-    }
-
-    /// Whether something is done that was not fetched.
-    #[must_use]
-    pub fn has_done(&self) -> bool {
-        !self.done.is_empty()
-    }
-
-    /// Why the worker has ended: a sync has failed. So must the node, in one line.
-    pub fn failure(&self) -> Option<&str> {
-        self.failure.get().map(String::as_str)
-    }
-
-    /// A loop's end whose jobs somebody else sees and answers.
-    #[cfg(test)]
-    pub(crate) fn with_ends() -> (Snapshots, Receiver<Parcel>, Sender<Done>) {
-        let (done_in, done) = unbounded();
-        let (loop_end, Parcels { jobs, .. }) = Snapshots::new(done);
-        (loop_end, jobs, done_in)
-    }
-
-    fn new(done: Receiver<Done>) -> (Snapshots, Parcels) {
-        let (jobs, jobs_out) = bounded(JOBS_MAX);
-        let (empty_in, empty) = bounded(JOBS_MAX);
-        (0..BOXES).for_each(|_| _ = empty_in.try_send(Parcel::default()));
-        let waiting = RefCell::new(VecDeque::with_capacity(1));
-        let loop_end = Snapshots { jobs, empty, waiting, done, hurry: Arc::default(), failure: Arc::default() };
-        (loop_end, Parcels { jobs: jobs_out, empty: empty_in })
-    }
-}
-
-/// The worker's end of the jobs.
-struct Parcels {
-    jobs: Receiver<Parcel>,
-    empty: Sender<Parcel>,
-}
-
-impl Parcels {
-    fn open(&self, mut parcel: Parcel) -> Job {
-        let job = parcel.take().expect("the loop sends no empty ones");
-        // More than there is room for are dropped.
-        let _ = self.empty.try_send(parcel);
-        job
-    }
-
-    /// The next job, which is waited for.
-    fn next(&self) -> Result<Job, TryRecvError> {
-        let parcel = self.jobs.recv().map_err(|_| TryRecvError::Disconnected)?;
-        Ok(self.open(parcel))
-    }
-
-    /// The next job, if there is one.
-    fn try_next(&self) -> Result<Job, TryRecvError> {
-        Ok(self.open(self.jobs.try_recv()?))
-    }
-}
 
 /// A worker for a core, and the core's end of it. `configuration` is what the snapshots say of the voters; `rate` is how
 /// many bytes of keys and values are written down in a second at most, by a thread that need not hurry; `wake` is called
