@@ -22,6 +22,10 @@ mod readme {}
 #[cfg(feature = "server")]
 pub mod api;
 #[cfg(feature = "server")]
+mod blocks;
+#[cfg(all(test, feature = "server"))]
+mod blocks_test;
+#[cfg(feature = "server")]
 mod boottime;
 #[cfg(feature = "server")]
 pub mod config;

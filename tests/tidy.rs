@@ -54,7 +54,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         files: "src/raft/",
         module: "raft",
-        uses: &["protocol::types", "protocol::peer", "protocol::client"],
+        uses: &["protocol::types", "protocol::peer", "protocol::client", "blocks"],
         never: WORLD,
         why: "consensus knows the protocol's types only, and no file, socket, clock, thread or randomness",
     },
@@ -75,7 +75,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         files: "src/storage/",
         module: "storage",
-        uses: &["protocol::types", "metrics::histogram", "metrics::figures", "limits", "error", "boottime"],
+        uses: &["protocol::types", "metrics::histogram", "metrics::figures", "limits", "error", "boottime", "blocks"],
         never: &["std::net", "mio::net", "socket2", "rand"],
         why: "storage knows entries and the disk; who wrote them and why is not its business",
     },
@@ -195,6 +195,13 @@ const LAYERS: &[Layer] = &[
         uses: &["protocol"],
         never: WORLD,
         why: "limits are numbers and the relations between them",
+    },
+    Layer {
+        files: "src/blocks.rs",
+        module: "blocks",
+        uses: &[],
+        never: WORLD,
+        why: "it is a queue, and what is in it is not its business",
     },
     Layer {
         files: "src/boottime.rs",

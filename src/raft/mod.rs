@@ -75,7 +75,6 @@ mod progress;
 mod quorum;
 mod reads;
 mod ready;
-mod sizes;
 mod snapshots;
 mod status;
 mod step;
@@ -109,8 +108,6 @@ mod read_test;
 mod replication_test;
 #[cfg(test)]
 mod script_test;
-#[cfg(test)]
-mod sizes_test;
 #[cfg(test)]
 mod slow_test;
 #[cfg(test)]

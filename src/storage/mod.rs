@@ -24,7 +24,6 @@
 
 pub mod batch;
 pub mod blemish;
-mod blocks;
 mod core_log;
 pub mod disk;
 mod given;
@@ -54,8 +53,6 @@ mod workers;
 mod ahead_test;
 #[cfg(test)]
 mod blemish_test;
-#[cfg(test)]
-mod blocks_test;
 #[cfg(test)]
 mod compaction_test;
 #[cfg(test)]

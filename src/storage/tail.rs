@@ -7,9 +7,11 @@
 use raftkv_protocol::types::{Entry, Index};
 
 use super::BatchNumber;
-use super::blocks::Blocks;
 use super::runs::{Extent, Part, Runs};
+use crate::blocks::Blocks;
 
+/// Entries that are kept together: their places come and go at a time.
+const ENTRIES: usize = 256;
 /// What an entry costs in memory besides its body, roughly.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 
@@ -21,7 +23,7 @@ pub(crate) struct ShardTail {
     /// The last entry in the log; `start` if there is none.
     last: Index,
     /// The newest entries, up to `last`, and before them those that were let go of and are to be reclaimed.
-    entries: Blocks<Entry>,
+    entries: Blocks<Entry, ENTRIES>,
     /// How many the latter are.
     released: usize,
     runs: Runs<BatchNumber>,
@@ -30,6 +32,11 @@ pub(crate) struct ShardTail {
 /// The memory that an entry takes.
 pub(crate) fn entry_memory_bytes(entry: &Entry) -> usize {
     entry.body.len() + ENTRY_OVERHEAD_BYTES
+}
+
+/// The memory that these entries took.
+fn memory_bytes(entries: impl Iterator<Item = Entry>) -> usize {
+    entries.map(|entry| entry_memory_bytes(&entry)).sum()
 }
 
 impl ShardTail {
@@ -65,7 +72,7 @@ impl ShardTail {
         let first = self.first_in_memory();
         let kept = (from.0.max(first.0) - first.0) as usize;
         let mut freed = 0;
-        self.entries.truncate(self.released + kept, |entry| freed += entry_memory_bytes(&entry));
+        self.entries.truncate(self.released + kept, |gone| freed += memory_bytes(gone));
         self.last = from.prev();
         self.runs.truncate(from);
         freed
@@ -104,7 +111,7 @@ impl ShardTail {
 
     fn drop_first(&mut self, count: usize) -> usize {
         let mut freed = 0;
-        self.entries.drop_first(count, |entry| freed += entry_memory_bytes(&entry));
+        self.entries.drop_first(count, |gone| freed += memory_bytes(gone));
         freed
     }
 

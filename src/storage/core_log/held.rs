@@ -6,18 +6,21 @@ use std::collections::VecDeque;
 use raftkv_protocol::types::ShardId;
 
 use super::FileLog;
+use crate::blocks::Blocks;
 use crate::storage::BatchNumber;
-use crate::storage::blocks::Blocks;
 use crate::storage::stats::Change;
 use crate::storage::syncer::Place;
 use crate::storage::tip::SegmentFile;
+
+/// Places that are kept together.
+const PLACES: usize = 256;
 
 /// Where the batches are that are durable, as far back as anything in them is in the log.
 #[derive(Debug)]
 pub(super) struct Places {
     /// The last batch whose place was forgotten.
     forgotten: BatchNumber,
-    places: Blocks<Place>,
+    places: Blocks<Place, PLACES>,
 }
 
 impl Places {
@@ -46,7 +49,7 @@ impl Places {
     pub(super) fn forget_before(&mut self, batch: BatchNumber) {
         let needless = usize::try_from(batch.0.saturating_sub(self.forgotten.0 + 1)).unwrap_or(usize::MAX);
         let gone = needless.min(self.places.len());
-        self.places.drop_first(gone, drop);
+        self.places.drop_first(gone, |gone| drop(gone));
         self.forgotten.0 += gone as u64;
     }
 }
